@@ -1,0 +1,125 @@
+"""How a call ended. One closed union; every call has exactly one."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+EXIT_TIMED_OUT = 124
+EXIT_NOT_RUN = 125
+EXIT_SIGNAL_BASE = 128
+SIGKILL = 9
+
+
+class LimitKind(enum.StrEnum):
+    """What a limit bounds. Times are in milliseconds, sizes in bytes."""
+
+    WALL = "wall"
+    CPU = "cpu"
+    MEMORY = "memory"
+    PIDS = "pids"
+    OUTPUT = "output"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The program ended by itself with `code`."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signaled:
+    """A signal that the daemon did not send ended the program."""
+
+    signal: int
+    core_dumped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut:
+    """The wall-clock limit was reached."""
+
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory:
+    """The OOM killer struck in the call's cgroup."""
+
+    limit_bytes: int
+    peak_bytes: int
+    kills: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitExceeded:
+    """Another limit was reached; `subject` is the mount of a DISK limit."""
+
+    limit: LimitKind
+    used: int
+    allowed: int
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """Somebody stopped the call; `reason` is SIGNAL, DISCONNECTED or SHUTDOWN."""
+
+    by: str
+    reason: str
+    signal: int = SIGKILL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The call could not be run under its walls, or not be recorded."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """The daemon died while the call lived."""
+
+    message: str
+
+
+Outcome = (
+    Exited | Signaled | TimedOut | OutOfMemory | LimitExceeded | Stopped | Failed | Interrupted
+)
+
+KINDS: dict[type[object], str] = {
+    Exited: "exited",
+    Signaled: "signaled",
+    TimedOut: "timed_out",
+    OutOfMemory: "out_of_memory",
+    LimitExceeded: "limit_exceeded",
+    Stopped: "stopped",
+    Failed: "failed",
+    Interrupted: "interrupted",
+}
+"""Outcome → the name that the record, the metrics and the wire use."""
+
+
+def kind(outcome: Outcome) -> str:
+    """Give the outcome's name, as in the record."""
+    return KINDS[type(outcome)]
+
+
+def exit_code(outcome: Outcome) -> int:
+    """Give the exit code of `stockade run`: the program's own, 124 timed out, 125 not run,
+    128+n killed by signal n (also by a limit)."""
+    match outcome:
+        case Exited(code=code):
+            return code
+        case Signaled(signal=signal) | Stopped(signal=signal):
+            return EXIT_SIGNAL_BASE + signal
+        case TimedOut():
+            return EXIT_TIMED_OUT
+        case OutOfMemory() | LimitExceeded():
+            return EXIT_SIGNAL_BASE + SIGKILL
+        case Failed() | Interrupted():
+            return EXIT_NOT_RUN

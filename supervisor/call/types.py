@@ -1,0 +1,212 @@
+"""The values that describe a call: who asks, for what, and what went through its streams."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ARGV_BYTES_MAX = 1 << 20
+"""argv and env together. Linux takes at most a quarter of the stack limit, 2 MiB by default
+(execve(2)); half of that leaves room for the environment of the profile."""
+
+ARG_BYTES_MAX = 128 * 1024 - 1
+"""One argument: the kernel's MAX_ARG_STRLEN, 32 pages, with its NUL (execve(2))."""
+
+STDIN_CHUNK_BYTES_MAX = 1 << 20
+BLOB_CHUNK_BYTES_MAX = 1 << 20
+INPUT_FILES_MAX = 1024
+OUTPUT_GLOBS_MAX = 64
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Stream(enum.StrEnum):
+    """A standard stream of the program."""
+
+    STDIN = "stdin"
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """A SHA-256 in lower-case hexadecimal over exactly `size_bytes` bytes."""
+
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """Digest `data`."""
+        return cls(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who the transport says is calling; `name` is from the configuration."""
+
+    name: str
+    transport: str  # "unix" or "tls"
+    uid: int | None = None
+    gid: int | None = None
+    pid: int | None = None
+    certificate_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correlation:
+    """How the caller knows the call. Recorded as given; grants nothing."""
+
+    agent: str = ""
+    session: str = ""
+    workflow: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file for /work: its relative path, and its content inline (`data`) or by `digest`."""
+
+    path: bytes
+    digest: Digest
+    data: bytes | None = None
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """What a caller asks for, checked and without any policy in it.
+
+    `timeout_s` is None where the profile's limit applies. `stdin_open` keeps standard input
+    open for later writes.
+    """
+
+    request_id: str
+    profile: str
+    argv: tuple[bytes, ...]
+    env: Mapping[str, bytes] = field(default_factory=dict)
+    working_directory: bytes = b"/work"
+    files: tuple[InputFile, ...] = ()
+    outputs: tuple[str, ...] = ()
+    stdin: bytes = b""
+    stdin_open: bool = False
+    timeout_s: float | None = None
+    correlation: Correlation = Correlation()
+    kill_on_disconnect: bool = False
+
+    def canonical(self) -> bytes:
+        """Give the request as canonical JSON, with file contents as digests.
+
+        Equal requests give equal bytes; what is fingerprinted, and what the record keeps.
+        """
+        return canonical_json(
+            {
+                "request_id": self.request_id,
+                "profile": self.profile,
+                "argv": [text(arg) for arg in self.argv],
+                "env": {name: text(value) for name, value in self.env.items()},
+                "working_directory": text(self.working_directory),
+                "files": [
+                    {
+                        "path": text(file.path),
+                        "sha256": file.digest.sha256,
+                        "size_bytes": file.digest.size_bytes,
+                        "mode": file.mode,
+                    }
+                    for file in self.files
+                ],
+                "outputs": list(self.outputs),
+                "stdin": {
+                    "sha256": hashlib.sha256(self.stdin).hexdigest(),
+                    "size_bytes": len(self.stdin),
+                },
+                "stdin_open": self.stdin_open,
+                "timeout_s": self.timeout_s,
+                "correlation": {
+                    "agent": self.correlation.agent,
+                    "session": self.correlation.session,
+                    "workflow": self.correlation.workflow,
+                    "traceparent": self.correlation.traceparent,
+                },
+                "kill_on_disconnect": self.kill_on_disconnect,
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """Give the SHA-256 of `canonical()`, in hexadecimal: same id and same fingerprint is a
+        repeat, same id and another fingerprint is a conflict."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSummary:
+    """What went through a stream: `digest` covers all of it, `stored_bytes` is on record."""
+
+    stream: Stream
+    digest: Digest
+    stored_bytes: int
+
+    @property
+    def truncated(self) -> bool:
+        """Say whether the record holds less than the stream had."""
+        return self.stored_bytes < self.digest.size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file that the call left under /work and that a glob named."""
+
+    path: bytes
+    digest: Digest
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedFile:
+    """A path that a glob named and that was not taken: NOT_REGULAR, TOO_LARGE, TOO_MANY,
+    UNREADABLE."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What all processes of a call used together."""
+
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    memory_peak_bytes: int = 0
+    pids_peak: int = 0
+
+
+def text(data: bytes) -> Json:
+    """Give bytes as JSON: a string where they are UTF-8, else `{"base64": …}`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        import base64
+
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def untext(value: Json) -> bytes:
+    """Undo `text`."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict) and isinstance(value.get("base64"), str):
+        import base64
+
+        return base64.b64decode(str(value["base64"]), validate=True)
+    raise ValueError(f"neither text nor base64: {value!r}")
+
+
+def canonical_json(value: Json) -> bytes:
+    """Give canonical JSON: sorted keys, no white space, ASCII. Bytes are hashed as stored and
+    never made again, so this need not be RFC 8785; it only has to be stable."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
