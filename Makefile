@@ -1,0 +1,39 @@
+# Everything that a contributor runs. `make` alone prints the targets.
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+# Longer campaigns are the same tests with more rounds.
+ROUNDS ?= 10
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test soak bench lint proto clean
+
+help: ## Print these lines
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Install Debian packages, the virtual environment and the build (as root; safe to repeat)
+	@.ci/setup
+
+demo: setup ## Run an agent that does honest work and then turns hostile (as root; ARGS=--json)
+	@$(PYTHON) -m tests.demo $(ARGS)
+
+test: setup ## Run every test, linters included (as root; ARGS="-k name" for some)
+	@$(PYTEST) $(ARGS)
+
+soak: setup ## Run every test with ROUNDS=10 times the rounds (as root)
+	@STOCKADE_ROUNDS=$(ROUNDS) $(PYTEST) --timeout 14400 $(ARGS)
+
+bench: setup ## Measure against bare runc on this host (as root; ARGS=--json)
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+lint: setup ## Run the style tests alone
+	@$(PYTEST) tests/style $(ARGS)
+
+proto: setup ## Generate supervisor/v1 from proto/ again
+	@.ci/proto .
+
+clean: ## Remove what the build and the tests left in this folder
+	@rm -rf .venv .output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
+		dist build cell/.output probes/.output
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
