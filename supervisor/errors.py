@@ -14,7 +14,9 @@
     ├── DeadlineExceeded      the caller's time is up                DEADLINE_EXCEEDED     exit 1
     ├── AuditUnavailable      the record cannot be written           UNAVAILABLE           exit 7
     ├── ShuttingDown          the daemon drains                      UNAVAILABLE           exit 7
+    ├── Unreachable           no daemon answers; client side only    UNAVAILABLE           exit 7
     ├── AuditCorrupt          the record is damaged                  DATA_LOSS             exit 8
+    ├── OutcomeError          `raise_for_outcome()`; client side     ABORTED               exit 1
     ├── RuntimeFailed         the OCI runtime failed                 INTERNAL              exit 1
     └── InvariantError        a bug of ours                          INTERNAL              exit 1
 
@@ -137,10 +139,25 @@ class ShuttingDown(StockadeError):
     code, exit_code = "UNAVAILABLE", 7
 
 
+class Unreachable(StockadeError):
+    """No daemon answers at the address, or the connection broke; never sent by the daemon."""
+
+    code, exit_code = "UNAVAILABLE", 7
+
+
 class AuditCorrupt(StockadeError):
     """The record is damaged; the message names the entry."""
 
     code, exit_code = "DATA_LOSS", 8
+
+
+class OutcomeError(StockadeError):
+    """A call that did not end with exit code 0, for callers who asked for an exception.
+
+    `reason` is the outcome's name in upper case; never sent by the daemon.
+    """
+
+    code = "ABORTED"
 
 
 class RuntimeFailed(StockadeError):
