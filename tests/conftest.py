@@ -1,0 +1,75 @@
+"""What holds for every test: no skip in silence, root where asked for, more rounds in soak."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+from tests.support.rounds import rounds
+
+NO_SKIP = os.environ.get("CI") == "true" or os.environ.get("STOCKADE_NO_SKIP") == "1"
+
+SKIPS_ALLOWED = (
+    # Beginnings of reasons that may be given where nothing may be skipped: a wall that the
+    # kernel at hand does not have and that another host of the matrix tests.
+    "the kernel has no cgroup v2 controllers:",
+    "the kernel has only cgroup v2:",
+)
+
+hypothesis.settings.register_profile(
+    "stockade",
+    max_examples=rounds(100),
+    deadline=None,  # two cores, shared: time says nothing about the code
+    derandomize=NO_SKIP and rounds(1) == 1,
+    print_blob=True,
+)
+hypothesis.settings.load_profile("stockade")
+
+_refused: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs root, with the reason."""
+    if os.geteuid() == 0:
+        return
+    needs_root = pytest.mark.skip(reason="needs root")
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(needs_root)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect each skip that is not allowed."""
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Collect each skipped module."""
+    _note_skip(report)
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not (NO_SKIP and report.skipped):
+        return
+    reason = getattr(report, "wasxfail", "")
+    if not reason and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+    if not reason.startswith(SKIPS_ALLOWED):
+        _refused.append(f"{report.nodeid}: {reason or 'no reason given'}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the skips that fail the run."""
+    if _refused:
+        terminalreporter.section("skipped, and may not be", red=True)
+        for line in _refused:
+            terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run where something was skipped that may not be."""
+    if _refused and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,74 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from supervisor import errors
+from supervisor.call import outcome, state
+from tests.style.tree import ROOT, files
+
+DOCUMENTS = [p for p in files() if p.suffix == ".md" and p.parts[0] != "tests"]
+LIFECYCLE = (ROOT / "docs/lifecycle.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+FIGURE = re.compile(r"\d\s?(ms|µs|MB/s|MiB/s|calls/s|calls a second)\b")
+
+
+def test_every_target_is_explained() -> None:
+    explained = set(re.findall(r"^([a-z]+):.*## \S", MAKEFILE, re.M))
+    phony = set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.M)[0].split())
+    assert explained == TARGETS == phony
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCUMENTS, Path("Vagrantfile"), Path(".ci/run"), Path("tests/README.md")], ids=str
+)
+def test_commands_exist(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    named = set(re.findall(r"(?:^|`|&& |exec |\s{4})make ([a-z]+)\b", text, re.M))
+    assert named <= TARGETS
+
+
+def test_readme_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert "make demo" in text
+    assert "make test" in text
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / path).read_text())
+    dead = [to for to in links if "://" not in to and not (ROOT / path.parent / to).exists()]
+    assert not dead
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_figures_say_how_to_get_them_again(path: Path) -> None:
+    for section in re.split(r"^#+ ", (ROOT / path).read_text(), flags=re.M):
+        assert not FIGURE.search(section) or "make bench" in section, section[:80]
+
+
+def test_state_diagram() -> None:
+    blocks = re.findall(r"```mermaid\n(.*?)\n```", LIFECYCLE, re.S)
+    assert state.diagram() in blocks
+
+
+def test_errors_table() -> None:
+    table = "\n".join(
+        f"| `{e.__name__}` | {e.code} | {e.exit_code} | {_first_sentence(e.__doc__ or '')} |"
+        for e in errors.StockadeError.__subclasses__()
+    )
+    assert f"|---|---|---|---|\n{table}\n" in LIFECYCLE, f"put in:\n{table}"
+
+
+def _first_sentence(docstring: str) -> str:
+    return docstring.split("\n\n")[0].strip().rstrip(".")
+
+
+def test_outcomes_table() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \| ", LIFECYCLE, re.M)
+    assert rows == list(outcome.KINDS.values())

@@ -1,0 +1,20 @@
+"""mypy --strict finds nothing in the package, nor in what the tests share."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.style.tree import run
+
+
+def test_package() -> None:
+    problems = run(sys.executable, "-m", "mypy", "--no-error-summary")
+    assert not problems, problems
+
+
+def test_tools_of_the_tests() -> None:
+    problems = run(
+        sys.executable, "-m", "mypy", "--no-error-summary",
+        "tests/support", "tests/demo", "tests/bench",
+    )  # fmt: skip
+    assert not problems, problems
