@@ -1,0 +1,1 @@
+"""YAML profiles, resolved into what the kernel enforces. Reads files; starts nothing."""
