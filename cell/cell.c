@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cell: the init of a sandbox.
+ *
+ * Architecture. `cell STATUS_FD DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
+ * namespace. It starts the program as its only child, in a session of its own, passes every signal
+ * that it gets on to it, reaps whatever is orphaned to it, and writes one line about the program's end
+ * to STATUS_FD:
+ *
+ *     exit CODE | signal NUMBER CORE | chdir ERRNO | exec ERRNO
+ *
+ * Then it exits, and the kernel kills everything that is left in the pid namespace. Without it the
+ * program itself would be process 1: signals without a handler would be ignored, abort() would not
+ * abort, and orphans would stay zombies (pid_namespaces(7)).
+ *
+ * What it must never do: it is no wall. It runs under the same seccomp filter, uid and mounts as the
+ * program; a program that takes it over gains nothing but the right to lie about its own exit status.
+ * It reads no input but its arguments.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What a shell answers for a program that is not found, and for one that cannot be run. */
+enum { EXIT_NOT_FOUND = 127, EXIT_NOT_RUN = 126, EXIT_USAGE = 125 };
+
+static int status_fd;
+
+static void report(const char *what, int value, int core)
+{
+	char line[64];
+	int length;
+
+	if (core < 0)
+		length = snprintf(line, sizeof(line), "%s %d\n", what, value);
+	else
+		length = snprintf(line, sizeof(line), "%s %d %d\n", what, value, core);
+	/* One short line into an empty pipe is written whole or, where the daemon is gone, not at all;
+	 * the exit status then still tells the end. */
+	if (write(status_fd, line, (size_t)length) != length)
+		_exit(EXIT_USAGE);
+}
+
+/* In the child. The write end of `failed` closes by itself once exec succeeds. */
+static void become(char **argv, const char *directory, const sigset_t *mask, int failed)
+{
+	int failure[2] = {0, 0};
+
+	if (setsid() < 0 || sigprocmask(SIG_SETMASK, mask, NULL) < 0)
+		failure[1] = errno;
+	else if (chdir(directory) < 0)
+		failure[1] = errno;
+	else {
+		failure[0] = 1;
+		execvp(argv[0], argv);
+		failure[1] = errno;
+	}
+	if (write(failed, failure, sizeof(failure)) != (ssize_t)sizeof(failure))
+		_exit(EXIT_USAGE);
+	_exit(failure[1] == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN);
+}
+
+/* Reap everything that has ended; say whether the program was among it. */
+static int reap(pid_t program, int *status)
+{
+	int ended = 0, one;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &one, WNOHANG)) > 0)
+		if (pid == program) {
+			*status = one;
+			ended = 1;
+		}
+	return ended;
+}
+
+static int finish(int status)
+{
+	if (WIFSIGNALED(status)) {
+		report("signal", WTERMSIG(status), WCOREDUMP(status) ? 1 : 0);
+		return 128 + WTERMSIG(status);
+	}
+	report("exit", WEXITSTATUS(status), -1);
+	return WEXITSTATUS(status);
+}
+
+int main(int argc, char **argv)
+{
+	int failed[2], failure[2], status = 0, signal_number;
+	sigset_t all, before;
+	pid_t program;
+
+	if (argc < 4)
+		return EXIT_USAGE;
+	status_fd = atoi(argv[1]);
+	/* Not dumpable: the program has the same uid and could otherwise open /proc/1/fd. */
+	if (fcntl(status_fd, F_SETFD, FD_CLOEXEC) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+		return EXIT_USAGE;
+	sigfillset(&all);
+	if (sigprocmask(SIG_BLOCK, &all, &before) < 0 || pipe2(failed, O_CLOEXEC) < 0)
+		return EXIT_USAGE;
+	program = fork();
+	if (program < 0) {
+		report("exec", errno, -1);
+		return EXIT_NOT_RUN;
+	}
+	if (program == 0)
+		become(argv + 3, argv[2], &before, failed[1]);
+	close(failed[1]);
+	/* The pipes belong to the program: a program that closes its output must be seen to have. */
+	close(0);
+	close(1);
+	close(2);
+	if (read(failed[0], failure, sizeof(failure)) == (ssize_t)sizeof(failure)) {
+		report(failure[0] ? "exec" : "chdir", failure[1], -1);
+		return failure[1] == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
+	}
+	for (;;) {
+		signal_number = sigwaitinfo(&all, NULL);
+		if (signal_number == SIGCHLD) {
+			if (reap(program, &status))
+				return finish(status);
+		} else if (signal_number > 0) {
+			/* The program may have ended meanwhile; SIGCHLD will say so. */
+			kill(program, signal_number);
+		}
+	}
+}
