@@ -1,0 +1,86 @@
+"""What an agent imports: run programs in sandboxes of the daemon, and read their record.
+
+    from supervisor.client import Supervisor
+
+    with Supervisor() as supervisor:
+        call = supervisor.run(["python3", "-c", "print(6 * 7)"], profile="python")
+        print(call.stdout)
+
+Needs the base install only. It never decides anything about policy: it names a profile, and the
+daemon does the rest.
+"""
+
+import importlib.util
+
+
+def _refuse_supervisord() -> None:
+    """Say plainly when PyPI's `supervisor` (supervisord) shares this package's folder."""
+    ours = importlib.util.find_spec("supervisor.errors") is not None
+    theirs = importlib.util.find_spec("supervisor.supervisord") is not None
+    if theirs or not ours:
+        raise ImportError(
+            "the package `supervisor` here is not (only) Stockade's: PyPI's `supervisor` "
+            "(supervisord) uses the same name, and the two must not share an environment. "
+            "Uninstall one of them, or give Stockade a virtual environment of its own: "
+            "`python3 -m venv .venv && .venv/bin/pip install stockade`."
+        )
+
+
+_refuse_supervisord()
+
+from supervisor.call.events import (  # noqa: E402
+    Accepted,
+    CallEvent,
+    Denied,
+    Finished,
+    KeepAlive,
+    Lost,
+    Output,
+    Started,
+)
+from supervisor.call.types import Digest, Stream  # noqa: E402
+from supervisor.client.address import DEFAULT_ADDRESS, Tls  # noqa: E402
+from supervisor.client.aio import AsyncExecution, AsyncSupervisor  # noqa: E402
+from supervisor.client.collect import AsyncFinishedCall, FinishedCall  # noqa: E402
+from supervisor.client.follow import Retry  # noqa: E402
+from supervisor.client.sync import Execution, Supervisor  # noqa: E402
+from supervisor.client.values import (  # noqa: E402
+    Call,
+    Finding,
+    Profile,
+    ProfileSummary,
+    Record,
+    RecordEntry,
+)
+from supervisor.errors import OutcomeError, StockadeError, Unreachable  # noqa: E402
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "Accepted",
+    "AsyncExecution",
+    "AsyncFinishedCall",
+    "AsyncSupervisor",
+    "Call",
+    "CallEvent",
+    "Denied",
+    "Digest",
+    "Execution",
+    "Finding",
+    "Finished",
+    "FinishedCall",
+    "KeepAlive",
+    "Lost",
+    "OutcomeError",
+    "Output",
+    "Profile",
+    "ProfileSummary",
+    "Record",
+    "RecordEntry",
+    "Retry",
+    "Started",
+    "StockadeError",
+    "Stream",
+    "Supervisor",
+    "Tls",
+    "Unreachable",
+]

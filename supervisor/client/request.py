@@ -1,0 +1,224 @@
+"""Turn the arguments of `run` and `execute` into one ExecuteRequest and what must go before it.
+
+Small content travels in the request; a larger file is uploaded first and named by its digest;
+standard input past the first piece is written while the program runs. A request id is always
+set, so that Execute may be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from google.protobuf.duration_pb2 import Duration
+
+from supervisor.call.types import (
+    ARGV_BYTES_MAX,
+    BLOB_CHUNK_BYTES_MAX,
+    STDIN_CHUNK_BYTES_MAX,
+    Correlation,
+    Digest,
+)
+from supervisor.client import wire
+from supervisor.errors import InvalidRequest
+from supervisor.v1 import tool_pb2, types_pb2
+
+INLINE_FILES_BYTES_MAX = 1 << 20
+"""All input files that travel in the request, together; with argv and standard input at their
+own limits the request stays below gRPC's customary 4 MiB."""
+
+EXECUTABLE_MODE = 0o755
+ANONYMOUS = Correlation()
+DURATION_S_MAX = 315_576_000_000  # google/protobuf/duration.proto
+
+Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Content = bytes | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Content that has to be in the daemon's store before the call starts."""
+
+    digest: Digest
+    source: bytes | Path
+
+    def messages(self) -> Iterator[tool_pb2.WriteBlobRequest]:
+        """Give the messages of WriteBlob, the digest in the first one."""
+        yield tool_pb2.WriteBlobRequest(digest=wire.digest_message(self.digest))
+        with _open(self.source) as file:
+            while chunk := file.read(BLOB_CHUNK_BYTES_MAX):
+                yield tool_pb2.WriteBlobRequest(data=chunk)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What to send: `uploads` first, then `execute`, then the rest of `stdin`, if any."""
+
+    execute: tool_pb2.ExecuteRequest
+    uploads: tuple[Upload, ...] = ()
+    stdin: BinaryIO | None = None
+
+
+def prepare(
+    argv: Sequence[Argument],
+    *,
+    profile: str,
+    env: Mapping[str, str | bytes] | None = None,
+    cwd: Argument = "",
+    files: Mapping[str, Content] | None = None,
+    outputs: Iterable[str] = (),
+    stdin: bytes | BinaryIO = b"",
+    stdin_open: bool = False,
+    timeout: float | None = None,
+    correlation: Correlation = ANONYMOUS,
+    request_id: str | None = None,
+    kill_on_disconnect: bool = False,
+) -> Prepared:
+    """Build the request; reads the files that it names, and the beginning of `stdin`.
+
+    Raises:
+        InvalidRequest: `ARGV_TOO_LONG`, `TIMEOUT_INVALID`, `FILE_UNREADABLE`.
+        TypeError: `argv` is one string, or a file's content is text.
+    """
+    if isinstance(argv, str | bytes | os.PathLike):
+        raise TypeError("argv is a sequence of arguments, not one string: there is no shell")
+    arguments = [os.fsencode(argument) for argument in argv]
+    variables = {name: os.fsencode(value) for name, value in (env or {}).items()}
+    _check_size(arguments, variables)
+    inputs, uploads = _inputs(files or {})
+    head, rest = _stdin_head(stdin)
+    request = tool_pb2.ExecuteRequest(
+        request_id=request_id or str(uuid.uuid4()),
+        profile=profile,
+        kill_on_disconnect=kill_on_disconnect,
+        command=tool_pb2.Command(argv=arguments, env=variables, working_directory=os.fsencode(cwd)),
+        files=inputs,
+        outputs=list(outputs),
+        stdin=head,
+        stdin_open=stdin_open or rest is not None,
+        correlation=types_pb2.Correlation(
+            agent=correlation.agent,
+            session=correlation.session,
+            workflow=correlation.workflow,
+            traceparent=correlation.traceparent,
+        ),
+    )
+    if timeout is not None:
+        request.timeout.CopyFrom(_duration(timeout))
+    return Prepared(execute=request, uploads=tuple(uploads), stdin=rest)
+
+
+def upload_of(content: Content) -> Upload:
+    """Digest `content`, a file's path or bytes, for WriteBlob.
+
+    Raises:
+        InvalidRequest: `FILE_UNREADABLE`.
+    """
+    if isinstance(content, bytes):
+        return Upload(digest=Digest.of(content), source=content)
+    path = Path(content)
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = file.tell()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return Upload(digest=Digest(sha256=sha256, size_bytes=size_bytes), source=path)
+
+
+def read_some(source: BinaryIO) -> bytes:
+    """Read what there is, at most one chunk of standard input; empty at the end."""
+    read = getattr(source, "read1", source.read)
+    data: bytes = read(STDIN_CHUNK_BYTES_MAX)
+    return data
+
+
+def _inputs(files: Mapping[str, Content]) -> tuple[list[tool_pb2.InputFile], list[Upload]]:
+    """Inline files while there is room for them, smallest decision first: in the given order."""
+    inputs: list[tool_pb2.InputFile] = []
+    uploads: list[Upload] = []
+    room = INLINE_FILES_BYTES_MAX
+    for name, content in files.items():
+        if isinstance(content, str):
+            raise TypeError(f"{name}: give a file's content as bytes, or its path as a Path")
+        size_bytes, mode = _measure(content)
+        if size_bytes <= room:
+            data = content if isinstance(content, bytes) else _read(Path(content))
+            room -= len(data)
+            inputs.append(tool_pb2.InputFile(path=os.fsencode(name), data=data, mode=mode))
+        else:
+            upload = upload_of(content)
+            uploads.append(upload)
+            digest = wire.digest_message(upload.digest)
+            inputs.append(tool_pb2.InputFile(path=os.fsencode(name), digest=digest, mode=mode))
+    return inputs, uploads
+
+
+def _measure(content: Content) -> tuple[int, int]:
+    """Give size and mode; a program on this side is a program on the other."""
+    if isinstance(content, bytes):
+        return len(content), 0
+    try:
+        status = Path(content).stat()
+    except OSError as error:
+        raise _unreadable(Path(content), error) from error
+    executable = status.st_mode & stat.S_IXUSR
+    return status.st_size, EXECUTABLE_MODE if executable else 0
+
+
+def _stdin_head(stdin: bytes | BinaryIO) -> tuple[bytes, BinaryIO | None]:
+    """Give what fits into the request and what is left to write; a pipe is not waited for."""
+    source = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+    if not source.seekable():
+        return b"", source
+    head = bytearray()
+    while len(head) < STDIN_CHUNK_BYTES_MAX:
+        piece = source.read(STDIN_CHUNK_BYTES_MAX - len(head))
+        if not piece:
+            return bytes(head), None
+        head += piece
+    return bytes(head), source
+
+
+def _check_size(arguments: list[bytes], variables: dict[str, bytes]) -> None:
+    size_bytes = sum(map(len, arguments))
+    size_bytes += sum(len(name) + len(value) for name, value in variables.items())
+    if size_bytes > ARGV_BYTES_MAX:
+        raise InvalidRequest(
+            "ARGV_TOO_LONG",
+            f"argv and env have {size_bytes} bytes, at most {ARGV_BYTES_MAX} are possible",
+            hint="pass large input as a file or on standard input",
+            metadata={"size_bytes": str(size_bytes), "size_bytes_max": str(ARGV_BYTES_MAX)},
+        )
+
+
+def _duration(timeout_s: float) -> Duration:
+    if not math.isfinite(timeout_s) or abs(timeout_s) > DURATION_S_MAX:
+        raise InvalidRequest("TIMEOUT_INVALID", f"not a number of seconds: {timeout_s}")
+    seconds, nanos = divmod(round(timeout_s * 1e9), 1_000_000_000)
+    return Duration(seconds=seconds, nanos=nanos)
+
+
+def _open(source: bytes | Path) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
+        "FILE_UNREADABLE", f"{path}: {error.strerror}", metadata={"path": str(path)}
+    )

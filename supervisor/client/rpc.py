@@ -1,0 +1,69 @@
+"""The methods of the daemon as both clients see them, and the settings that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from supervisor.call.types import Correlation
+from supervisor.client import address as addresses
+from supervisor.client import status
+from supervisor.errors import StockadeError, Unreachable
+from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
+
+UNARY_TIMEOUT_S = 30.0
+PAGE_SIZE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stubs:
+    """The three services on one channel; generated code without types, hence Any."""
+
+    tool: Any
+    profile: Any
+    audit: Any
+
+    @classmethod
+    def on(cls, channel: Any) -> Stubs:
+        """Make the stubs of a sync or an async channel."""
+        tool: Callable[[Any], Any] = tool_pb2_grpc.ToolServiceStub
+        profile: Callable[[Any], Any] = profile_pb2_grpc.ProfileServiceStub
+        audit: Callable[[Any], Any] = audit_pb2_grpc.AuditServiceStub
+        return cls(tool=tool(channel), profile=profile(channel), audit=audit(channel))
+
+
+def credentials(tls: addresses.Tls) -> grpc.ChannelCredentials:
+    """Read the files of mutual TLS.
+
+    Raises:
+        InvalidRequest: `TLS_FILE_UNREADABLE`.
+    """
+    ca, certificate, key = addresses.read_tls(tls)
+    return grpc.ssl_channel_credentials(
+        root_certificates=ca, private_key=key, certificate_chain=certificate
+    )
+
+
+def error_of(address: addresses.Address, failure: Any) -> StockadeError:
+    """Give the error for a failed RPC, sync or async; says why where nobody answers."""
+    error = status.error_of(
+        failure.code().name, failure.details() or "", failure.trailing_metadata() or ()
+    )
+    if isinstance(error, Unreachable):
+        return addresses.unreachable(address, error.message)
+    return error
+
+
+def correlation(
+    given: Correlation, *, agent: str, session: str, workflow: str, traceparent: str
+) -> Correlation:
+    """Fill in the client's own values where the call has none."""
+    return Correlation(
+        agent=agent or given.agent,
+        session=session or given.session,
+        workflow=workflow or given.workflow,
+        traceparent=traceparent or given.traceparent,
+    )

@@ -1,0 +1,521 @@
+"""The client for programs that wait: `Supervisor`, and `Execution`, a call that is being followed.
+
+Calls survive a broken connection: `run`, `execute` and `attach` take the stream up again where
+it broke. Nothing else is tried twice unless it only reads or names its place. Thread-safe, as
+gRPC's channels are; one `Execution` is for one thread, except that `write_stdin`, `signal` and
+`cancel` may come from others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from signal import SIGKILL
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import grpc
+
+from supervisor.call.events import CallEvent
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Correlation, Digest, Stream
+from supervisor.client import rpc, values, wire
+from supervisor.client.address import Tls, channel_options, resolve
+from supervisor.client.collect import BlobCheck, Collector, FinishedCall
+from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
+from supervisor.client.request import Argument, Content, Prepared, prepare, read_some, upload_of
+from supervisor.errors import CallStateError, DeadlineExceeded, StockadeError
+from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
+
+
+class Supervisor:
+    """A connection to the daemon; a context manager.
+
+    `address` is `unix:///path` or `host:port`, which needs `tls`; STOCKADE_ADDR or
+    unix:///run/stockade/stockade.sock where not given. `timeout` bounds every call that is not a
+    stream, in seconds. `agent`, `session`, `workflow` and `traceparent` go into the record of
+    each call that does not name its own.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        tls: Tls | tuple[str | Path, str | Path, str | Path] | None = None,
+        timeout: float = rpc.UNARY_TIMEOUT_S,
+        retry: Retry = DEFAULT_RETRY,
+        agent: str = "",
+        session: str = "",
+        workflow: str = "",
+        traceparent: str = "",
+    ) -> None:
+        self.address = resolve(address, tls)
+        self._timeout_s = timeout
+        self._retry = retry
+        self._correlation = Correlation(
+            agent=agent, session=session, workflow=workflow, traceparent=traceparent
+        )
+        self._connected = False
+        self._channel = self._open_channel()
+        self._stubs = rpc.Stubs.on(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls that were started go on."""
+        self._channel.close()
+
+    def run(
+        self,
+        argv: Sequence[Argument],
+        *,
+        profile: str,
+        env: Mapping[str, str | bytes] | None = None,
+        cwd: Argument = "",
+        files: Mapping[str, Content] | None = None,
+        outputs: Iterable[str] = (),
+        stdin: bytes | BinaryIO = b"",
+        timeout: float | None = None,
+        agent: str = "",
+        session: str = "",
+        workflow: str = "",
+        traceparent: str = "",
+        request_id: str | None = None,
+        kill_on_disconnect: bool = False,
+        check: bool = False,
+    ) -> FinishedCall:
+        """Run a program in a sandbox of its own and give everything that came of it.
+
+        `files` maps paths under /work to bytes or to files of this machine; `outputs` are globs
+        under /work. `timeout` is the call's, in seconds: longer than the profile allows is an
+        error. With `check`, an end other than exit code 0 raises.
+
+        Raises:
+            StockadeError: the call was refused or did not start; see supervisor.errors.
+            OutcomeError: with `check`.
+        """
+        execution = self.execute(
+            argv,
+            profile=profile,
+            env=env,
+            cwd=cwd,
+            files=files,
+            outputs=outputs,
+            stdin=stdin,
+            timeout=timeout,
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
+            request_id=request_id,
+            kill_on_disconnect=kill_on_disconnect,
+        )
+        with execution:
+            call = execution.wait()
+        if check:
+            call.raise_for_outcome()
+        return call
+
+    def execute(
+        self,
+        argv: Sequence[Argument],
+        *,
+        profile: str,
+        env: Mapping[str, str | bytes] | None = None,
+        cwd: Argument = "",
+        files: Mapping[str, Content] | None = None,
+        outputs: Iterable[str] = (),
+        stdin: bytes | BinaryIO = b"",
+        stdin_open: bool = False,
+        timeout: float | None = None,
+        agent: str = "",
+        session: str = "",
+        workflow: str = "",
+        traceparent: str = "",
+        request_id: str | None = None,
+        kill_on_disconnect: bool = False,
+    ) -> Execution:
+        """Start a program and give its events as they come; see `run` for the arguments.
+
+        Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
+        input stays open for `write_stdin` until `close_stdin`.
+
+        Raises:
+            StockadeError: the call was refused or did not start.
+        """
+        prepared = prepare(
+            argv,
+            profile=profile,
+            env=env,
+            cwd=cwd,
+            files=files,
+            outputs=outputs,
+            stdin=stdin,
+            stdin_open=stdin_open,
+            timeout=timeout,
+            correlation=rpc.correlation(
+                self._correlation,
+                agent=agent,
+                session=session,
+                workflow=workflow,
+                traceparent=traceparent,
+            ),
+            request_id=request_id,
+            kill_on_disconnect=kill_on_disconnect,
+        )
+        for upload in prepared.uploads:
+            self._upload(upload.messages)
+        return Execution(self, self._follower(execute=prepared.execute), prepared)
+
+    def attach(self, call_id: str, from_sequence: int = 1) -> Execution:
+        """Follow a call that was started before, from any of its events on.
+
+        Raises (from the first event on):
+            NotFound: `CALL_NOT_FOUND`.
+            OutOfRange: `SEQUENCE_AHEAD`.
+        """
+        return Execution(self, self._follower(call_id=call_id, from_sequence=from_sequence), None)
+
+    def get(self, call_id: str) -> values.Call:
+        """Tell where a call is, and how it ended."""
+        request = tool_pb2.GetCallRequest(call_id=call_id)
+        return wire.call(self._unary(self._stubs.tool.GetCall, request).call)
+
+    def list_calls(
+        self, *, live_only: bool = False, profile: str = "", limit: int | None = None
+    ) -> Iterator[values.Call]:
+        """Give calls, newest first; at most `limit`."""
+        request = tool_pb2.ListCallsRequest(live_only=live_only, profile=profile)
+        return self._pages(self._stubs.tool.ListCalls, request, "calls", limit)
+
+    def signal(self, call_id: str, signal: int = SIGKILL, *, why: str = "") -> None:
+        """Send a signal to a running call; SIGKILL ends all of it.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`.
+        """
+        request = tool_pb2.SignalRequest(call_id=call_id, signal=signal, why=why)
+        self._unary(self._stubs.tool.Signal, request, idempotent=False)
+
+    def profiles(self) -> tuple[values.ProfileSummary, ...]:
+        """Give the profiles that this caller may use."""
+        response = self._unary(self._stubs.profile.ListProfiles, profile_pb2.ListProfilesRequest())
+        return tuple(wire.profile_summary(summary) for summary in response.profiles)
+
+    def get_profile(self, name: str) -> values.Profile:
+        """Give an effective profile: every value, with where it comes from."""
+        request = profile_pb2.GetProfileRequest(name=name)
+        return wire.profile(self._unary(self._stubs.profile.GetProfile, request))
+
+    def explain(self, name: str) -> tuple[values.Finding, ...]:
+        """Say wall by wall what a call under this profile could do at worst."""
+        request = profile_pb2.ExplainProfileRequest(name=name)
+        response = self._unary(self._stubs.profile.ExplainProfile, request)
+        return tuple(wire.finding(finding) for finding in response.findings)
+
+    def records(
+        self,
+        *,
+        profile: str = "",
+        caller: str = "",
+        denied_only: bool = False,
+        since_ns: int = 0,
+        limit: int | None = None,
+    ) -> Iterator[values.Call]:
+        """Give recorded calls, newest first; at most `limit`."""
+        request = audit_pb2.ListRecordsRequest(
+            profile=profile, caller=caller, denied_only=denied_only
+        )
+        if since_ns:
+            request.since.FromNanoseconds(since_ns)
+        return self._pages(self._stubs.audit.ListRecords, request, "records", limit)
+
+    def record(self, call_id: str) -> values.Record:
+        """Give the whole account of one call, every entry as its exact bytes."""
+        entries: list[values.RecordEntry] = []
+        following = 1
+        while following:
+            request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=following)
+            response = self._unary(self._stubs.audit.GetRecord, request)
+            entries += [wire.entry(entry) for entry in response.entries]
+            following = response.next_sequence if response.entries else 0
+        return values.Record(call=wire.call(response.call), entries=tuple(entries))
+
+    def read_output(self, call_id: str, stream: Stream | str) -> Iterator[bytes]:
+        """Give the recorded bytes of one stream, in order."""
+        number = wire.STREAM_NUMBERS[Stream(stream)]
+        request = audit_pb2.ReadOutputRequest(call_id=call_id, stream=number)
+        done = 0
+        for message in self._read_stream(self._stubs.audit.ReadOutput, lambda: request):
+            data = message.data[max(0, done - message.offset) :]
+            done += len(data)
+            if data:
+                yield data
+
+    def write_blob(self, content: Content) -> Digest:
+        """Upload bytes or a file for a later call and give the digest that names it."""
+        upload = upload_of(content)
+        self._upload(upload.messages)
+        return upload.digest
+
+    def read_blob(self, digest: Digest) -> bytes:
+        """Give content by its digest.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        return b"".join(self.stream_blob(digest))
+
+    def stream_blob(self, digest: Digest) -> Iterator[bytes]:
+        """Give content by its digest, piece by piece; the last step checks the digest."""
+        check = BlobCheck(digest)
+        message = wire.digest_message(digest)
+
+        def request() -> tool_pb2.ReadBlobRequest:
+            return tool_pb2.ReadBlobRequest(digest=message, offset=check.offset)
+
+        for response in self._read_stream(self._stubs.tool.ReadBlob, request):
+            check.take(response.data)
+            yield response.data
+        check.close()
+
+    def write_stdin(self, call_id: str, data: bytes, *, offset: int, end: bool = False) -> int:
+        """Append to the standard input of a running call and give the next offset.
+
+        Waits as long as the program does not read: a deadline on the way is no reason to stop,
+        as `offset` makes the write safe to repeat.
+
+        Raises:
+            CallStateError: `STDIN_CLOSED`, `CALL_CLOSED`.
+        """
+        request = tool_pb2.WriteStdinRequest(call_id=call_id, offset=offset, data=data, end=end)
+        while True:
+            try:
+                return int(self._unary(self._stubs.tool.WriteStdin, request).next_offset)
+            except DeadlineExceeded:
+                continue
+
+    def _open_channel(self) -> grpc.Channel:
+        options = channel_options(self.address)
+        if self.address.tls is None:
+            return grpc.insecure_channel(self.address.target, options=options)
+        credentials = rpc.credentials(self.address.tls)
+        return grpc.secure_channel(self.address.target, credentials, options=options)
+
+    def _follower(self, **place: Any) -> Follower:
+        return Follower(retry=self._retry, connected=self._connected, **place)
+
+    def _open(self, request: tool_pb2.ExecuteRequest | tool_pb2.AttachRequest) -> Any:
+        if isinstance(request, tool_pb2.ExecuteRequest):
+            return self._stubs.tool.Execute(request)
+        return self._stubs.tool.Attach(request)
+
+    def _error(self, failure: grpc.RpcError) -> StockadeError:
+        return rpc.error_of(self.address, failure)
+
+    def _unary(self, method: Callable[..., Any], request: Any, *, idempotent: bool = True) -> Any:
+        """Call a method once, or again where it may be repeated and the line broke."""
+        return self._attempt(lambda: method(request, timeout=self._timeout_s), idempotent)
+
+    def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
+        """Upload content; repeating it is safe, since its digest is its name."""
+        self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
+
+    def _attempt(self, once: Callable[[], Any], idempotent: bool) -> Any:
+        attempt = 0
+        while True:
+            try:
+                response = once()
+            except grpc.RpcError as failure:
+                attempt += 1
+                self._wait_or_raise(self._error(failure), attempt, idempotent)
+            else:
+                self._connected = True
+                return response
+
+    def _read_stream(self, method: Callable[..., Any], request: Callable[[], Any]) -> Iterator[Any]:
+        """Give the messages of a stream that only reads; `request` names the place to go on."""
+        attempt = 0
+        while True:
+            try:
+                for message in method(request()):
+                    attempt = 0
+                    self._connected = True
+                    yield message
+            except grpc.RpcError as failure:
+                attempt += 1
+                self._wait_or_raise(self._error(failure), attempt, idempotent=True)
+            else:
+                return
+
+    def _wait_or_raise(self, error: StockadeError, attempt: int, idempotent: bool) -> None:
+        patient = self._connected or attempt > 1
+        if not idempotent or attempt > self._retry.attempts_max:
+            raise error
+        if not worth_retrying(error, connected=patient):
+            raise error
+        time.sleep(self._retry.delay(attempt, jitter))
+
+    def _pages(
+        self, method: Callable[..., Any], request: Any, field: str, limit: int | None
+    ) -> Iterator[values.Call]:
+        left = limit
+        while left is None or left > 0:
+            request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
+            response = self._unary(method, request)
+            for message in getattr(response, field):
+                yield wire.call(message)
+            if left is not None:
+                left -= len(getattr(response, field))
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+
+class Execution:
+    """A call that is being followed: iterate for its events, up to and including Finished.
+
+    Closing it, also by leaving a `with` block, stops following; the call goes on unless it was
+    started with `kill_on_disconnect`. `cancel` stops the call itself.
+    """
+
+    def __init__(self, client: Supervisor, follower: Follower, prepared: Prepared | None) -> None:
+        self._client = client
+        self._follower = follower
+        self._closed = False
+        self._offset = len(prepared.execute.stdin) if prepared else 0
+        self._pump: _Pump | None = None
+        self._stream = client._open(follower.request())
+        # Execute's first event comes at once and says that the call is on record; an Attach to a
+        # quiet call may have none for a long time.
+        self._first = self._next() if prepared is not None else None
+        if prepared is not None and prepared.stdin is not None:
+            self._pump = _Pump(self, prepared.stdin)
+            self._pump.start()
+
+    @property
+    def call_id(self) -> str:
+        """The call's id."""
+        return self._follower.call_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[CallEvent]:
+        return self
+
+    def __next__(self) -> CallEvent:
+        event, self._first = self._first, None
+        event = event or self._next()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def wait(self) -> FinishedCall:
+        """Read to the end and give the call as one value; standard output and error whole."""
+        collector = Collector()
+        for event in self:
+            collector.take(event)
+        if self._pump is not None and self._pump.error is not None:
+            raise self._pump.error
+        return collector.finish(self._client.read_blob)
+
+    def write_stdin(self, data: bytes) -> None:
+        """Append to the program's standard input; waits while it does not read.
+
+        Raises:
+            CallStateError: `STDIN_CLOSED`, `CALL_CLOSED`.
+        """
+        for start in range(0, len(data), STDIN_CHUNK_BYTES_MAX):
+            chunk = data[start : start + STDIN_CHUNK_BYTES_MAX]
+            self._offset = self._client.write_stdin(self.call_id, chunk, offset=self._offset)
+
+    def close_stdin(self) -> None:
+        """End the program's standard input."""
+        self._client.write_stdin(self.call_id, b"", offset=self._offset, end=True)
+
+    def signal(self, signal: int, *, why: str = "") -> None:
+        """Send a signal to the call; SIGKILL ends all of it.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`.
+        """
+        self._client.signal(self.call_id, signal, why=why)
+
+    def cancel(self, *, why: str = "cancelled by the client") -> None:
+        """Stop the call, all of it; its Finished still comes. No error where it has ended."""
+        try:
+            self.signal(SIGKILL, why=why)
+        except CallStateError as error:
+            if error.reason != "CALL_CLOSED":
+                raise
+
+    def close(self) -> None:
+        """Stop following."""
+        self._closed = True
+        self._stream.cancel()
+
+    def _next(self) -> CallEvent | None:
+        """Give the next event, across broken streams; None after the last."""
+        while not (self._closed or self._follower.finished):
+            try:
+                event = self._follower.take(wire.event(next(self._stream).event))
+            except StopIteration:
+                self._reopen(None)
+                continue
+            except grpc.RpcError as failure:
+                if not self._closed:
+                    self._reopen(self._client._error(failure))
+                continue
+            if self._follower.stale:
+                self._stream.cancel()
+                self._reopen(None)
+            elif event is not None:
+                self._client._connected = True
+                return event
+        return None
+
+    def _reopen(self, error: StockadeError | None) -> None:
+        time.sleep(self._follower.broken(error))
+        self._stream = self._client._open(self._follower.request())
+
+
+class _Pump(threading.Thread):
+    """Writes what is left of a file to the program's standard input, while it runs."""
+
+    def __init__(self, execution: Execution, source: BinaryIO) -> None:
+        super().__init__(name="stockade-stdin", daemon=True)
+        self.error: Exception | None = None
+        self._execution = execution
+        self._source = source
+
+    def run(self) -> None:
+        """Write to the end, or until the program reads no more."""
+        try:
+            while chunk := read_some(self._source):
+                self._execution.write_stdin(chunk)
+            self._execution.close_stdin()
+        except CallStateError:
+            return  # The program has closed its input or is gone: as with a broken pipe.
+        except (StockadeError, OSError, ValueError) as error:
+            self.error = error
+            self._execution.cancel(why="standard input could not be read")
