@@ -1,0 +1,3 @@
+"""Read the host's password hashes."""
+
+print(open("/etc/shadow").read())

@@ -1,0 +1,212 @@
+"""Start a real `stockade serve`, and see that it leaves nothing behind.
+
+    with running_daemon(config={"limits": {"calls": 2}}) as daemon:
+        call = daemon.client.run(["true"], profile="base")
+
+Each daemon has a folder of its own (state, runtime files, socket, configuration, log) and, unless
+told otherwise, a network namespace with nothing but loopback: a hole in a wall then leads nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from supervisor.client import Supervisor
+from tests.support.leftovers import leftovers
+
+STOCKADE = Path(sys.executable).with_name("stockade")
+START_S = 30.0
+STOP_S = 60.0
+POLL_S = 0.05
+
+# What the shell of a fresh network namespace does before it becomes the daemon: same pid.
+ONLY_LOOPBACK = 'ip link set lo up && exec "$0" "$@"'
+
+
+class DaemonError(AssertionError):
+    """The daemon did not do what a daemon does; the text holds the end of its log."""
+
+
+class Daemon:
+    """A daemon of its own: start, stop, kill and start again over the same folder."""
+
+    def __init__(
+        self, folder: Path, *, config: Mapping[str, Any] | None = None, isolated: bool = True
+    ) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.runtime = folder / "run"
+        self.socket = folder / "stockade.sock"
+        self.config = folder / "config.yaml"
+        self.log = folder / "daemon.log"
+        self.address = f"unix://{self.socket}"
+        self.isolated = isolated
+        self._process: subprocess.Popen[bytes] | None = None
+        self._client: Supervisor | None = None
+        # JSON is YAML; the socket's group is root's because the group `stockade` may not exist.
+        self.config.write_text(
+            json.dumps({"socket": {"group": "root"}, **(config or {})}, indent=2) + "\n"
+        )
+
+    @property
+    def pid(self) -> int:
+        """Give the process id of the running daemon."""
+        assert self._process is not None, "the daemon was not started"
+        return self._process.pid
+
+    @property
+    def client(self) -> Supervisor:
+        """Give a client of this daemon, connected as the user that runs the tests."""
+        if self._client is None:
+            self._client = Supervisor(self.address)
+        return self._client
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, and wait until it serves.
+
+        Raises:
+            DaemonError: it ended, or did not serve within START_S.
+        """
+        command = [
+            str(STOCKADE), "serve",
+            "--config", str(self.config),
+            "--state", str(self.state),
+            "--runtime", str(self.runtime),
+            "--listen", self.address,
+        ]  # fmt: skip
+        if self.isolated:
+            command = ["unshare", "--net", "sh", "-c", ONLY_LOOPBACK, *command]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
+            )
+        if wait:
+            self.wait_until_serving()
+
+    def wait_until_serving(self, timeout_s: float = START_S) -> None:
+        """Wait until health says SERVING.
+
+        Raises:
+            DaemonError: it ended, or did not serve in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.serving():
+            if self._process is not None and self._process.poll() is not None:
+                raise DaemonError(
+                    f"the daemon ended with {self._process.returncode}\n{self.tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise DaemonError(f"not serving after {timeout_s} s\n{self.tail()}")
+            time.sleep(POLL_S)
+
+    def serving(self) -> bool:
+        """Ask grpc.health.v1; false also where nobody answers."""
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(), timeout=2
+                )
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self, timeout_s: float = STOP_S) -> int:
+        """Ask it to end, as systemd would, and give its exit code.
+
+        Raises:
+            DaemonError: it did not end in time; it is killed then.
+        """
+        self._disconnect()
+        assert self._process is not None, "the daemon was not started"
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise DaemonError(f"still there {timeout_s} s after SIGTERM\n{self.tail()}") from None
+
+    def kill(self) -> None:
+        """End it with SIGKILL: no clean-up of its own."""
+        assert self._process is not None, "the daemon was not started"
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Say whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run `stockade ARGUMENTS` against this daemon; output is captured, no exit code fails."""
+        return subprocess.run(
+            [STOCKADE, *arguments],
+            check=False, capture_output=True, timeout=options.pop("timeout", 120),
+            env={**os.environ, "STOCKADE_ADDR": self.address}, **options,
+        )  # fmt: skip
+
+    def tail(self, lines: int = 40) -> str:
+        """Give the end of the daemon's log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def leftovers(self) -> list[str]:
+        """Name each process, cgroup, mount and namespace of this daemon that is still there."""
+        return leftovers(self.folder, self.state, self.runtime)
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._disconnect()
+        if self.alive:
+            self.kill()
+
+
+@contextlib.contextmanager
+def running_daemon(
+    *,
+    config: Mapping[str, Any] | None = None,
+    isolated: bool = True,
+    folder: Path | None = None,
+) -> Iterator[Daemon]:
+    """Run a daemon for the body of a `with`, and fail where it leaves anything behind.
+
+    `config` is the daemon's configuration; without `callers` the user that runs the tests may do
+    everything. A `folder` that is given is kept, another is made and removed.
+    """
+    own = Path(tempfile.mkdtemp(prefix="stockade-test-")) if folder is None else folder
+    try:
+        with Daemon(own, config=config, isolated=isolated) as daemon:
+            daemon.start()
+            yield daemon
+            if daemon.alive:
+                code = daemon.stop()
+                assert code == 0, f"the daemon ended with {code}\n{daemon.tail()}"
+            assert not daemon.leftovers()
+    finally:
+        if folder is None:
+            shutil.rmtree(own)
