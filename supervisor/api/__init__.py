@@ -1,0 +1,1 @@
+"""The daemon's door: who is calling, wire messages ⇄ values, and errors → gRPC status."""

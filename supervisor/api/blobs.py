@@ -1,0 +1,108 @@
+"""Content in and out: uploads that are only kept if their digest holds, downloads that were
+granted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import TYPE_CHECKING
+
+from supervisor.api import translate
+from supervisor.api.paging import in_thread, to_end
+from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, Digest
+from supervisor.errors import InvalidRequest, NotFound, OutOfRange
+from supervisor.v1 import tool_pb2
+
+if TYPE_CHECKING:
+    from supervisor.audit.store import Store
+
+
+class BlobDoor:
+    """The store's blobs as one caller sees them: its own uploads and what its calls left behind.
+
+    A blob of somebody else is not there, so that nobody learns from a digest what others have.
+    """
+
+    def __init__(self, store: Store, *, blob_bytes_max: int) -> None:
+        self._store = store
+        self._blob_bytes_max = blob_bytes_max
+
+    def require(self, caller: str, digests: Iterable[Digest]) -> None:
+        """Refuse digests that `caller` does not have.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+        """
+        for digest in digests:
+            if not self._store.may_read_blob(digest, caller) or not self._store.blobs.has(digest):
+                raise NotFound(
+                    "BLOB_NOT_FOUND",
+                    f"there is no blob {digest.sha256} of {digest.size_bytes} bytes",
+                    hint="upload it with WriteBlob first",
+                    metadata={"sha256": digest.sha256},
+                )
+
+    async def write(
+        self, caller: str, requests: AsyncIterator[tool_pb2.WriteBlobRequest]
+    ) -> Digest:
+        """Store an upload and grant it to `caller`; durable when this returns.
+
+        Raises:
+            InvalidRequest: `DIGEST_INVALID`, `DIGEST_MISMATCH`, `BLOB_TOO_LARGE`,
+                `BLOB_CHUNK_TOO_LARGE`.
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        first = await anext(aiter(requests), None)
+        if first is None or not first.HasField("digest"):
+            raise InvalidRequest("DIGEST_INVALID", "the first message carries the digest")
+        digest = translate.digest(first.digest)
+        if digest.size_bytes > self._blob_bytes_max:
+            raise InvalidRequest(
+                "BLOB_TOO_LARGE",
+                f"the blob has {digest.size_bytes} bytes and {self._blob_bytes_max} are taken",
+                metadata={"limit_bytes": str(self._blob_bytes_max)},
+            )
+        writer = await to_end(self._store.blobs.writer, digest)
+        try:
+            await to_end(writer.write, _chunk(first.data))
+            async for request in requests:
+                if request.HasField("digest"):
+                    raise InvalidRequest("DIGEST_INVALID", "only the first message has a digest")
+                await to_end(writer.write, _chunk(request.data))
+            await to_end(writer.finish)
+        finally:
+            await to_end(writer.abort)
+        self._store.grant_blob(digest, caller)
+        return digest
+
+    async def read(self, caller: str, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
+        """Give the content from `offset` on, in pieces of at most 1 MiB.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+            OutOfRange: `BLOB_OFFSET`.
+            AuditCorrupt: `DIGEST_MISMATCH`, where the disk gave back something else.
+        """
+        self.require(caller, [digest])
+        if offset > digest.size_bytes:
+            raise OutOfRange("BLOB_OFFSET", f"the blob has {digest.size_bytes} bytes")
+        reader = await to_end(self._store.blobs.open, digest)
+        try:
+            position = 0
+            # Read from the start even where less is wanted: the digest covers all of it.
+            async with contextlib.aclosing(in_thread(reader.chunks())) as parts:
+                async for data in parts:
+                    end = position + len(data)
+                    if end > offset:
+                        yield data[max(0, offset - position) :]
+                    position = end
+        finally:
+            reader.close()
+
+
+def _chunk(data: bytes) -> bytes:
+    if len(data) > BLOB_CHUNK_BYTES_MAX:
+        raise InvalidRequest(
+            "BLOB_CHUNK_TOO_LARGE", f"a message carries at most {BLOB_CHUNK_BYTES_MAX} bytes"
+        )
+    return data

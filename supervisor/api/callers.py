@@ -1,0 +1,172 @@
+"""Who calls and what that lets them do: the transport's identity → a configured caller.
+
+A unix peer is its user id, or else its primary group as the kernel reports it (SO_PEERCRED gives
+no supplementary groups, so those never match). A TLS peer is a subject alternative name of its
+certificate, or else the certificate's common name. The more specific entry wins; a certificate
+that fits several entries equally well is nobody. Nothing in a request takes part in this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from supervisor.api.config import CallerEntry
+from supervisor.api.front import Peer
+from supervisor.call.types import Caller
+from supervisor.errors import NotPermitted, Unauthenticated
+
+ANY = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """What a caller may do. `calls` is "own" or "all"; `audit` is "none", "own" or "all"."""
+
+    caller: str
+    profiles: frozenset[str]
+    calls: str
+    audit: str
+
+    @property
+    def all_profiles(self) -> bool:
+        """Say whether any profile may be used, also one that is not there yet."""
+        return ANY in self.profiles
+
+    def may_use(self, profile: str) -> bool:
+        """Say whether a call may run under `profile`."""
+        return self.all_profiles or profile in self.profiles
+
+    def sees(self, owner: str) -> bool:
+        """Say whether calls of `owner` may be followed, listed and signalled."""
+        return self.calls == "all" or owner == self.caller
+
+    def reads_audit(self, owner: str) -> bool:
+        """Say whether records of `owner` may be read."""
+        return self.audit == "all" or (self.audit == "own" and owner == self.caller)
+
+    def require_audit(self) -> None:
+        """Refuse a caller that may read no records at all.
+
+        Raises:
+            NotPermitted: `AUDIT_NOT_GRANTED`.
+        """
+        if self.audit == "none":
+            raise NotPermitted(
+                "AUDIT_NOT_GRANTED",
+                f"caller {self.caller!r} may not read records",
+                hint="the daemon's configuration grants it with `audit: own` or `audit: all`",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A known caller and what it may do."""
+
+    caller: Caller
+    grants: Grants
+
+
+_current: ContextVar[Identity] = ContextVar("stockade_identity")
+
+
+def enter(identity: Identity) -> None:
+    """Make `identity` the caller of the request that this task answers."""
+    _current.set(identity)
+
+
+def current() -> Identity:
+    """Give the caller of the request that this task answers."""
+    return _current.get()
+
+
+class Directory:
+    """The configured callers, by what the transport can show of them."""
+
+    def __init__(self, entries: Iterable[CallerEntry]) -> None:
+        self._by_uid: dict[int, CallerEntry] = {}
+        self._by_gid: dict[int, CallerEntry] = {}
+        self._by_san: dict[str, CallerEntry] = {}
+        self._by_cn: dict[str, CallerEntry] = {}
+        for entry in entries:
+            if entry.uid is not None:
+                self._by_uid[entry.uid] = entry
+            elif entry.gid is not None:
+                self._by_gid[entry.gid] = entry
+            elif entry.san is not None:
+                self._by_san[entry.san] = entry
+            elif entry.cn is not None:
+                self._by_cn[entry.cn] = entry
+
+    def identify(
+        self, peer: Peer | None, certificate: Mapping[str, Iterable[bytes]] | None
+    ) -> Identity:
+        """Give the configured caller at the other end of a connection.
+
+        `certificate` is gRPC's authentication context: the properties of a client certificate
+        that TLS has verified.
+
+        Raises:
+            Unauthenticated: `PEER_UNKNOWN`, with what is known of the peer as metadata.
+        """
+        if peer is None:
+            # Not through the front: nothing is known of it, and nothing is assumed.
+            raise Unauthenticated("PEER_UNKNOWN", "the connection did not come through the door")
+        if peer.transport == "unix":
+            return self._unix(peer)
+        return self._tls(peer, certificate or {})
+
+    def _unix(self, peer: Peer) -> Identity:
+        entry = None
+        if peer.uid is not None:
+            entry = self._by_uid.get(peer.uid)
+        if entry is None and peer.gid is not None:
+            entry = self._by_gid.get(peer.gid)
+        if entry is None:
+            raise Unauthenticated(
+                "PEER_UNKNOWN",
+                f"uid {peer.uid} is no caller of this daemon",
+                hint="add it under `callers:` in the daemon's configuration",
+                metadata={"uid": str(peer.uid), "gid": str(peer.gid)},
+            )
+        return _identity(
+            entry,
+            Caller(name=entry.name, transport="unix", uid=peer.uid, gid=peer.gid, pid=peer.pid),
+        )
+
+    def _tls(self, peer: Peer, certificate: Mapping[str, Iterable[bytes]]) -> Identity:
+        sans = _names(certificate, "x509_subject_alternative_name")
+        common = _names(certificate, "x509_common_name")
+        for names, entries in ((sans, self._by_san), (common, self._by_cn)):
+            fits = [name for name in names if name in entries]
+            if len(fits) == 1:
+                entry = entries[fits[0]]
+                return _identity(
+                    entry, Caller(name=entry.name, transport="tls", certificate_name=fits[0])
+                )
+            if fits:
+                break
+        shown = ", ".join(sans or common)
+        raise Unauthenticated(
+            "PEER_UNKNOWN",
+            f"no caller of this daemon, or more than one, has a certificate for {shown!r}",
+            hint="add one of its names under `callers:` in the daemon's configuration",
+            metadata={"certificate": shown, "address": peer.address},
+        )
+
+
+def _names(certificate: Mapping[str, Iterable[bytes]], key: str) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(value.decode(errors="replace") for value in certificate.get(key, ()))
+    )
+
+
+def _identity(entry: CallerEntry, caller: Caller) -> Identity:
+    grants = Grants(
+        caller=entry.name,
+        profiles=frozenset(entry.profiles),
+        calls=entry.calls,
+        audit=entry.audit,
+    )
+    return Identity(caller=caller, grants=grants)

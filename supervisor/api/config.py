@@ -1,0 +1,251 @@
+"""The daemon's configuration: a closed schema, and the defaults where there is no file.
+
+The file is the same strict YAML as a profile: unknown keys, anchors and tags are errors with
+file, line and column. Without a file, or without `callers:`, only the user that runs the daemon
+may call it. Nothing here can loosen a profile.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from supervisor.errors import ProfileError
+from supervisor.profile import units, yaml_source
+
+DEFAULT_PATH = Path("/etc/stockade/config.yaml")
+DEFAULT_SOCKET = "unix:///run/stockade/stockade.sock"
+DEFAULT_GROUP = "stockade"
+UNIX_PATH_BYTES_MAX = 107
+"""sun_path with its NUL is 108 bytes (unix(7))."""
+
+MIB = 1 << 20
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _with_unit(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise ValueError("needs a unit, as in 16MiB or 30s")
+        return parse(value)
+
+    return read
+
+
+Size = Annotated[int, BeforeValidator(_with_unit(units.parse_size)), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(_with_unit(units.parse_duration)), Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tls(_Closed):
+    """Certificate, key and the authority that client certificates must come from."""
+
+    cert: str
+    key: str
+    client_ca: str
+
+
+class Listener(_Closed):
+    """One address: `unix:///path` as plain text, or `tcp` with `tls`."""
+
+    unix: str | None = None
+    tcp: str | None = None
+    tls: Tls | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.startswith("unix:///"):
+            raise ValueError("an address is unix:///path, or a mapping with tcp: and tls:")
+        return {"unix": value.removeprefix("unix://")}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.unix is None) == (self.tcp is None):
+            raise ValueError("an address is either unix:///path or tcp:")
+        if self.unix is not None:
+            if self.tls is not None:
+                raise ValueError("tls: belongs to a tcp: address")
+            if len(os.fsencode(self.unix)) > UNIX_PATH_BYTES_MAX:
+                raise ValueError(f"a socket's path has at most {UNIX_PATH_BYTES_MAX} bytes")
+        if self.tcp is not None:
+            split_host_port(self.tcp)
+            if self.tls is None:
+                raise ValueError("tcp: needs tls: with cert, key and client_ca")
+        return self
+
+
+class Socket(_Closed):
+    """Permission bits and group of the unix socket."""
+
+    mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0660"
+    group: str = DEFAULT_GROUP
+
+    @model_validator(mode="after")
+    def _not_for_all(self) -> Self:
+        if self.mode_bits & 0o007:
+            raise ValueError("the socket is never open to all users: the last digit must be 0")
+        return self
+
+    @property
+    def mode_bits(self) -> int:
+        """Give the mode as a number."""
+        return int(self.mode, 8)
+
+    @property
+    def group_is_default(self) -> bool:
+        """Say whether nobody asked for this group."""
+        return "group" not in self.model_fields_set
+
+
+class CallerEntry(_Closed):
+    """One caller: exactly one of uid, gid, san or cn says who it is."""
+
+    name: Name
+    uid: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
+    gid: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
+    san: Annotated[str, Field(min_length=1)] | None = None
+    cn: Annotated[str, Field(min_length=1)] | None = None
+    profiles: Annotated[list[str], Field(min_length=1)]
+    calls: Literal["own", "all"] = "own"
+    audit: Literal["none", "own", "all"] = "none"
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> Self:
+        given = [key for key in ("uid", "gid", "san", "cn") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("a caller is exactly one of uid:, gid:, san: or cn:")
+        return self
+
+    @property
+    def identity(self) -> tuple[str, int | str]:
+        """Give what the transport must show for this entry."""
+        for key in ("uid", "gid", "san", "cn"):
+            value = getattr(self, key)
+            if value is not None:
+                return key, value
+        raise ValueError("a caller without an identity")
+
+
+class Limits(_Closed):
+    """What bounds the daemon as a whole."""
+
+    calls: Annotated[int, Field(gt=0)] = 64
+    calls_per_caller: Annotated[int, Field(gt=0)] | None = None
+    connections: Annotated[int, Field(gt=0)] = 128
+    message_size: Annotated[int, BeforeValidator(_with_unit(units.parse_size))] = Field(
+        default=16 * MIB, ge=MIB, le=256 * MIB
+    )
+    blob_size: Size = 256 * MIB
+    unary_deadline: Duration = 30.0
+    keepalive: Duration = 15.0
+    drain_grace: Duration = 30.0
+
+
+class Metrics(_Closed):
+    """Where Prometheus may ask."""
+
+    listen: str
+
+    @model_validator(mode="after")
+    def _loopback(self) -> Self:
+        host, _ = split_host_port(self.listen)
+        if host not in LOOPBACK:
+            raise ValueError("metrics are served on a loopback address only")
+        return self
+
+
+class Configuration(_Closed):
+    """Everything that the daemon can be told."""
+
+    listen: Annotated[list[Listener], Field(min_length=1)] = Field(
+        default_factory=lambda: [Listener(unix=DEFAULT_SOCKET.removeprefix("unix://"))]
+    )
+    socket: Socket = Socket()
+    state: str = "/var/lib/stockade"
+    profiles: Annotated[list[str], Field(min_length=1)] | None = None
+    callers: Annotated[list[CallerEntry], Field(min_length=1)] = Field(
+        default_factory=lambda: [own_entry()]
+    )
+    limits: Limits = Limits()
+    metrics: Metrics | None = None
+
+    @field_validator("callers")
+    @classmethod
+    def _callers_apart(cls, callers: list[CallerEntry]) -> list[CallerEntry]:
+        identities: dict[tuple[str, int | str], str] = {}
+        names: set[str] = set()
+        for entry in callers:
+            if entry.identity in identities:
+                key, value = entry.identity
+                other = identities[entry.identity]
+                raise ValueError(f"callers {other!r} and {entry.name!r} are both {key} {value}")
+            if entry.name in names:
+                raise ValueError(f"two callers are named {entry.name!r}")
+            identities[entry.identity] = entry.name
+            names.add(entry.name)
+        return callers
+
+    @model_validator(mode="after")
+    def _callers_reachable(self) -> Self:
+        unix = any(listener.unix is not None for listener in self.listen)
+        tcp = any(listener.tcp is not None for listener in self.listen)
+        for entry in self.callers:
+            key, _ = entry.identity
+            if key in {"uid", "gid"} and not unix and "callers" in self.model_fields_set:
+                raise ValueError(f"caller {entry.name!r} matches nothing: no unix address")
+            if key in {"san", "cn"} and not tcp:
+                raise ValueError(f"caller {entry.name!r} matches nothing: no tcp address")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        most = self.limits.calls_per_caller
+        if most is not None and most > self.limits.calls:
+            raise ValueError("limits.calls_per_caller is more than limits.calls")
+        return self
+
+
+def own_entry() -> CallerEntry:
+    """Give the entry of the user that runs the daemon, who may do everything."""
+    return CallerEntry(name="owner", uid=os.getuid(), profiles=["*"], calls="all", audit="all")
+
+
+def split_host_port(text: str) -> tuple[str, int]:
+    """Split `127.0.0.1:7443` or `[::1]:7443`; port 0 asks for any free port.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{text!r} is not an address as 127.0.0.1:7443 or [::1]:7443")
+    return match[1] or match[2], int(match[3])
+
+
+def load(path: Path | None) -> Configuration:
+    """Read a configuration; the defaults where `path` is None and the usual file is missing.
+
+    Raises:
+        ProfileError: `CONFIG_MISSING` where a named file is not there, `CONFIG_INVALID` with
+            file, line, column and caret where it is wrong.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Configuration()
+        path = DEFAULT_PATH
+    if not path.is_file():
+        raise ProfileError("CONFIG_MISSING", f"there is no configuration {path}")
+    document = yaml_source.load_document(path, reason="CONFIG_INVALID")
+    return yaml_source.validate(document, Configuration, reason="CONFIG_INVALID")

@@ -1,0 +1,215 @@
+"""Stand between gRPC and every method: identity first, then the message, then the answer.
+
+gRPC turns whatever goes wrong in a deserialiser, a handler or a serialiser into UNKNOWN. So all
+three run in here: a request that cannot be read becomes a value that is refused, a response is
+serialised before gRPC gets it, and an exception becomes a status with an ErrorInfo. No method runs
+before the caller is known, the health check included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+
+from supervisor.api import callers
+from supervisor.api.status import BUG, build_status, status_of
+from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError
+
+log = logging.getLogger("stockade.api")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class _Refused:
+    """Stands in for a request that could not be taken, until somebody can say so."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: StockadeError) -> None:
+        self.error = error
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every handler of the server, and answers for the methods that there are not.
+
+    `identify` raises Unauthenticated; `rejected` hears the reason of what is refused here.
+    """
+
+    def __init__(
+        self,
+        identify: Callable[[Context], callers.Identity],
+        *,
+        unary_deadline_s: float,
+        message_bytes_max: int,
+        rejected: Callable[[str], None],
+    ) -> None:
+        self._identify = identify
+        self._unary_deadline_s = unary_deadline_s
+        self._message_bytes_max = message_bytes_max
+        self._rejected = rejected
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Give the guarded handler of a method."""
+        method = str(handler_call_details.method)
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return self._unknown(method)
+        return self._guarded(method, handler)
+
+    def _guarded(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        decode = self._decoder(handler.request_deserializer)
+        encode = handler.response_serializer
+        behaviour = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+
+        def arguments(request: Any) -> Any:
+            return _checked_each(request) if handler.request_streaming else _checked(request)
+
+        async def respond(request: Any, context: Context) -> bytes:
+            encoded: bytes = encode(await behaviour(arguments(request), context))
+            return encoded
+
+        async def stream(request: Any, context: Context) -> None:
+            answer = behaviour(arguments(request), context)
+            if not hasattr(answer, "__aiter__"):
+                await answer  # writes by itself, as the health service's Watch does
+                return
+            async with contextlib.aclosing(answer):
+                async for message in answer:
+                    await context.write(encode(message))
+
+        async def unary(request: Any, context: Context) -> bytes:
+            return await self._within_deadline(method, respond(request, context))
+
+        # A stream has no deadline of the server's: a call takes as long as its profile allows, an
+        # upload as long as bytes come. `stream` encodes for itself unless the behaviour writes.
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(
+                self._answering(method, stream),
+                request_deserializer=decode,
+                response_serializer=_once(encode),
+            )
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._answering(method, respond), request_deserializer=decode
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._answering(method, unary), request_deserializer=decode
+        )
+
+    def _unknown(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        # A stream handler never waits for a message, so it answers every kind of caller.
+        async def refuse(_requests: Any, context: Context) -> None:
+            self._identify(context)
+            self._rejected("METHOD_UNKNOWN")
+            await _abort(
+                context,
+                build_status(
+                    grpc.StatusCode.UNIMPLEMENTED,
+                    "METHOD_UNKNOWN",
+                    f"there is no method {method[:200]}",
+                ),
+            )
+
+        return grpc.stream_stream_rpc_method_handler(self._answering(method, refuse))
+
+    def _answering(self, method: str, behaviour: Any) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            try:
+                callers.enter(self._identify(context))
+                return await behaviour(request, context)
+            except (asyncio.CancelledError, grpc.aio.AbortError):
+                raise
+            except Exception as error:  # noqa: BLE001 - `_fail` logs what is not in the tree
+                await self._fail(method, context, error)
+
+        return answer
+
+    async def _fail(self, method: str, context: Context, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.BaseError):
+            # The transport failed under an answer: nobody is there to hear of it.
+            log.info("%s: the client is gone: %s", method, error)
+            raise asyncio.CancelledError from error
+        if isinstance(error, StockadeError):
+            if error.reason in {"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARGE"}:
+                self._rejected(error.reason)
+        else:
+            log.error("%s failed [%s]", method, BUG, exc_info=error)
+        await _abort(context, status_of(error))
+
+    async def _within_deadline(self, method: str, answer: Awaitable[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self._unary_deadline_s) as timer:
+                return await answer
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise DeadlineExceeded(
+                "DEADLINE_EXCEEDED",
+                f"{method} took longer than {self._unary_deadline_s:g} s",
+                hint="the daemon's configuration sets this as limits.unary_deadline",
+            ) from None
+
+    def _decoder(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def decode(data: bytes) -> Any:
+            if len(data) > self._message_bytes_max:
+                return _Refused(_too_large(len(data), self._message_bytes_max))
+            try:
+                return deserialize(data)
+            except Exception as error:  # noqa: BLE001
+                # What a parser of foreign bytes may raise is its own affair; all of it means this.
+                log.info("a request could not be read: %s", error)
+                return _Refused(
+                    InvalidRequest("MALFORMED_REQUEST", "the request is not a valid message")
+                )
+
+        return decode
+
+
+async def _abort(context: Any, status: grpc.Status) -> NoReturn:
+    await context.abort_with_status(status)
+    raise AssertionError("abort_with_status returned")
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> StockadeError:
+    # No retry delay: the same message will never fit.
+    return CapacityError(
+        "MESSAGE_TOO_LARGE",
+        f"the message has {size_bytes} bytes and {limit_bytes} are allowed",
+        hint="upload large files with WriteBlob and name their digests",
+    )
+
+
+def _once(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda message: message if isinstance(message, bytes) else encode(message)
+
+
+def _checked(request: Any) -> Any:
+    if isinstance(request, _Refused):
+        raise request.error
+    return request
+
+
+async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request)

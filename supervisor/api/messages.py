@@ -1,0 +1,309 @@
+"""Turn values into wire messages: the other half of `translate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from supervisor.call.events import (
+    Accepted,
+    CallEvent,
+    Denied,
+    Finished,
+    KeepAlive,
+    Lost,
+    Output,
+    Started,
+    Timeline,
+)
+from supervisor.call.outcome import (
+    Exited,
+    Failed,
+    Interrupted,
+    LimitExceeded,
+    LimitKind,
+    Outcome,
+    OutOfMemory,
+    Signaled,
+    Stopped,
+    TimedOut,
+)
+from supervisor.call.state import State
+from supervisor.call.types import (
+    Caller,
+    Correlation,
+    Digest,
+    Stream,
+    StreamSummary,
+    Usage,
+    canonical_json,
+)
+from supervisor.profile.model import EffectiveProfile, ProfileLine
+from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from supervisor.audit.entry import StoredEntry
+    from supervisor.audit.store import CallSummary
+    from supervisor.profile.explain import Finding
+
+NANOS = 10**9
+
+STREAMS = {
+    Stream.STDIN: types_pb2.STD_STREAM_STDIN,
+    Stream.STDOUT: types_pb2.STD_STREAM_STDOUT,
+    Stream.STDERR: types_pb2.STD_STREAM_STDERR,
+}
+STATES = {
+    State.PENDING: types_pb2.CALL_STATE_PENDING,
+    State.PREPARING: types_pb2.CALL_STATE_PREPARING,
+    State.ARMED: types_pb2.CALL_STATE_ARMED,
+    State.RUNNING: types_pb2.CALL_STATE_RUNNING,
+    State.DRAINING: types_pb2.CALL_STATE_DRAINING,
+    State.CLOSED: types_pb2.CALL_STATE_CLOSED,
+}
+LIMITS = {
+    LimitKind.WALL: types_pb2.LIMIT_KIND_WALL,
+    LimitKind.CPU: types_pb2.LIMIT_KIND_CPU,
+    LimitKind.MEMORY: types_pb2.LIMIT_KIND_MEMORY,
+    LimitKind.PIDS: types_pb2.LIMIT_KIND_PIDS,
+    LimitKind.OUTPUT: types_pb2.LIMIT_KIND_OUTPUT,
+    LimitKind.DISK: types_pb2.LIMIT_KIND_DISK,
+}
+EXPOSURES = {
+    "closed": profile_pb2.EXPOSURE_CLOSED,
+    "narrow": profile_pb2.EXPOSURE_NARROW,
+    "wide": profile_pb2.EXPOSURE_WIDE,
+}
+
+
+def timestamp(time_ns: int) -> Timestamp | None:
+    """Give nanoseconds since the epoch as a timestamp, and 0 as one that is not set."""
+    return Timestamp(seconds=time_ns // NANOS, nanos=time_ns % NANOS) if time_ns else None
+
+
+def duration(duration_s: float) -> Duration:
+    """Give seconds as a duration."""
+    total = round(duration_s * NANOS)
+    return Duration(seconds=total // NANOS, nanos=total % NANOS)
+
+
+def digest(value: Digest) -> types_pb2.Digest:
+    """Give a digest."""
+    return types_pb2.Digest(sha256=value.sha256, size_bytes=value.size_bytes)
+
+
+def caller(value: Caller) -> types_pb2.Caller:
+    """Give who asked for a call."""
+    return types_pb2.Caller(
+        name=value.name,
+        transport=value.transport,
+        uid=value.uid,
+        gid=value.gid,
+        pid=value.pid,
+        certificate_name=value.certificate_name,
+    )
+
+
+def correlation(value: Correlation) -> types_pb2.Correlation:
+    """Give how the caller knows a call."""
+    return types_pb2.Correlation(
+        agent=value.agent,
+        session=value.session,
+        workflow=value.workflow,
+        traceparent=value.traceparent,
+    )
+
+
+def call_event(value: CallEvent) -> tool_pb2.CallEvent:
+    """Give an event with its place in the call."""
+    message = tool_pb2.CallEvent(
+        call_id=value.call_id, sequence=value.sequence, time=timestamp(value.time_ns)
+    )
+    match value.event:
+        case Output() as event:
+            message.output.stream = STREAMS[event.stream]
+            message.output.data = event.data
+            message.output.offset = event.offset
+            message.output.truncated = event.truncated
+        case Accepted() as event:
+            message.accepted.CopyFrom(
+                tool_pb2.Accepted(
+                    profile=event.profile,
+                    profile_digest=event.profile_digest,
+                    mode=event.mode,
+                    attached=event.attached,
+                )
+            )
+        case Started() as event:
+            message.started.CopyFrom(tool_pb2.Started(preparation=duration(event.preparation_s)))
+        case Denied() as event:
+            message.denied.CopyFrom(denied(event))
+        case Lost() as event:
+            message.lost.CopyFrom(
+                tool_pb2.Lost(what=event.what, count=event.count, reason=event.reason)
+            )
+        case KeepAlive():
+            message.keep_alive.SetInParent()
+        case Finished() as event:
+            message.finished.CopyFrom(finished(event))
+    return message
+
+
+def denied(value: Denied) -> tool_pb2.Denied:
+    """Give a denial."""
+    return tool_pb2.Denied(
+        wall=value.wall.value,
+        name=value.name,
+        arguments=[argument & 0xFFFF_FFFF_FFFF_FFFF for argument in value.arguments],
+        detail=value.detail,
+        pid=value.pid,
+        program=value.program,
+        count=value.count,
+        rule=value.rule,
+        used=value.used,
+        allowed=value.allowed,
+    )
+
+
+def finished(value: Finished) -> tool_pb2.Finished:
+    """Give how a call ended and what it left behind."""
+    message = tool_pb2.Finished(
+        timeline=timeline(value.timeline),
+        streams=[stream_summary(stream) for stream in value.streams],
+        outputs=[
+            types_pb2.OutputFile(path=file.path, digest=digest(file.digest), mode=file.mode)
+            for file in value.outputs
+        ],
+        skipped=[
+            types_pb2.SkippedFile(path=file.path, reason=file.reason) for file in value.skipped
+        ],
+        usage=usage(value.usage),
+        denials=value.denials,
+    )
+    if value.record:
+        message.record.sha256 = value.record
+        message.record.size_bytes = value.record_bytes
+    _set_outcome(message, value.outcome)
+    return message
+
+
+def _set_outcome(message: tool_pb2.Finished, value: Outcome) -> None:
+    match value:
+        case Exited(code=code):
+            message.exited.CopyFrom(types_pb2.Exited(code=code))
+        case Signaled(signal=signal, core_dumped=core_dumped):
+            message.signaled.CopyFrom(types_pb2.Signaled(signal=signal, core_dumped=core_dumped))
+        case TimedOut(limit_s=limit_s):
+            message.timed_out.CopyFrom(types_pb2.TimedOut(limit=duration(limit_s)))
+        case OutOfMemory(limit_bytes=limit_bytes, peak_bytes=peak_bytes, kills=kills):
+            message.out_of_memory.CopyFrom(
+                types_pb2.OutOfMemory(limit_bytes=limit_bytes, peak_bytes=peak_bytes, kills=kills)
+            )
+        case LimitExceeded(limit=limit, used=used, allowed=allowed, subject=subject):
+            message.limit_exceeded.CopyFrom(
+                types_pb2.LimitExceeded(
+                    limit=LIMITS[limit], used=used, allowed=allowed, subject=subject
+                )
+            )
+        case Stopped(by=by, reason=reason, signal=signal):
+            message.stopped.CopyFrom(types_pb2.Stopped(by=by, reason=reason, signal=signal))
+        case Failed(reason=reason, message=text):
+            message.failed.CopyFrom(types_pb2.Failed(reason=reason, message=text))
+        case Interrupted(message=text):
+            message.interrupted.CopyFrom(types_pb2.Interrupted(message=text))
+
+
+def timeline(value: Timeline) -> types_pb2.Timeline:
+    """Give when each phase was entered."""
+    return types_pb2.Timeline(
+        accepted=timestamp(value.accepted_ns),
+        preparing=timestamp(value.preparing_ns),
+        armed=timestamp(value.armed_ns),
+        started=timestamp(value.started_ns),
+        ended=timestamp(value.ended_ns),
+        destroyed=timestamp(value.destroyed_ns),
+    )
+
+
+def stream_summary(value: StreamSummary) -> types_pb2.StreamSummary:
+    """Give what went through a stream."""
+    return types_pb2.StreamSummary(
+        stream=STREAMS[value.stream],
+        digest=digest(value.digest),
+        stored_bytes=value.stored_bytes,
+        truncated=value.truncated,
+    )
+
+
+def usage(value: Usage) -> types_pb2.ResourceUsage:
+    """Give what the processes used."""
+    return types_pb2.ResourceUsage(
+        cpu_user=duration(value.cpu_user_s),
+        cpu_system=duration(value.cpu_system_s),
+        memory_peak_bytes=value.memory_peak_bytes,
+        pids_peak=value.pids_peak,
+    )
+
+
+def call(summary: CallSummary, state: State) -> tool_pb2.Call:
+    """Give a call in short."""
+    return tool_pb2.Call(
+        call_id=summary.call_id,
+        request_id=summary.request_id,
+        caller=caller(summary.caller),
+        profile=summary.profile,
+        profile_digest=summary.profile_digest,
+        state=STATES[state],
+        argv=summary.argv,
+        accepted=timestamp(summary.accepted_ns),
+        correlation=correlation(summary.correlation),
+        finished=finished(summary.finished) if summary.finished is not None else None,
+        last_sequence=summary.last_sequence,
+        denials=summary.denials,
+    )
+
+
+def record_entry(value: StoredEntry) -> audit_pb2.RecordEntry:
+    """Give one entry of the log, as its exact bytes."""
+    return audit_pb2.RecordEntry(
+        index=value.index,
+        sequence=value.sequence,
+        time=timestamp(value.time_ns),
+        kind=value.kind,
+        json=value.payload,
+        leaf=types_pb2.Digest(sha256=value.leaf_hex, size_bytes=len(value.payload) + 1),
+    )
+
+
+def profile_summary(value: EffectiveProfile) -> profile_pb2.ProfileSummary:
+    """Give a profile in short."""
+    return profile_pb2.ProfileSummary(
+        name=value.name, why=value.why, digest=value.digest, mode=value.mode
+    )
+
+
+def profile_lines(values: Iterable[ProfileLine]) -> list[profile_pb2.ProfileLine]:
+    """Give each value of a profile with its origin."""
+    return [
+        profile_pb2.ProfileLine(
+            path=value.path,
+            value_json=canonical_json(value.value).decode(),
+            file=value.file,
+            line=value.line,
+        )
+        for value in values
+    ]
+
+
+def finding(value: Finding) -> profile_pb2.ProfileFinding:
+    """Give one wall of an explanation."""
+    return profile_pb2.ProfileFinding(
+        wall=value.wall,
+        setting=value.setting,
+        exposure=EXPOSURES[value.exposure],
+        verdict=value.verdict,
+        advice=value.advice,
+    )

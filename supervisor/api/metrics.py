@@ -1,0 +1,178 @@
+"""Numbers for Prometheus, in a registry of their own, on a loopback address.
+
+Every label is one of a short list: a profile that is loaded, a kind of outcome, a reason from the
+code, a system call that the kernel knows. A call id is never a label. What does not fit is counted
+as "other".
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from supervisor.call.events import Timeline, Wall
+from supervisor.call.outcome import LimitKind
+from supervisor.profile.syscall_numbers import NUMBERS
+
+if TYPE_CHECKING:
+    from supervisor.audit.journal import JournalObserver
+    from supervisor.engine import EngineObserver
+
+log = logging.getLogger("stockade.api")
+
+OTHER = "other"
+REASONS_MAX = 64
+"""Reasons are constants of the code; this bounds the series if one ever is not."""
+
+PHASE_BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+FSYNC_BUCKETS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+)  # fmt: skip
+NANOS = 10**9
+
+
+class Metrics:
+    """Hears of calls from the engine and of writes from the journal, and counts them."""
+
+    def __init__(self, profiles: Collection[str]) -> None:
+        self.registry = CollectorRegistry()
+        self._profiles = frozenset(profiles)
+        self._reasons: set[str] = set()
+        self._lock = threading.Lock()
+        self._calls = Counter(
+            "stockade_calls", "Calls that ended, by profile and outcome.",
+            ("profile", "outcome"), registry=self.registry,
+        )  # fmt: skip
+        self._phases = Histogram(
+            "stockade_call_phase_seconds", "How long calls spend in each phase.",
+            ("phase",), buckets=PHASE_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self._live = Gauge(
+            "stockade_live_calls", "Calls that are not closed.", registry=self.registry
+        )
+        self._denials = Counter(
+            "stockade_denials", "What the walls held against, by wall and name.",
+            ("wall", "name"), registry=self.registry,
+        )  # fmt: skip
+        self._rejects = Counter(
+            "stockade_rejects", "Requests that started nothing, by reason.",
+            ("reason",), registry=self.registry,
+        )  # fmt: skip
+        self._fsync = Histogram(
+            "stockade_journal_fsync_seconds", "How long the journal waits for the disk.",
+            buckets=FSYNC_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self._entries = Counter(
+            "stockade_journal_entries", "Entries made durable.", registry=self.registry
+        )
+        self._bytes = Gauge(
+            "stockade_journal_bytes", "Size of the journal.", registry=self.registry
+        )
+        self._healthy = Gauge(
+            "stockade_healthy", "1 where the daemon takes calls.", registry=self.registry
+        )
+        self._problems = Gauge(
+            "stockade_health_problem", "1 for each reason why the daemon takes no calls.",
+            ("problem",), registry=self.registry,
+        )  # fmt: skip
+
+    def call_closed(self, profile: str, outcome: str, timeline: Timeline) -> None:
+        """Count a call that ended, and the time it spent in each phase."""
+        known = profile if profile in self._profiles else OTHER
+        self._calls.labels(known, outcome).inc()
+        for phase, begin_ns, end_ns in _phases(timeline):
+            if begin_ns and end_ns:
+                self._phases.labels(phase).observe(max(0, end_ns - begin_ns) / NANOS)
+
+    def call_rejected(self, reason: str) -> None:
+        """Count a request that started nothing."""
+        with self._lock:
+            if len(self._reasons) < REASONS_MAX:
+                self._reasons.add(reason)
+            known = reason in self._reasons
+        self._rejects.labels(reason if known else OTHER).inc()
+
+    def denied(self, wall: str, name: str, count: int) -> None:
+        """Count denials; only system calls and limits have a name of their own."""
+        self._denials.labels(wall, _known_name(wall, name)).inc(count)
+
+    def live_calls(self, count: int) -> None:
+        """Say how many calls are not closed."""
+        self._live.set(count)
+
+    def fsynced(self, seconds: float, entries: int) -> None:
+        """Count entries that became durable, and how long that took."""
+        self._fsync.observe(seconds)
+        self._entries.inc(entries)
+
+    def size(self, log_bytes: int) -> None:
+        """Say how large the journal is."""
+        self._bytes.set(log_bytes)
+
+    def health(self, problems: Iterable[str]) -> None:
+        """Say what keeps the daemon from taking calls; nothing where it takes them."""
+        self._problems.clear()
+        healthy = True
+        for problem in problems:
+            healthy = False
+            self._problems.labels(problem.partition(":")[0][:64]).set(1)
+        self._healthy.set(healthy)
+
+    def serve(self, host: str, port: int) -> MetricsServer:
+        """Answer Prometheus on a loopback address until the server is closed.
+
+        Raises:
+            OSError: the address is taken.
+        """
+        server, thread = start_http_server(port, host, registry=self.registry)
+        return MetricsServer(server, thread)
+
+
+class MetricsServer:
+    """The HTTP server of the metrics, in a thread of its own."""
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+
+    @property
+    def port(self) -> int:
+        """Give the port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _phases(line: Timeline) -> tuple[tuple[str, int, int], ...]:
+    return (
+        ("pending", line.accepted_ns, line.preparing_ns),
+        ("preparing", line.preparing_ns, line.armed_ns),
+        ("armed", line.armed_ns, line.started_ns),
+        ("running", line.started_ns, line.ended_ns),
+        ("draining", line.ended_ns, line.destroyed_ns),
+    )
+
+
+def _known_name(wall: str, name: str) -> str:
+    if wall == Wall.SYSCALL and name in NUMBERS:
+        return name
+    if wall == Wall.LIMIT and name in set(LimitKind):
+        return name
+    return OTHER
+
+
+if TYPE_CHECKING:
+
+    def _observes(metrics: Metrics) -> tuple[EngineObserver, JournalObserver]:
+        return metrics, metrics

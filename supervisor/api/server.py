@@ -1,0 +1,324 @@
+"""The gRPC server: listeners, identity, services, health, and a graceful end.
+
+gRPC itself listens in a private folder only: once without TLS for what comes in over unix
+sockets, and once for each TCP address with that address's certificates. A `Front` stands before
+each of them (see `front`). The order of a stop: health says NOT_SERVING, the engine drains,
+answers in flight are given, doors close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from supervisor.api import callers, sockets, systemd
+from supervisor.api.audit_service import AuditService
+from supervisor.api.config import Configuration, Tls, split_host_port
+from supervisor.api.front import Front, Peers
+from supervisor.api.health import Health
+from supervisor.api.intercept import Context, Guard
+from supervisor.api.metrics import Metrics, MetricsServer
+from supervisor.api.profile_service import ProfileService
+from supervisor.api.tool_service import ToolService
+from supervisor.errors import HostError, ProfileError
+from supervisor.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    profile_pb2,
+    profile_pb2_grpc,
+    tool_pb2,
+    tool_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from supervisor.engine import Engine
+
+log = logging.getLogger("stockade.api")
+
+SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (tool_pb2, "ToolService"),
+        (profile_pb2, "ProfileService"),
+        (audit_pb2, "AuditService"),
+    )
+)
+HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+STREAMS_MAX = 256
+"""Requests at a time on one connection; more wait at the client."""
+
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""A connection that does not speak HTTP/2 by then gives its place back."""
+
+KEEPALIVE_TIMEOUT_MS = 10_000
+PING_INTERVAL_MIN_MS = 5_000
+STOP_GRACE_S = 5.0
+"""After the drain, for answers that are under way."""
+
+TRANSPORT_SLACK = 2
+"""gRPC cuts off at this many times limits.message_size, without an ErrorInfo; up to there the
+refusal comes from `Guard` and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """An address that the server listens on, as a client writes it."""
+
+    address: str
+    path: Path | None = None
+    identity: tuple[int, int] = (0, 0)
+
+
+class Server:
+    """Everything between the sockets and the engine.
+
+    `start` raises what `sockets` raises, and ProfileError `CONFIG_PROFILE_UNKNOWN` or
+    `TLS_UNUSABLE`; nothing listens then.
+    """
+
+    def __init__(self, engine: Engine, config: Configuration, metrics: Metrics) -> None:
+        self._engine = engine
+        self._config = config
+        self._metrics = metrics
+        self._directory = callers.Directory(config.callers)
+        self._peers = Peers(config.limits.connections)
+        self._health = Health(SERVICES)
+        self._listeners: list[socket.socket] = []
+        self._fronts: list[Front] = []
+        self._bound: list[Bound] = []
+        self._folder: Path | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._metrics_server: MetricsServer | None = None
+        self._grpc: Any = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Give the addresses that are listened on, with the ports that the kernel chose."""
+        return tuple(bound.address for bound in self._bound)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Give the port of the metrics, None where they are off."""
+        return self._metrics_server.port if self._metrics_server is not None else None
+
+    async def start(self) -> None:
+        """Listen and answer."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._close(grace_s=0)
+            raise
+
+    async def stop(self) -> None:
+        """Let live calls end, answer what is under way, and close."""
+        systemd.notify("STOPPING=1")
+        await self._health.enter_graceful_shutdown()
+        await self._engine.drain(self._config.limits.drain_grace)
+        await self._close(grace_s=STOP_GRACE_S)
+
+    async def _start(self) -> None:
+        self._check_profiles()
+        self._bind()
+        self._grpc = self._build()
+        targets = self._add_ports()
+        await self._grpc.start()
+        for listener, target in zip(self._listeners, targets, strict=True):
+            front = Front(listener, target, self._peers)
+            front.start()
+            self._fronts.append(front)
+        if self._config.metrics is not None:
+            self._serve_metrics(self._config.metrics.listen)
+        await self._health.update(self._problems())
+        self._tasks.append(asyncio.create_task(self._health.follow(self._problems)))
+        log.info("listening on %s", ", ".join(self.addresses))
+        systemd.notify("READY=1")
+
+    async def _close(self, grace_s: float) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for front in self._fronts:
+            await front.stop_accepting()
+        if self._grpc is not None:
+            await self._grpc.stop(grace_s)
+        for front in self._fronts:
+            await front.close()
+        for listener in self._listeners:
+            listener.close()
+        for bound in self._bound:
+            if bound.path is not None:
+                sockets.remove_own(bound.path, bound.identity)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+
+    def _problems(self) -> tuple[str, ...]:
+        # Whatever cannot be asked is not healthy.
+        try:
+            problems = tuple(self._engine.health_problems)
+            if not problems and not self._engine.healthy:
+                problems = ("ENGINE_UNHEALTHY",)
+        except Exception as error:
+            log.exception("the engine's health could not be read")
+            problems = (f"HEALTH_UNREADABLE: {type(error).__name__}",)
+        self._metrics.health(problems)
+        return problems
+
+    def _check_profiles(self) -> None:
+        # A grant of a profile that is not there grants nothing; a misspelt one should be seen.
+        known = {callers.ANY, *self._engine.profiles.names}
+        for entry in self._config.callers:
+            for name in entry.profiles:
+                if name not in known:
+                    raise ProfileError(
+                        "CONFIG_PROFILE_UNKNOWN",
+                        f"caller {entry.name!r} is granted profile {name!r}, which is not there",
+                        hint=f"there are: {', '.join(sorted(self._engine.profiles.names))}",
+                    )
+
+    def _bind(self) -> None:
+        for listener in self._config.listen:
+            if listener.unix is not None:
+                path = Path(listener.unix)
+                self._listeners.append(sockets.unix_listener(path, self._config.socket))
+                self._bound.append(
+                    Bound(
+                        address=f"unix://{path}",
+                        path=path,
+                        identity=sockets.identity_of(path),
+                    )
+                )
+            elif listener.tcp is not None:
+                bound = sockets.tcp_listener(listener.tcp)
+                self._listeners.append(bound)
+                self._bound.append(Bound(address=_host_port(bound)))
+
+    def _build(self) -> Any:
+        limits = self._config.limits
+        guard = Guard(
+            self._identify,
+            unary_deadline_s=limits.unary_deadline,
+            message_bytes_max=limits.message_size,
+            rejected=self._metrics.call_rejected,
+        )
+        server = grpc.aio.server(interceptors=[guard], options=self.options())
+        tool = ToolService(
+            self._engine,
+            blob_bytes_max=limits.blob_size,
+            calls_per_caller=limits.calls_per_caller,
+            rejected=self._metrics.call_rejected,
+        )
+        tool_pb2_grpc.add_ToolServiceServicer_to_server(tool, server)  # type: ignore[no-untyped-call]
+        profile_pb2_grpc.add_ProfileServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            ProfileService(self._engine.profiles), server
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._engine), server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server
+        )
+        return server
+
+    def options(self) -> list[tuple[str, int]]:
+        """Give gRPC's own settings."""
+        limits = self._config.limits
+        return [
+            ("grpc.max_receive_message_length", limits.message_size * TRANSPORT_SLACK),
+            ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.keepalive_time_ms", round(limits.keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ]
+
+    def _add_ports(self) -> list[str]:
+        folder = self._folder = sockets.private_folder(self._private_anchor())
+        targets = []
+        for number, listener in enumerate(self._config.listen):
+            target = folder / str(number)
+            if listener.tls is None:
+                self._grpc.add_insecure_port(f"unix:{target}")
+            else:
+                self._grpc.add_secure_port(f"unix:{target}", _credentials(listener.tls))
+            targets.append(str(target))
+        return targets
+
+    def _private_anchor(self) -> Path:
+        for bound in self._bound:
+            if bound.path is not None:
+                return bound.path
+        return Path(self._config.state) / "door"
+
+    def _identify(self, context: Context) -> callers.Identity:
+        peer = self._peers.find(context.peer())
+        return self._directory.identify(peer, context.auth_context())
+
+    def _serve_metrics(self, address: str) -> None:
+        host, port = split_host_port(address)
+        try:
+            self._metrics_server = self._metrics.serve(host, port)
+        except OSError as error:
+            raise HostError(
+                "ADDRESS_UNUSABLE", f"cannot serve metrics on {address}: {error.strerror}"
+            ) from error
+
+
+async def serve(engine: Engine, config: Configuration, metrics: Metrics | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return. The engine has been started.
+
+    Raises:
+        HostError: an address cannot be listened on.
+        ProfileError: the configuration asks for what is not there.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        server = Server(engine, config, metrics or Metrics(engine.profiles.names))
+        await server.start()
+        await stop.wait()
+        log.info("draining for at most %g s", config.limits.drain_grace)
+        await server.stop()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    try:
+        cert, key, authority = (
+            Path(name).read_bytes() for name in (tls.cert, tls.key, tls.client_ca)
+        )
+    except OSError as error:
+        raise ProfileError(
+            "TLS_UNUSABLE", f"cannot read {error.filename}: {error.strerror}"
+        ) from error
+    for name, content in ((tls.cert, cert), (tls.key, key), (tls.client_ca, authority)):
+        if b"-----BEGIN " not in content:
+            # gRPC takes an empty authority for "no client certificate needed".
+            raise ProfileError("TLS_UNUSABLE", f"{name} holds nothing in PEM form")
+    return grpc.ssl_server_credentials(
+        [(key, cert)], root_certificates=authority, require_client_auth=True
+    )
+
+
+def _host_port(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

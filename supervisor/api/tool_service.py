@@ -1,0 +1,192 @@
+"""ToolService: run a program, follow it, talk to it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from supervisor.api import callers, messages, translate
+from supervisor.api.blobs import BlobDoor
+from supervisor.api.intercept import Context
+from supervisor.api.paging import page
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest
+from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermitted, StockadeError
+from supervisor.v1 import tool_pb2, tool_pb2_grpc
+
+if TYPE_CHECKING:
+    from supervisor.audit.store import CallSummary
+    from supervisor.call.state import State
+    from supervisor.engine import Engine, Subscription
+
+SHARE_RETRY_S = 1.0
+
+
+class ToolService(tool_pb2_grpc.ToolServiceServicer):
+    """Answers from the engine; another caller's call is not there without the right to it.
+
+    `calls_per_caller` is how many live calls one caller may have, None for as many as there is
+    room; `rejected` hears the reason of every request that is refused before the engine saw it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        blob_bytes_max: int,
+        calls_per_caller: int | None,
+        rejected: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._calls_per_caller = calls_per_caller
+        self._rejected = rejected
+        self._blobs = BlobDoor(engine.store, blob_bytes_max=blob_bytes_max)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def Execute(
+        self, request: tool_pb2.ExecuteRequest, context: Context
+    ) -> AsyncIterator[tool_pb2.ExecuteResponse]:
+        """Run one program and stream what happens."""
+        identity = callers.current()
+        try:
+            call_request = self._request(identity, request)
+        except StockadeError as error:
+            self._rejected(error.reason)
+            raise
+        subscription = await self._submit(identity, call_request)
+        try:
+            async for event in subscription:
+                yield tool_pb2.ExecuteResponse(event=messages.call_event(event))
+        finally:
+            await subscription.close()
+
+    async def Attach(
+        self, request: tool_pb2.AttachRequest, context: Context
+    ) -> AsyncIterator[tool_pb2.AttachResponse]:
+        """Follow a call from any of its events on."""
+        self._require_sight(request.call_id)
+        subscription = await self._engine.attach(request.call_id, max(request.from_sequence, 1))
+        try:
+            async for event in subscription:
+                yield tool_pb2.AttachResponse(event=messages.call_event(event))
+        finally:
+            await subscription.close()
+
+    async def WriteStdin(
+        self, request: tool_pb2.WriteStdinRequest, context: Context
+    ) -> tool_pb2.WriteStdinResponse:
+        """Append to the standard input of a running call."""
+        if len(request.data) > STDIN_CHUNK_BYTES_MAX:
+            raise InvalidRequest(
+                "STDIN_CHUNK_TOO_LARGE", f"at most {STDIN_CHUNK_BYTES_MAX} bytes at a time"
+            )
+        self._require_sight(request.call_id)
+        next_offset = await self._engine.write_stdin(
+            request.call_id, offset=request.offset, data=request.data, end=request.end
+        )
+        return tool_pb2.WriteStdinResponse(next_offset=next_offset)
+
+    async def Signal(
+        self, request: tool_pb2.SignalRequest, context: Context
+    ) -> tool_pb2.SignalResponse:
+        """Send a signal to a running call."""
+        number = translate.signal_number(request.signal)
+        why = translate.why(request.why)
+        grants = self._require_sight(request.call_id)
+        await self._engine.signal(request.call_id, by=grants.caller, signal=number, why=why)
+        return tool_pb2.SignalResponse()
+
+    async def GetCall(
+        self, request: tool_pb2.GetCallRequest, context: Context
+    ) -> tool_pb2.GetCallResponse:
+        """Tell where a call is, and how it ended."""
+        self._require_sight(request.call_id)
+        summary, state = self._engine.get(request.call_id)
+        return tool_pb2.GetCallResponse(call=messages.call(summary, state))
+
+    async def ListCalls(
+        self, request: tool_pb2.ListCallsRequest, context: Context
+    ) -> tool_pb2.ListCallsResponse:
+        """List calls, newest first."""
+        grants = callers.current().grants
+        rows_max = translate.page_size(request.page_size)
+
+        def fetch(limit: int, token: str) -> tuple[list[tuple[CallSummary, State]], str]:
+            return self._engine.list(
+                caller=None if grants.calls == "all" else grants.caller,
+                profile=request.profile,
+                live_only=request.live_only,
+                limit=limit,
+                page_token=token,
+            )
+
+        rows, token = page(
+            fetch,
+            lambda row: messages.call(*row),
+            rows_max=rows_max,
+            token=request.page_token,
+        )
+        return tool_pb2.ListCallsResponse(calls=rows, next_page_token=token)
+
+    async def WriteBlob(
+        self, request_iterator: AsyncIterator[tool_pb2.WriteBlobRequest], context: Context
+    ) -> tool_pb2.WriteBlobResponse:
+        """Take content that a later Execute names."""
+        stored = await self._blobs.write(callers.current().caller.name, request_iterator)
+        return tool_pb2.WriteBlobResponse(digest=messages.digest(stored))
+
+    async def ReadBlob(
+        self, request: tool_pb2.ReadBlobRequest, context: Context
+    ) -> AsyncIterator[tool_pb2.ReadBlobResponse]:
+        """Give content that this caller uploaded or that a call of its left behind."""
+        wanted = translate.digest(request.digest)
+        caller = callers.current().caller.name
+        async with contextlib.aclosing(self._blobs.read(caller, wanted, request.offset)) as parts:
+            async for data in parts:
+                yield tool_pb2.ReadBlobResponse(data=data)
+
+    def _request(self, identity: callers.Identity, message: tool_pb2.ExecuteRequest) -> CallRequest:
+        if not identity.grants.may_use(message.profile):
+            # The same answer whether there is such a profile or not: names are not given away.
+            raise NotPermitted(
+                "PROFILE_NOT_GRANTED",
+                f"caller {identity.caller.name!r} may not use profile {message.profile[:100]!r}",
+                hint="the daemon's configuration grants profiles under `callers:`",
+            )
+        request = translate.call_request(message, self._engine.profiles.effective(message.profile))
+        self._blobs.require(
+            identity.caller.name, [file.digest for file in request.files if file.data is None]
+        )
+        return request
+
+    async def _submit(self, identity: callers.Identity, request: CallRequest) -> Subscription:
+        if self._calls_per_caller is None:
+            return await self._engine.submit(identity.caller, request)
+        # One at a time for each caller, so that two requests cannot both see the last place.
+        async with self._turns[identity.caller.name]:
+            self._require_share(identity.caller.name, request.request_id, self._calls_per_caller)
+            return await self._engine.submit(identity.caller, request)
+
+    def _require_share(self, caller: str, request_id: str, most: int) -> None:
+        if self._engine.store.find_request(caller, request_id) is not None:
+            return  # a repeat takes no place
+        live, _ = self._engine.list(
+            caller=caller, profile="", live_only=True, limit=most, page_token=""
+        )
+        if len(live) >= most:
+            self._rejected("CALLS_LIMIT")
+            raise CapacityError(
+                "CALLS_LIMIT",
+                f"caller {caller!r} has {most} live calls, which is its share",
+                hint="the daemon's configuration sets this as limits.calls_per_caller",
+                metadata={"scope": "caller", "limit": str(most)},
+                retry_after_s=SHARE_RETRY_S,
+            )
+
+    def _require_sight(self, call_id: str) -> callers.Grants:
+        grants = callers.current().grants
+        if not grants.sees(self._engine.owner(call_id)):
+            raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id[:100]!r}")
+        return grants
