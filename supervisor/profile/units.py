@@ -46,8 +46,8 @@ def render_size(size_bytes: int) -> str:
 
 
 def render_duration(duration_s: float) -> str:
-    """Write `duration_s`, whole milliseconds, in the largest unit that divides it."""
-    return _render(round(duration_s * 1000), DURATION_UNITS_MS)
+    """Write `duration_s`, whole milliseconds, in the largest unit of which it has at least two."""
+    return _render(round(duration_s * 1000), DURATION_UNITS_MS, at_least=2)
 
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
@@ -82,8 +82,8 @@ _LONG_NAMES = {
 }
 
 
-def _render(quantity: int, units: dict[str, int]) -> str:
+def _render(quantity: int, units: dict[str, int], at_least: int = 1) -> str:
     for name, factor in reversed(units.items()):
-        if quantity and quantity % factor == 0:
+        if quantity >= factor * at_least and quantity % factor == 0:
             return f"{quantity // factor}{name}"
     return f"{quantity}{next(iter(units))}"

@@ -1,0 +1,212 @@
+"""A merged layer becomes an `EffectiveProfile`: a value with canonical JSON and a digest.
+
+The canonical JSON holds everything that is enforced, in base units, with sets of system calls
+expanded and the rules on their arguments as a digest: two profiles with the same digest are the
+same policy, also across versions of the tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from supervisor.call.types import Json, canonical_json
+from supervisor.profile import syscalls, units
+from supervisor.profile.layers import (
+    ALLOW,
+    KILL,
+    READ,
+    WRITE,
+    Key,
+    Layer,
+    Sourced,
+    Value,
+    render_value,
+)
+from supervisor.profile.model import (
+    Capture,
+    EffectiveProfile,
+    Image,
+    ImageKind,
+    Limits,
+    ProfileLine,
+    ReadPath,
+    RecordPolicy,
+    SyscallPolicy,
+    WritableMount,
+)
+from supervisor.profile.schema import RUNTIME
+
+T = TypeVar("T")
+
+CANONICAL_VERSION = 1
+_SECTIONS = ("runtime", "image", "env", "limits", "record")
+
+
+def resolve(
+    name: str, lineage: tuple[str, ...], why: Sourced, mode: Sourced | None, layer: Layer
+) -> EffectiveProfile:
+    """Make the effective profile of `layer`, which must have passed `lint.check_merged`."""
+    image = parse_image(_text(layer, ("image",)))
+    runtime = _text(layer, ("runtime",)) if ("runtime",) in layer.scalars else RUNTIME
+    read = tuple(_sorted(layer, READ, ReadPath))
+    write = tuple(_sorted(layer, WRITE, WritableMount))
+    policy = SyscallPolicy(
+        allow=layer.allowed(),
+        kill=frozenset(layer.items[KILL]),
+        sets=syscalls.expand_sets(n for n in layer.items[ALLOW] if n.startswith("@")),
+    )
+    env = {key[1]: str(s.value) for key, s in sorted(layer.scalars.items()) if key[0] == "env"}
+    limits = _limits(layer)
+    record = RecordPolicy(
+        stdin=parse_capture(_text(layer, ("record", "stdin"))),
+        stdout=parse_capture(_text(layer, ("record", "stdout"))),
+        stderr=parse_capture(_text(layer, ("record", "stderr"))),
+    )
+    chosen = str(mode.value) if mode else "enforce"
+    canonical = canonical_json(
+        {
+            "version": CANONICAL_VERSION,
+            "name": name,
+            "why": str(why.value),
+            "runtime": runtime,
+            "image": str(image),
+            "files": {"read": [_plain(path) for path in read], "write": [_plain(m) for m in write]},
+            "syscalls": _canonical_syscalls(policy, layer),
+            "env": cast("dict[str, Json]", env),
+            "limits": _plain(limits),
+            "record": {
+                "stdin": _plain(record.stdin),
+                "stdout": _plain(record.stdout),
+                "stderr": _plain(record.stderr),
+            },
+            "mode": chosen,
+        }
+    )
+    return EffectiveProfile(
+        name=name, lineage=lineage, why=str(why.value), runtime=runtime, image=image, read=read,
+        write=write, syscalls=policy, env=env, limits=limits, record=record, mode=chosen,
+        canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(),
+        lines=tuple(_lines(name, why, mode, layer)),
+    )  # fmt: skip
+
+
+def parse_image(text: str) -> Image:
+    """Give the image that `text`, checked by the schema, names."""
+    if text.startswith("dir:"):
+        return Image(kind=ImageKind.DIR, path=text.removeprefix("dir:"))
+    if text.startswith("oci:"):
+        name, _, digest = text.removeprefix("oci:").partition("@sha256:")
+        return Image(kind=ImageKind.OCI, name=name, digest=digest)
+    return Image(kind=ImageKind.HOST)
+
+
+def parse_capture(text: str) -> Capture:
+    """Give the capture that `text`, checked by the schema, names."""
+    if text in ("full", "digest"):
+        return Capture(mode=text)
+    return Capture(mode="head", bytes_max=units.parse_size(text))
+
+
+def _limits(layer: Layer) -> Limits:
+    def number(name: str) -> int:
+        return cast("int", layer.scalars["limits", name].value)
+
+    return Limits(
+        wall_s=number("wall") / 1000,
+        cpu_s=number("cpu") / 1000,
+        memory_bytes=number("memory"),
+        pids=number("pids"),
+        files=number("files"),
+        output_bytes=number("output"),
+    )
+
+
+def _canonical_syscalls(policy: SyscallPolicy, layer: Layer) -> Json:
+    rules: dict[str, Json] = {
+        name: [
+            [[rule.index, rule.op, f"{rule.value:#x}", f"{rule.mask:#x}"] for rule in conjunction]
+            for conjunction in alternatives
+        ]
+        for name, alternatives in syscalls.rules_for(policy).items()
+        if alternatives
+    }
+    return {
+        "allow": cast("list[Json]", sorted(policy.allow)),
+        "kill": cast("list[Json]", sorted(policy.kill)),
+        "sets": cast("list[Json]", sorted(policy.sets)),
+        "enosys": cast("list[Json]", sorted(syscalls.ENOSYS)),
+        "arguments_sha256": hashlib.sha256(canonical_json(rules)).hexdigest(),
+        "why": {n: str(s.value) for n, s in layer.items[ALLOW].items() if not n.startswith("@")},
+    }
+
+
+def _plain(value: ReadPath | WritableMount | Limits | Capture) -> Json:
+    return {name: cast("Json", getattr(value, name)) for name in value.__dataclass_fields__}
+
+
+def _text(layer: Layer, key: Key) -> str:
+    return str(layer.scalars[key].value)
+
+
+def _sorted(layer: Layer, key: Key, kind: type[T]) -> Iterator[T]:
+    for _, sourced in sorted(layer.items[key].items()):
+        if isinstance(sourced.value, kind):
+            yield sourced.value
+
+
+def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Iterator[ProfileLine]:
+    start = Sourced(value=name, origin=replace(why.origin, location=("profile",)))
+    yield _line("profile", name, start)
+    yield _line("why", str(why.value), why)
+    if ("runtime",) not in layer.scalars:
+        yield ProfileLine(path="runtime", value=RUNTIME, file="", line=0)
+    for section in _SECTIONS[:2]:
+        yield from _scalar_lines(layer.scalars, section)
+    for key in (READ, WRITE):
+        for position, (_, sourced) in enumerate(sorted(layer.items[key].items())):
+            yield _line(f"{'.'.join(key)}[{position}]", _written(sourced.value), sourced)
+    for key in (ALLOW, KILL):
+        for position, (entry, sourced) in enumerate(sorted(layer.items[key].items())):
+            value: Json = {"name": entry, "why": str(sourced.value)} if sourced.value else entry
+            yield _line(f"{'.'.join(key)}[{position}]", value, sourced)
+    for position, (entry, sourced) in enumerate(sorted(layer.without.items())):
+        yield _line(f"drop.syscalls.allow[{position}]", entry, sourced)
+    for section in _SECTIONS[2:]:
+        yield from _scalar_lines(layer.scalars, section)
+    if mode is None:
+        yield ProfileLine(path="mode", value="enforce", file="", line=0)
+    else:
+        yield _line("mode", str(mode.value), mode)
+
+
+def _scalar_lines(scalars: Mapping[Key, Sourced], section: str) -> Iterator[ProfileLine]:
+    for key, sourced in sorted(scalars.items()):
+        if key[0] != section:
+            continue
+        rendered = render_value(key, sourced.value)
+        value: Json = sourced.value if rendered == str(sourced.value) else rendered  # type: ignore[assignment]
+        yield _line(".".join(key), value, sourced)
+
+
+def _written(value: Value) -> Json:
+    if isinstance(value, ReadPath):
+        return {"path": value.path, "why": value.why}
+    if isinstance(value, WritableMount):
+        written: dict[str, Json] = {
+            "path": value.path,
+            "size": units.render_size(value.size_bytes),
+            "exec": value.exec,
+        }
+        return {**written, "why": value.why} if value.why else written
+    return value
+
+
+def _line(path: str, value: Json, sourced: Sourced) -> ProfileLine:
+    origin = sourced.origin
+    parts = origin.document.file.split("/")
+    name = "/".join(parts[-2:]) if parts[-2:-1] == ["fragments"] else parts[-1]
+    line, _ = origin.document.position_of(origin.location)
+    return ProfileLine(path=path, value=value, file=name, line=line)

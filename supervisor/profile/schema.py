@@ -1,0 +1,415 @@
+"""The door: pydantic models of a profile file and of a fragment, closed and strict.
+
+A key stands here only if something enforces it. What the design has and this version does not
+enforce yet (egress, watching system calls, observing, runtimes other than runc) is known by name
+so that its refusal can say so; an empty list of it is accepted.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Annotated, NoReturn, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Tag,
+    model_validator,
+)
+
+from supervisor.profile import syscalls, units
+from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.profile.yaml_source import did_you_mean, refuse
+
+WALL_MS_MAX = 24 * 3_600_000
+CPU_MS_MAX = 64 * WALL_MS_MAX
+MEMORY_BYTES_MIN = 16 << 20
+MEMORY_BYTES_MAX = 4 << 40
+PIDS_MIN, PIDS_MAX = 2, 65_536
+FILES_MIN, FILES_MAX = 16, 1_048_576
+OUTPUT_BYTES_MAX = 1 << 40
+MOUNT_BYTES_MAX = 1 << 40
+WHY_CHARACTERS_MAX = 200
+PATH_CHARACTERS_MAX = 1024
+ENV_CHARACTERS_MAX = 4096
+
+RUNTIME = "runc"
+_RUNTIMES_TO_COME = ("crun", "runsc", "docker")
+NOT_WRITABLE = ("/proc", "/sys", "/dev", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32",
+                "/lib64", "/libx32", "/boot")  # fmt: skip
+NOT_READABLE = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/stockade")
+"""The kernel's own, and where sockets of other services are: a socket is a way out."""
+
+Number = TypeVar("Number", int, float)
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
+_OCI = re.compile(r"oci:([a-z0-9][a-z0-9._/-]{0,127})@sha256:([0-9a-f]{64})", re.ASCII)
+
+
+def _not_yet(what: str) -> NoReturn:
+    raise refuse(
+        f"this version does not enforce {what} yet, and accepts no key that enforces nothing",
+        "leave it out",
+    )
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise refuse(f"{text!r} is not a name", "lower-case letters, digits and -, at most 63")
+    return text
+
+
+def _why(text: str) -> str:
+    if not text.strip():
+        raise refuse("must give a reason", "one sentence for whoever reviews this")
+    if len(text) > WHY_CHARACTERS_MAX:
+        raise refuse(f"is longer than {WHY_CHARACTERS_MAX} characters")
+    if "\n" in text.strip():
+        raise refuse("must be one line")
+    return text.strip()
+
+
+def _size(value: object) -> int:
+    return _quantity(value, units.parse_size, "size", "256MiB")
+
+
+def _duration_ms(value: object) -> int:
+    return round(_quantity(value, units.parse_duration, "duration", "60s") * 1000)
+
+
+def _quantity(value: object, parse: Callable[[str], Number], what: str, example: str) -> Number:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise refuse(f"the {what} {value} has no unit", f"write a number and a unit: {example}")
+    if not isinstance(value, str):
+        raise refuse(f"must be a {what}", f"write a number and a unit: {example}")
+    try:
+        return parse(value)
+    except units.UnitError as error:
+        raise refuse(error.message, error.hint) from error
+
+
+def _between(low: int, high: int, render: Callable[[int], str] = str) -> AfterValidator:
+    def check(value: int) -> int:
+        if value < low:
+            raise refuse(f"{render(value)} is too little: at least {render(low)}")
+        if value > high:
+            raise refuse(f"{render(value)} is too much: at most {render(high)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _render_ms(value: int) -> str:
+    return units.render_duration(value / 1000)
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise refuse(f"{text!r} is not an absolute path", "begin with /")
+    if len(text) > PATH_CHARACTERS_MAX:
+        raise refuse(f"is longer than {PATH_CHARACTERS_MAX} characters")
+    normal = "/" + posixpath.normpath(text).lstrip("/")
+    if text != normal or "\n" in text or "\t" in text:
+        raise refuse(f"{text!r} is not normalised", f"write {normal}")
+    if text == "/":
+        raise refuse("must not be the root directory", "name the folder that is meant")
+    return text
+
+
+def under(path: str, folder: str) -> bool:
+    """Say whether `path` is `folder` or lies in it; both are normalised."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _writable_path(text: str) -> str:
+    for folder in NOT_WRITABLE:
+        if under(text, folder):
+            raise refuse(f"{text} must not be writable: {folder} belongs to the image")
+    return text
+
+
+def _readable_path(text: str) -> str:
+    for folder in NOT_READABLE:
+        if under(text, folder) or under(folder, text):
+            raise refuse(f"{text} cannot be shown to a sandbox: {folder} is not for reading")
+    return text
+
+
+def _runtime(text: str) -> str:
+    if text in _RUNTIMES_TO_COME:
+        _not_yet(f"runtime: {text}")
+    if text != RUNTIME:
+        raise refuse(f"{text!r} is not a runtime", did_you_mean(text, (RUNTIME,)) or "write runc")
+    return text
+
+
+def _image(text: str) -> str:
+    if text == "host" or _OCI.fullmatch(text):
+        return text
+    if text.startswith("dir:"):
+        _path(text.removeprefix("dir:"))
+        return text
+    if text.startswith("oci:"):
+        raise refuse(
+            f"{text!r} is not pinned to a digest",
+            "write oci:NAME@sha256:… with 64 hexadecimal digits; a tag can change under us",
+        )
+    raise refuse(
+        f"{text!r} is not an image",
+        did_you_mean(text, ("host",)) or "write host, dir:/path or oci:NAME@sha256:…",
+    )
+
+
+def _mode(text: str) -> str:
+    if text == "observe":
+        _not_yet("mode: observe")
+    if text != "enforce":
+        raise refuse(f"{text!r} is not a mode", did_you_mean(text, ("enforce",)) or "write enforce")
+    return text
+
+
+def _capture(text: str) -> str:
+    if text not in ("full", "digest"):
+        if not text[:1].isdigit():
+            hint = did_you_mean(text, ("full", "digest"))
+            raise refuse(f"{text!r} is not a way to record", hint or "full, digest or a size: 8MiB")
+        if _size(text) == 0:
+            raise refuse("must be more than 0B", "digest stores nothing but the digest")
+    return text
+
+
+def _env_name(text: str) -> str:
+    if not _ENV_NAME.fullmatch(text):
+        raise refuse(f"{text!r} is not a variable's name", "letters, digits and _", at_key=True)
+    return text
+
+
+def _env_value(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        raise refuse("must be a string", "put it in quotes")
+    if isinstance(value, str) and len(value) > ENV_CHARACTERS_MAX:
+        raise refuse(f"is longer than {ENV_CHARACTERS_MAX} characters")
+    return value
+
+
+def _syscall(text: str) -> str:
+    if text.startswith("@"):
+        raise refuse(f"{text!r} is a set", "a set stands alone, without name: and why:")
+    if not syscalls.known(text):
+        hint = did_you_mean(text, NUMBERS)
+        raise refuse(f"{text!r} is not a system call of x86_64", hint)
+    return text
+
+
+def _allowed_syscall(text: str) -> str:
+    _syscall(text)
+    if text in syscalls.REFUSED:
+        raise refuse(f"{text} can never be allowed: {syscalls.REFUSED[text]}")
+    return text
+
+
+def _killed_syscall(text: str) -> str:
+    if text.startswith("@"):
+        raise refuse("kill takes single system calls", "name those that no honest program makes")
+    _syscall(text)
+    if text in syscalls.ENOSYS:
+        raise refuse(f"{text} must not kill: libc tries it first, then clone")
+    return text
+
+
+def _set_name(text: str) -> str:
+    if not text.startswith("@"):
+        if syscalls.known(text):
+            _allowed_syscall(text)
+            raise refuse(f"{text} needs a reason", f'write {{name: {text}, why: "…"}}')
+        hint = did_you_mean("@" + text, syscalls.SETS) or did_you_mean(text, NUMBERS)
+        raise refuse(f"{text!r} is neither a set nor a system call", hint)
+    if text not in syscalls.SETS:
+        raise refuse(f"there is no set {text!r}", did_you_mean(text, syscalls.SETS))
+    return text
+
+
+def _drop_syscall(text: str) -> str:
+    return _set_name(text) if text.startswith("@") else _syscall(text)
+
+
+def _empty(what: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, list) and not value:
+            return value
+        if not isinstance(value, list):
+            raise refuse("must be a list")
+        _not_yet(what)
+
+    return BeforeValidator(check)
+
+
+def _egress_limit(value: object) -> object:
+    _not_yet("limits.egress")
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Why = Annotated[str, AfterValidator(_why)]
+Path = Annotated[str, AfterValidator(_path)]
+Capture = Annotated[str, AfterValidator(_capture)]
+
+
+class Closed(BaseModel):
+    """A mapping with these keys and no others, without any conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ReadEntry(Closed):
+    """A path of the host, shown read-only."""
+
+    path: Annotated[Path, AfterValidator(_readable_path)]
+    why: Why
+
+
+class WriteEntry(Closed):
+    """A writable tmpfs."""
+
+    path: Annotated[Path, AfterValidator(_writable_path)]
+    size: Annotated[int, BeforeValidator(_size), _between(4096, MOUNT_BYTES_MAX, units.render_size)]
+    exec: bool = False
+    why: Why | None = None
+
+    @model_validator(mode="after")
+    def _exec_has_a_reason(self) -> WriteEntry:
+        if self.exec and self.why is None:
+            raise refuse(
+                f"{self.path} is writable and executable: the key 'why' is missing",
+                "say which programs are made there",
+            )
+        return self
+
+
+class Files(Closed):
+    """What the sandbox sees besides its image."""
+
+    read: list[ReadEntry] = []
+    write: list[WriteEntry] = []
+
+
+class SyscallEntry(Closed):
+    """A single system call and the reason for it."""
+
+    name: Annotated[str, AfterValidator(_allowed_syscall)]
+    why: Why
+
+
+def _kind_of_entry(value: object) -> str:
+    return "single" if isinstance(value, dict | SyscallEntry) else "set"
+
+
+AllowEntry = Annotated[
+    Annotated[str, AfterValidator(_set_name), Tag("set")] | Annotated[SyscallEntry, Tag("single")],
+    Discriminator(_kind_of_entry),
+]
+
+
+class Syscalls(Closed):
+    """What may be called; everything else is denied."""
+
+    allow: list[AllowEntry] = []
+    kill: list[Annotated[str, AfterValidator(_killed_syscall)]] = []
+    watch: Annotated[list[object], _empty("syscalls.watch")] = []
+
+
+class LimitsEntry(Closed):
+    """Limits of a call; what is left out comes from the parent."""
+
+    wall: Annotated[int, BeforeValidator(_duration_ms), _between(1, WALL_MS_MAX, _render_ms)] = 0
+    cpu: Annotated[int, BeforeValidator(_duration_ms), _between(1000, CPU_MS_MAX, _render_ms)] = 0
+    memory: Annotated[
+        int,
+        BeforeValidator(_size),
+        _between(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, units.render_size),
+    ] = 0
+    pids: Annotated[int, _between(PIDS_MIN, PIDS_MAX)] = 0
+    files: Annotated[int, _between(FILES_MIN, FILES_MAX)] = 0
+    output: Annotated[
+        int, BeforeValidator(_size), _between(1, OUTPUT_BYTES_MAX, units.render_size)
+    ] = 0
+    egress: Annotated[object, BeforeValidator(_egress_limit)] = None
+
+
+class RecordEntry(Closed):
+    """What of each stream is stored."""
+
+    stdin: Capture = ""
+    stdout: Capture = ""
+    stderr: Capture = ""
+
+
+class DropFiles(Closed):
+    """Paths that the parent or a fragment gave."""
+
+    read: list[Path] = []
+    write: list[Path] = []
+
+
+class DropSyscalls(Closed):
+    """Sets or single calls that the parent or a fragment gave."""
+
+    allow: list[Annotated[str, AfterValidator(_drop_syscall)]] = []
+    kill: list[Annotated[str, AfterValidator(_syscall)]] = []
+
+
+class Drop(Closed):
+    """What is taken away from what the parent and the fragments gave."""
+
+    files: DropFiles = DropFiles()
+    syscalls: DropSyscalls = DropSyscalls()
+    env: list[Annotated[str, AfterValidator(_env_name)]] = []
+
+
+class Body(Closed):
+    """What a profile and a fragment have in common."""
+
+    why: Why
+    runtime: Annotated[str, AfterValidator(_runtime)] = ""
+    image: Annotated[str, AfterValidator(_image)] = ""
+    files: Files = Files()
+    egress: Annotated[list[object], _empty("egress")] = []
+    syscalls: Syscalls = Syscalls()
+    env: dict[
+        Annotated[str, AfterValidator(_env_name)], Annotated[str, BeforeValidator(_env_value)]
+    ] = {}
+    limits: LimitsEntry = LimitsEntry()
+    record: RecordEntry = RecordEntry()
+
+
+class ProfileFile(Body):
+    """A profile: `profiles/NAME.yaml`."""
+
+    profile: Name
+    extends: Name | None = None
+    use: list[Name] = []
+    drop: Drop = Drop()
+    mode: Annotated[str, AfterValidator(_mode)] = "enforce"
+
+
+class FragmentFile(Body):
+    """A fragment: `profiles/fragments/NAME.yaml`."""
+
+    fragment: Name
+
+
+PROFILE_KEYS = (
+    "profile", "extends", "use", "drop", "why", "runtime", "image", "files", "egress", "syscalls",
+    "env", "limits", "record", "mode",
+)  # fmt: skip
+"""The keys of a profile in the order in which they must stand."""
+
+FRAGMENT_KEYS = (
+    "fragment", "why", "runtime", "image", "files", "egress", "syscalls", "env", "limits", "record",
+)  # fmt: skip
+"""The keys of a fragment in the order in which they must stand."""
