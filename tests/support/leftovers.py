@@ -77,6 +77,6 @@ def _read(path: Path) -> bytes:
 
 def _link(path: Path) -> str:
     try:
-        return os.readlink(path)
+        return str(path.readlink())
     except (FileNotFoundError, ProcessLookupError):
         return ""
