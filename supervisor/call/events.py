@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from supervisor.call.outcome import Outcome
 from supervisor.call.types import OutputFile, SkippedFile, Stream, StreamSummary, Usage
 
-
 SLOW_SUBSCRIBER = "SLOW_SUBSCRIBER"
 """`Lost.reason` towards a follower that read too slowly: what it missed is on record, and it gets
 it with Attach from the last sequence that it has seen."""

@@ -123,3 +123,25 @@ def exit_code(outcome: Outcome) -> int:
             return EXIT_SIGNAL_BASE + SIGKILL
         case Failed() | Interrupted():
             return EXIT_NOT_RUN
+
+
+def describe(outcome: Outcome) -> str:
+    """Say in words how a call ended, as the rest of a sentence that begins with the call."""
+    match outcome:
+        case Exited(code=code):
+            return f"exited with {code}"
+        case Signaled(signal=signal):
+            return f"was ended by signal {signal}"
+        case TimedOut(limit_s=limit_s):
+            return f"timed out after {limit_s:g} s"
+        case OutOfMemory(limit_bytes=allowed, peak_bytes=peak):
+            return f"ran out of memory: {peak} bytes used, {allowed} allowed"
+        case LimitExceeded(limit=limit, used=used, allowed=allowed, subject=subject):
+            where = f" on {subject}" if subject else ""
+            return f"reached its {limit} limit{where}: {used} used, {allowed} allowed"
+        case Stopped(by=by, reason=reason, signal=signal):
+            return f"was stopped by {by} ({reason}, signal {signal})"
+        case Failed(reason=reason, message=message):
+            return f"did not run: {message} [{reason}]"
+        case Interrupted(message=message):
+            return f"was interrupted: {message}"

@@ -189,7 +189,7 @@ class _Ended:
         tail = self.stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
         error = OutcomeError(
             outcome.kind(self.outcome).upper(),
-            f"call {self.call_id} {describe(self.outcome)}",
+            f"call {self.call_id} {outcome.describe(self.outcome)}",
             hint=f"its standard error ends: {tail}" if tail else "",
             metadata={"call_id": self.call_id, "exit_code": str(self.exit_code)},
         )
@@ -294,28 +294,6 @@ class Collector:
             return
         data += output.data[:room]
         self._cut[output.stream] = len(output.data) > room
-
-
-def describe(how: outcome.Outcome) -> str:
-    """Say in words how a call ended."""
-    match how:
-        case outcome.Exited(code=code):
-            return f"exited with {code}"
-        case outcome.Signaled(signal=signal):
-            return f"was ended by signal {signal}"
-        case outcome.TimedOut(limit_s=limit_s):
-            return f"timed out after {limit_s:g} s"
-        case outcome.OutOfMemory(limit_bytes=limit, peak_bytes=peak):
-            return f"ran out of memory: {peak} bytes used, {limit} allowed"
-        case outcome.LimitExceeded(limit=limit_kind, used=used, allowed=allowed, subject=subject):
-            where = f" on {subject}" if subject else ""
-            return f"reached its {limit_kind} limit{where}: {used} used, {allowed} allowed"
-        case outcome.Stopped(by=by, reason=reason, signal=signal):
-            return f"was stopped by {by} ({reason}, signal {signal})"
-        case outcome.Failed(reason=reason, message=message):
-            return f"did not run: {message} [{reason}]"
-        case outcome.Interrupted(message=message):
-            return f"was interrupted: {message}"
 
 
 def write_output(folder: Path, file: OutputFile, data: bytes) -> Path:

@@ -1,0 +1,251 @@
+"""`stockade run`: one program, one sandbox, its output here and its exit code as ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from supervisor.call import outcome
+from supervisor.cli import output as out
+from supervisor.cli.completion import profile_names
+from supervisor.cli.session import daemon_options, session
+from supervisor.errors import InvalidRequest, StockadeError
+
+if TYPE_CHECKING:
+    from supervisor.call.events import Finished
+    from supervisor.client import Execution, Supervisor
+
+STDIN_OURS = "-"
+STDIN_NONE = "none"
+
+
+class Duration(click.ParamType[float]):
+    """A duration with a unit, as in a profile: `500ms`, `10s`, `2m`, `1h`; bare seconds too."""
+
+    name = "duration"
+    UNITS = (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give seconds."""
+        if isinstance(value, float):
+            return value
+        number, factor = str(value), 1.0
+        for unit, seconds in self.UNITS:
+            if number.endswith(unit):
+                number, factor = number.removesuffix(unit), seconds
+                break
+        try:
+            return float(number) * factor
+        except ValueError:
+            self.fail(f"{value!r} is not a duration as 500ms, 10s, 2m or 1h", param, ctx)
+
+
+@click.command(
+    "run",
+    short_help="Run a program in a sandbox of its own.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option(
+    "-p",
+    "--profile",
+    required=True,
+    shell_complete=profile_names,
+    help="The sandbox profile to run it under.",
+)
+@click.option(
+    "-e",
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable in the sandbox; nothing of our own environment is passed on.",
+)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="HOST:SANDBOX",
+    help="Copy a file of this machine to a path under /work before the start.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "globs",
+    multiple=True,
+    metavar="GLOB",
+    help="Fetch what this glob matches under /work afterwards; needs --output-dir.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the fetched files; made where it is missing.",
+)
+@click.option(
+    "-t",
+    "--timeout",
+    type=Duration(),
+    metavar="DURATION",
+    help="Stop the call after this time: 500ms, 10s, 2m. At most what the profile allows.",
+)
+@click.option(
+    "-C",
+    "--cwd",
+    default="",
+    metavar="PATH",
+    help="Working directory inside the sandbox.  [default: /work]",
+)
+@click.option(
+    "-i",
+    "--stdin",
+    metavar="-|FILE|none",
+    help="Standard input of the program: ours, a file, or nothing. "
+    "Ours where it is not a terminal, if not given.",
+)
+@click.option(
+    "-d",
+    "--detach",
+    is_flag=True,
+    help="Print the call's id once it is on record, and do not wait.",
+)
+@click.option("--agent", default="", help="For the record: the agent's name.")
+@click.option("--session", "session_name", default="", help="For the record: the agent's session.")
+@click.option("--workflow", default="", help="For the record: the workflow or task.")
+@click.option(
+    "--traceparent", default="", envvar="TRACEPARENT", help="For the record: W3C trace context."
+)
+@click.option("--request-id", help="A UUID; a repeat with the same request attaches to the call.")
+@click.option(
+    "--kill-on-disconnect",
+    is_flag=True,
+    help="Stop the call when our connection to the daemon breaks.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No summary of denials at the end.")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
+@daemon_options
+@click.pass_context
+def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) -> None:
+    r"""Run ARGV in a new sandbox under a profile, with its output here as it comes.
+
+    The program's standard output and error are passed on unchanged. Ctrl-C sends SIGINT to the
+    program, a second one kills the call; SIGTERM and SIGHUP are passed on likewise. What was
+    denied is summed up on standard error. There is no shell unless ARGV names one.
+
+    With --json, standard output holds one JSON object a line for each event instead: `event` is
+    accepted, started, output (`data` is base64), denied, lost, keep_alive or finished.
+
+    \b
+    Examples:
+      stockade run -p python -- python3 -c 'print(6*7)'
+      stockade run -p python -f data.csv:data.csv -o '*.png' --output-dir . -- python3 plot.py
+      echo hello | stockade run -p shell -- tr a-z A-Z
+      stockade run -p shell -t 10s -- sh -c 'exec sleep 60'; echo $?      # 124
+
+    \b
+    Exit codes:
+      N      the program's own
+      124    it reached its time limit
+      125    it was refused or did not start; the reason is on standard error
+      128+N  it was killed by signal N, also by a memory, output or other limit (137)
+      2      wrong command line
+    """
+    arguments = _arguments(options)
+    current = session()
+    try:
+        with current.client() as client, _execute(client, argv, arguments, options) as execution:
+            if options["detach"]:
+                out.line({"call_id": execution.call_id}) if current.json else click.echo(
+                    execution.call_id
+                )
+                return
+            code = _follow(client, execution, options, as_json=current.json)
+    except StockadeError as error:
+        out.report(error, as_json=current.json)
+        code = outcome.EXIT_NOT_RUN
+    context.exit(code)
+
+
+def _follow(
+    client: Supervisor, execution: Execution, options: dict[str, Any], *, as_json: bool
+) -> int:
+    from supervisor.cli.streaming import follow
+
+    finished, code = follow(execution, as_json=as_json, quiet=options["quiet"])
+    if finished is not None and options["output_dir"] is not None:
+        _save(client, finished, options["output_dir"], quiet=options["quiet"] or as_json)
+    return code
+
+
+def _execute(
+    client: Supervisor, argv: tuple[str, ...], arguments: dict[str, Any], options: dict[str, Any]
+) -> Execution:
+    return client.execute(
+        argv,
+        profile=options["profile"],
+        cwd=options["cwd"],
+        outputs=options["globs"],
+        timeout=options["timeout"],
+        agent=options["agent"],
+        session=options["session_name"],
+        workflow=options["workflow"],
+        traceparent=options["traceparent"],
+        request_id=options["request_id"],
+        kill_on_disconnect=options["kill_on_disconnect"],
+        **arguments,
+    )
+
+
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Check and turn around the options that have a form of their own."""
+    variables = {}
+    for given in options["variables"]:
+        name, equals, value = given.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--env")
+        variables[name] = value
+    files = {}
+    for given in options["files"]:
+        host, colon, sandbox = given.rpartition(":")
+        if not (host and colon and sandbox):
+            raise click.BadParameter(f"{given!r} is not HOST:SANDBOX", param_hint="--file")
+        files[sandbox] = Path(host)
+    if bool(options["globs"]) != (options["output_dir"] is not None):
+        raise click.UsageError("--output and --output-dir belong together")
+    if options["detach"] and (options["stdin"] == STDIN_OURS or options["globs"]):
+        raise click.UsageError("--detach leaves nobody to pass on standard input or outputs")
+    choice = STDIN_NONE if options["detach"] and not options["stdin"] else options["stdin"]
+    return {"env": variables, "files": files, "stdin": _stdin(choice)}
+
+
+def _stdin(choice: str | None) -> bytes | BinaryIO:
+    """Open what the program is to read; ours unasked only where it is not a terminal."""
+    if choice == STDIN_NONE:
+        return b""
+    if choice == STDIN_OURS or choice is None:
+        if sys.stdin is None or sys.stdin.closed or (choice is None and sys.stdin.isatty()):
+            return b""
+        return sys.stdin.buffer
+    try:
+        return Path(choice).open("rb")
+    except OSError as error:
+        raise click.BadParameter(f"{choice}: {error.strerror}", param_hint="--stdin") from error
+
+
+def _save(client: Supervisor, finished: Finished, folder: Path, *, quiet: bool) -> None:
+    from supervisor.client.collect import Outputs
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest("OUTPUT_UNWRITABLE", f"{folder}: {error.strerror}") from error
+    outputs = Outputs(finished.outputs, client.read_blob)
+    for path in outputs.save(folder):
+        if not quiet:
+            size_bytes = path.stat().st_size
+            out.note(f"wrote {os.fspath(path)} ({out.size(size_bytes)})")

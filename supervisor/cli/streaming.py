@@ -1,0 +1,150 @@
+"""Follow a call in a terminal: bytes out as they come, signals in, and a last word at the end.
+
+Raw bytes of the program go to our standard output and error unchanged, as they would without a
+sandbox; everything that we say ourselves goes to standard error, made safe.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections import Counter
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from supervisor.call import outcome
+from supervisor.call.events import Denied, Finished, Lost, Output
+from supervisor.call.types import Stream
+from supervisor.cli import output as out
+from supervisor.cli.safe import safe
+from supervisor.errors import CallStateError, StockadeError
+
+if TYPE_CHECKING:
+    from supervisor.client import Execution
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_PIPE_CLOSED = outcome.EXIT_SIGNAL_BASE + signal.SIGPIPE
+DENIALS_SHOWN_MAX = 20
+DENIAL_KINDS_MAX = 10_000
+
+
+class Signals:
+    """Forwards our signals to the call: the first as it is, the second as SIGKILL, the third
+    ends us. A context manager; handlers only queue, since an RPC in a handler could deadlock."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._seen = 0
+        self._former: dict[int, Any] = {}
+        self._thread = threading.Thread(target=self._forward, name="stockade-signals", daemon=True)
+
+    def __enter__(self) -> Self:
+        for number in FORWARDED:
+            former = signal.getsignal(number)
+            if former is not signal.SIG_IGN:  # nohup wants it ignored
+                self._former[number] = former
+                signal.signal(number, self._note)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._queue.put(None)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._seen += 1
+        if self._seen > 2:
+            raise KeyboardInterrupt
+        self._queue.put(number if self._seen == 1 else signal.SIGKILL)
+
+    def _forward(self) -> None:
+        while (number := self._queue.get()) is not None:
+            name = signal.Signals(number).name
+            try:
+                self._execution.signal(number, why=f"{name} at the command line")
+            except CallStateError:
+                return
+            except StockadeError as error:
+                out.report(error, as_json=False)
+            else:
+                again = "" if number == signal.SIGKILL else "; once more to kill the call"
+                out.note(f"sent {name}{again}")
+
+
+def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
+    """Print a call's events until it ends and give its Finished and the exit code."""
+    sinks = {
+        Stream.STDOUT: sys.stdout.buffer,
+        Stream.STDERR: sys.stderr.buffer,
+    }
+    denials: Counter[str] = Counter()
+    with Signals(execution):
+        for event in execution:
+            if as_json:
+                out.line(event)
+            match event.event:
+                case Output() as piece if not as_json:
+                    if not _write(sinks[piece.stream], piece.data):
+                        execution.cancel(why="nobody reads the output any more")
+                        return None, EXIT_PIPE_CLOSED
+                case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
+                    denials[describe_denial(denied)] += denied.count
+                case Lost() as lost if not (quiet or as_json):
+                    out.note(f"lost {lost.count} of {lost.what}: {lost.reason}")
+                case Finished() as finished:
+                    if not as_json:
+                        _last_word(finished, denials, quiet=quiet)
+                    return finished, outcome.exit_code(finished.outcome)
+    return None, outcome.EXIT_NOT_RUN
+
+
+def describe_denial(denied: Denied) -> str:
+    """Name what was denied, as in `unshare(0x10000000)` or `memory (used 9, allowed 8)`."""
+    if denied.detail:
+        return f"{denied.name}({denied.detail})"
+    if denied.allowed:
+        return f"{denied.name} (used {denied.used}, allowed {denied.allowed})"
+    arguments = list(denied.arguments)
+    while len(arguments) > 1 and not arguments[-1]:
+        arguments.pop()
+    return f"{denied.name}({', '.join(hex(n) if n > 9 else str(n) for n in arguments)})"
+
+
+def _last_word(finished: Finished, denials: Counter[str], *, quiet: bool) -> None:
+    """Say what was not a normal end, and what was denied."""
+    if not isinstance(finished.outcome, outcome.Exited):
+        out.note(f"the call {outcome.describe(finished.outcome)}")
+    if quiet:
+        return
+    for name, count in denials.most_common(DENIALS_SHOWN_MAX):
+        out.note(f"denied {name} x{count}")
+    if len(denials) > DENIALS_SHOWN_MAX:
+        out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials; see `stockade audit show`")
+    for summary in finished.streams:
+        if summary.truncated:
+            stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
+            out.note(f"{summary.stream}: {stored} of {total} are on record")
+    for skipped in finished.skipped:
+        out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
+
+
+def _write(sink: BinaryIO, data: bytes) -> bool:
+    """Write and flush; give False where the reader is gone."""
+    try:
+        sink.write(data)
+        sink.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
+        return False
+    return True
