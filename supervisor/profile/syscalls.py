@@ -369,6 +369,11 @@ def socket_rules(sets: frozenset[str]) -> Alternatives:
     )
 
 
+def known_names() -> frozenset[str]:
+    """Give the names of all system calls of x86_64."""
+    return frozenset(NUMBERS)
+
+
 def known(name: str) -> bool:
     """Say whether `name` is a system call of x86_64."""
     return name in NUMBERS

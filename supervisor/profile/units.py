@@ -42,12 +42,20 @@ def parse_duration(text: str) -> float:
 
 def render_size(size_bytes: int) -> str:
     """Write `size_bytes` in the largest unit that divides it."""
-    return _render(size_bytes, SIZE_UNITS)
+    for name, factor in reversed(SIZE_UNITS.items()):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{name}"
+    return f"{size_bytes}B"
 
 
 def render_duration(duration_s: float) -> str:
-    """Write `duration_s`, whole milliseconds, in the largest unit of which it has at least two."""
-    return _render(round(duration_s * 1000), DURATION_UNITS_MS, at_least=2)
+    """Write `duration_s`, whole milliseconds, as people do: 60s rather than 1m."""
+    quantity = round(duration_s * 1000)
+    for name in ("h", "m"):
+        factor = DURATION_UNITS_MS[name]
+        if quantity >= 2 * factor and quantity % factor == 0:
+            return f"{quantity // factor}{name}"
+    return f"{quantity // 1000}s" if quantity % 1000 == 0 else f"{quantity}ms"
 
 
 def _parse(text: str, units: dict[str, int], what: str, example: str) -> int:
@@ -80,10 +88,3 @@ _LONG_NAMES = {
     "m": ("min", "mins", "minute", "minutes"),
     "h": ("hr", "hour", "hours"),
 }
-
-
-def _render(quantity: int, units: dict[str, int], at_least: int = 1) -> str:
-    for name, factor in reversed(units.items()):
-        if quantity >= factor * at_least and quantity % factor == 0:
-            return f"{quantity // factor}{name}"
-    return f"{quantity}{next(iter(units))}"

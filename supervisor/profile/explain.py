@@ -1,0 +1,234 @@
+"""The worst that a call under a profile could do, wall by wall, after `systemd-analyze security`.
+
+Each wall of the design gets one row: what is set, how open that is, what a call could do with it
+at worst, and what to do about it. The rows say what is enforced, not what is intended.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.profile import syscalls
+from supervisor.profile.model import Capture, EffectiveProfile, ImageKind, ReadPath
+from supervisor.profile.schema import under
+from supervisor.profile.units import render_duration, render_size
+
+WALL_S_WIDE = 3600.0
+MEMORY_BYTES_WIDE = 8 << 30
+PIDS_WIDE = 1024
+_FULL_OF_SECRETS = ("/etc", "/home", "/root", "/var")
+
+
+class Exposure(enum.StrEnum):
+    """How much attention a row needs."""
+
+    CLOSED = "closed"
+    NARROW = "narrow"
+    WIDE = "wide"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One row: `advice` is empty where there is nothing to do."""
+
+    wall: str
+    setting: str
+    exposure: Exposure
+    verdict: str
+    advice: str = ""
+
+
+def explain(profile: EffectiveProfile) -> tuple[Finding, ...]:
+    """Give one finding for each wall, in the order of the design."""
+    return tuple(row(profile) for row in _ROWS)
+
+
+def _container(profile: EffectiveProfile) -> Finding:
+    changing = profile.image.kind is ImageKind.DIR
+    return Finding(
+        wall="new container per call",
+        setting=f"runtime {profile.runtime}, image {profile.image}",
+        exposure=Exposure.NARROW if changing else Exposure.CLOSED,
+        verdict="Each call gets a container of its own that is destroyed after it; nothing that "
+        "one call leaves behind reaches the next.",
+        advice="The folder is not pinned: who can change it changes what calls run. "
+        "oci:NAME@sha256:… is."
+        if changing
+        else "",
+    )
+
+
+def _network(profile: EffectiveProfile) -> Finding:
+    if "@network-io" in profile.syscalls.sets:
+        return Finding(
+            wall="no way out",
+            setting="egress none, @network-io",
+            exposure=Exposure.NARROW,
+            verdict="TCP, UDP and routing sockets, on the sandbox's own loopback only: there is "
+            "no other interface, so no host can be reached and none can connect.",
+            advice="Drop @network-io unless servers on 127.0.0.1 are part of the work.",
+        )
+    return Finding(
+        wall="no way out",
+        setting="egress none",
+        exposure=Exposure.CLOSED,
+        verdict="No interface but loopback, and no internet sockets to use even that.",
+    )
+
+
+def _syscalls(profile: EffectiveProfile) -> Finding:
+    policy = profile.syscalls
+    singles = sorted(policy.allow & set(syscalls.BY_NAME_ONLY))
+    setting = f"{len(policy.allow)} of {len(syscalls.known_names())} allowed"
+    if policy.kill:
+        setting += f", {len(policy.kill)} kill"
+    wide = [f"{name} ({syscalls.BY_NAME_ONLY[name]})" for name in singles]
+    more = sorted(policy.sets - syscalls.expand_sets(["@default"]))
+    exposure = Exposure.WIDE if wide else Exposure.NARROW if more else Exposure.CLOSED
+    verdict = "All other calls fail with EPERM and are recorded."
+    if policy.kill:
+        verdict += f" Any of {', '.join(sorted(policy.kill))} kills the process."
+    if wide:
+        verdict = f"Also allowed by name: {'; '.join(wide)}. {verdict}"
+    elif more:
+        verdict = f"Also allowed: {', '.join(more)}. {verdict}"
+    return Finding(
+        wall="syscalls",
+        setting=setting,
+        exposure=exposure,
+        verdict=verdict,
+        advice=f"Keep only if programs fail without: {', '.join(singles or more)}."
+        if wide or more
+        else "",
+    )
+
+
+def _identity(_: EffectiveProfile) -> Finding:
+    return Finding(
+        wall="identity",
+        setting="the same for every profile",
+        exposure=Exposure.CLOSED,
+        verdict="An unprivileged uid of the call's own, no capabilities, no_new_privs: a setuid "
+        "program gains nothing.",
+    )
+
+
+def _files(profile: EffectiveProfile) -> Finding:
+    wide = [entry.path for entry in profile.read if _is_wide(entry)]
+    total = sum(mount.size_bytes for mount in profile.write)
+    reads = ", ".join(entry.path for entry in profile.read) or "none"
+    writes = ", ".join(f"{m.path} {render_size(m.size_bytes)}" for m in profile.write)
+    image = {
+        ImageKind.HOST: "the host's /usr and a made-up /etc",
+        ImageKind.DIR: f"the folder {profile.image.path}",
+        ImageKind.OCI: f"the image {profile.image.name}",
+    }[profile.image.kind]
+    verdict = f"Reads {image}"
+    if profile.read:
+        verdict += f", and {reads} of the host with every file in it that its uid may read"
+    verdict += f". Writes at most {render_size(total)}, in memory, gone after the call."
+    advice = ""
+    if wide:
+        advice = f"Name single folders instead of {', '.join(wide)}."
+    elif profile.read:
+        advice = "Whatever lies in these paths later is shown as well."
+    return Finding(
+        wall="files",
+        setting=f"host paths {reads}; writable {writes}",
+        exposure=Exposure.WIDE if wide else Exposure.NARROW if profile.read else Exposure.CLOSED,
+        verdict=verdict,
+        advice=advice,
+    )
+
+
+def _is_wide(entry: ReadPath) -> bool:
+    return entry.path.count("/") == 1 or any(under(entry.path, it) for it in _FULL_OF_SECRETS)
+
+
+def _programs(profile: EffectiveProfile) -> Finding:
+    places = [mount.path for mount in profile.write if mount.exec]
+    unmounted = sorted(profile.syscalls.allow & {"memfd_create", "memfd_secret"})
+    if not places and not unmounted:
+        return Finding(
+            wall="programs",
+            setting="writable mounts noexec",
+            exposure=Exposure.CLOSED,
+            verdict="Runs programs of the read-only image only. Its interpreters run scripts from "
+            "anywhere: a script is data to the kernel.",
+        )
+    where = ", ".join([*places, *unmounted])
+    return Finding(
+        wall="programs",
+        setting=f"executable: {where}",
+        exposure=Exposure.WIDE if unmounted else Exposure.NARROW,
+        verdict=f"Runs any machine code that it is given or makes ({where}), under the same walls.",
+        advice="Only for profiles that compile; others do without exec: true.",
+    )
+
+
+def _resources(profile: EffectiveProfile) -> Finding:
+    limits = profile.limits
+    wide = [
+        name
+        for name, is_wide in (
+            ("wall", limits.wall_s > WALL_S_WIDE),
+            ("memory", limits.memory_bytes > MEMORY_BYTES_WIDE),
+            ("pids", limits.pids > PIDS_WIDE),
+        )
+        if is_wide
+    ]
+    advice = ""
+    if wide:
+        advice = f"Lower limits.{', limits.'.join(wide)}, or admit few calls at once."
+    elif any(mount.size_bytes > limits.memory_bytes for mount in profile.write):
+        advice = "A writable mount is larger than limits.memory, which bounds it: writing it full "
+        advice += "ends the call."
+    return Finding(
+        wall="resources",
+        setting=f"wall {render_duration(limits.wall_s)}, cpu {render_duration(limits.cpu_s)}, "
+        f"memory {render_size(limits.memory_bytes)}, pids {limits.pids}, files {limits.files}, "
+        f"output {render_size(limits.output_bytes)}",
+        exposure=Exposure.WIDE if wide else Exposure.CLOSED,
+        verdict=f"At worst keeps {render_size(limits.memory_bytes)} of memory (no swap) and "
+        f"{limits.pids} processes busy for {render_duration(limits.wall_s)}; then all of it is "
+        "killed.",
+        advice=advice,
+    )
+
+
+def _record(profile: EffectiveProfile) -> Finding:
+    streams = {
+        "stdin": profile.record.stdin,
+        "stdout": profile.record.stdout,
+        "stderr": profile.record.stderr,
+    }
+    partial = [name for name, capture in streams.items() if capture.mode != "full"]
+    setting = ", ".join(f"{name} {_written(capture)}" for name, capture in streams.items())
+    verdict = "Every byte in and out is kept, and a digest of each stream."
+    if partial:
+        verdict = f"Of {', '.join(partial)} not every byte is kept; the digest still covers all."
+    return Finding(
+        wall="record",
+        setting=setting,
+        exposure=Exposure.NARROW if partial else Exposure.CLOSED,
+        verdict=verdict,
+        advice="full shows what went through, not only that it was the same." if partial else "",
+    )
+
+
+def _written(capture: Capture) -> str:
+    return capture.mode if capture.bytes_max is None else f"first {render_size(capture.bytes_max)}"
+
+
+_ROWS: tuple[Callable[[EffectiveProfile], Finding], ...] = (
+    _container,
+    _network,
+    _syscalls,
+    _identity,
+    _files,
+    _programs,
+    _resources,
+    _record,
+)
