@@ -104,6 +104,17 @@ class Evidence:
         expect(isinstance(allowed, int) and allowed > 0, f"no value of the limit {name}")
         self.say(f"limit {name}: {used} used, {allowed} allowed × {found[-1].get('count', 1)}")
 
+    def denied_network(self) -> None:
+        """Find the denial of a way out.
+
+        Raises:
+            Fell: the record has none.
+        """
+        bodies = [e.body().get("body") for e in self.record.entries if e.kind == "denied"]
+        found = [b for b in bodies if isinstance(b, dict) and b.get("wall") == "network"]
+        expect(found, "the record has no denial of a way out")
+        self.say(f"no way out: {found[0].get('name')} × {found[0].get('count', 1)}")
+
     def exited(self, *codes: int) -> None:
         """Expect that the program ended by itself with one of `codes`.
 

@@ -31,6 +31,7 @@ PTRACE_ATTACH = 16
 CLONE_NEWNS_AND_NEWUSER = 0x10020000
 SEEN_PIDS_MAX = 4
 TEST_NET = "203.0.113.9"  # RFC 5737: nobody's
+PEER = ("unshare", "--net", SYSTEM_PYTHON, WITH_PEER, TEST_NET, "443")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ def attacks(port: int, visits: list[str], alive: Callable[[], bool]) -> tuple[At
     def unreached(evidence: Evidence) -> None:
         evidence.exited(1)
         expect(visits == ["host"], "the sandbox reached the host's loopback")
+        expect("refused" in evidence.last_error().lower(), f"it said: {evidence.last_error()}")
         evidence.say(evidence.last_error())
 
     def orphan_is_gone(evidence: Evidence) -> None:
@@ -113,19 +115,23 @@ def attacks(port: int, visits: list[str], alive: Callable[[], bool]) -> tuple[At
             held=lambda e: _denied(e, "ptrace", PTRACE_ATTACH),
         ),
         Attack(
-            name="raw_socket", title="open a raw socket", worked=succeeded,
+            name="raw_socket", title="open a raw socket", worked=succeeded, profile="sockets",
             held=lambda e: _denied(
                 e, "socket", socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 1
             ),
         ),
         Attack(
-            name="connect", title=f"connect out ({TEST_NET}:443)",
-            arguments=(TEST_NET, "443"), held=no_way_out,
-            worked=succeeded,
-            inside=("unshare", "--net", SYSTEM_PYTHON, WITH_PEER, TEST_NET, "443"),
+            name="connect", title="connect out, without the right to any socket",
+            arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER,
+            held=lambda e: _denied(e, "socket", socket.AF_INET),
         ),
         Attack(
-            name="connect", title="connect to the host's loopback",
+            name="connect", title=f"connect out, with sockets ({TEST_NET}:443)",
+            arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER,
+            profile="sockets", held=no_way_out,
+        ),
+        Attack(
+            name="connect", title="connect to the host's loopback", profile="sockets",
             arguments=("127.0.0.1", str(port)), held=unreached, worked=succeeded,
         ),
         Attack(
@@ -169,7 +175,7 @@ def no_way_out(evidence: Evidence) -> None:
     """The kernel knows no way there."""
     evidence.exited(1)
     expect("unreachable" in evidence.last_error().lower(), f"it said: {evidence.last_error()}")
-    evidence.say(evidence.last_error())
+    evidence.denied_network()
 
 
 def bomb_is_bounded(evidence: Evidence) -> None:
