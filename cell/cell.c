@@ -2,16 +2,19 @@
 /*
  * cell: the init of a sandbox.
  *
- * Architecture. `cell STATUS_FD DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
- * namespace. It starts the program as its only child, in a session of its own, passes every signal
- * that it gets on to it, reaps whatever is orphaned to it, and writes one line about the program's end
- * to STATUS_FD:
+ * Architecture. `cell STATUS_FD DIRECTORY COUNT [NAME=VALUE...] PROGRAM [ARGUMENT...]` is process 1 of
+ * the sandbox's pid namespace. It starts the program as its only child, in a session of its own, with
+ * those COUNT variables as its whole environment, passes every signal that it gets on to it, reaps
+ * whatever is orphaned to it, and writes one line about the program's end to STATUS_FD:
  *
  *     exit CODE | signal NUMBER CORE | chdir ERRNO | exec ERRNO
  *
  * Then it exits, and the kernel kills everything that is left in the pid namespace. Without it the
  * program itself would be process 1: signals without a handler would be ignored, abort() would not
  * abort, and orphans would stay zombies (pid_namespaces(7)).
+ *
+ * Every argument from DIRECTORY on may hold %XX for any byte: an OCI spec is JSON and cannot carry
+ * bytes that are not UTF-8.
  *
  * What it must never do: it is no wall. It runs under the same seccomp filter, uid and mounts as the
  * program; a program that takes it over gains nothing but the right to lie about its own exit status.
@@ -81,6 +84,51 @@ static int reap(pid_t program, int *status)
 	return ended;
 }
 
+static int hex(char digit)
+{
+	if (digit >= '0' && digit <= '9')
+		return digit - '0';
+	if (digit >= 'A' && digit <= 'F')
+		return digit - 'A' + 10;
+	return -1;
+}
+
+/* Undo %XX in place. The daemon writes upper-case digits and escapes '%' itself. */
+static int unescape(char *argument)
+{
+	char *to = argument, *from = argument;
+	int high, low;
+
+	while (*from) {
+		if (*from != '%') {
+			*to++ = *from++;
+			continue;
+		}
+		high = hex(from[1]);
+		low = high < 0 ? -1 : hex(from[2]);
+		if (low < 0)
+			return -1;
+		*to++ = (char)(high << 4 | low);
+		from += 3;
+	}
+	*to = '\0';
+	return 0;
+}
+
+/* Take COUNT variables as the environment; give the index of the program, or -1. */
+static int take_environment(int argc, char **argv, int count)
+{
+	if (count < 0 || count > argc - 5 || clearenv() != 0)
+		return -1;
+	for (int i = 2; i < argc; i++)
+		if (i != 3 && unescape(argv[i]) < 0)
+			return -1;
+	for (int i = 4; i < 4 + count; i++)
+		if (putenv(argv[i]) != 0)
+			return -1;
+	return 4 + count;
+}
+
 static int finish(int status)
 {
 	if (WIFSIGNALED(status)) {
@@ -93,13 +141,16 @@ static int finish(int status)
 
 int main(int argc, char **argv)
 {
-	int failed[2], failure[2], status = 0, signal_number;
+	int failed[2], failure[2], status = 0, signal_number, first;
 	sigset_t all, before;
 	pid_t program;
 
-	if (argc < 4)
+	if (argc < 5)
 		return EXIT_USAGE;
 	status_fd = atoi(argv[1]);
+	first = take_environment(argc, argv, atoi(argv[3]));
+	if (first < 0)
+		return EXIT_USAGE;
 	/* Not dumpable: the program has the same uid and could otherwise open /proc/1/fd. */
 	if (fcntl(status_fd, F_SETFD, FD_CLOEXEC) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
 		return EXIT_USAGE;
@@ -112,7 +163,7 @@ int main(int argc, char **argv)
 		return EXIT_NOT_RUN;
 	}
 	if (program == 0)
-		become(argv + 3, argv[2], &before, failed[1]);
+		become(argv + first, argv[2], &before, failed[1]);
 	close(failed[1]);
 	/* The pipes belong to the program: a program that closes its output must be seen to have. */
 	close(0);

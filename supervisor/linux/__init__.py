@@ -1,0 +1,1 @@
+"""Thin named wrappers around the kernel: cgroups, namespaces, mounts, processes, seccomp notify."""

@@ -1,0 +1,76 @@
+"""File descriptors: pipes of a call, descriptors that come over a unix socket, safe opening."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PIPE_BYTES = 1 << 20
+"""Capacity that is asked for: the default of /proc/sys/fs/pipe-max-size. A larger pipe means
+fewer, larger reads; the kernel's 64 KiB do where it refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipe:
+    """Both ends of a pipe, close-on-exec."""
+
+    read: int
+    write: int
+
+
+def make_pipe(capacity_bytes: int | None = None) -> Pipe:
+    """Make a pipe, as large as asked for or as the kernel allows."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    if capacity_bytes is not None:
+        # EPERM: over the per-user quota of pipe pages. A smaller pipe works just as well.
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, capacity_bytes)
+    return Pipe(read=read, write=write)
+
+
+def receive_fds(
+    connection: socket.socket, data_bytes_max: int, fds_max: int
+) -> tuple[bytes, list[int]]:
+    """Receive one message with the descriptors that came along (SCM_RIGHTS), close-on-exec."""
+    room = socket.CMSG_SPACE(fds_max * array.array("i").itemsize)
+    data, ancillary, _flags, _address = connection.recvmsg(
+        data_bytes_max, room, socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
+
+
+def open_below(directory: int, parts: list[bytes], flags: int, mode: int = 0o600) -> int:
+    """Open a path below an open directory, following no symlink at any step.
+
+    Raises:
+        OSError: ELOOP or ENOTDIR where a step is a symlink.
+    """
+    current = os.dup(directory)
+    try:
+        for part in parts[:-1]:
+            following = os.open(
+                part, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY, dir_fd=current
+            )
+            os.close(current)
+            current = following
+        return os.open(parts[-1], flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=current)
+    finally:
+        os.close(current)
+
+
+@contextlib.contextmanager
+def closing_fd(fd: int) -> Iterator[int]:
+    """Close `fd` at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""From an effective profile to a container: seccomp, spec, root filesystem, images, runtime."""

@@ -1,0 +1,165 @@
+"""The root folder of a sandbox: mount points, and the few files of /etc that programs need.
+
+The files are made up, not bound: nothing of the host's /etc is visible but its certificates, its
+linker cache and its alternatives, as copies. A root folder is read-only and holds nothing of a
+call, so calls under one profile share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from supervisor.errors import HostError
+from supervisor.oci.images import ImageStore
+from supervisor.oci.spec import CELL_PATH, GID, UID
+from supervisor.profile.model import EffectiveProfile, ImageKind
+
+PASSWD = f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{UID}:{GID}:sandbox:/work:/bin/sh\n"
+GROUP = f"root:x:0:\nsandbox:x:{GID}:\n"
+HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"
+NSSWITCH = (
+    "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n"
+)
+RESOLV = "# No names can be resolved from inside a sandbox.\n"
+
+USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+MOUNT_POINTS = ("proc", "dev", "usr", "tmp", "etc", "run", "var")
+COPIED = (
+    "ld.so.cache",
+    "ld.so.conf",
+    "mime.types",
+    "protocols",
+    "services",
+    "ssl/certs/ca-certificates.crt",
+)
+"""Files of the host's /etc that hold no secret and that programs cannot do without."""
+
+
+class RootFolders:
+    """Root folders by what they are made from, under a folder of the daemon's own.
+
+    `mount_overlay` puts a root folder over an image; the engine passes the one of room linux.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: ImageStore,
+        mount_overlay: Callable[[list[Path], Path], None],
+    ) -> None:
+        self._folder = folder
+        self._images = images
+        self._mount_overlay = mount_overlay
+        self._ready: dict[str, Path] = {}
+
+    def path(self, profile: EffectiveProfile) -> Path:
+        """Give the root folder for calls under `profile`, making it where it is missing or stale.
+
+        Raises:
+            HostError: a path of the profile is not on this host, or the image is not in the store.
+        """
+        key = self._key(profile)
+        if key not in self._ready:
+            self._ready[key] = self._make(profile, self._folder / key)
+        return self._ready[key]
+
+    def _key(self, profile: EffectiveProfile) -> str:
+        stamps = [_stamp(Path("/etc") / name) for name in (*COPIED, "alternatives")]
+        value = [profile.digest, stamps, [_stamp(Path(path.path)) for path in profile.read]]
+        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+    def _make(self, profile: EffectiveProfile, target: Path) -> Path:
+        skeleton = target / "skeleton"
+        if target.exists():
+            raise HostError("ROOT_FOLDER_STALE", f"{target} is left from another daemon")
+        skeleton.mkdir(parents=True, mode=0o755)
+        _made_up(skeleton)
+        for mount in profile.write:
+            _directory(skeleton, mount.path)
+        for read in profile.read:
+            _like(skeleton, read.path)
+        if profile.image.kind is ImageKind.HOST:
+            _of_host(skeleton)
+            return skeleton
+        image = self._image_folder(profile)
+        root = target / "root"
+        root.mkdir(mode=0o755)
+        self._mount_overlay([skeleton, image], root)
+        return root
+
+    def _image_folder(self, profile: EffectiveProfile) -> Path:
+        if profile.image.kind is ImageKind.OCI:
+            return self._images.root_folder(profile.image.digest)
+        folder = Path(profile.image.path)
+        if not folder.is_dir():
+            raise HostError("IMAGE_NOT_FOUND", f"image: {profile.image}: {folder} is no folder")
+        return folder
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return []
+    return [status.st_mtime_ns, status.st_ino, status.st_mode]
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path.write_text(content)
+    path.chmod(0o644)
+
+
+def _made_up(root: Path) -> None:
+    for name in MOUNT_POINTS:
+        (root / name).mkdir(mode=0o755)
+    etc = root / "etc"
+    _write(etc / "passwd", PASSWD)
+    _write(etc / "group", GROUP)
+    _write(etc / "hosts", HOSTS)
+    _write(etc / "hostname", "sandbox\n")
+    _write(etc / "resolv.conf", RESOLV)
+    _write(etc / "nsswitch.conf", NSSWITCH)
+    cell = root / CELL_PATH.lstrip("/")
+    _write(cell, "")
+
+
+def _of_host(root: Path) -> None:
+    for name in USR_LINKS:
+        if Path("/", name).is_symlink():
+            (root / name).symlink_to(f"usr/{name}")
+    for name in COPIED:
+        source = Path("/etc") / name
+        if source.is_file():
+            target = root / "etc" / name
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            shutil.copyfile(source, target)
+            target.chmod(0o644)
+    alternatives = root / "etc/alternatives"
+    alternatives.mkdir(mode=0o755)
+    if Path("/etc/alternatives").is_dir():
+        for link in Path("/etc/alternatives").iterdir():
+            if link.is_symlink():
+                (alternatives / link.name).symlink_to(link.readlink())
+    (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
+
+
+def _directory(root: Path, path: str) -> None:
+    (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True, mode=0o755)
+
+
+def _like(root: Path, path: str) -> None:
+    """Make a mount point of the same kind as the host's `path`."""
+    source = Path(path)
+    if source.is_dir():
+        _directory(root, path)
+    elif source.is_file():
+        _write(root / path.lstrip("/"), "")
+    else:
+        raise HostError(
+            "READ_PATH_MISSING", f"files.read: {path}: no such file or folder on this host"
+        )

@@ -1,0 +1,172 @@
+"""From an effective profile and one sandbox's places to an OCI spec (config.json). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from supervisor.call.types import Json
+from supervisor.oci.seccomp import compile_seccomp
+from supervisor.profile.model import EffectiveProfile, ImageKind, WritableMount
+
+OCI_VERSION = "1.0.2"
+UID = 1000
+GID = 1000
+ID_RANGE = 65536
+CELL_PATH = "/.stockade/cell"
+STATUS_FD = 3
+"""The first descriptor that the runtime's --preserve-fds passes on."""
+
+CPU_SHARES = 256
+"""A quarter of the default weight: a busy sandbox never starves the daemon that watches it."""
+
+OOM_SCORE = 800
+"""Raising is always allowed; the sandbox goes before anything of the host does."""
+
+SHM_BYTES = 16 << 20
+PAGE_BYTES = 4096
+INODES_MIN = 1024
+
+MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
+    "/proc/key-users", "/proc/keys", "/proc/latency_stats", "/proc/modules",
+    "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/timer_list",
+    "/proc/timer_stats", "/proc/vmallocinfo",
+)  # fmt: skip
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+NAMESPACES = ("pid", "ipc", "uts", "mount", "network", "cgroup", "user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxPlaces:
+    """Where one sandbox lives: what differs between two calls under the same profile.
+
+    `uid_base` is the first of 65536 host ids that are this sandbox's own.
+    """
+
+    call_id: str
+    root: str
+    cgroup: str
+    cell: str
+    listener: str
+    uid_base: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What the sandbox runs; any bytes but NUL."""
+
+    argv: Sequence[bytes]
+    env: Mapping[str, bytes]
+    working_directory: bytes
+
+    def cell_arguments(self) -> list[str]:
+        """Give the arguments of `cell`: each may hold %XX for a byte (cell/cell.c)."""
+        variables = [name.encode() + b"=" + value for name, value in self.env.items()]
+        return [
+            escape(self.working_directory),
+            str(len(variables)),
+            *(escape(variable) for variable in variables),
+            *(escape(argument) for argument in self.argv),
+        ]
+
+
+def escape(data: bytes) -> str:
+    """Give bytes as text that JSON can carry: '%' and what is not UTF-8 become %XX."""
+    characters = data.replace(b"%", b"%25").decode(errors="surrogateescape")
+    if characters.isascii():
+        return characters
+    return "".join(
+        f"%{ord(one) - 0xDC00:02X}" if 0xDC80 <= ord(one) <= 0xDCFF else one for one in characters
+    )
+
+
+def build_spec(
+    profile: EffectiveProfile, places: SandboxPlaces, program: Program
+) -> dict[str, Json]:
+    """Give the OCI spec of one sandbox."""
+    return {
+        "ociVersion": OCI_VERSION,
+        "hostname": "sandbox",
+        "root": {"path": places.root, "readonly": True},
+        "process": _process(profile, program),
+        "mounts": _mounts(profile, places.cell),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in NAMESPACES],
+            "uidMappings": [_mapping(places.uid_base)],
+            "gidMappings": [_mapping(places.uid_base)],
+            "cgroupsPath": places.cgroup,
+            "resources": _resources(profile),
+            "seccomp": compile_seccomp(profile.syscalls, places.listener, places.call_id),
+            "maskedPaths": list(MASKED),
+            "readonlyPaths": list(READ_ONLY),
+            "rootfsPropagation": "private",
+        },
+    }
+
+
+def _mapping(uid_base: int) -> Json:
+    return {"containerID": 0, "hostID": uid_base, "size": ID_RANGE}
+
+
+def _process(profile: EffectiveProfile, program: Program) -> Json:
+    limits = {"RLIMIT_NOFILE": profile.limits.files, "RLIMIT_CORE": 1}
+    return {
+        "terminal": False,
+        "user": {"uid": UID, "gid": GID, "umask": 0o022},
+        "args": [CELL_PATH, str(STATUS_FD), *program.cell_arguments()],
+        "env": [],
+        "cwd": "/",
+        "capabilities": {name: [] for name in CAPABILITY_SETS},
+        "noNewPrivileges": True,
+        "oomScoreAdj": OOM_SCORE,
+        # A core limit of 1 is the value that also keeps a piped core_pattern from running on the
+        # host (fs/coredump.c).
+        "rlimits": [{"type": kind, "hard": value, "soft": value} for kind, value in limits.items()],
+    }
+
+
+def _resources(profile: EffectiveProfile) -> Json:
+    return {
+        "memory": {"limit": profile.limits.memory_bytes, "swap": profile.limits.memory_bytes},
+        "pids": {"limit": profile.limits.pids},
+        "cpu": {"shares": CPU_SHARES},
+        "devices": [{"allow": False, "access": "rwm"}],
+    }
+
+
+def _mounts(profile: EffectiveProfile, cell: str) -> list[Json]:
+    mounts: list[Json] = [
+        _mount("/proc", "proc", ["nosuid", "noexec", "nodev"]),
+        _mount("/dev", "tmpfs", ["nosuid", "noexec", "mode=755", "size=64k"]),
+        _mount(
+            "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+        ),
+        _tmpfs(WritableMount(path="/dev/shm", size_bytes=SHM_BYTES)),  # noqa: S108
+        _bind(cell, CELL_PATH),
+    ]
+    if profile.image.kind is ImageKind.HOST:
+        mounts.append(_bind("/usr", "/usr"))
+    mounts += [_bind(path.path, path.path) for path in profile.read]
+    # Parents before children, so that a mount never hides one below it.
+    mounts += [_tmpfs(mount) for mount in sorted(profile.write, key=lambda mount: mount.path)]
+    return mounts
+
+
+def _mount(destination: str, kind: str, options: Sequence[str]) -> Json:
+    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+
+
+def _bind(source: str, destination: str) -> Json:
+    options = ["rbind", "ro", "nosuid", "nodev", "rprivate"]
+    return {"destination": destination, "type": "bind", "source": source, "options": list(options)}
+
+
+def _tmpfs(mount: WritableMount) -> Json:
+    inodes = max(INODES_MIN, mount.size_bytes // PAGE_BYTES)
+    options = ["nosuid", "nodev", f"size={mount.size_bytes}", f"nr_inodes={inodes}", "mode=1777"]
+    if not mount.exec:
+        options.append("noexec")
+    return _mount(mount.path, "tmpfs", options)
