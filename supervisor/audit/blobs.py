@@ -1,0 +1,326 @@
+"""Blobs: contents under their own SHA-256, compressed, checked when they are read.
+
+    blobs/sha256/ab/abcd….zst   a blob: zstd frames; the digest is that of the content
+    blobs/sha256/ab/abcd…       a sealed recording: the digest is that of the file itself
+    blobs/part/                 what is not finished
+
+A blob comes into its place complete and durable: written under `part/`, fdatasync, rename, fsync
+of the folder. All 256 folders are made at the start, so that nothing needs a new folder when the
+disk is full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import zstandard
+
+from supervisor.audit.space import NO_SPACE, sync_directory
+from supervisor.call.types import Digest
+from supervisor.errors import (
+    AuditCorrupt,
+    AuditUnavailable,
+    InvalidRequest,
+    NotFound,
+    StockadeError,
+)
+
+CHUNK_BYTES = 1 << 20
+ZSTD_LEVEL = 1
+BLOB_SUFFIX = ".zst"
+
+Fail = Callable[[str, OSError], StockadeError]
+"""Latches a failure of the disk and gives the error to raise."""
+
+
+class _Compressors(threading.local):
+    """One compressor a thread: they keep a megabyte each, and take one caller at a time."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+
+
+_compressors = _Compressors()
+
+
+def compress(data: bytes | memoryview) -> bytes:
+    """Give `data` as one zstd frame that says its content size."""
+    return _compressors.compressor.compress(data)
+
+
+class BlobStore:
+    """The content-addressed files of one state directory."""
+
+    def __init__(self, directory: Path, fail: Fail) -> None:
+        self._directory = directory
+        self._fail = fail
+
+    @classmethod
+    def at(cls, directory: Path, fail: Fail) -> BlobStore:
+        """Give the store in `directory`, and make its folders where they are missing."""
+        store = cls(directory, fail)
+        store.part_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (directory / "sha256" / "ff").is_dir():
+            for number in range(256):
+                folder = directory / "sha256" / f"{number:02x}"
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(directory / "sha256")
+            sync_directory(directory)
+        return store
+
+    @property
+    def part_directory(self) -> Path:
+        """Give the folder of what is not finished."""
+        return self._directory / "part"
+
+    def recording_path(self, sha256: str) -> Path:
+        """Give where a sealed recording lies."""
+        return self._directory / "sha256" / sha256[:2] / sha256
+
+    def blob_path(self, sha256: str) -> Path:
+        """Give where a blob lies."""
+        return self._directory / "sha256" / sha256[:2] / (sha256 + BLOB_SUFFIX)
+
+    def has(self, digest: Digest) -> bool:
+        """Say whether a blob is there."""
+        return _is_sha256(digest.sha256) and self.blob_path(digest.sha256).is_file()
+
+    def put(self, data: bytes) -> Digest:
+        """Keep `data` and make it durable.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        digest = Digest.of(data)
+        if not self.has(digest):
+            with self.writer(digest) as writer:
+                for begin in range(0, len(data), CHUNK_BYTES):
+                    writer.write(data[begin : begin + CHUNK_BYTES])
+                writer.commit()
+        return digest
+
+    def writer(self, expected: Digest | None = None) -> BlobWriter:
+        """Begin a blob whose content comes in pieces.
+
+        `expected`, where given, is what `commit` checks the content against.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        return BlobWriter(self, self._fail, expected)
+
+    def open(self, digest: Digest) -> BlobReader:
+        """Open a blob for reading.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+        """
+        if not self.has(digest):
+            raise NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
+        return BlobReader(self.blob_path(digest.sha256), digest.sha256)
+
+    def get(self, digest: Digest) -> bytes:
+        """Give a whole blob that is known to be small.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        with self.open(digest) as reader:
+            return b"".join(reader.chunks())
+
+    def place_recording(self, call_id: str, sha256: str) -> bool:
+        """Move a sealed recording to its digest; False where it has to stay for now.
+
+        The name need not be durable: after a crash the file is found in either place.
+        """
+        try:
+            (self.part_directory / call_id).rename(self.recording_path(sha256))
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise self._fail("rename", error) from error
+            return False
+        return True
+
+    def sweep(self) -> None:
+        """Remove unfinished blobs of a former daemon; recordings stay."""
+        for path in self.part_directory.glob("blob.*"):
+            path.unlink()
+
+
+class BlobWriter:
+    """A blob that is being written. Leaving the block without `commit` leaves nothing behind."""
+
+    def __init__(self, store: BlobStore, fail: Fail, expected: Digest | None) -> None:
+        self._store = store
+        self._fail = fail
+        self._expected = expected
+        self._hasher = hashlib.sha256()
+        self._size = 0
+        self._path = store.part_directory / f"blob.{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise self._error("open", error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Give how much was written so far."""
+        return self._size
+
+    def write(self, data: bytes) -> None:
+        """Add a piece.
+
+        Raises:
+            InvalidRequest: `DIGEST_MISMATCH`, as soon as there is more than was announced.
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        self._hasher.update(data)
+        self._size += len(data)
+        if self._expected is not None and self._size > self._expected.size_bytes:
+            raise _mismatch(self._expected, Digest(sha256="", size_bytes=self._size))
+        view = memoryview(data)
+        for begin in range(0, len(data), CHUNK_BYTES):
+            frame = compress(view[begin : begin + CHUNK_BYTES])
+            try:
+                write_all(self._fd, frame)
+            except OSError as error:
+                raise self._error("write", error) from error
+
+    def commit(self) -> Digest:
+        """Make the blob durable under its digest, and give that.
+
+        Raises:
+            InvalidRequest: `DIGEST_MISMATCH`.
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        digest = Digest(sha256=self._hasher.hexdigest(), size_bytes=self._size)
+        if self._expected is not None and digest != self._expected:
+            raise _mismatch(self._expected, digest)
+        try:
+            os.fdatasync(self._fd)
+            target = self._store.blob_path(digest.sha256)
+            self._path.rename(target)
+            sync_directory(target.parent)
+        except OSError as error:
+            raise self._error("fdatasync", error) from error
+        os.close(self._fd)
+        self._fd = -1
+        return digest
+
+    def close(self) -> None:
+        """Remove what was written; does nothing after `commit`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._path.unlink(missing_ok=True)
+
+    def _error(self, what: str, error: OSError) -> StockadeError:
+        if error.errno in NO_SPACE:
+            return record_full("a blob", error)
+        return self._fail(what, error)
+
+
+class BlobReader:
+    """A blob that is being read; the end of it raises where the content is not what it should
+    be."""
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._sha256 = sha256
+        self._file = path.open("rb")
+        self._stream = zstandard.ZstdDecompressor().stream_reader(
+            self._file, read_across_frames=True
+        )
+        self._hasher = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """Give up to `size` bytes; b"" at the end.
+
+        Raises:
+            AuditCorrupt: `DIGEST_MISMATCH`, at the end or where it cannot be decompressed.
+        """
+        try:
+            data = self._stream.read(size)
+        except zstandard.ZstdError as error:
+            raise damaged(f"blob {self._sha256} cannot be decompressed: {error}") from error
+        self._hasher.update(data)
+        if not data and self._hasher.hexdigest() != self._sha256:
+            raise damaged(f"blob {self._sha256} has another content")
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the content in pieces of at most a mebibyte."""
+        while data := self.read():
+            yield data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data` at the file's position.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, memoryview(data)[done:])
+
+
+def damaged(message: str) -> AuditCorrupt:
+    """Make the error for contents that are not what their digest says."""
+    return AuditCorrupt("DIGEST_MISMATCH", message, hint="run `stockade audit verify`")
+
+
+def record_full(what: str, error: OSError) -> AuditUnavailable:
+    """Make the error for contents that no longer fit on the disk."""
+    return AuditUnavailable(
+        "RECORD_FULL",
+        f"there is no room for {what} on record: {error.strerror}",
+        hint="make room on the filesystem of the state directory",
+        retry_after_s=5.0,
+    )
+
+
+def _mismatch(expected: Digest, found: Digest) -> InvalidRequest:
+    return InvalidRequest(
+        "DIGEST_MISMATCH",
+        f"announced {expected.size_bytes} bytes with SHA-256 {expected.sha256}, "
+        f"got {found.size_bytes} bytes" + (f" with {found.sha256}" if found.sha256 else ""),
+    )
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

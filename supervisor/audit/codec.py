@@ -1,0 +1,222 @@
+"""Values of a call ⇄ the JSON of an entry's body. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from supervisor.call.events import Denied, Finished, Lost, Timeline, Wall
+from supervisor.call.outcome import KINDS, LimitKind, Outcome, kind
+from supervisor.call.types import (
+    Caller,
+    Correlation,
+    Digest,
+    Json,
+    OutputFile,
+    SkippedFile,
+    Stream,
+    StreamSummary,
+    Usage,
+    text,
+    untext,
+)
+
+ARGV_PREVIEW_BYTES = 4096
+TEXT_BYTES_MAX = 4096
+"""Texts in a denial or a loss are cut to this, so that the entry stays small."""
+
+_OUTCOMES: dict[str, type[Any]] = {name: cls for cls, name in KINDS.items()}
+
+
+def fields_to_json(value: Any) -> dict[str, Json]:
+    """Give the fields of a flat dataclass: numbers, strings, enums."""
+    return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, enum.StrEnum):
+        return value.value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"not a plain value: {value!r}")
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Json]:
+    """Give an outcome with its kind."""
+    return {"kind": kind(outcome), **fields_to_json(outcome)}
+
+
+def outcome_from_json(data: Mapping[str, Json]) -> Outcome:
+    """Undo `outcome_to_json`."""
+    fields: dict[str, Any] = dict(data)
+    cls = _OUTCOMES[str(fields.pop("kind"))]
+    if "limit" in fields:
+        fields["limit"] = LimitKind(fields["limit"])
+    outcome: Outcome = cls(**fields)
+    return outcome
+
+
+def finished_to_json(finished: Finished) -> dict[str, Json]:
+    """Give everything of Finished but the record, which only comes with the entry itself."""
+    return {
+        "outcome": outcome_to_json(finished.outcome),
+        "timeline": fields_to_json(finished.timeline),
+        "usage": fields_to_json(finished.usage),
+        "denials": finished.denials,
+        "streams": [_stream_to_json(summary) for summary in finished.streams],
+        "outputs": [output_to_json(output) for output in finished.outputs],
+        "skipped": [
+            {"path": text(skipped.path), "reason": skipped.reason} for skipped in finished.skipped
+        ],
+    }
+
+
+def finished_from_json(data: Mapping[str, Json], *, record: str, record_bytes: int) -> Finished:
+    """Undo `finished_to_json`."""
+    return Finished(
+        outcome=outcome_from_json(_map(data["outcome"])),
+        timeline=Timeline(**_numbers(data["timeline"])),
+        usage=Usage(**_numbers(data["usage"])),
+        denials=_int(data["denials"]),
+        streams=tuple(_stream_from_json(_map(item)) for item in _list(data["streams"])),
+        outputs=tuple(output_from_json(_map(item)) for item in _list(data["outputs"])),
+        skipped=tuple(
+            SkippedFile(path=untext(_map(item)["path"]), reason=str(_map(item)["reason"]))
+            for item in _list(data["skipped"])
+        ),
+        record=record,
+        record_bytes=record_bytes,
+    )
+
+
+def output_to_json(output: OutputFile) -> dict[str, Json]:
+    """Give an output file."""
+    return {
+        "path": text(output.path),
+        "sha256": output.digest.sha256,
+        "size_bytes": output.digest.size_bytes,
+        "mode": output.mode,
+    }
+
+
+def output_from_json(data: Mapping[str, Json]) -> OutputFile:
+    """Undo `output_to_json`."""
+    return OutputFile(path=untext(data["path"]), digest=_digest(data), mode=_int(data["mode"]))
+
+
+def _stream_to_json(summary: StreamSummary) -> dict[str, Json]:
+    return {
+        "stream": summary.stream.value,
+        "sha256": summary.digest.sha256,
+        "size_bytes": summary.digest.size_bytes,
+        "stored_bytes": summary.stored_bytes,
+    }
+
+
+def _stream_from_json(data: Mapping[str, Json]) -> StreamSummary:
+    return StreamSummary(
+        stream=Stream(str(data["stream"])),
+        digest=_digest(data),
+        stored_bytes=_int(data["stored_bytes"]),
+    )
+
+
+def denied_to_json(denied: Denied) -> dict[str, Json]:
+    """Give a denial, its texts cut to a bounded length."""
+    return {
+        "wall": denied.wall.value,
+        "name": denied.name[:TEXT_BYTES_MAX],
+        "arguments": list(denied.arguments[:16]),
+        "detail": denied.detail[:TEXT_BYTES_MAX],
+        "pid": denied.pid,
+        "program": text(denied.program[:256]),
+        "count": denied.count,
+        "rule": denied.rule[:1024],
+        "used": denied.used,
+        "allowed": denied.allowed,
+    }
+
+
+def denied_from_json(data: Mapping[str, Json]) -> Denied:
+    """Undo `denied_to_json`."""
+    return Denied(
+        wall=Wall(str(data["wall"])),
+        name=str(data["name"]),
+        arguments=tuple(_int(item) for item in _list(data["arguments"])),
+        detail=str(data["detail"]),
+        pid=_int(data["pid"]),
+        program=untext(data["program"]),
+        count=_int(data["count"]),
+        rule=str(data["rule"]),
+        used=_int(data["used"]),
+        allowed=_int(data["allowed"]),
+    )
+
+
+def lost_to_json(lost: Lost) -> dict[str, Json]:
+    """Give a loss."""
+    return {
+        "what": lost.what[:256],
+        "count": lost.count,
+        "reason": lost.reason[:TEXT_BYTES_MAX],
+    }
+
+
+def lost_from_json(data: Mapping[str, Json]) -> Lost:
+    """Undo `lost_to_json`."""
+    return Lost(what=str(data["what"]), count=_int(data["count"]), reason=str(data["reason"]))
+
+
+def caller_to_json(caller: Caller) -> dict[str, Json]:
+    """Give a caller."""
+    return fields_to_json(caller)
+
+
+def caller_from_json(data: Mapping[str, Json]) -> Caller:
+    """Undo `caller_to_json`."""
+    fields: dict[str, Any] = dict(data)
+    return Caller(**fields)
+
+
+def correlation_from_json(data: Mapping[str, Json]) -> Correlation:
+    """Read a correlation as `CallRequest.canonical` writes it."""
+    return Correlation(**{name: str(value) for name, value in data.items()})
+
+
+def clip_argv(argv: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Give the beginning of the arguments, at most 4 KiB together."""
+    room, clipped = ARGV_PREVIEW_BYTES, []
+    for argument in argv:
+        if room <= 0:
+            break
+        clipped.append(argument[:room])
+        room -= len(argument) + 1
+    return tuple(clipped)
+
+
+def _digest(data: Mapping[str, Json]) -> Digest:
+    return Digest(sha256=str(data["sha256"]), size_bytes=_int(data["size_bytes"]))
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    if not isinstance(value, dict):
+        raise TypeError(f"not an object: {value!r}")
+    return value
+
+
+def _list(value: Json) -> list[Json]:
+    if not isinstance(value, list):
+        raise TypeError(f"not a list: {value!r}")
+    return value
+
+
+def _int(value: Json) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"not a whole number: {value!r}")
+    return value
+
+
+def _numbers(value: Json) -> dict[str, Any]:
+    return dict(_map(value))

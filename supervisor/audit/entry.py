@@ -1,0 +1,196 @@
+"""The log's entry and its frame: the bytes that are hashed, chained and checked.
+
+An entry is one JSON object in canonical form, at most 65 535 bytes, so that it fits the entry
+bundles of C2SP tlog-tiles. Its leaf hash is the one of RFC 6962, SHA-256 over a zero byte and
+the entry, so that a Merkle tree can be built over the log as it lies there. Each entry names the
+leaf hash of the one before it.
+
+    {"body":{…},"call":"…","index":7,"kind":"output","prev":"…","sequence":3,"time_ns":…}
+
+A frame is an entry on disk:
+
+    u32 length of the entry · u32 CRC-32C over all other bytes of the frame ·
+    u64 how many entries of the log were durable when this one was written ·
+    the entry · 32 bytes leaf hash
+
+The checksum finds damage, the leaf hash and the chain find edits. The count of durable entries
+decides after a power cut whether a damaged frame may be cut off: never where a later frame says
+that it had been durable.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import google_crc32c
+
+from supervisor.call.types import Json, canonical_json
+from supervisor.errors import InvariantError
+
+ENTRY_BYTES_MAX = 65_535
+LEAF_BYTES = 32
+NO_LEAF = bytes(LEAF_BYTES)
+"""What the first entry of a log names as the one before it."""
+
+HEADER = struct.Struct(">IIQ")
+PAYLOAD_PREFIX = b'{"body":'
+FRAME_BYTES_MAX = HEADER.size + ENTRY_BYTES_MAX + LEAF_BYTES
+
+CALL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CHECKED = struct.Struct(">IQ")
+# The body comes first and quotes inside of strings are escaped, so nothing in a body can look
+# like this at the very end.
+_HEAD = re.compile(
+    rb'"call":"([A-Za-z0-9._-]{0,64})","index":(\d{1,20}),"kind":"([a-z_]{1,32})",'
+    rb'"prev":"([0-9a-f]{64})","sequence":(\d{1,20}),"time_ns":(\d{1,20})\}\Z'
+)
+_HEAD_BYTES_MAX = 320
+
+
+class Kind(enum.StrEnum):
+    """What an entry tells. The first group belongs to a call, the second to the daemon."""
+
+    INTENT = "intent"
+    STARTED = "started"
+    OUTPUT = "output"
+    TRUNCATED = "truncated"
+    DENIED = "denied"
+    LOST = "lost"
+    SIGNAL = "signal"
+    OUTCOME = "outcome"
+
+    DAEMON_STARTED = "daemon_started"
+    DAEMON_STOPPED = "daemon_stopped"
+    LOG_CUT = "log_cut"
+    BLOB = "blob"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The fields of an entry around its body; `prev` is the leaf hash of the entry before."""
+
+    index: int
+    prev: bytes
+    time_ns: int
+    kind: str
+    call: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Position:
+    """Where a frame begins: the first index of its segment, and the offset in the file."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEntry:
+    """An entry as it lies in the log: `leaf`, in hexadecimal, is the SHA-256 of a zero byte and
+    `json`, the exact bytes."""
+
+    head: Head
+    json: bytes
+    leaf: str
+    position: Position
+
+    @property
+    def index(self) -> int:
+        """Give the position in the log, from 0."""
+        return self.head.index
+
+    @property
+    def sequence(self) -> int:
+        """Give the number within the call, from 1; 0 for the daemon's own entries."""
+        return self.head.sequence
+
+    @property
+    def time_ns(self) -> int:
+        """Give when it was written, in nanoseconds since the epoch."""
+        return self.head.time_ns
+
+    @property
+    def kind(self) -> str:
+        """Give the kind, as in the record."""
+        return self.head.kind
+
+    @property
+    def call_id(self) -> str:
+        """Give the call, "" for the daemon's own entries."""
+        return self.head.call
+
+    def body(self) -> dict[str, Json]:
+        """Decode the body."""
+        return body_of(self.json)
+
+
+def leaf_hash(payload: bytes) -> bytes:
+    """Give the leaf hash of an entry (RFC 6962, section 2.1)."""
+    return hashlib.sha256(b"\x00" + payload).digest()
+
+
+def encode_entry(head: Head, body: Mapping[str, Json]) -> bytes:
+    """Give the exact bytes of an entry.
+
+    Raises:
+        InvariantError: `ENTRY_TOO_LARGE`; whoever makes a body keeps it small.
+    """
+    payload = canonical_json(
+        {
+            "body": dict(body),
+            "call": head.call,
+            "index": head.index,
+            "kind": head.kind,
+            "prev": head.prev.hex(),
+            "sequence": head.sequence,
+            "time_ns": head.time_ns,
+        }
+    )
+    if len(payload) > ENTRY_BYTES_MAX:
+        raise InvariantError(
+            "ENTRY_TOO_LARGE", f"a {head.kind} entry of {len(payload)} bytes: {ENTRY_BYTES_MAX} fit"
+        )
+    return payload
+
+
+def decode_head(payload: bytes) -> Head | None:
+    """Give the fields around the body, or None where `payload` is no entry of ours."""
+    found = _HEAD.search(payload[-_HEAD_BYTES_MAX:])
+    if found is None or not payload.startswith(PAYLOAD_PREFIX):
+        return None
+    call, index, kind, prev, sequence, time_ns = found.groups()
+    return Head(
+        index=int(index),
+        prev=bytes.fromhex(prev.decode()),
+        time_ns=int(time_ns),
+        kind=kind.decode(),
+        call=call.decode(),
+        sequence=int(sequence),
+    )
+
+
+def body_of(payload: bytes) -> dict[str, Json]:
+    """Decode the body of an entry."""
+    body = json.loads(payload)["body"]
+    if not isinstance(body, dict):
+        raise TypeError("the body of an entry is an object")
+    return body
+
+
+def encode_frame(payload: bytes, leaf: bytes, durable: int) -> bytes:
+    """Give the frame of an entry; `durable` entries are known to be on disk."""
+    length = len(payload)
+    checksum = google_crc32c.value(_CHECKED.pack(length, durable) + payload + leaf)
+    return HEADER.pack(length, checksum, durable) + payload + leaf
+
+
+def frame_checksum(length: int, durable: int, payload_and_leaf: bytes) -> int:
+    """Give the checksum that a frame should have."""
+    return int(google_crc32c.value(_CHECKED.pack(length, durable) + payload_and_leaf))

@@ -1,0 +1,158 @@
+"""Calls that a former daemon left open: what is on record of them, closed with an outcome.
+
+The recording is cut after the last frame that the log names and that is whole. Where a power cut
+took frames that the log names, a `lost` entry says how many bytes, before the outcome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from supervisor.audit.account import outcome_body
+from supervisor.audit.blobs import BlobStore
+from supervisor.audit.codec import lost_to_json
+from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.index import CallRow
+from supervisor.audit.journal import Journal
+from supervisor.audit.reading import read_call
+from supervisor.audit.recording import (
+    FRAME_BYTES_MAX,
+    FrameRef,
+    RecordingReader,
+    Sealed,
+    open_recording,
+    seal_part,
+)
+from supervisor.audit.segment import read_exactly
+from supervisor.call.events import Finished, Lost, Timeline
+from supervisor.call.outcome import Interrupted
+from supervisor.call.types import Digest, Stream, StreamSummary, Usage
+from supervisor.errors import AuditCorrupt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall:
+    """A call with INTENT and without OUTCOME, found when the store was opened."""
+
+    call_id: str
+    last_sequence: int
+    intent: StoredEntry
+
+
+class _Rest:
+    """What is left of a call: its streams, its recording, and what of that is gone."""
+
+    def __init__(self, reader: RecordingReader | None) -> None:
+        self._reader = reader
+        self.size = 0
+        self.lost_bytes = 0
+        self.started_ns = 0
+        self._hashers = {stream: hashlib.sha256() for stream in Stream}
+        self._sizes = dict.fromkeys(Stream, 0)
+
+    def take(self, entry: StoredEntry) -> None:
+        if entry.kind == Kind.STARTED:
+            self.started_ns = entry.time_ns
+        if entry.kind != Kind.OUTPUT:
+            return
+        ref = FrameRef.from_json(entry.body())
+        data = None if self.lost_bytes else self._read(ref)
+        if data is None:
+            self.lost_bytes += ref.length
+            return
+        self.size = ref.frame_end
+        self._hashers[ref.stream].update(data)
+        self._sizes[ref.stream] += len(data)
+
+    def _read(self, ref: FrameRef) -> bytes | None:
+        if self._reader is None:
+            return None
+        try:
+            return self._reader.read(ref)
+        except AuditCorrupt:
+            return None
+
+    def streams(self) -> tuple[StreamSummary, ...]:
+        return tuple(
+            StreamSummary(
+                stream=stream,
+                digest=Digest(sha256=self._hashers[stream].hexdigest(), size_bytes=size),
+                stored_bytes=size,
+            )
+            for stream, size in self._sizes.items()
+            if size or stream is not Stream.STDIN
+        )
+
+
+def close(
+    journal: Journal, blobs: BlobStore, row: CallRow, *, message: str, time_ns: int
+) -> tuple[StoredEntry, Finished, Sealed | None]:
+    """Write the outcome of an interrupted call; the caller commits. Blocks.
+
+    Raises:
+        AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        AuditCorrupt: `CHAIN_BROKEN`.
+    """
+    call_id = row.summary.call_id
+    reader = open_recording(blobs, call_id)
+    rest = _Rest(reader)
+    try:
+        for entry in read_call(journal, row):
+            rest.take(entry)
+    finally:
+        if reader is not None:
+            reader.close()
+    sequence = row.summary.last_sequence
+    if rest.lost_bytes:
+        sequence += 1
+        lost = Lost(what="output", count=rest.lost_bytes, reason="RECORDING_TORN")
+        journal.append(
+            Kind.LOST,
+            lost_to_json(lost),
+            time_ns=time_ns,
+            call=call_id,
+            sequence=sequence,
+            reserved=True,
+        )
+    sealed = _seal(blobs.part_directory / call_id, rest.size, journal) if reader else None
+    body, finished = outcome_body(
+        _finished(row, rest, message, time_ns), sealed, record_full=False, blobs=blobs
+    )
+    entry = journal.append(
+        Kind.OUTCOME, body, time_ns=time_ns, call=call_id, sequence=sequence + 1, reserved=True
+    )
+    return entry, replace(finished, record=entry.leaf, record_bytes=len(entry.json) + 1), sealed
+
+
+def _seal(path: Path, size: int, journal: Journal) -> Sealed | None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    hasher = hashlib.sha256()
+    try:
+        seal_part(path, fd, size)
+        for offset in range(0, size, FRAME_BYTES_MAX):
+            hasher.update(read_exactly(fd, min(FRAME_BYTES_MAX, size - offset), offset))
+    except OSError as error:
+        raise journal.fail("fdatasync", error) from error
+    finally:
+        os.close(fd)
+    return Sealed(sha256=hasher.hexdigest(), size_bytes=size) if size else None
+
+
+def _finished(row: CallRow, rest: _Rest, message: str, time_ns: int) -> Finished:
+    return Finished(
+        outcome=Interrupted(message=message),
+        timeline=Timeline(
+            accepted_ns=row.summary.accepted_ns,
+            started_ns=rest.started_ns,
+            ended_ns=time_ns,
+            destroyed_ns=time_ns,
+        ),
+        streams=rest.streams(),
+        outputs=(),
+        skipped=(),
+        usage=Usage(),
+        denials=row.summary.denials,
+    )

@@ -1,0 +1,438 @@
+"""The journal: the one writer of the log.
+
+`append` writes an entry into the page cache, at once and in order; `commit` waits until it is on
+disk. One thread calls fdatasync for all who wait (group commit), and at least once a second while
+anything is not yet durable. After each fdatasync the durable mark moves on.
+
+If fdatasync, or a write for any reason but lack of space, fails once, the journal is finished: it
+latches `failure`, tells everybody who waits, and never calls fdatasync again, because the kernel
+may have marked the pages clean that it could not write (Rebello et al., USENIX ATC 2020).
+
+Lack of space is not a failure. Blocks are kept allocated past the end of the log, so that an
+entry that ends a running call always fits; every other entry leaves that reserve alone and is
+refused. A segment may grow past its size where there is no room for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from supervisor.audit.entry import (
+    NO_LEAF,
+    Head,
+    Position,
+    StoredEntry,
+    encode_entry,
+    encode_frame,
+    leaf_hash,
+)
+from supervisor.audit.mark import DurableMark, open_mark
+from supervisor.audit.recovery import LogEnd, recover
+from supervisor.audit.segment import MAGIC, segment_name
+from supervisor.audit.space import NO_SPACE, Allocator, free_bytes, sync_directory
+from supervisor.call.types import Json
+from supervisor.errors import AuditUnavailable, CapacityError, StockadeError
+
+RETRY_AFTER_S = 5.0
+_NEW_SEGMENT = "new"
+
+
+class JournalObserver(Protocol):
+    """Who wants to know how the journal does. Called from the journal's own thread."""
+
+    def fsynced(self, seconds: float, entries: int) -> None:
+        """Take note of one fdatasync that made so many entries durable."""
+
+    def size(self, log_bytes: int) -> None:
+        """Take note of the size of the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalOptions:
+    """Sizes. `free_bytes_min` is left for recordings and the index before a call is admitted."""
+
+    segment_bytes: int = 64 << 20
+    reserve_bytes: int = 4 << 20
+    reserve_call_bytes: int = 128 << 10
+    allocate_step_bytes: int = 4 << 20
+    free_bytes_min: int = 8 << 20
+    linger_s: float = 1.0
+
+
+class Journal:
+    """An open log. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        end: LogEnd,
+        *,
+        options: JournalOptions,
+        observer: JournalObserver | None,
+        on_fatal: Callable[[StockadeError], None] | None,
+    ) -> None:
+        self._directory = directory
+        self._options = options
+        self._observer = observer
+        self._on_fatal = on_fatal
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._segments = list(end.segments)
+        self._size, self._leaf = end.size, end.leaf
+        self._segment, self._offset = end.end.segment, end.end.offset
+        self._sealed_bytes = end.total_bytes - end.end.offset
+        self._allocator = Allocator(directory)
+        self._allocated = self._offset
+        self._live_calls = 0
+        self._durable = 0
+        self._waiting: list[concurrent.futures.Future[None]] = []
+        self._closing = False
+        self.failure: StockadeError | None = None
+        self._fd = os.open(directory / segment_name(self._segment), os.O_RDWR | os.O_CLOEXEC)
+        self._mark_fd = open_mark(directory)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        options: JournalOptions,
+        observer: JournalObserver | None = None,
+        on_fatal: Callable[[StockadeError], None] | None = None,
+    ) -> tuple[Journal, LogEnd]:
+        """Recover the log in `directory`, or begin one, and make all of it durable.
+
+        Raises:
+            AuditCorrupt: `CHAIN_BROKEN`, where it is damaged.
+        """
+        directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / _NEW_SEGMENT).unlink(missing_ok=True)
+        end = recover(directory)
+        if end is None:
+            os.close(open_mark(directory))
+            _create_segment(directory, 0)
+            origin = Position(segment=0, offset=len(MAGIC))
+            end = LogEnd(segments=(0,), size=0, leaf=NO_LEAF, end=origin, total_bytes=origin.offset)
+        journal = cls(directory, end, options=options, observer=observer, on_fatal=on_fatal)
+        os.fdatasync(journal._fd)
+        journal._move_mark(end.size, end.leaf, end.end)
+        os.fsync(journal._mark_fd)
+        sync_directory(directory)
+        journal._thread.start()
+        return journal, end
+
+    @property
+    def tail(self) -> Position:
+        """Give where the next frame will begin."""
+        with self._lock:
+            return Position(segment=self._segment, offset=self._offset)
+
+    @property
+    def head(self) -> tuple[int, bytes]:
+        """Give the number of entries and the leaf hash of the last."""
+        with self._lock:
+            return self._size, self._leaf
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Give the first indices of all segments."""
+        with self._lock:
+            return tuple(self._segments)
+
+    @property
+    def directory(self) -> Path:
+        """Give the folder of the log."""
+        return self._directory
+
+    @property
+    def reserve_is_promised(self) -> bool:
+        """Say whether the reserve consists of allocated blocks, not of a look at free space."""
+        return self._allocator.promised
+
+    def set_live_calls(self, count: int) -> None:
+        """Say for how many calls an outcome must fit."""
+        with self._lock:
+            self._live_calls = count
+
+    def admit(self, live_calls: int) -> None:
+        """Make sure that one more call than `live_calls` can be recorded.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`.
+            CapacityError: `JOURNAL_FULL`.
+        """
+        with self._lock:
+            self._check()
+            try:
+                room = self._reserve(self._offset, max(live_calls, self._live_calls) + 1)
+                free = free_bytes(self._directory)
+            except OSError as error:
+                raise self._fail("statvfs", error) from error
+        if not room or free < self._options.free_bytes_min:
+            raise CapacityError(
+                "JOURNAL_FULL",
+                f"the record has no room for another call: {free >> 20} MiB are free",
+                hint="make room on the filesystem of the state directory",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def append(
+        self,
+        kind: str,
+        body: Mapping[str, Json],
+        *,
+        time_ns: int,
+        call: str = "",
+        sequence: int = 0,
+        reserved: bool = False,
+    ) -> StoredEntry:
+        """Write one entry into the page cache; `reserved` entries may use the reserve.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, and the next one may succeed; `JOURNAL_UNAVAILABLE`,
+                and none will.
+        """
+        with self._lock:
+            self._check()
+            head = Head(
+                index=self._size,
+                prev=self._leaf,
+                time_ns=time_ns,
+                kind=kind,
+                call=call,
+                sequence=sequence,
+            )
+            payload = encode_entry(head, body)
+            leaf = leaf_hash(payload)
+            frame = encode_frame(payload, leaf, self._durable)
+            end = self._offset + len(frame)
+            if not reserved and not self._reserve(end, self._live_calls):
+                raise _record_full(None)
+            self._write(frame)
+            position = Position(segment=self._segment, offset=self._offset)
+            self._size, self._leaf, self._offset = self._size + 1, leaf, end
+        return StoredEntry(head=head, json=payload, leaf=leaf.hex(), position=position)
+
+    async def commit(self) -> None:
+        """Wait until everything that was appended is on disk.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`; what was appended may be lost.
+        """
+        await asyncio.wrap_future(self._request_sync())
+
+    def sync(self) -> None:
+        """Do what `commit` does, outside of an event loop."""
+        self._request_sync().result()
+
+    def fail(self, what: str, error: OSError) -> StockadeError:
+        """Latch a failure that another file of the record had; give the error to raise."""
+        with self._lock:
+            return self._fail(what, error)
+
+    def close(self) -> None:
+        """Make everything durable, stop the thread and close the files."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        if self.failure is None:
+            os.fsync(self._mark_fd)
+        os.close(self._mark_fd)
+        os.close(self._fd)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise _again(self.failure)
+        if self._closing:
+            raise AuditUnavailable("JOURNAL_UNAVAILABLE", "the journal is closed")
+
+    def _reserve(self, tail: int, live_calls: int) -> bool:
+        """Say whether the reserve lies past `tail`, after trying to have it."""
+        options = self._options
+        wanted = tail + options.reserve_bytes + options.reserve_call_bytes * live_calls
+        if self._allocated >= wanted:
+            return True
+        begin = max(self._allocated, self._offset)
+        try:
+            self._allocated = self._allocator.extend(
+                self._fd, begin, wanted, options.allocate_step_bytes
+            )
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise self._fail("fallocate", error) from error
+            return False
+        return True
+
+    def _write(self, frame: bytes) -> None:
+        done = 0
+        try:
+            while done < len(frame):
+                done += os.pwrite(self._fd, frame[done:] if done else frame, self._offset + done)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise _record_full(error) from error
+            raise self._fail("pwrite", error) from error
+
+    def _fail(self, what: str, error: OSError) -> StockadeError:
+        if self.failure is None:
+            self.failure = AuditUnavailable(
+                "JOURNAL_UNAVAILABLE",
+                f"{what} on the record failed: {error.strerror or error}",
+                hint="look at the disk under the state directory, then start the daemon again",
+                metadata={"errno": errno.errorcode.get(error.errno or 0, "")},
+            )
+            self._wake.notify()
+        return _again(self.failure)
+
+    def _request_sync(self) -> concurrent.futures.Future[None]:
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with self._wake:
+            self._check()
+            if self._durable == self._size:
+                future.set_result(None)
+            else:
+                self._waiting.append(future)
+                self._wake.notify()
+        return future
+
+    def _run(self) -> None:
+        """Be the one who calls fdatasync, until closed or failed."""
+        while True:
+            with self._wake:
+                if not self._waiting and not self._closing and self.failure is None:
+                    self._wake.wait(self._options.linger_s)
+                waiting, self._waiting = self._waiting, []
+                size, leaf = self._size, self._leaf
+                end = Position(segment=self._segment, offset=self._offset)
+                closing, failure = self._closing, self.failure
+                entries = size - self._durable
+            if failure is None and entries:
+                failure = self._sync(size, leaf, end, entries)
+            for future in waiting:
+                if not future.set_running_or_notify_cancel():
+                    continue
+                if failure is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(_again(failure))
+            if failure is not None or (closing and not self._pending()):
+                self._refuse_waiting()
+                break
+        if self.failure is not None and self._on_fatal is not None:
+            self._on_fatal(self.failure)
+
+    def _pending(self) -> bool:
+        with self._lock:
+            return self._size != self._durable
+
+    def _refuse_waiting(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            failure = self.failure or AuditUnavailable("JOURNAL_UNAVAILABLE", "it is closed")
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(_again(failure))
+
+    def _sync(self, size: int, leaf: bytes, end: Position, entries: int) -> StockadeError | None:
+        begin = time.monotonic()
+        try:
+            os.fdatasync(self._fd)
+            self._move_mark(size, leaf, end)
+            if end.offset >= self._options.segment_bytes:
+                self._roll()
+        except OSError as error:
+            return self.fail("fdatasync", error)
+        if self._observer is not None:
+            self._observer.fsynced(time.monotonic() - begin, entries)
+            self._observer.size(self._sealed_bytes + end.offset)
+        return None
+
+    def _move_mark(self, size: int, leaf: bytes, end: Position) -> None:
+        os.pwrite(self._mark_fd, DurableMark(size=size, leaf=leaf, end=end).encode(), 0)
+        with self._lock:
+            self._durable = size
+
+    def _roll(self) -> None:
+        """Begin a new segment, if there is room for it and its reserve; else go on with the old.
+
+        All entries and the mark are made durable first, so a segment that is not the last is
+        whole.
+        """
+        with self._lock:
+            os.fdatasync(self._fd)
+            end = Position(segment=self._segment, offset=self._offset)
+            os.pwrite(
+                self._mark_fd, DurableMark(size=self._size, leaf=self._leaf, end=end).encode(), 0
+            )
+            os.fsync(self._mark_fd)
+            self._durable = self._size
+            try:
+                fd, allocated = self._open_next()
+            except OSError as error:
+                (self._directory / _NEW_SEGMENT).unlink(missing_ok=True)
+                if error.errno in NO_SPACE:
+                    return
+                raise
+            sync_directory(self._directory)
+            os.ftruncate(self._fd, self._offset)  # gives back what was allocated past the end
+            os.close(self._fd)
+            self._sealed_bytes += self._offset
+            self._fd, self._allocated = fd, allocated
+            self._segment, self._offset = self._size, len(MAGIC)
+            self._segments.append(self._segment)
+
+    def _open_next(self) -> tuple[int, int]:
+        options = self._options
+        wanted = options.reserve_bytes + options.reserve_call_bytes * (self._live_calls + 1)
+        fd = _make_segment(self._directory)
+        try:
+            allocated = self._allocator.extend(
+                fd, len(MAGIC), len(MAGIC) + wanted, options.allocate_step_bytes
+            )
+            (self._directory / _NEW_SEGMENT).rename(self._directory / segment_name(self._size))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd, allocated
+
+
+def _again(failure: StockadeError) -> StockadeError:
+    """Give a copy to raise: an exception that is raised again and again keeps every traceback."""
+    return AuditUnavailable(
+        failure.reason, failure.message, hint=failure.hint, metadata=failure.metadata
+    )
+
+
+def _create_segment(directory: Path, first: int) -> None:
+    os.close(_make_segment(directory))
+    (directory / _NEW_SEGMENT).rename(directory / segment_name(first))
+    sync_directory(directory)
+
+
+def _make_segment(directory: Path) -> int:
+    path = directory / _NEW_SEGMENT
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    os.pwrite(fd, MAGIC, 0)
+    os.fsync(fd)
+    return fd
+
+
+def _record_full(error: OSError | None) -> AuditUnavailable:
+    detail = f": {error.strerror}" if error else ""
+    return AuditUnavailable(
+        "RECORD_FULL",
+        f"the record has no room for this{detail}",
+        hint="make room on the filesystem of the state directory",
+        retry_after_s=RETRY_AFTER_S,
+    )

@@ -1,0 +1,161 @@
+"""Segments: the files of the log, and how frames are read from them.
+
+A segment is named after the index of its first entry in 20 digits, and opens with a line that
+names the format. Reading never trusts a byte: every frame is checked before it is given out, and
+a bad one raises `BadFrame` with the offset.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.audit.entry import (
+    ENTRY_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    HEADER,
+    LEAF_BYTES,
+    PAYLOAD_PREFIX,
+    Head,
+    Position,
+    StoredEntry,
+    decode_head,
+    frame_checksum,
+    leaf_hash,
+)
+
+MAGIC = b"stockade log 1\n\0"
+SUFFIX = ".seg"
+READ_BYTES = 256 * 1024
+_FRAME_BYTES_MIN = HEADER.size + LEAF_BYTES + len(PAYLOAD_PREFIX)
+
+
+class BadFrame(Exception):
+    """The bytes at `offset` are no frame; `head` is what could still be decoded."""
+
+    def __init__(self, offset: int, why: str, head: Head | None = None) -> None:
+        super().__init__(f"{why} at offset {offset}")
+        self.offset = offset
+        self.why = why
+        self.head = head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A frame whose checksum and leaf hash are right."""
+
+    offset: int
+    end: int
+    durable: int
+    payload: bytes
+    leaf: bytes
+    head: Head
+
+    def entry(self, segment: int) -> StoredEntry:
+        """Give the entry in it."""
+        return StoredEntry(
+            head=self.head,
+            json=self.payload,
+            leaf=self.leaf.hex(),
+            position=Position(segment=segment, offset=self.offset),
+        )
+
+
+def segment_name(first: int) -> str:
+    """Give the file name of the segment whose first entry has index `first`."""
+    return f"{first:020d}{SUFFIX}"
+
+
+def list_segments(directory: Path) -> list[int]:
+    """Give the first indices of all segments in `directory`, in order."""
+    names = (path.name for path in directory.iterdir() if path.suffix == SUFFIX)
+    return sorted(int(name.removesuffix(SUFFIX)) for name in names if _is_segment(name))
+
+
+def _is_segment(name: str) -> bool:
+    stem = name.removesuffix(SUFFIX)
+    return len(stem) == 20 and stem.isascii() and stem.isdigit()
+
+
+def read_exactly(fd: int, length: int, offset: int) -> bytes:
+    """Read `length` bytes at `offset`, or what there is."""
+    parts = []
+    while length > 0:
+        part = os.pread(fd, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_frames(fd: int, start: int, end: int) -> Iterator[Frame]:
+    """Give the frames from `start` up to `end`.
+
+    Raises:
+        BadFrame: at the first bytes that are no frame.
+    """
+    buffer, base, offset = b"", start, start
+    while offset < end:
+        available = base + len(buffer) - offset
+        if available < FRAME_BYTES_MAX and base + len(buffer) < end:
+            buffer = read_exactly(fd, min(max(READ_BYTES, FRAME_BYTES_MAX), end - offset), offset)
+            base = offset
+            if not buffer:
+                raise BadFrame(offset, "the file ends early")
+        frame = decode_frame(buffer, offset - base, offset)
+        yield frame
+        offset = frame.end
+
+
+def decode_frame(buffer: bytes, at: int, offset: int) -> Frame:
+    """Decode the frame at `buffer[at:]`; `offset` is where that lies in the file.
+
+    Raises:
+        BadFrame: where length, checksum, leaf hash or form are wrong.
+    """
+    if len(buffer) - at < HEADER.size:
+        raise BadFrame(offset, "the frame is cut off")
+    length, checksum, durable = HEADER.unpack_from(buffer, at)
+    if not len(PAYLOAD_PREFIX) <= length <= ENTRY_BYTES_MAX:
+        raise BadFrame(offset, "the length of the frame is wrong")
+    begin = at + HEADER.size
+    rest = buffer[begin : begin + length + LEAF_BYTES]
+    payload, leaf = rest[:length], rest[length:]
+    head = decode_head(payload)
+    if len(leaf) < LEAF_BYTES:
+        raise BadFrame(offset, "the frame is cut off", head)
+    if frame_checksum(length, durable, rest) != checksum:
+        raise BadFrame(offset, "the checksum of the frame is wrong", head)
+    if leaf_hash(payload) != leaf:
+        raise BadFrame(offset, "the leaf hash is not that of the entry", head)
+    if head is None:
+        raise BadFrame(offset, "the entry has not the form of an entry")
+    return Frame(
+        offset=offset,
+        end=offset + HEADER.size + length + LEAF_BYTES,
+        durable=durable,
+        payload=payload,
+        leaf=leaf,
+        head=head,
+    )
+
+
+def find_frame(fd: int, start: int, end: int) -> Frame | None:
+    """Give the first good frame that begins at `start` or later, whatever lies before it."""
+    while start + _FRAME_BYTES_MIN <= end:
+        window = read_exactly(fd, min(READ_BYTES + FRAME_BYTES_MAX, end - start), start)
+        at = window.find(PAYLOAD_PREFIX, HEADER.size)
+        while at >= 0:
+            begin = at - HEADER.size
+            if begin >= READ_BYTES:
+                break
+            try:
+                return decode_frame(window, begin, start + begin)
+            except BadFrame:
+                at = window.find(PAYLOAD_PREFIX, at + 1)
+        start += READ_BYTES
+    return None
