@@ -45,7 +45,11 @@ class Bare:
                 listener=str(folder / "listener"),
                 uid_base=UID_BASE + number * UIDS,
             )
-            program = Program(argv=argv, env=profile.env, working_directory="/work")
+            program = Program(
+                argv=[os.fsencode(argument) for argument in argv],
+                env={name: value.encode() for name, value in profile.env.items()},
+                working_directory=b"/work",
+            )
             bundle = folder / str(number)
             bundle.mkdir()
             spec = build_spec(profile, places, program)

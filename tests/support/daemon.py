@@ -27,12 +27,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from supervisor.client import Supervisor
-from tests.support.leftovers import leftovers
+from tests.support.leftovers import Footprint, namespaces
 
 STOCKADE = Path(sys.executable).with_name("stockade")
 START_S = 30.0
 STOP_S = 60.0
 POLL_S = 0.05
+CGROUP = "stockade"
 
 # What the shell of a fresh network namespace does before it becomes the daemon: same pid.
 ONLY_LOOPBACK = 'ip link set lo up && exec "$0" "$@"'
@@ -58,6 +59,7 @@ class Daemon:
         self.isolated = isolated
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Supervisor | None = None
+        self._footprint = Footprint(folders=(folder,), cgroup=CGROUP)
         # JSON is YAML; the socket's group is root's because the group `stockade` may not exist.
         self.config.write_text(
             json.dumps({"socket": {"group": "root"}, **(config or {})}, indent=2) + "\n"
@@ -86,7 +88,7 @@ class Daemon:
             str(STOCKADE), "serve",
             "--config", str(self.config),
             "--state", str(self.state),
-            "--runtime", str(self.runtime),
+            "--runtime-dir", str(self.runtime),
             "--listen", self.address,
         ]  # fmt: skip
         if self.isolated:
@@ -113,6 +115,7 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise DaemonError(f"not serving after {timeout_s} s\n{self.tail()}")
             time.sleep(POLL_S)
+        self._footprint = self._footprint.with_namespaces(namespaces(self.pid))
 
     def serving(self) -> bool:
         """Ask grpc.health.v1; false also where nobody answers."""
@@ -165,7 +168,7 @@ class Daemon:
 
     def leftovers(self) -> list[str]:
         """Name each process, cgroup, mount and namespace of this daemon that is still there."""
-        return leftovers(self.folder, self.state, self.runtime)
+        return self._footprint.leftovers()
 
     def _disconnect(self) -> None:
         if self._client is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supervisor.linux import cgroup
@@ -24,6 +24,10 @@ class Footprint:
     folders: tuple[Path, ...]
     cgroup: str
     namespaces: frozenset[str] = frozenset()
+
+    def with_namespaces(self, more: frozenset[str]) -> Footprint:
+        """Add the namespaces of a daemon that has just been started over the same folders."""
+        return replace(self, namespaces=self.namespaces | more)
 
     def leftovers(self) -> list[str]:
         """Name each thing of the daemon that is still there."""
