@@ -71,6 +71,20 @@ class Kind(enum.StrEnum):
     BLOB = "blob"
 
 
+CALL_KINDS = frozenset(
+    {
+        Kind.INTENT,
+        Kind.STARTED,
+        Kind.OUTPUT,
+        Kind.TRUNCATED,
+        Kind.DENIED,
+        Kind.LOST,
+        Kind.SIGNAL,
+        Kind.OUTCOME,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """The fields of an entry around its body; `prev` is the leaf hash of the entry before."""

@@ -30,6 +30,7 @@ from supervisor.audit.segment import (
     read_frames,
     segment_name,
 )
+from supervisor.call.types import Json
 from supervisor.errors import AuditCorrupt
 
 
@@ -40,6 +41,15 @@ class TornTail:
     position: Position
     size_bytes: int
     sha256: str
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the body of the `log_cut` entry."""
+        return {
+            "segment": self.position.segment,
+            "offset": self.position.offset,
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,46 +10,39 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import fcntl
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.audit import interrupted as interruption
 from supervisor.audit.account import (
     intent_body,
-    is_inline,
     needs_blob,
     outcome_body,
     refs_of,
     row_of_intent,
 )
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.entry import CALL_ID, Kind, StoredEntry
+from supervisor.audit.directory import BLOBS_NAME, INDEX_NAME, LOG_NAME, lock_state
+from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
 from supervisor.audit.index import (
     BlobRef,
-    CallRow,
     CallSummary,
     Index,
     LowWater,
     with_outcome,
 )
+from supervisor.audit.intake import Intake
 from supervisor.audit.interrupted import OpenCall
 from supervisor.audit.journal import RETRY_AFTER_S, Journal, JournalObserver, JournalOptions
-from supervisor.audit.reading import catch_up, low_water_of, read_call, read_entry
+from supervisor.audit.reading import CatchUp, catch_up, low_water_of
 from supervisor.audit.recorder import CallRecorder
-from supervisor.audit.recording import (
-    FrameRef,
-    RecordingReader,
-    RecordingWriter,
-    Sealed,
-    open_recording,
-)
-from supervisor.audit.replay import event_of
+from supervisor.audit.recording import RecordingWriter, Sealed
+from supervisor.audit.records import LiveCall, Records
 from supervisor.call.events import CallEvent, Finished, Timeline
 from supervisor.call.outcome import Failed
 from supervisor.call.types import Caller, CallRequest, Digest, Json, Stream, Usage
@@ -64,33 +57,7 @@ from supervisor.errors import (
 if TYPE_CHECKING:
     from supervisor.profile.model import EffectiveProfile
 
-LOCK_NAME = "lock"
-LOG_NAME = "log"
-BLOBS_NAME = "blobs"
-INDEX_NAME = "index.db"
-LOCK_TRIES, LOCK_WAIT_S = 10, 0.02
-"""`audit verify` holds the lock for an instant to see whether a daemon has it."""
-
-PROFILES_KEPT_MAX = 1024
-_CALL_KINDS = frozenset(
-    {
-        Kind.INTENT,
-        Kind.STARTED,
-        Kind.OUTPUT,
-        Kind.TRUNCATED,
-        Kind.DENIED,
-        Kind.LOST,
-        Kind.SIGNAL,
-        Kind.OUTCOME,
-    }
-)
 T = TypeVar("T")
-
-
-@dataclass(slots=True, kw_only=True)
-class _Live:
-    recorder: CallRecorder
-    row: CallRow
 
 
 class Store:
@@ -98,24 +65,19 @@ class Store:
 
     def __init__(
         self,
-        directory: Path,
-        lock_fd: int,
+        journal: Journal,
+        index: Index,
+        blobs: BlobStore,
         *,
+        found: CatchUp,
+        lock_fd: int,
         clock_ns: Callable[[], int],
-        observer: JournalObserver | None,
-        options: JournalOptions,
-        on_fatal: Callable[[StockadeError], None] | None,
     ) -> None:
-        self._directory = directory
+        self._journal = journal
+        self._index = index
+        self.blobs = blobs
         self._lock_fd = lock_fd
         self._clock_ns = clock_ns
-        self._journal, end = Journal.open(
-            directory / LOG_NAME, options=options, observer=observer, on_fatal=on_fatal
-        )
-        self.blobs = BlobStore.at(directory / BLOBS_NAME, self._journal.fail)
-        self.blobs.sweep()
-        self._index = Index(directory / INDEX_NAME)
-        found = catch_up(self._journal, self._index, self.blobs)
         self._open = dict(found.open_calls)
         self._intents = dict(found.intents)
         self.interrupted = tuple(
@@ -126,22 +88,12 @@ class Store:
             )
             for call_id, row in self._open.items()
         )
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveCall] = {}
+        self._records = Records(journal, index, blobs, self._live)
+        self._intake = Intake(blobs)
         self._unplaced: dict[str, str] = {}
-        self._profiles_kept: set[str] = set()
         self._tasks: set[asyncio.Task[CallEvent]] = set()
         self._executor = concurrent.futures.ThreadPoolExecutor(4, "record")
-        if end.torn is not None:
-            torn = end.torn
-            body: dict[str, Json] = {
-                "size_bytes": torn.size_bytes,
-                "sha256": torn.sha256,
-                "segment": torn.position.segment,
-                "offset": torn.position.offset,
-            }
-            self._journal.append(Kind.LOG_CUT, body, time_ns=clock_ns(), reserved=True)
-            self._journal.sync()
-        self._find_unplaced()
 
     @classmethod
     def open(
@@ -164,19 +116,28 @@ class Store:
             HostError: `SQLITE_TOO_OLD`.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock_fd = _lock(directory / LOCK_NAME)
-        try:
-            return cls(
-                directory,
-                lock_fd,
-                clock_ns=clock_ns,
-                observer=observer,
+        with contextlib.ExitStack() as undo:
+            lock_fd = lock_state(directory)
+            undo.callback(os.close, lock_fd)
+            journal, end = Journal.open(
+                directory / LOG_NAME,
                 options=options or JournalOptions(),
+                observer=observer,
                 on_fatal=on_fatal,
             )
-        except BaseException:
-            os.close(lock_fd)
-            raise
+            undo.callback(journal.close)
+            blobs = BlobStore.at(directory / BLOBS_NAME, journal.fail)
+            blobs.sweep()
+            index = Index(directory / INDEX_NAME)
+            undo.callback(index.close)
+            found = catch_up(journal, index, blobs)
+            store = cls(journal, index, blobs, found=found, lock_fd=lock_fd, clock_ns=clock_ns)
+            if end.torn is not None:
+                store._append_own(Kind.LOG_CUT, end.torn.to_json())
+                journal.sync()
+            store._find_unplaced()
+            undo.pop_all()
+        return store
 
     @property
     def failure(self) -> StockadeError | None:
@@ -225,8 +186,8 @@ class Store:
         canonical = request.canonical()
         body = intent_body(caller, request, canonical, profile, host)
         try:
-            if self._has_inputs(request, canonical, profile):
-                await self._in_thread(lambda: self._keep_inputs(request, canonical, profile))
+            if self._intake.has_work(request, canonical, profile):
+                await self._in_thread(lambda: self._intake.keep(request, canonical, profile))
             intent = self._journal.append(
                 Kind.INTENT, body, time_ns=self._clock_ns(), call=call_id, sequence=1
             )
@@ -252,7 +213,7 @@ class Store:
         Raises:
             AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
         """
-        if kind in _CALL_KINDS or not re.fullmatch(r"[a-z_]{1,32}", kind):
+        if kind in CALL_KINDS or not re.fullmatch(r"[a-z_]{1,32}", kind):
             raise InvariantError("KIND_INVALID", f"{kind!r} is no kind of the daemon's own")
         self._append_own(kind, body)
         await self._journal.commit()
@@ -290,10 +251,10 @@ class Store:
         Raises:
             NotFound: `CALL_NOT_FOUND`.
         """
-        row = self._row(call_id)
+        row = self._records.row(call_id)
         if row is None:
             raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id[:80]!r}")
-        return self._up_to_date(row.summary)
+        return self._records.up_to_date(row.summary)
 
     def list_calls(
         self,
@@ -318,7 +279,7 @@ class Store:
             limit=limit,
             token=page_token,
         )
-        return [self._up_to_date(summary) for summary in summaries], token
+        return [self._records.up_to_date(summary) for summary in summaries], token
 
     def entries(self, call_id: str, from_sequence: int = 1) -> Iterator[StoredEntry]:
         """Give the entries of a call as they are in the log, in order. Reads the disk.
@@ -327,9 +288,7 @@ class Store:
             NotFound: `RECORD_NOT_FOUND`.
             AuditCorrupt: `CHAIN_BROKEN`.
         """
-        row = self._record(call_id)
-        entries = read_call(self._journal, row)
-        return (entry for entry in entries if entry.sequence >= from_sequence)
+        return self._records.entries(call_id, from_sequence)
 
     def events(self, call_id: str, from_sequence: int = 1) -> Iterator[CallEvent]:
         """Give the record of a call as the events that its caller saw. Reads the disk.
@@ -338,7 +297,7 @@ class Store:
             NotFound: `RECORD_NOT_FOUND`.
             AuditCorrupt: `CHAIN_BROKEN`, `DIGEST_MISMATCH`.
         """
-        return self._replay(call_id, self.entries(call_id, from_sequence))
+        return self._records.events(call_id, from_sequence)
 
     def read_stream(self, call_id: str, stream: Stream) -> Iterator[tuple[int, bytes]]:
         """Give what is on record of a stream, as (offset, bytes). Reads the disk.
@@ -347,7 +306,7 @@ class Store:
             NotFound: `RECORD_NOT_FOUND`.
             AuditCorrupt: `CHAIN_BROKEN`, `DIGEST_MISMATCH`.
         """
-        return self._read_stream(call_id, self.entries(call_id), stream)
+        return self._records.read_stream(call_id, stream)
 
     def grant_blob(self, digest: Digest, caller: str) -> None:
         """Let a caller read, and name, a blob that it uploaded.
@@ -383,32 +342,7 @@ class Store:
     def _append_own(self, kind: str, body: Mapping[str, Json]) -> StoredEntry:
         return self._journal.append(kind, body, time_ns=self._clock_ns(), reserved=True)
 
-    def _has_inputs(
-        self, request: CallRequest, canonical: bytes, profile: EffectiveProfile
-    ) -> bool:
-        """Say whether there is anything to keep before INTENT can name it."""
-        return (
-            profile.digest not in self._profiles_kept
-            or not is_inline(canonical)
-            or any(file.data is not None for file in request.files)
-        )
-
-    def _keep_inputs(
-        self, request: CallRequest, canonical: bytes, profile: EffectiveProfile
-    ) -> None:
-        """Keep what INTENT names by digest: the profile, a long request, files sent along."""
-        if profile.digest not in self._profiles_kept:
-            self.blobs.put(profile.canonical)
-            if len(self._profiles_kept) >= PROFILES_KEPT_MAX:
-                self._profiles_kept.clear()
-            self._profiles_kept.add(profile.digest)
-        if not is_inline(canonical):
-            self.blobs.put(canonical)
-        for file in request.files:
-            if file.data is not None:
-                self.blobs.put(file.data)
-
-    def _register(self, intent: StoredEntry, profile: EffectiveProfile) -> _Live:
+    def _register(self, intent: StoredEntry, profile: EffectiveProfile) -> LiveCall:
         recorder = CallRecorder(
             intent=intent,
             journal=self._journal,
@@ -417,7 +351,7 @@ class Store:
             clock_ns=self._clock_ns,
             finish=self._finish,
         )
-        live = _Live(recorder=recorder, row=row_of_intent(intent))
+        live = LiveCall(recorder=recorder, row=row_of_intent(intent))
         self._live[intent.call_id] = live
         self._journal.set_live_calls(len(self._live))
         return live
@@ -475,62 +409,6 @@ class Store:
         intents = [live.recorder.intent for live in self._live.values()]
         return low_water_of([*intents, *self._intents.values()], tail)
 
-    def _row(self, call_id: str) -> CallRow | None:
-        live = self._live.get(call_id)
-        return live.row if live is not None else self._index.get(call_id)
-
-    def _record(self, call_id: str) -> CallRow:
-        row = self._row(call_id)
-        if row is None:
-            raise NotFound("RECORD_NOT_FOUND", f"there is no record of call {call_id[:80]!r}")
-        return row
-
-    def _up_to_date(self, summary: CallSummary) -> CallSummary:
-        live = self._live.get(summary.call_id)
-        if live is None:
-            return summary
-        recorder = live.recorder
-        return replace(summary, last_sequence=recorder.last_sequence, denials=recorder.denials)
-
-    def _replay(self, call_id: str, entries: Iterator[StoredEntry]) -> Iterator[CallEvent]:
-        with contextlib.closing(_Frames(self, call_id)) as frames:
-            for entry in entries:
-                event = event_of(entry, frames.read, self.blobs)
-                if event is not None:
-                    yield event
-
-    def _read_stream(
-        self, call_id: str, entries: Iterator[StoredEntry], stream: Stream
-    ) -> Iterator[tuple[int, bytes]]:
-        with contextlib.closing(_Frames(self, call_id)) as frames:
-            for entry in entries:
-                if entry.kind == Kind.OUTPUT:
-                    ref = FrameRef.from_json(entry.body())
-                    if ref.stream is stream:
-                        yield ref.offset, frames.read(ref)
-
-    def open_recording(self, call_id: str) -> RecordingReader:
-        """Open the recording of a call, live or not.
-
-        Raises:
-            NotFound: `RECORD_NOT_FOUND`.
-        """
-        for _ in range(3):  # it may be sealed, which moves it, between looking and opening
-            reader = open_recording(self.blobs, call_id, self._recording_digest(call_id))
-            if reader is not None:
-                return reader
-        raise NotFound("RECORD_NOT_FOUND", f"the recording of call {call_id} is gone")
-
-    def _recording_digest(self, call_id: str) -> str:
-        live = self._live.get(call_id)
-        if live is not None:
-            return live.recorder.recording.sealed_sha256
-        row = self._record(call_id)
-        if row.summary.finished is None:
-            return ""
-        recording = read_entry(self._journal, row.last).body().get("recording")
-        return str(recording["sha256"]) if isinstance(recording, dict) else ""
-
     def _place(self, call_id: str, sha256: str) -> None:
         if not self.blobs.place_recording(call_id, sha256):
             self._unplaced[call_id] = sha256
@@ -540,7 +418,7 @@ class Store:
         for path in self.blobs.part_directory.iterdir():
             row = self._index.get(path.name)
             if row is not None and row.summary.finished is not None:
-                self._place(path.name, self._recording_digest(path.name))
+                self._place(path.name, self._records.recording_digest(path.name))
 
     def _place_again(self) -> None:
         self._unplaced = {
@@ -548,42 +426,6 @@ class Store:
             for call_id, sha256 in self._unplaced.items()
             if not self.blobs.place_recording(call_id, sha256)
         }
-
-
-class _Frames:
-    """The recording of a call, opened when the first frame is read."""
-
-    def __init__(self, store: Store, call_id: str) -> None:
-        self._store = store
-        self._call_id = call_id
-        self._reader: RecordingReader | None = None
-
-    def read(self, ref: FrameRef) -> bytes:
-        if self._reader is None:
-            self._reader = self._store.open_recording(self._call_id)
-        return self._reader.read(ref)
-
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for attempt in range(LOCK_TRIES):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt < LOCK_TRIES - 1:
-                time.sleep(LOCK_WAIT_S)
-        else:
-            return fd
-    os.close(fd)
-    raise AuditUnavailable(
-        "STATE_LOCKED",
-        f"another daemon has the state directory {path.parent}",
-        hint="stop it, or give this one a --state of its own",
-    )
 
 
 def _journal_full(message: str) -> CapacityError:
