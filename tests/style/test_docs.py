@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from supervisor import errors
+from supervisor.api import config
+from supervisor.audit.entry import Kind
 from supervisor.call import outcome, state
+from supervisor.profile.load import ProfileSet
 from tests.style.tree import ROOT, files
 
 DOCUMENTS = [p for p in files() if p.suffix == ".md" and p.parts[0] != "tests"]
@@ -72,3 +75,27 @@ def _first_sentence(docstring: str) -> str:
 def test_outcomes_table() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| ", LIFECYCLE, re.M)
     assert rows == list(outcome.KINDS.values())
+
+
+def test_entry_kinds_table() -> None:
+    rows = re.findall(r"^\| `([a-z_]+)` \| ", (ROOT / "docs/record.md").read_text(), re.M)
+    assert rows == [str(kind) for kind in Kind]
+
+
+def test_example_configuration_loads(tmp_path: Path) -> None:
+    (example,) = _yaml_examples("callers:")
+    (tmp_path / "config.yaml").write_text(example)
+    assert config.load(tmp_path / "config.yaml").callers[0].name == "agent"
+
+
+def test_example_profile_loads(tmp_path: Path) -> None:
+    (example,) = _yaml_examples("profile: mine")
+    (tmp_path / "mine.yaml").write_text(example)
+    profiles = ProfileSet.load([ROOT / "profiles", tmp_path])
+    assert not profiles.problems("mine")
+    assert profiles.effective("mine").lineage
+
+
+def _yaml_examples(start: str) -> list[str]:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return [block for block in blocks if block.startswith(start)]

@@ -15,7 +15,8 @@ def test_package() -> None:
 def test_tools_of_the_tests() -> None:
     problems = run(
         sys.executable, "-m", "mypy", "--no-error-summary",
-        "--cache-dir", ".mypy_cache/tests", "--explicit-package-bases", "--exclude", "tests/demo/(attacks|tools)/",
+        "--cache-dir", ".mypy_cache/tests", "--explicit-package-bases",
+        "--exclude", "tests/demo/(attacks|tools)/",
         "tests/support", "tests/demo", "tests/bench",
     )  # fmt: skip
     assert not problems, problems

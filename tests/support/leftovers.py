@@ -80,7 +80,9 @@ def _read(path: Path) -> bytes:
 
 
 def _link(path: Path) -> str:
+    """Read a link of /proc; "" where its process has just gone, or is of those that even root may
+    not look into: the init of a machine that is itself confined. Nothing of ours is."""
     try:
         return str(path.readlink())
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
