@@ -14,7 +14,7 @@ from supervisor.errors import NotFound, NotPermitted
 from supervisor.v1 import audit_pb2, audit_pb2_grpc, tool_pb2
 
 if TYPE_CHECKING:
-    from supervisor.audit.store import CallSummary
+    from supervisor.audit.index import CallSummary
     from supervisor.engine import Engine
 
 NANOS = 10**9

@@ -68,24 +68,21 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return self._guarded(method, handler)
 
     def _guarded(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        decode = self._decoder(handler.request_deserializer)
-        encode = handler.response_serializer
         behaviour = (
             handler.unary_unary
             or handler.unary_stream
             or handler.stream_unary
             or handler.stream_stream
         )
+        encode = handler.response_serializer
 
-        def arguments(request: Any) -> Any:
-            return _checked_each(request) if handler.request_streaming else _checked(request)
+        async def argument(requests: AsyncIterator[Any]) -> Any:
+            if handler.request_streaming:
+                return _checked_each(requests)
+            return await self._within_deadline(method, _only(requests))
 
-        async def respond(request: Any, context: Context) -> bytes:
-            encoded: bytes = encode(await behaviour(arguments(request), context))
-            return encoded
-
-        async def stream(request: Any, context: Context) -> None:
-            answer = behaviour(arguments(request), context)
+        async def stream(requests: AsyncIterator[Any], context: Context) -> None:
+            answer = behaviour(await argument(requests), context)
             if not hasattr(answer, "__aiter__"):
                 await answer  # writes by itself, as the health service's Watch does
                 return
@@ -93,28 +90,20 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 async for message in answer:
                     await context.write(encode(message))
 
-        async def unary(request: Any, context: Context) -> bytes:
-            return await self._within_deadline(method, respond(request, context))
+        async def single(requests: AsyncIterator[Any], context: Context) -> None:
+            answer = behaviour(await argument(requests), context)
+            if not handler.request_streaming:
+                answer = self._within_deadline(method, answer)
+            await context.write(encode(await answer))
 
+        # On the wire there is one kind of RPC. As a stream in both directions, a request without
+        # its message is seen and refused here, where gRPC's unary handlers would wait for ever.
         # A stream has no deadline of the server's: a call takes as long as its profile allows, an
-        # upload as long as bytes come. `stream` encodes for itself unless the behaviour writes.
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(
-                self._answering(method, stream),
-                request_deserializer=decode,
-                response_serializer=_once(encode),
-            )
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                self._answering(method, respond), request_deserializer=decode
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._answering(method, unary), request_deserializer=decode
+        # upload as long as bytes come.
+        return grpc.stream_stream_rpc_method_handler(
+            self._answering(method, stream if handler.response_streaming else single),
+            request_deserializer=self._decoder(handler.request_deserializer),
+            response_serializer=_once(encode),
         )
 
     def _unknown(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
@@ -157,7 +146,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             log.error("%s failed [%s]", method, BUG, exc_info=error)
         await _abort(context, status_of(error))
 
-    async def _within_deadline(self, method: str, answer: Awaitable[bytes]) -> bytes:
+    async def _within_deadline(self, method: str, answer: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(self._unary_deadline_s) as timer:
                 return await answer
@@ -213,3 +202,9 @@ def _checked(request: Any) -> Any:
 async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         yield _checked(request)
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    async for request in requests:
+        return _checked(request)
+    raise InvalidRequest("MALFORMED_REQUEST", "the request has no message")

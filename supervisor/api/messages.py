@@ -46,7 +46,7 @@ from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 
 if TYPE_CHECKING:
     from supervisor.audit.entry import StoredEntry
-    from supervisor.audit.store import CallSummary
+    from supervisor.audit.index import CallSummary
     from supervisor.profile.explain import Finding
 
 NANOS = 10**9
@@ -273,8 +273,8 @@ def record_entry(value: StoredEntry) -> audit_pb2.RecordEntry:
         sequence=value.sequence,
         time=timestamp(value.time_ns),
         kind=value.kind,
-        json=value.payload,
-        leaf=types_pb2.Digest(sha256=value.leaf_hex, size_bytes=len(value.payload) + 1),
+        json=value.json,
+        leaf=types_pb2.Digest(sha256=value.leaf, size_bytes=len(value.json) + 1),
     )
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from supervisor.api import callers, messages
 from supervisor.api.intercept import Context
 from supervisor.errors import NotFound, ProfileError
+from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
 from supervisor.v1 import profile_pb2, profile_pb2_grpc
-
-if TYPE_CHECKING:
-    from supervisor.profile.load import ProfileSet
 
 
 class ProfileService(profile_pb2_grpc.ProfileServiceServicer):

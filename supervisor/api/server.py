@@ -88,10 +88,18 @@ class Server:
     `TLS_UNUSABLE`; nothing listens then.
     """
 
-    def __init__(self, engine: Engine, config: Configuration, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: Configuration,
+        metrics: Metrics,
+        *,
+        notify_socket: str = "",
+    ) -> None:
         self._engine = engine
         self._config = config
         self._metrics = metrics
+        self._notify_socket = notify_socket
         self._directory = callers.Directory(config.callers)
         self._peers = Peers(config.limits.connections)
         self._health = Health(SERVICES)
@@ -123,7 +131,7 @@ class Server:
 
     async def stop(self) -> None:
         """Let live calls end, answer what is under way, and close."""
-        systemd.notify("STOPPING=1")
+        systemd.notify(self._notify_socket, "STOPPING=1")
         await self._health.enter_graceful_shutdown()
         await self._engine.drain(self._config.limits.drain_grace)
         await self._close(grace_s=STOP_GRACE_S)
@@ -143,7 +151,7 @@ class Server:
         await self._health.update(self._problems())
         self._tasks.append(asyncio.create_task(self._health.follow(self._problems)))
         log.info("listening on %s", ", ".join(self.addresses))
-        systemd.notify("READY=1")
+        systemd.notify(self._notify_socket, "READY=1")
 
     async def _close(self, grace_s: float) -> None:
         for task in self._tasks:
@@ -279,8 +287,16 @@ class Server:
             ) from error
 
 
-async def serve(engine: Engine, config: Configuration, metrics: Metrics | None = None) -> None:
+async def serve(
+    engine: Engine,
+    config: Configuration,
+    metrics: Metrics | None = None,
+    *,
+    notify_socket: str = "",
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return. The engine has been started.
+
+    `notify_socket` is what systemd left in $NOTIFY_SOCKET.
 
     Raises:
         HostError: an address cannot be listened on.
@@ -291,7 +307,12 @@ async def serve(engine: Engine, config: Configuration, metrics: Metrics | None =
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        server = Server(engine, config, metrics or Metrics(engine.profiles.names))
+        server = Server(
+            engine,
+            config,
+            metrics or Metrics(engine.profiles.names),
+            notify_socket=notify_socket,
+        )
         await server.start()
         await stop.wait()
         log.info("draining for at most %g s", config.limits.drain_grace)

@@ -1,17 +1,18 @@
-"""Tell systemd where the daemon is (sd_notify(3)); nothing where systemd did not ask."""
+"""Tell systemd where the daemon is (sd_notify(3)); nothing where systemd did not ask.
+
+The address comes from whoever reads the environment: no room but the command line does.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import socket
 
 log = logging.getLogger("stockade.api")
 
 
-def notify(message: str) -> bool:
-    """Send one message, as READY=1; say whether there was somebody to send it to."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
+def notify(address: str, message: str) -> bool:
+    """Send one message, as READY=1, to `address` ($NOTIFY_SOCKET); say whether it was sent."""
     if address[:1] not in {"/", "@"}:
         return False
     target = f"\0{address[1:]}" if address.startswith("@") else address

@@ -17,7 +17,7 @@ from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermit
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 
 if TYPE_CHECKING:
-    from supervisor.audit.store import CallSummary
+    from supervisor.audit.index import CallSummary
     from supervisor.call.state import State
     from supervisor.engine import Engine, Subscription
 

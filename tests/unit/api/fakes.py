@@ -1,0 +1,595 @@
+"""An engine and a store in memory, and a running server over them.
+
+The engine knows two programs: `echo` prints its arguments and ends, `hang` lives until it is
+stopped. Where `failure` is set, everything that is asked of either raises it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from supervisor.api.config import Configuration
+from supervisor.api.metrics import Metrics
+from supervisor.api.server import Server
+from supervisor.audit.entry import Head, Position, StoredEntry, leaf_hash
+from supervisor.audit.index import CallSummary
+from supervisor.call.events import (
+    Accepted,
+    CallEvent,
+    Event,
+    Finished,
+    Output,
+    Started,
+    Timeline,
+)
+from supervisor.call.outcome import Exited, Outcome, Stopped
+from supervisor.call.state import State
+from supervisor.call.types import (
+    Caller,
+    CallRequest,
+    Digest,
+    Stream,
+    StreamSummary,
+    Usage,
+    canonical_json,
+)
+from supervisor.errors import (
+    CallStateError,
+    CapacityError,
+    InvalidRequest,
+    NotFound,
+    OutOfRange,
+    ProfileError,
+    RequestConflict,
+    ShuttingDown,
+)
+from supervisor.profile.model import (
+    Capture,
+    EffectiveProfile,
+    Image,
+    ImageKind,
+    Limits,
+    ProfileLine,
+    RecordPolicy,
+    SyscallPolicy,
+    WritableMount,
+)
+from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2, tool_pb2_grpc
+
+START_NS = 1_700_000_000_000_000_000
+WORK_BYTES = 1 << 20
+WALL_S = 60.0
+
+
+def make_profile(name: str) -> EffectiveProfile:
+    """Give a profile with a /work of 1 MiB, a minute of time and LANG set."""
+    full = Capture(mode="full")
+    canonical = canonical_json({"profile": name})
+    return EffectiveProfile(
+        name=name,
+        lineage=(name,),
+        why=f"tests of {name}",
+        runtime="runc",
+        image=Image(kind=ImageKind.HOST),
+        read=(),
+        write=(WritableMount(path="/work", size_bytes=WORK_BYTES),),
+        syscalls=SyscallPolicy(allow=frozenset({"read"}), kill=frozenset(), sets=frozenset()),
+        env={"LANG": "C.UTF-8"},
+        limits=Limits(
+            wall_s=WALL_S, cpu_s=30, memory_bytes=1 << 28, pids=64, files=256, output_bytes=1 << 24
+        ),
+        record=RecordPolicy(stdin=full, stdout=full, stderr=full),
+        mode="enforce",
+        canonical=canonical,
+        digest=hashlib.sha256(canonical).hexdigest(),
+        lines=(ProfileLine(path="limits.wall", value="60s", file=f"{name}.yaml", line=3),),
+    )
+
+
+class FakeProfiles:
+    """python and shell are fine, broken is not."""
+
+    def __init__(self) -> None:
+        self._profiles = {name: make_profile(name) for name in ("python", "shell")}
+        self.names = ("broken", "python", "shell")
+        self.failure: Exception | None = None
+
+    def effective(self, name: str) -> EffectiveProfile:
+        if self.failure is not None:
+            raise self.failure
+        if name == "broken":
+            raise ProfileError("PROFILE_INVALID", "broken.yaml:1:1: is wrong\n    ^")
+        if name not in self._profiles:
+            raise NotFound("PROFILE_NOT_FOUND", f"there is no profile {name!r}")
+        return self._profiles[name]
+
+
+class FakeWriter:
+    """A blob that is being written."""
+
+    def __init__(self, blobs: FakeBlobs, expected: Digest) -> None:
+        self._blobs = blobs
+        self._expected = expected
+        self._data = b""
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) > self._expected.size_bytes:
+            raise InvalidRequest("DIGEST_MISMATCH", "more than was announced")
+
+    def finish(self) -> Digest:
+        if Digest.of(self._data) != self._expected:
+            raise InvalidRequest("DIGEST_MISMATCH", "another content")
+        self._blobs.contents[self._expected.sha256] = self._data
+        return self._expected
+
+    def abort(self) -> None:
+        self._blobs.aborts += 1
+
+
+class FakeReader:
+    """A blob that is being read."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.closed = False
+
+    def chunks(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), 1 << 20):
+            assert not self.closed
+            yield self._data[start : start + (1 << 20)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeBlobs:
+    """Contents by digest."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.aborts = 0
+
+    def has(self, digest: Digest) -> bool:
+        return len(self.contents.get(digest.sha256, b"")) == digest.size_bytes and (
+            digest.sha256 in self.contents
+        )
+
+    def writer(self, expected: Digest) -> FakeWriter:
+        return FakeWriter(self, expected)
+
+    def open(self, digest: Digest) -> FakeReader:
+        return FakeReader(self.contents[digest.sha256])
+
+
+class FakeStore:
+    """The record of the engine's calls."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self.blobs = FakeBlobs()
+        self.granted: set[tuple[str, str]] = set()
+        self.entry_bytes = 200
+
+    def find_request(self, caller: str, request_id: str) -> tuple[str, str] | None:
+        self._engine.fail()
+        for call in self._engine.calls.values():
+            if (call.caller.name, call.request.request_id) == (caller, request_id):
+                return call.call_id, call.request.fingerprint()
+        return None
+
+    def list_calls(
+        self,
+        *,
+        caller: str | None = None,
+        profile: str | None = None,
+        denied_only: bool = False,
+        since_ns: int = 0,
+        limit: int,
+        page_token: str,
+    ) -> tuple[list[CallSummary], str]:
+        rows, token = self._engine.list(
+            caller=caller,
+            profile=profile or "",
+            live_only=False,
+            limit=limit,
+            page_token=page_token,
+            keep=lambda row: (
+                (row.denials > 0 or not denied_only) and row.accepted_ns >= since_ns
+            ),
+        )
+        return [summary for summary, _ in rows], token
+
+    def entries(self, call_id: str, from_sequence: int = 1) -> Iterator[StoredEntry]:
+        self._engine.fail()
+        call = self._engine.calls[call_id]
+        for event in call.events:
+            if event.sequence >= from_sequence:
+                json = canonical_json({"sequence": event.sequence, "pad": "x" * self.entry_bytes})
+                head = Head(
+                    index=event.sequence - 1,
+                    prev=bytes(32),
+                    time_ns=event.time_ns,
+                    kind="output",
+                    call=call_id,
+                    sequence=event.sequence,
+                )
+                yield StoredEntry(
+                    head=head,
+                    json=json,
+                    leaf=leaf_hash(json).hex(),
+                    position=Position(segment=0, offset=0),
+                )
+
+    def read_stream(self, call_id: str, stream: Stream) -> Iterator[tuple[int, bytes]]:
+        self._engine.fail()
+        for event in self._engine.calls[call_id].events:
+            if isinstance(event.event, Output) and event.event.stream is stream:
+                yield event.event.offset, event.event.data
+
+    def grant_blob(self, digest: Digest, caller: str) -> None:
+        self.granted.add((digest.sha256, caller))
+
+    def may_read_blob(self, digest: Digest, caller: str) -> bool:
+        self._engine.fail()
+        return (digest.sha256, caller) in self.granted
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class FakeCall:
+    """One call and everything that happened in it."""
+
+    call_id: str
+    caller: Caller
+    request: CallRequest
+    denials: int = 0
+    events: list[CallEvent] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    finished: Finished | None = None
+
+    def add(self, event: Event) -> None:
+        sequence = len(self.events) + 1
+        self.events.append(
+            CallEvent(
+                call_id=self.call_id,
+                sequence=sequence,
+                time_ns=START_NS + sequence,
+                event=event,
+            )
+        )
+
+    def finish(self, outcome: Outcome) -> None:
+        stdout = b"".join(
+            event.event.data for event in self.events if isinstance(event.event, Output)
+        )
+        self.finished = Finished(
+            outcome=outcome,
+            timeline=Timeline(accepted_ns=START_NS, preparing_ns=START_NS + 1),
+            streams=(
+                StreamSummary(
+                    stream=Stream.STDOUT, digest=Digest.of(stdout), stored_bytes=len(stdout)
+                ),
+            ),
+            outputs=(),
+            skipped=(),
+            usage=Usage(),
+            denials=self.denials,
+            record="ab" * 32,
+            record_bytes=100,
+        )
+        self.add(self.finished)
+
+
+class FakeSubscription:
+    """Follows one call."""
+
+    def __init__(self, call: FakeCall, from_sequence: int, attached: bool, kills: bool) -> None:
+        self._call = call
+        self._from = from_sequence
+        self._kills = kills
+        self.call_id = call.call_id
+        self.attached = attached
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[CallEvent]:
+        position = self._from - 1
+        while True:
+            while position < len(self._call.events):
+                event = self._call.events[position]
+                position += 1
+                if isinstance(event.event, Accepted):
+                    event = replace(event, event=replace(event.event, attached=self.attached))
+                yield event
+                if isinstance(event.event, Finished):
+                    return
+            async with self._call.changed:
+                await self._call.changed.wait()
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._kills and self._call.finished is None:
+            await stop(self._call, Stopped(by=self._call.caller.name, reason="DISCONNECTED"))
+
+
+async def stop(call: FakeCall, outcome: Outcome) -> None:
+    """End a call that hangs."""
+    async with call.changed:
+        call.finish(outcome)
+        call.changed.notify_all()
+
+
+class FakeEngine:
+    """Admission and live calls, without any sandbox."""
+
+    def __init__(self) -> None:
+        self.profiles = FakeProfiles()
+        self.store = FakeStore(self)
+        self.calls: dict[str, FakeCall] = {}
+        self.subscriptions: list[FakeSubscription] = []
+        self.calls_max = 64
+        self.failure: Exception | None = None
+        self.delay_s = 0.0
+        self.health_problems: tuple[str, ...] = ()
+        self.drained_with: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return not self.health_problems
+
+    def fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def submit(self, caller: Caller, request: CallRequest) -> FakeSubscription:
+        self.fail()
+        found = self.store.find_request(caller.name, request.request_id)
+        if found is not None:
+            if found[1] != request.fingerprint():
+                raise RequestConflict("REQUEST_ID_REUSED", "same id, other body")
+            return self._subscribe(self.calls[found[0]], 1, attached=True)
+        if self.drained_with is not None:
+            raise ShuttingDown("SHUTTING_DOWN", "the daemon drains", retry_after_s=1.0)
+        if sum(call.finished is None for call in self.calls.values()) >= self.calls_max:
+            raise CapacityError("CALLS_LIMIT", "no room", retry_after_s=0.5)
+        await asyncio.sleep(self.delay_s)
+        call = FakeCall(call_id=uuid.uuid4().hex, caller=caller, request=request)
+        profile = self.profiles.effective(request.profile)
+        call.add(
+            Accepted(profile=profile.name, profile_digest=profile.digest, mode=profile.mode)
+        )
+        call.add(Started(preparation_s=0.01))
+        self.calls[call.call_id] = call
+        if request.argv[0] == b"echo":
+            data = b" ".join(request.argv[1:]) + b"\n"
+            call.add(Output(stream=Stream.STDOUT, data=data, offset=0))
+            call.finish(Exited(code=0))
+        return self._subscribe(call, 1, kills=request.kill_on_disconnect)
+
+    async def attach(self, call_id: str, from_sequence: int) -> FakeSubscription:
+        self.fail()
+        call = self._find(call_id)
+        if from_sequence > len(call.events) + 1:
+            raise OutOfRange("SEQUENCE_AHEAD", "not there yet")
+        return self._subscribe(call, from_sequence, attached=True)
+
+    def _subscribe(
+        self, call: FakeCall, from_sequence: int, *, attached: bool = False, kills: bool = False
+    ) -> FakeSubscription:
+        subscription = FakeSubscription(call, from_sequence, attached, kills)
+        self.subscriptions.append(subscription)
+        return subscription
+
+    async def write_stdin(self, call_id: str, *, offset: int, data: bytes, end: bool) -> int:
+        self.fail()
+        self._live(call_id)
+        return offset + len(data)
+
+    async def signal(self, call_id: str, *, by: str, signal: int, why: str) -> None:
+        self.fail()
+        await stop(self._live(call_id), Stopped(by=by, reason="SIGNAL", signal=signal))
+
+    def get(self, call_id: str) -> tuple[CallSummary, State]:
+        self.fail()
+        return _row(self._find(call_id))
+
+    def list(
+        self,
+        *,
+        caller: str | None,
+        profile: str,
+        live_only: bool,
+        limit: int,
+        page_token: str,
+        keep: Callable[[CallSummary], bool] = lambda _: True,
+    ) -> tuple[list[tuple[CallSummary, State]], str]:
+        self.fail()
+        if page_token and not page_token.isdecimal():
+            raise InvalidRequest("PAGE_TOKEN_INVALID", "not a token of ours")
+        rows = [
+            row
+            for row in map(_row, reversed(self.calls.values()))
+            if caller in (None, row[0].caller.name)
+            and profile in ("", row[0].profile)
+            and not (live_only and row[1] is State.CLOSED)
+            and keep(row[0])
+        ]
+        start = int(page_token or 0)
+        token = str(start + limit) if start + limit < len(rows) else ""
+        return rows[start : start + limit], token
+
+    def owner(self, call_id: str) -> str:
+        self.fail()
+        return self._find(call_id).caller.name
+
+    async def drain(self, grace_s: float) -> None:
+        self.drained_with = grace_s
+        for call in self.calls.values():
+            if call.finished is None:
+                await stop(call, Stopped(by="daemon", reason="SHUTDOWN"))
+
+    def _find(self, call_id: str) -> FakeCall:
+        if call_id not in self.calls:
+            raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id!r}")
+        return self.calls[call_id]
+
+    def _live(self, call_id: str) -> FakeCall:
+        call = self._find(call_id)
+        if call.finished is not None:
+            raise CallStateError("CALL_CLOSED", "the call has ended")
+        return call
+
+
+def _row(call: FakeCall) -> tuple[CallSummary, State]:
+    summary = CallSummary(
+        call_id=call.call_id,
+        request_id=call.request.request_id,
+        fingerprint=call.request.fingerprint(),
+        caller=call.caller,
+        profile=call.request.profile,
+        profile_digest="00" * 32,
+        mode="enforce",
+        argv=call.request.argv,
+        accepted_ns=call.events[0].time_ns,
+        correlation=call.request.correlation,
+        last_sequence=len(call.events),
+        denials=call.denials,
+        finished=call.finished,
+    )
+    return summary, State.CLOSED if call.finished is not None else State.RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server with its engine and where it is."""
+
+    engine: FakeEngine
+    server: Server
+    metrics: Metrics
+    address: str
+
+    def channel(self, **options: int) -> grpc.aio.Channel:
+        """Connect, as this user, over the unix socket."""
+        return grpc.aio.insecure_channel(
+            self.address.replace("unix://", "unix:"),
+            options=[
+                ("grpc.use_local_subchannel_pool", 1),
+                *((f"grpc.{name}", value) for name, value in options.items()),
+            ],
+        )
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, config: Mapping[str, Any] | None = None, engine: FakeEngine | None = None
+) -> AsyncIterator[Running]:
+    """Run a server on a unix socket in `folder`, with `config` over the defaults."""
+    settings = {"listen": [f"unix://{folder}/s.sock"], "state": str(folder), **(config or {})}
+    engine = engine or FakeEngine()
+    metrics = Metrics(engine.profiles.names)
+    server = Server(engine, Configuration.model_validate(settings), metrics)  # type: ignore[arg-type]
+    await server.start()
+    try:
+        yield Running(
+            engine=engine, server=server, metrics=metrics, address=f"unix://{folder}/s.sock"
+        )
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    folder: Path, config: Mapping[str, Any] | None = None, engine: FakeEngine | None = None
+) -> AsyncIterator[tuple[Running, Client]]:
+    """Run a server and connect to it as this user."""
+    async with running(folder, config, engine) as run, run.channel() as channel:
+        yield run, Client(channel)
+
+
+class Client:
+    """The stubs of one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.tool: Any = tool_pb2_grpc.ToolServiceStub(channel)
+        self.profile: Any = profile_pb2_grpc.ProfileServiceStub(channel)
+        self.audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
+
+    async def execute(self, *argv: bytes, **fields: Any) -> list[tool_pb2.CallEvent]:
+        """Run a program to its end."""
+        request = execute_request(*argv, **fields)
+        return [response.event async for response in self.tool.Execute(request)]
+
+    async def begin(self, *argv: bytes, **fields: Any) -> tuple[str, Any]:
+        """Start a program; give the call's id and the stream, after Accepted and Started."""
+        stream = self.tool.Execute(execute_request(*argv, **fields))
+        accepted = await stream.read()
+        await stream.read()
+        return accepted.event.call_id, stream
+
+
+def execute_request(*argv: bytes, **fields: Any) -> tool_pb2.ExecuteRequest:
+    """Give a request under the profile python."""
+    fields.setdefault("profile", "python")
+    return tool_pb2.ExecuteRequest(command=tool_pb2.Command(argv=argv), **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a client can know of an error."""
+
+    code: grpc.StatusCode
+    infos: tuple[error_details_pb2.ErrorInfo, ...]
+    retry_after_s: float | None
+
+    @property
+    def reason(self) -> str:
+        assert len(self.infos) == 1, self
+        assert self.infos[0].domain == "stockade"
+        return self.infos[0].reason
+
+
+def refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    """Read the details of a status."""
+    infos = []
+    retry_after_s = None
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            assert isinstance(value, bytes)
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                    info = error_details_pb2.ErrorInfo()
+                    detail.Unpack(info)
+                    infos.append(info)
+                elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                    retry = error_details_pb2.RetryInfo()
+                    detail.Unpack(retry)
+                    retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return Refusal(code=error.code(), infos=tuple(infos), retry_after_s=retry_after_s)
+
+
+async def refused(answer: Any) -> Refusal:
+    """Give the error of a call; fail where there is none."""
+    try:
+        if hasattr(answer, "__aiter__"):
+            async for _ in answer:
+                continue
+        else:
+            await answer
+    except grpc.aio.AioRpcError as error:
+        return refusal(error)
+    raise AssertionError("the call was not refused")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine; gRPC's own tasks end with its loop."""
+    asyncio.run(main)
