@@ -89,8 +89,9 @@ class Evidence:
             and _numbers(body.get("arguments"))[: len(arguments)] == list(arguments)
         ]
         expect(found, f"the record has no denial of {name}{arguments}")
-        shown = ", ".join(hex(n) for n in _numbers(found[0].get("arguments"))[:3])
-        self.say(f"denied {name}({shown}, …) × {found[0].get('count', 1)}")
+        numbers = ", ".join(hex(n) for n in _numbers(found[0].get("arguments"))[:3])
+        shown = found[0].get("detail") or f"{name}({numbers}, …)"
+        self.say(f"denied {shown} × {found[0].get('count', 1)}")
 
     def denied_limit(self, name: str) -> None:
         """Find the denial of a limit, with what was used and what is allowed.
