@@ -92,7 +92,7 @@ class Duration(click.ParamType[float]):
     "--timeout",
     type=Duration(),
     metavar="DURATION",
-    help="Stop the call after this time: 500ms, 10s, 2m. At most what the profile allows.",
+    help="Stop the call after this time: 500ms, 10s, 2m; at most what the profile allows.",
 )
 @click.option(
     "-C",

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Lost, Output
@@ -90,13 +90,18 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
     denials: Counter[str] = Counter()
     with Signals(execution):
         for event in execution:
-            if as_json:
-                out.line(event)
+            try:
+                if as_json:
+                    out.line(event)
+                elif isinstance(event.event, Output):
+                    sink = sinks[event.event.stream]
+                    sink.write(event.event.data)
+                    sink.flush()
+            except BrokenPipeError:
+                _discard_output()
+                execution.cancel(why="nobody reads the output any more")
+                return None, EXIT_PIPE_CLOSED
             match event.event:
-                case Output() as piece if not as_json:
-                    if not _write(sinks[piece.stream], piece.data):
-                        execution.cancel(why="nobody reads the output any more")
-                        return None, EXIT_PIPE_CLOSED
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
                     denials[describe_denial(denied)] += denied.count
                 case Lost() as lost if not (quiet or as_json):
@@ -138,13 +143,9 @@ def _last_word(finished: Finished, denials: Counter[str], *, quiet: bool) -> Non
         out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
 
 
-def _write(sink: BinaryIO, data: bytes) -> bool:
-    """Write and flush; give False where the reader is gone."""
-    try:
-        sink.write(data)
-        sink.flush()
-    except BrokenPipeError:
-        # Python flushes once more at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sink.fileno())
-        return False
-    return True
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: Python flushes once more at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -1,0 +1,206 @@
+"""`stockade audit`: what calls did, their bytes, and whether the record is whole."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import sys
+import time
+from typing import Any
+
+import click
+
+from supervisor.cli import output as out
+from supervisor.cli.completion import call_ids, profile_names
+from supervisor.cli.ps import ended
+from supervisor.cli.safe import command as shown
+from supervisor.cli.session import daemon_options, session
+
+ARGV_WIDTH = 80
+STREAMS = ("stdout", "stderr", "stdin")
+
+
+class Moment(click.ParamType[int]):
+    """A time: `2h` ago, or a date or time as 2026-01-31 or 2026-01-31T12:00:00Z."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Give nanoseconds since the epoch."""
+        text = str(value)
+        seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        if text[:-1].isdigit() and text[-1] in seconds:
+            return time.time_ns() - int(text[:-1]) * seconds[text[-1]] * 1_000_000_000
+        try:
+            when = datetime.datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a time as 2h, 2026-01-31 or RFC 3339", param, ctx)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        return int(when.timestamp()) * 1_000_000_000
+
+
+@click.group("audit", short_help="Read and verify the record.")
+def command() -> None:
+    r"""Read the record of calls, and verify it.
+
+    \b
+    Examples:
+      stockade audit ls --denied
+      stockade audit show CALL
+      stockade audit cat --stream stdout CALL > out.bin
+      stockade audit verify /var/lib/stockade
+
+    \b
+    Exit codes:
+      0  done
+      3  there is no such record
+      4  you may not read records
+      7  no daemon answers; `verify` needs none
+      8  the record is damaged
+    """
+
+
+@command.command("ls", short_help="List records, newest first.")
+@click.option(
+    "-p",
+    "--profile",
+    default="",
+    shell_complete=profile_names,
+    help="Only calls under this profile.",
+)
+@click.option("--caller", default="", help="Only calls of this caller.")
+@click.option("--denied", is_flag=True, help="Only calls with at least one denial.")
+@click.option(
+    "--since",
+    type=Moment(),
+    default=None,
+    metavar="TIME",
+    help="Only calls since then: 2h, 7d, 2026-01-31, or RFC 3339 (UTC where not said).",
+)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="At most so many.",
+)
+@daemon_options
+def ls(profile: str, caller: str, denied: bool, since: int | None, limit: int) -> None:
+    r"""List recorded calls, newest first.
+
+    With --json, one document: a list of calls, `finished` with everything about their end.
+
+    \b
+    Examples:
+      stockade audit ls
+      stockade audit ls --denied --since 24h
+      stockade audit ls --json --caller writer | jq -r '.[].call_id'
+
+    \b
+    Exit codes:
+      0  listed, also where there is none
+      4  you may not read records; other failures as in `stockade --help`
+    """
+    current = session()
+    with current.client() as client:
+        calls = list(
+            client.records(
+                profile=profile,
+                caller=caller,
+                denied_only=denied,
+                since_ns=since or 0,
+                limit=limit,
+            )
+        )
+    if current.json:
+        out.document(calls)
+        return
+    out.table(
+        ("CALL", "ACCEPTED", "CALLER", "PROFILE", "OUTCOME", "DENIED", "COMMAND"),
+        [
+            (
+                call.call_id,
+                out.moment(call.accepted_ns),
+                call.caller.name,
+                call.profile,
+                ended(call.finished) if call.finished else call.state,
+                call.denials or "",
+                shown(call.argv, ARGV_WIDTH),
+            )
+            for call in calls
+        ],
+        empty="no records",
+    )
+
+
+@command.command("show", short_help="Show what one call did.")
+@click.argument("call_id", metavar="CALL", shell_complete=call_ids)
+@daemon_options
+def show(call_id: str) -> None:
+    r"""Show the account of CALL: command, caller, profile and its digest, times of each phase,
+    what happened, what was denied, digests of the streams and files, resources, outcome.
+
+    With --json, one document: `call`, and `entries` with `index`, `sequence`, `time`, `kind`,
+    `leaf` and `json`, the exact text that the leaf hash is over.
+
+    \b
+    Examples:
+      stockade audit show 0b9f4c1e
+      stockade audit show --json 0b9f4c1e | jq -r '.entries[].kind'
+
+    \b
+    Exit codes:
+      0  shown
+      3  there is no such record
+      8  the record is damaged; other failures as in `stockade --help`
+    """
+    from supervisor.cli.story import tell
+
+    current = session()
+    with current.client() as client:
+        record = client.record(call_id)
+    if current.json:
+        out.document(record)
+    else:
+        tell(record)
+
+
+@command.command("cat", short_help="Give the recorded bytes of a stream.")
+@click.option(
+    "--stream",
+    type=click.Choice(STREAMS),
+    default="stdout",
+    show_default=True,
+    help="Which stream.",
+)
+@click.argument("call_id", metavar="CALL", shell_complete=call_ids)
+@daemon_options
+def cat(call_id: str, stream: str) -> None:
+    r"""Write the recorded bytes of one stream of CALL to standard output, exactly as they were.
+    They come from a program that nobody trusts: mind your terminal.
+
+    With --json, one JSON object a line: `offset`, and `data` in base64.
+
+    \b
+    Examples:
+      stockade audit cat 0b9f4c1e > stdout.bin
+      stockade audit cat --stream stderr 0b9f4c1e | cat -v
+
+    \b
+    Exit codes:
+      0  written
+      3  there is no such record
+      8  the bytes are not those that were recorded; other failures as in `stockade --help`
+    """
+    current = session()
+    offset = 0
+    with current.client() as client:
+        for data in client.read_output(call_id, stream):
+            if current.json:
+                out.line({"offset": offset, "data": base64.b64encode(data).decode()})
+            else:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            offset += len(data)

@@ -1,0 +1,289 @@
+"""`stockade profile`: what profiles there are, what they say, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from supervisor.cli import output as out
+from supervisor.cli.completion import profile_names
+from supervisor.cli.folders import profile_folders, shipped_profiles
+from supervisor.cli.safe import safe
+from supervisor.cli.session import daemon_options, json_option, session
+from supervisor.errors import ProfileError
+
+if TYPE_CHECKING:
+    from supervisor.profile.load import Problem, ProfileSet
+
+EXIT_PROBLEMS = ProfileError.exit_code
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group("profile", short_help="Look at sandbox profiles, and check them.")
+def command() -> None:
+    r"""Look at the sandbox profiles: the daemon's, or those of a folder.
+
+    \b
+    Examples:
+      stockade profile ls
+      stockade profile explain python
+      stockade profile lint ./profiles
+
+    \b
+    Exit codes:
+      0  done
+      2  a profile is wrong
+      3  there is no such profile
+      7  no daemon answers; `--dir` needs none
+    """
+
+
+def _folders_option(function: F) -> F:
+    return click.option(
+        "--dir",
+        "folders",
+        multiple=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Read the profiles of this folder, without a daemon; may be given again.",
+    )(function)
+
+
+@command.command("ls", short_help="List profiles.")
+@_folders_option
+@daemon_options
+def ls(folders: tuple[Path, ...]) -> None:
+    r"""List the profiles that you may use, or those of a folder.
+
+    With --json, one document: a list of `name`, `why`, `digest`, `mode`; `problems` is how many
+    a profile of a folder has.
+
+    \b
+    Examples:
+      stockade profile ls
+      stockade profile ls --dir ./profiles
+
+    \b
+    Exit codes:
+      0  listed
+      7  no daemon answers; other failures as in `stockade --help`
+    """
+    rows = _local_rows(_load(folders)) if folders else _daemon_rows()
+    if session().json:
+        out.document(rows)
+        return
+    out.table(
+        ("PROFILE", "DIGEST", "MODE", "WHY"),
+        [
+            (
+                row["name"],
+                row["digest"][:12],
+                row["mode"],
+                row["why"] or (f"{row['problems']} problems: see lint" if row["problems"] else ""),
+            )
+            for row in rows
+        ],
+        empty="no profiles",
+    )
+
+
+@command.command("show", short_help="Show an effective profile, with the origin of each line.")
+@click.option("--canonical", is_flag=True, help="Print the exact bytes that the digest is over.")
+@click.argument("name", metavar="PROFILE", shell_complete=profile_names)
+@_folders_option
+@daemon_options
+def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
+    r"""Show what PROFILE comes to after `extends`, `use` and `drop`, with the file and line that
+    each value is from.
+
+    With --json, one document: `summary`, `lines` (`path`, `value`, `file`, `line`) and
+    `canonical`, as an object.
+
+    \b
+    Examples:
+      stockade profile show python
+      stockade profile show --canonical python | sha256sum
+      stockade profile show --dir ./profiles mine
+
+    \b
+    Exit codes:
+      0  shown
+      2  the profile is wrong
+      3  there is no such profile; other failures as in `stockade --help`
+    """
+    summary, data, lines = _local_profile(name, folders) if folders else _daemon_profile(name)
+    if canonical:
+        click.echo(data, nl=False)
+    elif session().json:
+        out.document({"summary": summary, "lines": lines, "canonical": json.loads(data)})
+    else:
+        out.heading(f"{summary['name']}: {summary['why']}")
+        out.field("digest", f"sha256:{summary['digest']}")
+        out.field("mode", summary["mode"])
+        out.table(
+            ("SETTING", "VALUE", "FROM"),
+            [
+                (
+                    line["path"],
+                    line["value"] if isinstance(line["value"], str) else json.dumps(line["value"]),
+                    f"{line['file']}:{line['line']}" if line["line"] else "built in",
+                )
+                for line in lines
+            ],
+        )
+
+
+@command.command("explain", short_help="Say what a call could do at worst, wall by wall.")
+@click.argument("name", metavar="PROFILE", shell_complete=profile_names)
+@_folders_option
+@daemon_options
+def explain(name: str, folders: tuple[Path, ...]) -> None:
+    r"""Say wall by wall what PROFILE sets, how open that is, what a call could do with it at
+    worst, and what to do about it.
+
+    With --json, one document: a list of `wall`, `setting`, `exposure` (closed, narrow, wide),
+    `verdict`, `advice`.
+
+    \b
+    Examples:
+      stockade profile explain python
+      stockade profile explain --dir ./profiles mine
+      stockade profile explain --json shell | jq '.[] | select(.exposure == "wide")'
+
+    \b
+    Exit codes:
+      0  explained
+      2  the profile is wrong
+      3  there is no such profile; other failures as in `stockade --help`
+    """
+    if folders:
+        from supervisor.profile.explain import explain as explain_profile
+
+        findings: tuple[Any, ...] = tuple(explain_profile(_load(folders).effective(name)))
+    else:
+        with session().client() as client:
+            findings = client.explain(name)
+    if session().json:
+        out.document(findings)
+        return
+    out.table(
+        ("WALL", "EXPOSURE", "SETTING", "AT WORST", "ADVICE"),
+        [(f.wall, f.exposure, f.setting, f.verdict, f.advice) for f in findings],
+    )
+
+
+@command.command("lint", short_help="Check profiles, without a daemon.")
+@click.option(
+    "--alone", is_flag=True, help="Do not load the shipped profiles beside those that are checked."
+)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@json_option
+@click.pass_context
+def lint(context: click.Context, /, paths: tuple[Path, ...], alone: bool) -> None:
+    r"""Check the profiles and fragments of PATHS: folders or single files. Without PATHS, those
+    that the daemon loads by default. Each problem comes with file, line, column and a caret.
+
+    The shipped profiles are loaded too, so that a profile may extend them. With --json, one
+    document: a list of `file`, `line`, `column`, `message`, `hint`.
+
+    \b
+    Examples:
+      stockade profile lint
+      stockade profile lint ./profiles
+      stockade profile lint ./profiles/mine.yaml
+
+    \b
+    Exit codes:
+      0  nothing is wrong
+      2  there are problems
+    """
+    problems, checked = _lint(paths, alone=alone)
+    if session().json:
+        out.document(problems)
+    else:
+        for problem in problems:
+            click.echo(safe(problem.render(), lines=True))
+        out.note(f"{checked} profiles checked, {len(problems)} problems")
+    if problems:
+        context.exit(EXIT_PROBLEMS)
+
+
+def _lint(paths: tuple[Path, ...], *, alone: bool) -> tuple[list[Problem], int]:
+    """Give the problems of the files that PATHS mean, and how many profiles were looked at."""
+    folders, only = _expand(paths)
+    wanted = {folder.resolve() for folder in folders}
+    if not alone and shipped_profiles().resolve() not in wanted:
+        folders = [shipped_profiles(), *folders]
+    profiles = _load(tuple(folders))
+    found: dict[tuple[str, int, int, str], Problem] = {}
+    everything = [p for name in profiles.names for p in profiles.problems(name)]
+    for problem in [*everything, *profiles.stray]:
+        path = Path(problem.file).resolve()
+        inside = path.parent in wanted or path.parent.parent in wanted
+        if inside and (not only or path in only):
+            key = (problem.file, problem.line, problem.column, problem.message)
+            found[key] = problem
+    return [found[key] for key in sorted(found)], len(only) or len(profiles.names)
+
+
+def _expand(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path]]:
+    """Give the folders to load and the files that are asked for; no files means all."""
+    if not paths:
+        return profile_folders(), set()
+    folders: dict[Path, None] = {}
+    only: set[Path] = set()
+    whole = False
+    for path in paths:
+        if path.is_dir():
+            folders[path] = None
+            whole = True
+        else:
+            folder = path.parent.parent if path.parent.name == "fragments" else path.parent
+            folders[folder] = None
+            only.add(path.resolve())
+    return list(folders), set() if whole else only
+
+
+def _load(folders: tuple[Path, ...]) -> ProfileSet:
+    from supervisor.profile.load import ProfileSet
+
+    return ProfileSet.load(folders)
+
+
+def _daemon_rows() -> list[dict[str, Any]]:
+    with session().client() as client:
+        return [{**out.to_json(summary), "problems": 0} for summary in client.profiles()]
+
+
+def _local_rows(profiles: ProfileSet) -> list[dict[str, Any]]:
+    rows = []
+    for name in profiles.names:
+        problems = profiles.problems(name)
+        row = {"name": name, "why": "", "digest": "", "mode": "", "problems": len(problems)}
+        if not problems:
+            profile = profiles.effective(name)
+            row.update(why=profile.why, digest=profile.digest, mode=profile.mode)
+        rows.append(row)
+    return rows
+
+
+def _daemon_profile(name: str) -> tuple[dict[str, Any], bytes, list[dict[str, Any]]]:
+    with session().client() as client:
+        profile = client.get_profile(name)
+    return out.to_json(profile.summary), profile.canonical, out.to_json(profile.lines)
+
+
+def _local_profile(
+    name: str, folders: tuple[Path, ...]
+) -> tuple[dict[str, Any], bytes, list[dict[str, Any]]]:
+    profile = _load(folders).effective(name)
+    summary = {
+        "name": profile.name,
+        "why": profile.why,
+        "digest": profile.digest,
+        "mode": profile.mode,
+    }
+    return summary, profile.canonical, out.to_json(profile.lines)
