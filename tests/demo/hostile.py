@@ -97,55 +97,12 @@ def attacks(port: int, visits: list[str], alive: Callable[[], bool]) -> tuple[At
         evidence.say(f"it saw {len(seen)} processes, all of its own call")
 
     return (
-        Attack(
-            name="shadow", title="read /etc/shadow", held=no_shadow,
-            worked=succeeded,
-        ),
-        Attack(
-            name="unshare", title="make namespaces (unshare)", worked=succeeded,
-            held=lambda e: _denied(e, "unshare", CLONE_NEWNS_AND_NEWUSER),
-        ),
-        Attack(
-            name="remount", title="mount over /usr",
-            worked=succeeded, inside=("unshare", "--mount"),
-            held=lambda e: _denied(e, "mount"),
-        ),
-        Attack(
-            name="ptrace", title="take over a process (ptrace)", worked=succeeded,
-            held=lambda e: _denied(e, "ptrace", PTRACE_ATTACH),
-        ),
-        Attack(
-            name="raw_socket", title="open a raw socket", worked=succeeded, profile="sockets",
-            held=lambda e: _denied(
-                e, "socket", socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 1
-            ),
-        ),
-        Attack(
-            name="connect", title="connect out, without the right to any socket",
-            arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER,
-            held=lambda e: _denied(e, "socket", socket.AF_INET),
-        ),
-        Attack(
-            name="connect", title=f"connect out, with sockets ({TEST_NET}:443)",
-            arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER,
-            profile="sockets", held=no_way_out,
-        ),
+        *WALLS,
         Attack(
             name="connect", title="connect to the host's loopback", profile="sockets",
             arguments=("127.0.0.1", str(port)), held=unreached, worked=succeeded,
         ),
-        Attack(
-            name="fork_bomb", title="fork bomb", held=bomb_is_bounded, timeout_s=BOMB_TIMEOUT_S,
-            why_not="it would bring this host down",
-        ),
-        Attack(
-            name="memory_hog", title="take all memory", held=memory_is_bounded,
-            why_not="it would bring this host down",
-        ),
-        Attack(
-            name="flood", title="write 1 GB to stdout", held=output_is_bounded,
-            worked=succeeded,
-        ),
+        *LIMITS,
         Attack(
             name="orphan", title="leave a daemon behind", arguments=(mark,), held=orphan_is_gone,
             worked=lambda code: code == 0 and _reap(mark) == 1,
@@ -213,6 +170,52 @@ def output_is_bounded(evidence: Evidence) -> None:
 def _denied(evidence: Evidence, syscall: str, *arguments: int) -> None:
     evidence.exited(1)
     evidence.denied_syscall(syscall, *arguments)
+
+
+WALLS = (
+    Attack(
+        name="shadow", title="read /etc/shadow", held=no_shadow, worked=succeeded,
+    ),
+    Attack(
+        name="unshare", title="make namespaces (unshare)", worked=succeeded,
+        held=lambda e: _denied(e, "unshare", CLONE_NEWNS_AND_NEWUSER),
+    ),
+    Attack(
+        name="remount", title="mount over /usr", worked=succeeded, inside=("unshare", "--mount"),
+        held=lambda e: _denied(e, "mount"),
+    ),
+    Attack(
+        name="ptrace", title="take over a process (ptrace)", worked=succeeded,
+        held=lambda e: _denied(e, "ptrace", PTRACE_ATTACH),
+    ),
+    Attack(
+        name="raw_socket", title="open a raw socket", worked=succeeded, profile="sockets",
+        held=lambda e: _denied(e, "socket", socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC),
+    ),
+    Attack(
+        name="connect", title="connect out, without the right to any socket",
+        arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER,
+        held=lambda e: _denied(e, "socket", socket.AF_INET),
+    ),
+    Attack(
+        name="connect", title=f"connect out, with sockets ({TEST_NET}:443)", profile="sockets",
+        arguments=(TEST_NET, "443"), worked=succeeded, inside=PEER, held=no_way_out,
+    ),
+)  # fmt: skip
+
+LIMITS = (
+    Attack(
+        name="fork_bomb", title="fork bomb", held=bomb_is_bounded, timeout_s=BOMB_TIMEOUT_S,
+        why_not="it would bring this host down",
+    ),
+    Attack(
+        name="memory_hog", title="take all memory", held=memory_is_bounded,
+        why_not="it would bring this host down",
+    ),
+    Attack(
+        name="flood", title="write 1 GB to stdout", held=output_is_bounded, worked=succeeded,
+    ),
+)  # fmt: skip
 
 
 def _try(client: Supervisor, one: Attack) -> Verdict:
