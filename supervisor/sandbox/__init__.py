@@ -1,0 +1,6 @@
+"""Everything that is built for one call: prepare, arm, start, drain, destroy."""
+
+from supervisor.sandbox.host import SandboxHost, SandboxOptions
+from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
+
+__all__ = ["ProgramEnd", "Sandbox", "SandboxHost", "SandboxOptions"]

@@ -1,0 +1,140 @@
+"""Answer denied system calls with EPERM, and tell what was denied, folded.
+
+The first of a kind (same system call, same arguments) is told before its caller gets the answer;
+repeats are counted and told once a second and at the end. A caller waits for its answer, so the
+pace at which answers are given bounds what a flood can cost the daemon: nothing is ever dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from supervisor.call.events import Denied, Wall
+from supervisor.linux.notify import Notification, receive, refuse
+from supervisor.linux.process import comm
+from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.sandbox.arguments import describe
+
+NAMES = {number: name for name, number in NUMBERS.items()}
+
+BATCH_MAX = 32
+"""Answers given in a row before the event loop gets its turn."""
+
+ANSWERS_PER_S_MAX = 4000
+"""About a tenth of a core. A flood waits; an honest program never comes near it."""
+
+FOLD_S = 1.0
+KINDS_MAX = 256
+"""Kinds told apart between two flushes; what comes beyond is folded by system call alone."""
+
+
+@dataclass(slots=True)
+class _Folded:
+    last: Denied
+    repeats: int = 0
+
+
+class DenialWatcher:
+    """Owns the notify descriptor of one sandbox, from arming to the end."""
+
+    def __init__(self, fd: int, tell: Callable[[Denied], None]) -> None:
+        self._fd = fd
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._folded: dict[tuple[int, tuple[int, ...]], _Folded] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused: asyncio.TimerHandle | None = None
+        self._second = time.monotonic()
+        self._answers = 0
+        self.count = 0
+        self._loop.add_reader(fd, self._readable)
+
+    def close(self) -> None:
+        """Tell what is still folded and let the descriptor go: later calls get ENOSYS."""
+        if self._fd < 0:
+            return
+        self._loop.remove_reader(self._fd)
+        for timer in (self._timer, self._paused):
+            if timer is not None:
+                timer.cancel()
+        self._flush()
+        os.close(self._fd)
+        self._fd = -1
+
+    def _pending(self) -> int:
+        events = self._poll.poll(0)
+        return events[0][1] if events else 0
+
+    def _readable(self) -> None:
+        for _ in range(BATCH_MAX):
+            pending = self._pending()
+            if not pending & select.POLLIN:
+                if pending:
+                    # Every task of the sandbox is gone: the descriptor only hangs up from now on.
+                    self._loop.remove_reader(self._fd)
+                return
+            if self._over_pace():
+                return
+            notification = receive(self._fd)
+            if notification is not None:
+                try:
+                    self._note(notification)
+                finally:
+                    refuse(self._fd, notification)
+
+    def _over_pace(self) -> bool:
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second, self._answers = now, 0
+        self._answers += 1
+        if self._answers <= ANSWERS_PER_S_MAX:
+            return False
+        self._loop.remove_reader(self._fd)
+        self._paused = self._loop.call_later(self._second + 1.0 - now, self._resume)
+        return True
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._loop.add_reader(self._fd, self._readable)
+
+    def _note(self, notification: Notification) -> None:
+        self.count += 1
+        key = (notification.number, notification.arguments)
+        if len(self._folded) >= KINDS_MAX and key not in self._folded:
+            key = (notification.number, ())
+        folded = self._folded.get(key)
+        denied = _denied(notification)
+        if folded is not None:
+            folded.last, folded.repeats = denied, folded.repeats + 1
+            return
+        self._folded[key] = _Folded(denied)
+        if self._timer is None:
+            self._timer = self._loop.call_later(FOLD_S, self._flush)
+        self._tell(denied)
+
+    def _flush(self) -> None:
+        self._timer = None
+        folded, self._folded = self._folded, {}
+        for entry in folded.values():
+            if entry.repeats:
+                self._tell(replace(entry.last, count=entry.repeats))
+
+
+def _denied(notification: Notification) -> Denied:
+    name = NAMES.get(notification.number, f"syscall_{notification.number}")
+    return Denied(
+        wall=Wall.SYSCALL,
+        name=name,
+        arguments=notification.arguments,
+        detail=describe(name, notification.arguments),
+        pid=notification.pid,
+        program=comm(notification.pid),
+        rule=f"syscalls.allow: {name} with these arguments is not in it",
+    )

@@ -1,0 +1,162 @@
+"""What all sandboxes of one daemon share, and the end of those that a former daemon left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.call.types import Json
+from supervisor.errors import AuditUnavailable, HostError
+from supervisor.linux import cgroup, mounts, process
+from supervisor.linux.host import check_host, facts
+from supervisor.oci.images import ImageStore
+from supervisor.oci.rootfs import RootFolders
+from supervisor.oci.runtime import Runc
+from supervisor.sandbox.listener import NotifyListener
+from supervisor.sandbox.uids import UidRanges
+
+PARENT_CGROUP = "stockade"
+REAP_ROUNDS_MAX = 400
+REAP_ROUND_S = 0.01
+
+log = logging.getLogger("stockade.sandbox")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """Where sandboxes live. `cell` is the init's binary, on a file system that allows exec."""
+
+    state: Path
+    runtime: Path
+    cell: Path
+
+
+class SandboxHost:
+    """The places and programs that sandboxes are made with.
+
+    Everything of one daemon is named after its state directory, so that two daemons on a host
+    never touch what is the other's, and a new one finds what the former left.
+    """
+
+    def __init__(self, options: SandboxOptions) -> None:
+        check_host()
+        if not os.access(options.cell, os.X_OK):
+            raise HostError(
+                "CELL_MISSING",
+                f"{options.cell}: the sandbox's init is not built",
+                hint="make setup",
+            )
+        self.instance = instance_of(options.state)
+        self.folder = options.runtime / self.instance
+        self.cell = options.cell.resolve()
+        self.hierarchies = cgroup.detect()
+        self.parent = f"{PARENT_CGROUP}/{self.instance}"
+        for name in ("runc", "bundles", "roots"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._lock = self._take_lock()
+        self.runtime = Runc(self.folder / "runc")
+        self.uids = UidRanges(options.runtime / "uids")
+        self.listener = NotifyListener(self.folder / "seccomp.sock")
+        self.roots = RootFolders(
+            self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
+        )
+        self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
+        self.pids: set[int] = set()
+
+    def _take_lock(self) -> int:
+        fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise AuditUnavailable(
+                "STATE_LOCKED", f"another daemon holds {self.folder}", hint="stockade ps"
+            ) from None
+        return fd
+
+    def open(self) -> None:
+        """End what a former daemon left and get ready for calls. Blocks; call it at start."""
+        process.become_subreaper()
+        self.reap()
+        cgroup.make_parent(self.hierarchies, self.parent)
+        self.listener.open()
+
+    def close(self) -> None:
+        """Remove what all sandboxes shared; they must be gone."""
+        self.listener.close()
+        self.reap()
+        cgroup.Cgroup(self.hierarchies, self.parent).remove()
+        for name in ("runc", "bundles", "roots"):
+            shutil.rmtree(self.folder / name)
+        os.close(self._lock)
+
+    def cgroup(self, call_id: str) -> cgroup.Cgroup:
+        """Give the cgroup of a call."""
+        return cgroup.Cgroup(self.hierarchies, f"{self.parent}/{call_id}")
+
+    def reap(self) -> list[str]:
+        """Kill and remove every sandbox of this instance, whoever made it; give their call ids.
+
+        Raises:
+            HostError: `LEFTOVER_STAYS`, where something of ours cannot be ended.
+        """
+        for _ in range(REAP_ROUNDS_MAX):
+            self._kill_runtimes()
+            names = cgroup.children(self.hierarchies, self.parent)
+            for name in names:
+                self.cgroup(name).kill()
+            if not self._alive(names):
+                break
+            time.sleep(REAP_ROUND_S)
+        else:
+            raise HostError("LEFTOVER_STAYS", f"sandboxes of {self.parent} cannot be ended")
+        for name in names:
+            log.info("removed what was left of call %s", name)
+            self.cgroup(name).remove()
+        for container in self.runtime.containers():
+            self.runtime.remove(container)
+        for name in ("bundles", "roots"):
+            self._empty(self.folder / name)
+        return sorted(names)
+
+    def _alive(self, names: set[str]) -> bool:
+        return bool(self._runtimes()) or any(self.cgroup(name).populated() for name in names)
+
+    def _runtimes(self) -> list[int]:
+        """List runtime processes of a former daemon: they work on our state folder."""
+        marker = os.fsencode(self.folder / "runc")
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if marker in (entry / "cmdline").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+        return found
+
+    def _kill_runtimes(self) -> None:
+        for pid in self._runtimes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.reap_strangers(self.pids)
+
+    @staticmethod
+    def _empty(folder: Path) -> None:
+        for entry in folder.iterdir():
+            # An overlay of this daemon's own mount namespace may be on it.
+            root = entry / "root"
+            if root.is_mount():
+                mounts.unmount(root)
+            shutil.rmtree(entry)
+
+
+def instance_of(state: Path) -> str:
+    """Give the name under which a state directory's sandboxes live on this host."""
+    return hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:12]

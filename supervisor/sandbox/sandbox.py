@@ -1,0 +1,288 @@
+"""One call's sandbox: every resource of it is an entry on one stack.
+
+prepare   ids · root folder · bundle · pipes · runtime create · notify descriptor · files
+arm       the walls are read back
+start     the program is let go
+kill      the whole cgroup, whenever
+destroy   the stack unwinds in reverse, however far it got
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.call.events import Denied, Wall
+from supervisor.call.types import CallRequest, Digest, InputFile
+from supervisor.errors import InvariantError, RuntimeFailed
+from supervisor.linux import process
+from supervisor.linux.fds import PIPE_BYTES, make_pipe
+from supervisor.linux.netns import RouteCounters
+from supervisor.oci.runtime import StandardFds
+from supervisor.oci.spec import Program, SandboxPlaces, build_spec
+from supervisor.profile.model import EffectiveProfile
+from supervisor.sandbox.arm import read_back
+from supervisor.sandbox.denials import DenialWatcher
+from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
+from supervisor.sandbox.host import SandboxHost
+
+STATUS_BYTES_MAX = 128
+WORK = "/work"
+KILL_POLL_S = 0.002
+KILL_POLLS_MAX = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramEnd:
+    """How the program ended by `cell`'s word: "exit", "signal", "chdir", "exec", or "killed"
+    where the init itself was ended; `value` is a code, a signal or an errno."""
+
+    what: str
+    value: int
+    core_dumped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """A writable mount: what is used of it and what is allowed, in bytes."""
+
+    path: str
+    used: int
+    allowed: int
+    full: bool
+
+
+class Sandbox:
+    """A sandbox for one call. Never reused."""
+
+    def __init__(
+        self,
+        host: SandboxHost,
+        call_id: str,
+        profile: EffectiveProfile,
+        request: CallRequest,
+        tell: Callable[[Denied], None],
+    ) -> None:
+        self._host = host
+        self._call_id = call_id
+        self._profile = profile
+        self._request = request
+        self._tell = tell
+        self._stack = contextlib.ExitStack()
+        self._pid = 0
+        self._pidfd = -1
+        self._status_fd = -1
+        self._uid_base = 0
+        self._work_fd = -1
+        self._mounts: dict[str, int] = {}
+        self._routes: RouteCounters | None = None
+        self._watcher: DenialWatcher | None = None
+        self.cgroup = host.cgroup(call_id)
+        self.stdin_fd = -1
+        self.stdout_fd = -1
+        self.stderr_fd = -1
+
+    async def prepare(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
+        """Build everything; the program waits before its first instruction afterwards.
+
+        Raises:
+            StockadeError: something cannot be had; call `destroy` then as well.
+        """
+        self._uid_base = self._stack.enter_context(self._host.uids.lease())
+        bundle = self._make_bundle()
+        self._host.listener.expect(self._call_id)
+        self._stack.callback(self._host.listener.forget, self._call_id)
+        await self._create(bundle)
+        notify_fd = await self._host.listener.take(self._call_id)
+        self._watcher = DenialWatcher(notify_fd, self._tell)
+        self._stack.callback(self._watcher.close)
+        self._hold_mounts()
+        self._routes = RouteCounters(self._pid)
+        self._stack.callback(self._routes.close)
+        if self._request.files:
+            await asyncio.to_thread(
+                place_inputs, self._work_fd, self._request.files, self._uid_base, content
+            )
+
+    def _make_bundle(self) -> Path:
+        root = self._host.roots.path(self._profile)
+        bundle = self._host.folder / "bundles" / self._call_id
+        bundle.mkdir(mode=0o700)
+        self._stack.callback(shutil.rmtree, bundle)
+        places = SandboxPlaces(
+            call_id=self._call_id,
+            root=os.fspath(root),
+            cgroup=f"/{self.cgroup.path}",
+            cell=os.fspath(self._host.cell),
+            listener=os.fspath(self._host.listener.path),
+            uid_base=self._uid_base,
+        )
+        environment = {name: value.encode() for name, value in self._profile.env.items()}
+        program = Program(
+            argv=self._request.argv,
+            env={**environment, **self._request.env},
+            working_directory=self._request.working_directory,
+        )
+        spec = build_spec(self._profile, places, program)
+        (bundle / "config.json").write_text(json.dumps(spec))
+        return bundle
+
+    async def _create(self, bundle: Path) -> None:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            pipes = [make_pipe(), make_pipe(PIPE_BYTES), make_pipe(PIPE_BYTES), make_pipe()]
+            stdin, stdout, stderr, status = pipes
+            for fd in (stdin.write, stdout.read, stderr.read, status.read):
+                ours.callback(os.close, fd)
+                os.set_blocking(fd, False)
+            for fd in (stdin.read, stdout.write, stderr.write, status.write):
+                theirs.callback(os.close, fd)
+            self._stack.callback(self._host.runtime.remove, self._call_id)
+            self._stack.callback(self._end_cgroup)
+            fds = StandardFds(
+                stdin=stdin.read, stdout=stdout.write, stderr=stderr.write, status=status.write
+            )
+            self._pid = await self._host.runtime.create(self._call_id, bundle, fds)
+            ours.pop_all()
+        self.stdin_fd, self.stdout_fd, self.stderr_fd = stdin.write, stdout.read, stderr.read
+        self._status_fd = status.read
+        for fd in (self.stdout_fd, self.stderr_fd, self._status_fd):
+            self._stack.callback(os.close, fd)
+        self._stack.callback(self.close_stdin)
+        self._host.pids.add(self._pid)
+        self._stack.callback(self._forget_init)
+        self._pidfd = os.pidfd_open(self._pid)
+        self._stack.callback(os.close, self._pidfd)
+
+    def _hold_mounts(self) -> None:
+        """Keep the writable mounts within reach after the sandbox's last process is gone."""
+        for mount in self._profile.write:
+            path = f"/proc/{self._pid}/root{mount.path}"
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._stack.callback(os.close, fd)
+            self._mounts[mount.path] = fd
+        self._work_fd = self._mounts[WORK]
+
+    def arm(self) -> None:
+        """Read the walls back.
+
+        Raises:
+            HostError: `WALL_NOT_STANDING`.
+        """
+        if self._watcher is None:
+            raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
+        read_back(self._pid, self._profile, self.cgroup, self._uid_base)
+
+    async def start(self) -> None:
+        """Let the program go.
+
+        Raises:
+            RuntimeFailed: `OCI_START_FAILED`.
+        """
+        await self._host.runtime.start(self._call_id)
+
+    async def ended(self) -> ProgramEnd:
+        """Wait until the sandbox's init is gone; give how the program ended."""
+        status = await process.wait(self._pidfd)
+        self._host.pids.discard(self._pid)
+        try:
+            line = os.read(self._status_fd, STATUS_BYTES_MAX).decode("ascii", "replace")
+        except BlockingIOError:
+            line = ""
+        return _parse_end(line, status)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the program; say whether the sandbox was still there."""
+        if number == 9:
+            self.kill()
+            return True
+        return process.send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """Kill every process of the call at once."""
+        self.cgroup.kill()
+
+    def close_stdin(self) -> None:
+        """Close standard input; more than once does no harm."""
+        if self.stdin_fd >= 0:
+            os.close(self.stdin_fd)
+            self.stdin_fd = -1
+
+    def disk_use(self) -> list[DiskUse]:
+        """Tell how full the writable mounts are."""
+        found = []
+        for mount in self._profile.write:
+            status = os.fstatvfs(self._mounts[mount.path])
+            used = (status.f_blocks - status.f_bfree) * status.f_frsize
+            full = status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
+            found.append(DiskUse(path=mount.path, used=used, allowed=mount.size_bytes, full=full))
+        return found
+
+    def network_denials(self) -> Iterator[Denied]:
+        """Tell what wanted to leave and found no route."""
+        counts = self._routes.refused() if self._routes is not None else {}
+        for family, count in counts.items():
+            if count:
+                yield Denied(
+                    wall=Wall.NETWORK,
+                    name="no_route",
+                    detail=f"{family}: no interface but loopback",
+                    count=count,
+                    rule="egress: nothing is allowed",
+                )
+
+    def collect(
+        self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
+    ) -> Collected:
+        """Store the output files; every process of the call must be dead. Blocks."""
+        if self._work_fd < 0:
+            return Collected([], [])
+        size_bytes_max = sum(mount.size_bytes for mount in self._profile.write)
+        return collect_outputs(self._work_fd, patterns, size_bytes_max, store)
+
+    @property
+    def denials(self) -> int:
+        """Count denied system calls."""
+        return self._watcher.count if self._watcher is not None else 0
+
+    async def quiesce(self) -> None:
+        """Kill what is left and wait until the cgroup is empty; then tell the last denials.
+
+        Raises:
+            RuntimeFailed: `SANDBOX_STAYS`: a process cannot be ended.
+        """
+        for _ in range(KILL_POLLS_MAX):
+            self.kill()
+            if not self.cgroup.populated():
+                break
+            await asyncio.sleep(KILL_POLL_S)
+        else:
+            raise RuntimeFailed("SANDBOX_STAYS", f"processes of {self._call_id} cannot be ended")
+        if self._watcher is not None:
+            self._watcher.close()
+
+    def destroy(self) -> None:
+        """Take everything down, in reverse order. Safe at any stage, and more than once."""
+        self._stack.close()
+
+    def _end_cgroup(self) -> None:
+        self.cgroup.destroy()
+
+    def _forget_init(self) -> None:
+        self._host.pids.discard(self._pid)
+        process.reap_strangers(self._host.pids)
+
+
+def _parse_end(line: str, status: int) -> ProgramEnd:
+    """Read cell's word; where there is none, the init was killed, or the runtime's init failed."""
+    words = line.split()
+    known = {"exit": 2, "signal": 3, "chdir": 2, "exec": 2}
+    if words and known.get(words[0]) == len(words) and all(w.isdecimal() for w in words[1:]):
+        core = len(words) == 3 and words[2] == "1"
+        return ProgramEnd(what=words[0], value=int(words[1]), core_dumped=core)
+    return ProgramEnd(what="killed", value=abs(status))
