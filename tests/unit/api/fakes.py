@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from supervisor.api.config import Configuration
 from supervisor.api.metrics import Metrics
 from supervisor.api.server import Server
+from supervisor.api.translate import call_request
 from supervisor.audit.entry import Head, Position, StoredEntry, leaf_hash
 from supervisor.audit.index import CallSummary
 from supervisor.call.events import (
@@ -541,6 +543,13 @@ def execute_request(*argv: bytes, **fields: Any) -> tool_pb2.ExecuteRequest:
     """Give a request under the profile python."""
     fields.setdefault("profile", "python")
     return tool_pb2.ExecuteRequest(command=tool_pb2.Command(argv=argv), **fields)
+
+
+async def foreign_call(engine: FakeEngine) -> str:
+    """Start a call of another caller; give its id."""
+    other = Caller(name="other", transport="unix", uid=os.getuid() + 1)
+    request = call_request(execute_request(b"hang"), engine.profiles.effective("python"))
+    return (await engine.submit(other, request)).call_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
