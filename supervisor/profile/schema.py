@@ -228,7 +228,10 @@ def _set_name(text: str) -> str:
         if syscalls.known(text):
             _allowed_syscall(text)
             raise refuse(f"{text} needs a reason", f'write {{name: {text}, why: "…"}}')
-        hint = did_you_mean("@" + text, syscalls.SETS) or did_you_mean(text, NUMBERS)
+        sets = {name.removeprefix("@"): name for name in syscalls.SETS}
+        hint = did_you_mean(text, {**dict.fromkeys(NUMBERS), **sets})
+        for bare, name in sets.items():
+            hint = hint.replace(f"'{bare}'", f"'{name}'")
         raise refuse(f"{text!r} is neither a set nor a system call", hint)
     if text not in syscalls.SETS:
         raise refuse(f"there is no set {text!r}", did_you_mean(text, syscalls.SETS))

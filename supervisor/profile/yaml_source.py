@@ -278,7 +278,9 @@ class _Builder:
         return problem_at(self.file, self.lines, mark, "must be a mapping of keys to values")
 
     def _note(self, event: yaml_events.Event, message: str, hint: str = "") -> None:
-        mark = self._mark(event)
+        self._note_at(self._mark(event), message, hint)
+
+    def _note_at(self, mark: Mark, message: str, hint: str) -> None:
         self.problems.append(problem_at(self.file, self.lines, mark, message, hint))
 
     def _mark(self, event: yaml_events.Event) -> Mark:
@@ -342,8 +344,10 @@ class _Builder:
             return text == "true"
         word = text.lower()
         if word in _WORDS_FOR_NULL:
-            name = dotted(location) or "this"
-            self._note(event, f"{name} has no value", "give it one, or leave the key out")
+            # An empty value has no place of its own: the parser is already at the next token.
+            mark = self.keys.get(location) if not text else None
+            what = f"{dotted(location) or 'this'} has no value"
+            self._note_at(mark or self._mark(event), what, "give it one, or leave the key out")
         elif word in _WORDS_FOR_TRUE | _WORDS_FOR_FALSE:
             meant = "true" if word in _WORDS_FOR_TRUE else "false"
             self._note(
