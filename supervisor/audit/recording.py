@@ -19,7 +19,7 @@ import zstandard
 from supervisor.audit.blobs import BlobStore, Fail, damaged, record_full
 from supervisor.audit.segment import read_exactly
 from supervisor.audit.space import NO_SPACE, sync_directory
-from supervisor.call.types import Json, Stream
+from supervisor.call.types import Digest, Json, Stream
 
 FRAME_BYTES_MAX = 1 << 20
 """Of a stream, before compression."""
@@ -178,6 +178,14 @@ class RecordingReader:
         if len(data) != ref.length:
             raise damaged(f"the frame at offset {ref.frame_offset} has {len(data)} bytes")
         return data
+
+    def digest(self) -> Digest:
+        """Give the digest of the whole file."""
+        hasher, size = hashlib.sha256(), 0
+        while data := os.pread(self._fd, FRAME_BYTES_MAX, size):
+            hasher.update(data)
+            size += len(data)
+        return Digest(sha256=hasher.hexdigest(), size_bytes=size)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,191 @@
+"""Verification of the log: every frame, the chain, the segments and the durable mark.
+
+After a damaged frame the next good one is searched for, so that one flipped byte is one problem
+and the rest of the log is still looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.audit.entry import NO_LEAF, Head, StoredEntry
+from supervisor.audit.mark import MARK_NAME, DurableMark, read_mark
+from supervisor.audit.segment import (
+    MAGIC,
+    BadFrame,
+    Frame,
+    find_frame,
+    list_segments,
+    read_exactly,
+    read_frames,
+    segment_name,
+)
+
+NEW_SEGMENT_NAME = "new"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something wrong, and where: `index` is -1 and `segment` is "" where it is in no entry."""
+
+    message: str
+    segment: str = ""
+    offset: int = 0
+    index: int = -1
+    call: str = ""
+    kind: str = ""
+
+    def __str__(self) -> str:
+        if self.index < 0:
+            return self.message
+        what = f"entry {self.index}"
+        if self.kind:
+            what += f" ({self.kind}" + (f" of call {self.call})" if self.call else ")")
+        return f"{what}: {self.message}, in {self.segment} at offset {self.offset}"
+
+
+Report = Callable[[Problem], None]
+
+
+class LogCheck:
+    """Walks over a log, gives out the good entries and reports the rest."""
+
+    def __init__(
+        self,
+        directory: Path,
+        report: Report,
+        *,
+        live: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._directory = directory
+        self._report = report
+        self._live = live
+        self._progress = progress
+        self._done_bytes = 0
+        self._mark = DurableMark()
+        self.index = 0
+        self.leaf: bytes | None = NO_LEAF
+        """Hash of the entry before `index`; None where that one could not be read."""
+
+    def entries(self) -> Iterator[StoredEntry]:
+        """Give the entries that can be read, in the order of the files."""
+        segments = self._begin()
+        total = sum(self._size(first) for first in segments)
+        for first in segments:
+            if first != self.index:
+                self._gap(first)
+            yield from self._segment(first, is_last=first == segments[-1], total=total)
+        if self.index < self._mark.size:
+            self._problem(
+                f"the log ends here, and {self._mark.size} entries were durable",
+                self._mark.end.segment,
+                self._mark.end.offset,
+            )
+
+    def _begin(self) -> list[int]:
+        try:
+            mark = read_mark(self._directory)
+            segments = list_segments(self._directory)
+        except ValueError as error:
+            self._report(Problem(message=str(error), segment=MARK_NAME))
+            mark, segments = DurableMark(), list_segments(self._directory)
+        except OSError as error:
+            self._report(Problem(message=f"the log cannot be read: {error}"))
+            return []
+        if mark is None:
+            self._report(Problem(message="the durable mark is missing", segment=MARK_NAME))
+        self._mark = mark or DurableMark()
+        known = {segment_name(first) for first in segments} | {MARK_NAME, NEW_SEGMENT_NAME}
+        for path in sorted(self._directory.iterdir()):
+            if path.name not in known:
+                self._report(Problem(message=f"{path.name} does not belong into a log"))
+        return segments
+
+    def _size(self, first: int) -> int:
+        return (self._directory / segment_name(first)).stat().st_size
+
+    def _gap(self, first: int) -> None:
+        if first > self.index:
+            what = f"entries {self.index} to {first - 1} are missing"
+        else:
+            what = f"the segment begins with entry {first}, and {self.index} is next"
+        self._problem(what, first, 0)
+        self.index, self.leaf = first, None
+
+    def _segment(self, first: int, *, is_last: bool, total: int) -> Iterator[StoredEntry]:
+        with _reading(self._directory / segment_name(first)) as fd:
+            if read_exactly(fd, len(MAGIC), 0) != MAGIC:
+                self._problem("the segment has an unknown format", first, 0)
+            offset = len(MAGIC)
+            while True:
+                size = os.fstat(fd).st_size
+                try:
+                    for frame in read_frames(fd, offset, size):
+                        offset = frame.end
+                        yield self._good(frame, first)
+                        self._tell(offset, total)
+                    break
+                except BadFrame as bad:
+                    if self._live and is_last and self.index >= self._mark.size:
+                        break  # it is being written right now
+                    following = self._bad(fd, first, bad, size)
+                    if following is None:
+                        break
+                    offset = following
+            self._done_bytes += offset
+        if not is_last and offset == len(MAGIC):
+            self._problem("the segment is empty", first, offset)
+
+    def _tell(self, offset: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(self._done_bytes + offset, total)
+
+    def _bad(self, fd: int, first: int, bad: BadFrame, size: int) -> int | None:
+        """Report a bad frame; give where the next good one begins."""
+        self._problem(bad.why, first, bad.offset, bad.head)
+        self.index, self.leaf = self.index + 1, None
+        following = find_frame(fd, bad.offset + 1, size)
+        return None if following is None else following.offset
+
+    def _good(self, frame: Frame, first: int) -> StoredEntry:
+        head = frame.head
+        if head.index != self.index:
+            self._problem(f"it says that it is entry {head.index}", first, frame.offset, head)
+        elif self.leaf is not None and head.prev != self.leaf:
+            self._problem("it does not follow the entry before it", first, frame.offset, head)
+        self.index, self.leaf = head.index + 1, frame.leaf
+        if self._mark.size == self.index:
+            self._compare_mark(frame, first)
+        return frame.entry(first)
+
+    def _compare_mark(self, frame: Frame, first: int) -> None:
+        mark = self._mark
+        place = (mark.end.segment, mark.end.offset)
+        if mark.leaf != frame.leaf or place != (first, frame.end):
+            self._problem("the durable mark names another entry", first, frame.offset, frame.head)
+
+    def _problem(self, message: str, segment: int, offset: int, head: Head | None = None) -> None:
+        self._report(
+            Problem(
+                message=message,
+                segment=segment_name(segment),
+                offset=offset,
+                index=self.index,
+                call=head.call if head else "",
+                kind=head.kind if head else "",
+            )
+        )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

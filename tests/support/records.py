@@ -1,0 +1,112 @@
+"""What tests of the record share: profiles, requests, outcomes, and a store in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from supervisor.audit.journal import JournalOptions
+from supervisor.audit.recorder import CallRecorder
+from supervisor.audit.store import Store
+from supervisor.call.events import Finished, Timeline
+from supervisor.call.outcome import Exited, Outcome
+from supervisor.call.types import Caller, CallRequest, Usage
+from supervisor.profile.model import (
+    Capture,
+    EffectiveProfile,
+    Image,
+    ImageKind,
+    Limits,
+    RecordPolicy,
+    SyscallPolicy,
+)
+
+CALLER = Caller(name="tester", transport="unix", uid=1000, gid=1000, pid=4242)
+FULL = Capture(mode="full")
+HOST = {"kernel": "6.1.0", "hostname": "host.example.com"}
+
+
+def make_profile(
+    *, stdin: Capture = FULL, stdout: Capture = FULL, stderr: Capture = FULL, name: str = "python"
+) -> EffectiveProfile:
+    """Give a profile that records as said."""
+    canonical = f'{{"profile":"{name}"}}'.encode()
+    return EffectiveProfile(
+        name=name,
+        lineage=("base", name),
+        why="Tests.",
+        runtime="runc",
+        image=Image(kind=ImageKind.HOST),
+        read=(),
+        write=(),
+        syscalls=SyscallPolicy(
+            allow=frozenset({"read"}), kill=frozenset(), sets=frozenset({"@basic-io"})
+        ),
+        env={},
+        limits=Limits(
+            wall_s=60, cpu_s=30, memory_bytes=1 << 29, pids=64, files=256, output_bytes=1 << 24
+        ),
+        record=RecordPolicy(stdin=stdin, stdout=stdout, stderr=stderr),
+        mode="enforce",
+        canonical=canonical,
+        digest=hashlib.sha256(canonical).hexdigest(),
+        lines=(),
+    )
+
+
+def make_request(request_id: str = "request-1", **changes: Any) -> CallRequest:
+    """Give a request for `true`."""
+    return replace(CallRequest(request_id=request_id, profile="python", argv=(b"true",)), **changes)
+
+
+def make_finished(outcome: Outcome | None = None, **changes: Any) -> Finished:
+    """Give what the engine knows at the end of a call."""
+    finished = Finished(
+        outcome=outcome or Exited(code=0),
+        timeline=Timeline(accepted_ns=1, preparing_ns=2, started_ns=3, ended_ns=4, destroyed_ns=5),
+        streams=(),
+        outputs=(),
+        skipped=(),
+        usage=Usage(cpu_user_s=0.25, cpu_system_s=0.5, memory_peak_bytes=4096, pids_peak=2),
+        denials=0,
+    )
+    return replace(finished, **changes)
+
+
+class Clock:
+    """A clock that goes on by a microsecond with each look."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000_000_000_000
+
+    def __call__(self) -> int:
+        self.now_ns += 1000
+        return self.now_ns
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    directory: Path, options: JournalOptions | None = None, **more: Any
+) -> AsyncIterator[Store]:
+    """Have a store open in `directory`."""
+    store = Store.open(directory, clock_ns=Clock(), options=options, **more)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def begin(
+    store: Store,
+    call_id: str = "call-1",
+    *,
+    profile: EffectiveProfile | None = None,
+    **changes: Any,
+) -> CallRecorder:
+    """Begin a call, with a request id that follows from its id."""
+    request = make_request(f"request-of-{call_id}", **changes)
+    return await store.begin(call_id, CALLER, request, profile or make_profile(), HOST)
