@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Lost, Output
@@ -90,6 +90,7 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
     denials: Counter[str] = Counter()
     with Signals(execution):
         for event in execution:
+            sink = sinks[Stream.STDOUT]
             try:
                 if as_json:
                     out.line(event)
@@ -98,7 +99,7 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
                     sink.write(event.event.data)
                     sink.flush()
             except BrokenPipeError:
-                _discard_output()
+                _discard(sink)
                 execution.cancel(why="nobody reads the output any more")
                 return None, EXIT_PIPE_CLOSED
             match event.event:
@@ -143,9 +144,8 @@ def _last_word(finished: Finished, denials: Counter[str], *, quiet: bool) -> Non
         out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
 
 
-def _discard_output() -> None:
+def _discard(sink: BinaryIO) -> None:
     """Let what is still buffered go nowhere: Python flushes once more at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
+    os.dup2(nowhere, sink.fileno())
     os.close(nowhere)

@@ -1,3 +1,5 @@
+"""A fake daemon on a socket of its own, and a client of it that does not wait long."""
+
 from __future__ import annotations
 
 import tempfile

@@ -4,6 +4,8 @@ A script is a function that takes the request and yields messages; it raises `Ab
 a status. Scripts of one method are played in order, the last one again and again.
 """
 
+# ruff: noqa: N802 - the methods have the names of the RPCs
+
 from __future__ import annotations
 
 import contextlib
@@ -21,7 +23,6 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from supervisor.v1 import (
-    audit_pb2,
     audit_pb2_grpc,
     profile_pb2_grpc,
     tool_pb2,
@@ -89,7 +90,7 @@ class FakeDaemon:
         self._server: grpc.Server | None = None
 
     def play(self, method: str, *scripts: Script) -> None:
-        """Set what `method` does, the first time, the second time …"""
+        """Set what `method` does, the first time, the second time, and so on."""
         self._scripts[method] = list(scripts)
 
     def asked(self, method: str) -> list[Any]:

@@ -1,0 +1,91 @@
+"""Addresses: what is one, what needs TLS, and why nobody answers."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from supervisor.client import address
+from supervisor.errors import InvalidRequest
+
+TLS = address.Tls(ca=Path("ca"), certificate=Path("cert"), key=Path("key"))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("unix:///run/x.sock", "/run/x.sock"),
+        ("unix:/run/x.sock", "/run/x.sock"),
+    ],
+)
+def test_unix(text: str, path: str) -> None:
+    found = address.resolve(text)
+    assert (found.socket_path, found.target, str(found)) == (path, f"unix:{path}", f"unix://{path}")
+
+
+def test_unix_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert address.resolve("unix:x.sock").socket_path == str(tmp_path / "x.sock")
+
+
+@pytest.mark.parametrize(
+    "text", ["unix:", "unix://host/path", "nothing", "host:", ":1", "host:0", "host:65536",
+             "host:x", "http://host:80"]
+)  # fmt: skip
+def test_not_an_address(text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        address.resolve(text, TLS)
+    assert caught.value.reason == "ADDRESS_INVALID"
+
+
+def test_tcp_needs_tls() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        address.resolve("daemon.example.com:7443")
+    assert caught.value.reason == "TLS_REQUIRED"
+
+
+@pytest.mark.parametrize("text", ["daemon.example.com:7443", "[::1]:7443"])
+def test_tcp(text: str) -> None:
+    assert address.resolve(text, ("ca", "cert", "key")) == address.Address(target=text, tls=TLS)
+
+
+def test_environment_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(address.ADDRESS_VARIABLE, raising=False)
+    assert str(address.resolve(None)) == address.DEFAULT_ADDRESS
+    monkeypatch.setenv(address.ADDRESS_VARIABLE, "unix:///run/other.sock")
+    assert address.resolve(None).socket_path == "/run/other.sock"
+    assert address.resolve("unix:///run/third.sock").socket_path == "/run/third.sock"
+
+
+def test_keepalive_is_for_tcp_only() -> None:
+    assert "grpc.keepalive_time_ms" not in dict(address.channel_options(address.resolve("unix:/x")))
+    tcp = address.Address(target="h:1", tls=TLS)
+    assert "grpc.keepalive_time_ms" in dict(address.channel_options(tcp))
+
+
+def test_tls_files_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        address.read_tls(address.Tls(ca=tmp_path / "a", certificate=tmp_path, key=tmp_path))
+    assert caught.value.reason == "TLS_FILE_UNREADABLE"
+
+
+def test_socket_missing(tmp_path: Path) -> None:
+    error = address.unreachable(address.resolve(f"unix:{tmp_path}/none"), "")
+    assert (error.reason, error.exit_code) == ("SOCKET_MISSING", 7)
+    assert error.hint
+
+
+def test_socket_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "s"))
+    assert address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "").reason == "SOCKET_REFUSED"
+
+
+def test_somebody_listens_after_all(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "s"))
+        bound.listen()
+        error = address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "Socket closed")
+    assert error.reason == "CONNECTION_LOST"

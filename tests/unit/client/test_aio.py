@@ -1,0 +1,230 @@
+"""The async client does what the sync one does; here it is what waiting is about."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.call import outcome
+from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Digest
+from supervisor.client import (
+    AsyncExecution,
+    AsyncSupervisor,
+    Execution,
+    OutcomeError,
+    Supervisor,
+    Unreachable,
+)
+from supervisor.errors import AuditCorrupt, NotFound
+from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.conftest import FAST
+from tests.unit.client.fake_daemon import Abort, FakeDaemon
+from tests.unit.client.test_sync import WHOLE, blobs, breaking, broken, reading, success
+
+
+def use(daemon: FakeDaemon, do: Callable[[AsyncSupervisor], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        async with AsyncSupervisor(daemon.address, retry=FAST) as client:
+            return await do(client)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("sync", "twin"), [(Supervisor, AsyncSupervisor), (Execution, AsyncExecution)]
+)
+def test_same_names_and_arguments(sync: type, twin: type) -> None:
+    names = {name for name in vars(sync) if not name.startswith("_")}
+    assert names <= {name for name in vars(twin) if not name.startswith("_")}
+    for name in names:
+        if callable(getattr(sync, name)):
+            first, second = (inspect.signature(getattr(kind, name)) for kind in (sync, twin))
+            assert list(first.parameters.values()) == list(second.parameters.values()), name
+    first, second = (inspect.signature(kind) for kind in (sync, twin))
+    if sync is Supervisor:
+        assert list(first.parameters.values()) == list(second.parameters.values())
+
+
+def test_run(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", success)
+    call = use(daemon, lambda client: client.run(["echo"], profile="python"))
+    assert (call.stdout, call.ok, call.record) == (b"42\n", True, "cd" * 32)
+
+
+def test_check_raises(daemon: FakeDaemon) -> None:
+    failed = fake.finished(2, exited=types_pb2.Exited(code=3))
+    daemon.play("Execute", breaking(fake.accepted(), failed))
+    with pytest.raises(OutcomeError):
+        use(daemon, lambda client: client.run(["false"], profile="python", check=True))
+
+
+def test_resumes(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", breaking(abort=broken()), breaking(
+        fake.accepted(), fake.output(2, WHOLE[:700]), abort=broken()))  # fmt: skip
+    daemon.play(
+        "Attach",
+        breaking(fake.output(3, WHOLE[700:900], 700), fake.lost(9, SLOW_SUBSCRIBER)),
+        breaking(fake.output(4, WHOLE[900:], 900), fake.finished(5, streams=[fake.summary(WHOLE)])),
+    )
+    call = use(daemon, lambda client: client.run(["x"], profile="python"))
+    assert call.stdout == WHOLE
+    assert [request.from_sequence for request in daemon.asked("Attach")] == [3, 4]
+    assert len({request.request_id for request in daemon.asked("Execute")}) == 1
+
+
+def test_gives_up(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", breaking(fake.accepted(), abort=broken()))
+    daemon.play("Attach", breaking(abort=broken()))
+    with pytest.raises(Unreachable):
+        use(daemon, lambda client: client.run(["x"], profile="python"))
+    assert len(daemon.asked("Attach")) == FAST.attempts_max
+
+
+def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSupervisor(f"unix:{tmp_path}/none") as client:
+            await client.run(["x"], profile="p")
+
+    with pytest.raises(Unreachable) as caught:
+        asyncio.run(main())
+    assert caught.value.reason == "SOCKET_MISSING"
+
+
+def test_refusal(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", breaking(abort=Abort("NOT_FOUND", "PROFILE_NOT_FOUND")))
+    with pytest.raises(NotFound):
+        use(daemon, lambda client: client.execute(["x"], profile="python"))
+
+
+def test_events(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", success)
+
+    async def do(client: AsyncSupervisor) -> list[type]:
+        async with await client.execute(["x"], profile="python") as execution:
+            assert execution.call_id == fake.CALL_ID
+            return [type(event.event) async for event in execution]
+
+    kinds = use(daemon, do)
+    assert (kinds[0], kinds[-1]) == (Accepted, Finished)
+
+
+def test_cancelling_the_task_leaves_the_call(daemon: FakeDaemon) -> None:
+    held = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        held.wait(10)
+
+    daemon.play("Execute", script)
+
+    async def do(client: AsyncSupervisor) -> None:
+        execution = await client.execute(["x"], profile="python")
+        waiting = asyncio.create_task(execution.wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        held.set()
+
+    use(daemon, do)
+    assert not daemon.asked("Signal")
+
+
+def test_cancel_stops_the_call(daemon: FakeDaemon) -> None:
+    asked = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        asked.wait(10)
+        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
+
+    def signal(_: Any) -> tool_pb2.SignalResponse:
+        asked.set()
+        return tool_pb2.SignalResponse()
+
+    daemon.play("Execute", script)
+    daemon.play("Signal", signal)
+
+    async def do(client: AsyncSupervisor) -> Any:
+        execution = await client.execute(["x"], profile="python")
+        await execution.cancel()
+        return await execution.wait()
+
+    assert isinstance(use(daemon, do).outcome, outcome.Stopped)
+
+
+def test_long_stdin(daemon: FakeDaemon) -> None:
+    data = os.urandom(2 * STDIN_CHUNK_BYTES_MAX + 5)
+    got: list[bytes] = []
+    ended = threading.Event()
+
+    def script(request: tool_pb2.ExecuteRequest) -> Iterator[tool_pb2.CallEvent]:
+        got.append(request.stdin)
+        reading(daemon, got, ended)
+        yield fake.accepted()
+        ended.wait(10)
+        yield fake.finished(2)
+
+    daemon.play("Execute", script)
+    assert use(daemon, lambda client: client.run(["cat"], profile="p", stdin=data)).ok
+    assert b"".join(got) == data
+
+
+def test_files_out(daemon: FakeDaemon, tmp_path: Path) -> None:
+    data = os.urandom(5000)
+    blobs(daemon, data, breaks_at=1500)
+    file = types_pb2.OutputFile(path=b"a/b", digest=fake.blob(data), mode=0o600)
+    daemon.play("Execute", breaking(fake.accepted(), fake.finished(2, outputs=[file])))
+
+    async def do(client: AsyncSupervisor) -> bytes:
+        call = await client.run(["x"], profile="p", outputs=["**"])
+        assert "a/b" in call.outputs
+        assert (list(call.outputs), len(call.outputs)) == (["a/b"], 1)
+        await call.outputs.save(tmp_path)
+        return await call.outputs.read("a/b")
+
+    assert use(daemon, do) == data == (tmp_path / "a/b").read_bytes()
+
+
+def test_a_blob_that_is_another(daemon: FakeDaemon) -> None:
+    blobs(daemon, b"abd")
+    with pytest.raises(AuditCorrupt):
+        use(daemon, lambda client: client.read_blob(Digest.of(b"abc")))
+
+
+def test_the_rest(daemon: FakeDaemon) -> None:
+    summary = profile_pb2.ProfileSummary(name="python")
+    finding = profile_pb2.ProfileFinding(exposure=profile_pb2.EXPOSURE_CLOSED)
+    for method, answer in {
+        "GetCall": tool_pb2.GetCallResponse(call=fake.call()),
+        "ListCalls": tool_pb2.ListCallsResponse(calls=[fake.call()]),
+        "ListRecords": audit_pb2.ListRecordsResponse(records=[fake.call()]),
+        "GetRecord": audit_pb2.GetRecordResponse(call=fake.call()),
+        "ListProfiles": profile_pb2.ListProfilesResponse(profiles=[summary]),
+        "GetProfile": profile_pb2.GetProfileResponse(summary=summary),
+        "ExplainProfile": profile_pb2.ExplainProfileResponse(findings=[finding]),
+    }.items():
+        daemon.play(method, lambda _, answer=answer: answer)
+    daemon.play("ReadOutput", lambda _: iter([audit_pb2.ReadOutputResponse(data=b"ab", offset=0)]))
+
+    async def do(client: AsyncSupervisor) -> None:
+        assert (await client.get("c")).call_id == fake.CALL_ID
+        assert [call.call_id async for call in client.list_calls()] == [fake.CALL_ID]
+        assert [call.call_id async for call in client.records(since_ns=1)] == [fake.CALL_ID]
+        assert (await client.record("c")).call.profile == "python"
+        assert [data async for data in client.read_output("c", "stdout")] == [b"ab"]
+        assert [profile.name for profile in await client.profiles()] == ["python"]
+        assert (await client.get_profile("python")).summary.name == "python"
+        assert (await client.explain("python"))[0].exposure == "closed"
+        assert await client.write_blob(b"x") == Digest.of(b"x")
+
+    use(daemon, do)

@@ -1,0 +1,470 @@
+"""The sync client against a daemon that plays scripts: resuming, repeating, typed errors."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.call import outcome
+from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished, KeepAlive, Output
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Digest, Stream
+from supervisor.client import Supervisor, Unreachable
+from supervisor.client.request import INLINE_FILES_BYTES_MAX
+from supervisor.errors import (
+    AuditCorrupt,
+    AuditUnavailable,
+    CallStateError,
+    CapacityError,
+    NotFound,
+    NotPermitted,
+    OutcomeError,
+    RequestConflict,
+)
+from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.fake_daemon import Abort, FakeDaemon
+
+WHOLE = b"".join(bytes([n]) * 100 for n in range(20))
+
+
+def success(_: Any = None) -> Iterator[tool_pb2.CallEvent]:
+    yield fake.accepted()
+    yield fake.output(2, b"42\n")
+    yield fake.denied(3)
+    yield fake.finished(4, streams=[fake.summary(b"42\n")], denials=1)
+
+
+def breaking(*events: tool_pb2.CallEvent, abort: Abort | None = None) -> fake.Script:
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield from events
+        if abort is not None:
+            raise abort
+
+    return script
+
+
+def broken() -> Abort:
+    return Abort("UNAVAILABLE", message="Socket closed")
+
+
+def test_run(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("Execute", success)
+    call = client.run(["echo"], profile="python", agent="me")
+    assert (call.call_id, call.stdout, call.exit_code, call.ok) == (fake.CALL_ID, b"42\n", 0, True)
+    assert (call.profile_digest, call.record) == (fake.DIGEST, "cd" * 32)
+    assert [denied.name for denied in call.denials] == ["unshare"]
+    assert daemon.asked("Execute")[0].correlation.agent == "me"
+
+
+def test_check_raises(daemon: FakeDaemon, client: Supervisor) -> None:
+    failed = fake.finished(2, exited=types_pb2.Exited(code=3))
+    daemon.play("Execute", breaking(fake.accepted(), failed))
+    with pytest.raises(OutcomeError) as caught:
+        client.run(["false"], profile="python", check=True)
+    assert caught.value.exit_code == 3
+
+
+def test_resumes_after_a_break(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("Execute", breaking(fake.accepted(), fake.output(2, WHOLE[:700]), abort=broken()))
+    daemon.play(
+        "Attach",
+        breaking(abort=broken()),
+        breaking(fake.output(3, WHOLE[700:900], 700), abort=broken()),
+        breaking(fake.output(4, WHOLE[900:], 900), fake.finished(5, streams=[fake.summary(WHOLE)])),
+    )
+    call = client.run(["x"], profile="python")
+    assert (call.stdout, call.stdout_truncated) == (WHOLE, False)
+    assert [request.from_sequence for request in daemon.asked("Attach")] == [3, 3, 4]
+    assert len(daemon.asked("Execute")) == 1
+
+
+@pytest.mark.parametrize("ends", [None, "stream"])
+def test_resumes_where_it_was_too_slow(
+    daemon: FakeDaemon, client: Supervisor, ends: str | None
+) -> None:
+    lost = [fake.lost(8, SLOW_SUBSCRIBER)] if ends is None else []
+    daemon.play("Execute", breaking(fake.accepted(), fake.output(2, WHOLE[:700]), *lost))
+    daemon.play(
+        "Attach",
+        breaking(fake.output(3, WHOLE[700:], 700), fake.finished(9, streams=[fake.summary(WHOLE)])),
+    )
+    call = client.run(["x"], profile="python")
+    assert (call.stdout, call.lost) == (WHOLE, ())
+    assert [request.from_sequence for request in daemon.asked("Attach")] == [3]
+
+
+def test_execute_is_repeated_with_the_same_id(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play(
+        "Execute", breaking(abort=broken()),
+        breaking(abort=Abort("UNAVAILABLE", "SHUTTING_DOWN")), success,
+    )  # fmt: skip
+    assert client.run(["x"], profile="python").ok
+    ids = {request.request_id for request in daemon.asked("Execute")}
+    assert len(daemon.asked("Execute")) == 3
+    assert len(ids) == 1
+    assert "" not in ids
+
+
+def test_gives_up_after_a_bounded_number_of_attempts(
+    daemon: FakeDaemon, client: Supervisor
+) -> None:
+    daemon.play("Execute", breaking(fake.accepted(), abort=broken()))
+    daemon.play("Attach", breaking(abort=broken()))
+    with pytest.raises(Unreachable):
+        client.run(["x"], profile="python")
+    assert len(daemon.asked("Attach")) == 4
+
+
+@pytest.mark.parametrize(
+    ("abort", "kind"),
+    [
+        (Abort("NOT_FOUND", "PROFILE_NOT_FOUND"), NotFound),
+        (Abort("PERMISSION_DENIED", "PROFILE_NOT_GRANTED"), NotPermitted),
+        (Abort("ALREADY_EXISTS", "REQUEST_ID_REUSED"), RequestConflict),
+        (Abort("RESOURCE_EXHAUSTED", "CALLS_LIMIT", retry_s=2), CapacityError),
+        (Abort("UNAVAILABLE", "JOURNAL_UNAVAILABLE"), AuditUnavailable),
+    ],
+)
+def test_refusals_are_typed_and_not_repeated(
+    daemon: FakeDaemon, client: Supervisor, abort: Abort, kind: type[Exception]
+) -> None:
+    daemon.play("Execute", breaking(abort=abort))
+    with pytest.raises(kind) as caught:
+        client.execute(["x"], profile="python")
+    assert caught.value.reason == abort.reason  # type: ignore[attr-defined]
+    assert caught.value.retry_after_s == (abort.retry_s or None)  # type: ignore[attr-defined]
+    assert len(daemon.asked("Execute")) == 1
+
+
+def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:
+    with Supervisor(f"unix:{tmp_path}/none") as client:
+        for ask in (lambda: client.run(["x"], profile="p"), client.profiles):
+            with pytest.raises(Unreachable) as caught:
+                ask()
+            assert caught.value.reason == "SOCKET_MISSING"
+
+
+def test_events_are_typed(daemon: FakeDaemon, client: Supervisor) -> None:
+    alive = fake.event(1, keep_alive=tool_pb2.KeepAlive())
+    daemon.play("Execute", breaking(fake.accepted(), alive, *list(success())[1:]))
+    with client.execute(["x"], profile="python") as execution:
+        assert execution.call_id == fake.CALL_ID
+        kinds = [type(event.event) for event in execution]
+    assert kinds[:3] == [Accepted, KeepAlive, Output]
+    assert kinds[-1] is Finished
+
+
+def test_attach(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("Attach", success)
+    call = client.attach(fake.CALL_ID).wait()
+    assert call.stdout == b"42\n"
+    assert daemon.asked("Attach")[0].from_sequence == 1
+    daemon.play("Attach", breaking(abort=Abort("NOT_FOUND", "CALL_NOT_FOUND")))
+    with pytest.raises(NotFound):
+        client.attach("other").wait()
+
+
+def test_leaving_stops_following_and_not_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
+    held = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        held.wait(10)
+
+    daemon.play("Execute", script)
+    with client.execute(["x"], profile="python") as execution:
+        pass
+    held.set()
+    assert list(execution)[1:] == []
+    assert not daemon.asked("Signal")
+
+
+def test_cancel_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
+    asked = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        asked.wait(10)
+        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
+
+    def signal(_: Any) -> tool_pb2.SignalResponse:
+        asked.set()
+        return tool_pb2.SignalResponse()
+
+    daemon.play("Execute", script)
+    daemon.play("Signal", signal)
+    with client.execute(["x"], profile="python") as execution:
+        execution.cancel(why="enough")
+        assert execution.wait().outcome == outcome.Stopped(by="me", reason="SIGNAL")
+    (request,) = daemon.asked("Signal")
+    assert (request.call_id, request.signal, request.why) == (fake.CALL_ID, 9, "enough")
+
+
+def test_cancel_of_an_ended_call_is_no_error(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("Execute", success)
+    daemon.play("Signal", breaking_unary(Abort("FAILED_PRECONDITION", "CALL_CLOSED")))
+    with client.execute(["x"], profile="python") as execution:
+        execution.cancel()
+        with pytest.raises(CallStateError):
+            execution.signal(15)
+
+
+def breaking_unary(abort: Abort) -> fake.Script:
+    def script(_: Any) -> Any:
+        raise abort
+
+    return script
+
+
+def reading(daemon: FakeDaemon, got: list[bytes], ended: threading.Event) -> None:
+    """Make WriteStdin keep what it gets, and refuse what does not fit on."""
+
+    def write(request: tool_pb2.WriteStdinRequest) -> tool_pb2.WriteStdinResponse:
+        assert request.offset == sum(map(len, got))
+        got.append(request.data)
+        if request.end:
+            ended.set()
+        return tool_pb2.WriteStdinResponse(next_offset=request.offset + len(request.data))
+
+    daemon.play("WriteStdin", write)
+
+
+def test_long_stdin_is_written_while_it_runs(daemon: FakeDaemon, client: Supervisor) -> None:
+    data = os.urandom(2 * STDIN_CHUNK_BYTES_MAX + 5)
+    got: list[bytes] = []
+    ended = threading.Event()
+
+    def script(request: tool_pb2.ExecuteRequest) -> Iterator[tool_pb2.CallEvent]:
+        got.append(request.stdin)
+        reading(daemon, got, ended)
+        yield fake.accepted()
+        ended.wait(10)
+        yield fake.finished(2)
+
+    daemon.play("Execute", script)
+    assert client.run(["cat"], profile="python", stdin=io.BytesIO(data)).ok
+    assert b"".join(got) == data
+    assert ended.is_set()
+
+
+def test_a_program_that_does_not_read_is_no_error(daemon: FakeDaemon, client: Supervisor) -> None:
+    refused = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        refused.wait(10)
+        yield fake.finished(2)
+
+    def refuse(_: Any) -> Any:
+        refused.set()
+        raise Abort("FAILED_PRECONDITION", "STDIN_CLOSED")
+
+    daemon.play("Execute", script)
+    daemon.play("WriteStdin", refuse)
+    stdin = bytes(2 * STDIN_CHUNK_BYTES_MAX)
+    assert client.run(["true"], profile="python", stdin=stdin).ok
+
+
+class Unreadable(io.BytesIO):
+    """A file that breaks after its beginning."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
+def test_stdin_that_cannot_be_read_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
+    asked = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        asked.wait(10)
+        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
+
+    def signal(_: Any) -> tool_pb2.SignalResponse:
+        asked.set()
+        return tool_pb2.SignalResponse()
+
+    daemon.play("Execute", script)
+    daemon.play("Signal", signal)
+    with pytest.raises(OSError, match="Input/output"):
+        client.run(["cat"], profile="p", stdin=Unreadable(bytes(STDIN_CHUNK_BYTES_MAX + 1)))
+
+
+def test_write_stdin_by_hand(daemon: FakeDaemon, client: Supervisor) -> None:
+    got: list[bytes] = [b"ab"]
+    ended = threading.Event()
+    reading(daemon, got, ended)
+    daemon.play("Execute", success)
+    with client.execute(["cat"], profile="p", stdin=b"ab", stdin_open=True) as execution:
+        execution.write_stdin(b"cd" * STDIN_CHUNK_BYTES_MAX)
+        execution.write_stdin(b"e")
+        execution.close_stdin()
+    assert b"".join(got) == b"ab" + b"cd" * STDIN_CHUNK_BYTES_MAX + b"e"
+    assert ended.is_set()
+
+
+def test_write_stdin_is_repeated_where_the_line_breaks(
+    daemon: FakeDaemon, client: Supervisor
+) -> None:
+    daemon.play(
+        "WriteStdin",
+        breaking_unary(broken()),
+        breaking_unary(Abort("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")),
+        lambda request: tool_pb2.WriteStdinResponse(next_offset=request.offset + 1),
+    )
+    assert client.write_stdin(fake.CALL_ID, b"x", offset=7) == 8
+    assert len(daemon.asked("WriteStdin")) == 3
+
+
+def test_large_files_are_uploaded_first(daemon: FakeDaemon, client: Supervisor) -> None:
+    data = os.urandom(INLINE_FILES_BYTES_MAX + 3_000_000)
+    daemon.play("Execute", success)
+    client.run(["x"], profile="p", files={"large": data, "small": b"s"})
+    assert [name for name, _ in daemon.requests] == ["WriteBlob", "Execute"]
+    assert list(daemon.blobs.values()) == [data]
+    large, small = daemon.asked("Execute")[0].files
+    assert large.digest == fake.blob(data)
+    assert small.data == b"s"
+
+
+def blobs(daemon: FakeDaemon, data: bytes, *, breaks_at: int = 0) -> None:
+    """Make ReadBlob give `data`; the first time it breaks after `breaks_at` bytes, where set."""
+
+    def whole(request: tool_pb2.ReadBlobRequest) -> Iterator[tool_pb2.ReadBlobResponse]:
+        for start in range(request.offset, len(data), 1000):
+            yield tool_pb2.ReadBlobResponse(data=data[start : start + 1000])
+
+    def half(_: Any) -> Iterator[tool_pb2.ReadBlobResponse]:
+        yield tool_pb2.ReadBlobResponse(data=data[:breaks_at])
+        raise broken()
+
+    daemon.play("ReadBlob", *([half] if breaks_at else []), whole)
+
+
+def test_outputs_are_fetched_when_asked_for(daemon: FakeDaemon, client: Supervisor) -> None:
+    data = os.urandom(5000)
+    blobs(daemon, data, breaks_at=1500)
+    file = types_pb2.OutputFile(path=b"chart.png", digest=fake.blob(data), mode=0o644)
+    daemon.play("Execute", breaking(fake.accepted(), fake.finished(2, outputs=[file])))
+    call = client.run(["x"], profile="p", outputs=["*.png"])
+    assert list(call.outputs) == ["chart.png"]
+    assert not daemon.asked("ReadBlob")
+    assert call.outputs["chart.png"] == data
+    assert [request.offset for request in daemon.asked("ReadBlob")] == [0, 1500]
+
+
+@pytest.mark.parametrize("data", [b"ab", b"abd", b"abcd", b""])
+def test_a_blob_that_is_another(daemon: FakeDaemon, client: Supervisor, data: bytes) -> None:
+    blobs(daemon, data)
+    with pytest.raises(AuditCorrupt) as caught:
+        client.read_blob(Digest.of(b"abc"))
+    assert caught.value.reason == "DIGEST_MISMATCH"
+
+
+def test_write_blob(daemon: FakeDaemon, client: Supervisor, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    assert client.write_blob(path) == client.write_blob(b"x") == Digest.of(b"x")
+    assert daemon.blobs == {Digest.of(b"x").sha256: b"x"}
+
+
+def test_read_output_skips_what_it_has(daemon: FakeDaemon, client: Supervisor) -> None:
+    def first(_: Any) -> Iterator[audit_pb2.ReadOutputResponse]:
+        yield audit_pb2.ReadOutputResponse(data=WHOLE[:700], offset=0)
+        raise broken()
+
+    def second(_: Any) -> Iterator[audit_pb2.ReadOutputResponse]:
+        for start in range(0, len(WHOLE), 400):
+            yield audit_pb2.ReadOutputResponse(data=WHOLE[start : start + 400], offset=start)
+
+    daemon.play("ReadOutput", first, second)
+    assert b"".join(client.read_output(fake.CALL_ID, Stream.STDERR)) == WHOLE
+    assert daemon.asked("ReadOutput")[0].stream == types_pb2.STD_STREAM_STDERR
+
+
+def test_reads_are_repeated_and_signals_are_not(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play(
+        "GetCall",
+        breaking_unary(broken()),
+        lambda _: tool_pb2.GetCallResponse(call=fake.call()),
+    )
+    daemon.play("Signal", breaking_unary(broken()))
+    assert client.get(fake.CALL_ID).call_id == fake.CALL_ID
+    assert len(daemon.asked("GetCall")) == 2
+    with pytest.raises(Unreachable):
+        client.signal(fake.CALL_ID, 15)
+    assert len(daemon.asked("Signal")) == 1
+
+
+def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
+    deadlines = []
+    held = threading.Event()
+
+    def slow(_: Any) -> Any:
+        held.wait(10)
+        return tool_pb2.GetCallResponse()
+
+    daemon.play("GetCall", slow)
+    with Supervisor(daemon.address, timeout=0.05) as client:
+        with pytest.raises(Exception) as caught:
+            client.get("c")
+        deadlines.append(getattr(caught.value, "reason", ""))
+    held.set()
+    assert deadlines == ["DEADLINE_EXCEEDED"]
+
+
+def test_pages(daemon: FakeDaemon, client: Supervisor) -> None:
+    def page(request: Any) -> tool_pb2.ListCallsResponse:
+        number = int(request.page_token or 0)
+        calls = [fake.call(call_id=f"c{number}{n}") for n in range(2)]
+        following = str(number + 1) if number < 2 else ""
+        return tool_pb2.ListCallsResponse(calls=calls, next_page_token=following)
+
+    daemon.play("ListCalls", page)
+    assert [c.call_id for c in client.list_calls()] == ["c00", "c01", "c10", "c11", "c20", "c21"]
+    assert len(list(client.list_calls(live_only=True, profile="p", limit=4))) == 4
+    last = daemon.asked("ListCalls")[-1]
+    assert (last.live_only, last.profile, last.page_size) == (True, "p", 2)
+
+
+def test_records(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse(records=[fake.call()]))
+    found = list(
+        client.records(profile="p", caller="c", denied_only=True, since_ns=5_000_000_001, limit=9)
+    )
+    assert [call.call_id for call in found] == [fake.CALL_ID]
+    (request,) = daemon.asked("ListRecords")
+    assert (request.profile, request.caller, request.denied_only) == ("p", "c", True)
+    assert (request.since.seconds, request.since.nanos, request.page_size) == (5, 1, 9)
+
+
+def test_record_is_read_to_its_end(daemon: FakeDaemon, client: Supervisor) -> None:
+    def page(request: audit_pb2.GetRecordRequest) -> audit_pb2.GetRecordResponse:
+        first = request.from_sequence
+        entries = [audit_pb2.RecordEntry(sequence=n, kind="output") for n in (first, first + 1)]
+        following = first + 2 if first < 5 else 0
+        return audit_pb2.GetRecordResponse(
+            call=fake.call(), entries=entries, next_sequence=following
+        )
+
+    daemon.play("GetRecord", page)
+    record = client.record(fake.CALL_ID)
+    assert [entry.sequence for entry in record.entries] == [1, 2, 3, 4, 5, 6]
+    assert record.call.profile == "python"
+
+
+def test_profiles(daemon: FakeDaemon, client: Supervisor) -> None:
+    summary = profile_pb2.ProfileSummary(name="python", why="w", digest="d", mode="enforce")
+    finding = profile_pb2.ProfileFinding(wall="files", exposure=profile_pb2.EXPOSURE_CLOSED)
+    daemon.play("ListProfiles", lambda _: profile_pb2.ListProfilesResponse(profiles=[summary]))
+    daemon.play("GetProfile", lambda _: profile_pb2.GetProfileResponse(summary=summary))
+    daemon.play("ExplainProfile", lambda _: profile_pb2.ExplainProfileResponse(findings=[finding]))
+    assert [profile.name for profile in client.profiles()] == ["python"]
+    assert client.get_profile("python").summary.why == "w"
+    assert client.explain("python")[0].exposure == "closed"
