@@ -36,8 +36,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}", re.ASCII)
-_WORDS_FOR_TRUE = {"yes", "on", "y", "true"}
-_WORDS_FOR_FALSE = {"no", "off", "n", "false"}
+_WORDS_FOR_TRUE = {"yes", "on", "true"}
+_WORDS_FOR_FALSE = {"no", "off", "false"}
 _WORDS_FOR_NULL = {"", "~", "null"}
 # C0, DEL, C1, surrogates, the separators that YAML 1.1 takes for line breaks, and what turns
 # the direction of text round and so lets a file look other than it reads.

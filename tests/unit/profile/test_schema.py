@@ -35,7 +35,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         # keys
         ("limtis: {}", 1, "unknown key 'limtis'", "'limits'"),
         ("limits: {wal: 60s}", 10, "unknown key 'wal' in limits", "'wall'"),
-        ("files: {write: [{path: /w, size: 1MiB, exce: true}]}", 40, "unknown key 'exce'", "'exec'"),
+        ("files: {write: [{path: /w, size: 1MiB, exce: true}]}", 40, "key 'exce' in", "'exec'"),
         ("default: allow", 1, "unknown key 'default'", ""),
         ("drop: {egress: []}", 8, "unknown key 'egress' in drop", ""),
         ("record: {stdio: full}", 10, "unknown key 'stdio'", "'stdi"),

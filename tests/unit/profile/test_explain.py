@@ -1,0 +1,75 @@
+"""Each wall has its row, and a row says so when its wall is opened."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.profile.explain import Exposure, Finding, explain
+
+from .conftest import COMPLETE, MakeSet
+
+WALLS = [
+    "new container per call", "no way out", "syscalls", "identity", "files", "programs",
+    "resources", "record",
+]  # fmt: skip
+
+
+def rows(make_set: MakeSet, old: str = "", new: str = "") -> dict[str, Finding]:
+    assert not old or COMPLETE.count(old) == 1
+    text = COMPLETE.replace(old, new) if old else COMPLETE
+    return {row.wall: row for row in explain(make_set(base=text).effective("base"))}
+
+
+def test_every_wall_of_the_design_has_one_row(make_set: MakeSet) -> None:
+    findings = explain(make_set().effective("base"))
+    assert [finding.wall for finding in findings] == WALLS
+    assert all(finding.setting and finding.verdict for finding in findings)
+
+
+def test_a_closed_profile_is_closed_and_needs_no_advice(make_set: MakeSet) -> None:
+    for row in rows(make_set).values():
+        assert (row.exposure, row.advice) == (Exposure.CLOSED, "")
+
+
+@pytest.mark.parametrize(
+    ("wall", "old", "new", "exposure", "named"),
+    [
+        ("new container per call", "image: host", "image: dir:/srv/i", "narrow", "dir:/srv/i"),
+        ("no way out", '["@local"]', '["@default"]', "narrow", "@network-io"),
+        ("syscalls", '["@local"]', '["@local", "@aio"]', "narrow", "@aio"),
+        ("syscalls", '["@local"]', '["@local", {name: ptrace, why: x}]', "wide", "ptrace"),
+        ("files", "files:\n", "files:\n  read: [{path: /srv/a, why: x}]\n", "narrow", "/srv/a"),
+        ("files", "files:\n", "files:\n  read: [{path: /srv, why: x}]\n", "wide", "/srv"),
+        ("files", "files:\n", "files:\n  read: [{path: /etc/ssl, why: x}]\n", "wide", "/etc/ssl"),
+        ("programs", "size: 64MiB", "size: 64MiB, exec: true, why: x", "narrow", "/work"),
+        ("programs", '["@local"]', '["@local", {name: memfd_create, why: x}]', "wide", "memfd"),
+        ("resources", "wall: 60s", "wall: 2h", "wide", "limits.wall"),
+        ("resources", "memory: 512MiB", "memory: 16GiB", "wide", "limits.memory"),
+        ("resources", "pids: 64", "pids: 4096", "wide", "limits.pids"),
+        ("record", "stdin: full", "stdin: digest", "narrow", "stdin"),
+        ("record", "stdout: full", "stdout: 8MiB", "narrow", "first 8MiB"),
+    ],
+)
+def test_what_opens_a_wall_is_named(
+    make_set: MakeSet, wall: str, old: str, new: str, exposure: str, named: str
+) -> None:
+    row = rows(make_set, old, new)[wall]
+    assert row.exposure == exposure
+    assert row.advice
+    assert named in " ".join((row.setting, row.verdict, row.advice))
+
+
+def test_what_opens_one_wall_leaves_the_others_closed(make_set: MakeSet) -> None:
+    found = rows(make_set, "pids: 64", "pids: 4096")
+    assert [row.wall for row in found.values() if row.exposure != "closed"] == ["resources"]
+
+
+def test_kill_is_shown(make_set: MakeSet) -> None:
+    row = rows(make_set, '["@local"]', '["@local"], kill: [ptrace]')["syscalls"]
+    assert "1 kill" in row.setting
+    assert "ptrace kills" in row.verdict.replace("Any of ", "")
+
+
+def test_a_mount_that_cannot_be_filled(make_set: MakeSet) -> None:
+    row = rows(make_set, "size: 64MiB", "size: 1GiB")["resources"]
+    assert "limits.memory" in row.advice

@@ -1,0 +1,162 @@
+"""The effective profile: base units, canonical JSON, a digest that everything enforced moves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from supervisor.profile import syscalls
+from supervisor.profile.arguments import equal
+from supervisor.profile.model import (
+    Capture,
+    EffectiveProfile,
+    Image,
+    ImageKind,
+    Limits,
+    ReadPath,
+    RecordPolicy,
+    WritableMount,
+)
+from supervisor.profile.resolve import parse_capture, parse_image
+
+from .conftest import COMPLETE, MakeSet
+
+CHANGES = {
+    "image": ("image: host", "image: dir:/srv/image"),
+    "oci": ("image: host", f"image: oci:x@sha256:{'0' * 64}"),
+    "read": ("files:\n", "files:\n  read: [{path: /srv, why: x}]\n"),
+    "mount": ("size: 64MiB}]", "size: 64MiB}, {path: /tmp, size: 1MiB}]"),
+    "size": ("size: 64MiB", "size: 65MiB"),
+    "exec": ("size: 64MiB", "size: 64MiB, exec: true, why: x"),
+    "set": ('["@local"]', '["@default"]'),
+    "single": ('["@local"]', '["@local", {name: ptrace, why: x}]'),
+    "kill": ('["@local"]', '["@local"], kill: [ptrace]'),
+    "variable": ("LANG: C.UTF-8", "LANG: C"),
+    "new variable": ("LANG: C.UTF-8", 'LANG: C.UTF-8, X: ""'),
+    "wall": ("wall: 60s", "wall: 61s"),
+    "cpu": ("cpu: 30s", "cpu: 31s"),
+    "memory": ("memory: 512MiB", "memory: 513MiB"),
+    "pids": ("pids: 64", "pids: 65"),
+    "files": ("files: 256", "files: 257"),
+    "output": ("output: 16MiB", "output: 17MiB"),
+    "stdin": ("stdin: full", "stdin: digest"),
+    "stdout": ("stdout: full", "stdout: 1MiB"),
+    "stderr": ("stderr: full", "stderr: 2MiB"),
+    "why": ("The tests begin here.", "The tests begin there."),
+}
+
+
+def test_values_are_in_base_units(make_set: MakeSet) -> None:
+    profile = make_set().effective("base")
+    assert (profile.name, profile.lineage, profile.runtime, profile.mode) == (
+        "base", ("base",), "runc", "enforce",
+    )  # fmt: skip
+    assert profile.image == Image(kind=ImageKind.HOST)
+    assert profile.write == (WritableMount(path="/work", size_bytes=64 << 20),)
+    assert profile.limits == Limits(
+        wall_s=60.0, cpu_s=30.0, memory_bytes=512 << 20, pids=64, files=256, output_bytes=16 << 20
+    )
+    full = Capture(mode="full")
+    assert profile.record == RecordPolicy(stdin=full, stdout=full, stderr=full)
+    assert profile.syscalls.allow == syscalls.members("@local")
+    assert profile.syscalls.sets == syscalls.expand_sets(["@local"])
+    assert dict(profile.env) == {"LANG": "C.UTF-8"}
+
+
+def test_paths_are_sorted_and_reasons_kept(make_set: MakeSet) -> None:
+    read = "read: [{path: /srv/b, why: second}, {path: /srv/a, why: first}]"
+    profile = make_set(base=COMPLETE.replace("files:\n", f"files:\n  {read}\n")).effective("base")
+    assert profile.read == (
+        ReadPath(path="/srv/a", why="first"),
+        ReadPath(path="/srv/b", why="second"),
+    )
+
+
+def test_the_digest_is_over_the_canonical_json(make_set: MakeSet) -> None:
+    profile = make_set().effective("base")
+    assert profile.digest == hashlib.sha256(profile.canonical).hexdigest()
+    assert json.loads(profile.canonical)["limits"]["memory_bytes"] == 512 << 20
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_digest_moves_with(make_set: MakeSet, what: str) -> None:
+    old, new = CHANGES[what]
+    assert COMPLETE.count(old) == 1
+    before = make_set().effective("base")
+    after = make_set(base=COMPLETE.replace(old, new)).effective("base")
+    assert before.digest != after.digest
+
+
+def test_the_digest_moves_with_a_dropped_call(make_set: MakeSet) -> None:
+    start = "profile: child\nextends: base\n"
+    plain = make_set(child=start + "why: x\n").effective("child")
+    less = make_set(child=start + "drop: {syscalls: {allow: [mknod]}}\nwhy: x\n").effective("child")
+    assert less.syscalls.allow == plain.syscalls.allow - {"mknod"}
+    assert less.digest != plain.digest
+
+
+def test_the_digest_moves_with_the_rules_on_arguments(
+    make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_set().effective("base")
+    looser = {**syscalls.CONDITIONS, "personality": ((equal(0, 0),),)}
+    monkeypatch.setattr(syscalls, "CONDITIONS", looser)
+    after = make_set().effective("base")
+    assert before.digest != after.digest
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("wall: 60s", "wall: 60000ms"),
+        ("memory: 512MiB", "memory: 524288KiB"),
+        ('["@local"]', '["@local", "@ipc"]'),
+        ("profile: base\n", "profile: base\n# a comment\n"),
+    ],
+)
+def test_the_digest_stays_where_only_the_writing_differs(
+    make_set: MakeSet, one: str, other: str
+) -> None:
+    same = make_set(base=COMPLETE.replace(one, other)).effective("base")
+    assert same.digest == make_set().effective("base").digest
+
+
+def test_every_enforced_field_is_in_the_canonical_json(make_set: MakeSet) -> None:
+    fields = set(EffectiveProfile.__dataclass_fields__)
+    derived = {"lineage", "canonical", "digest", "lines"}
+    written = set(json.loads(make_set().effective("base").canonical))
+    assert written - {"version", "files"} == fields - derived - {"read", "write"}
+
+
+def test_lines_say_where_each_value_comes_from(make_set: MakeSet) -> None:
+    child = (
+        "profile: child\nextends: base\nuse: [more]\ndrop: {syscalls: {allow: [mknod]}}\n"
+        "why: A test.\nlimits: {pids: 65}\nmode: enforce\n"
+    )
+    fragment = "fragment: more\nwhy: A test.\nfiles: {write: [{path: /tmp, size: 1MiB}]}\n"
+    lines = make_set(child=child, fragment_more=fragment).effective("child").lines
+    origins = {line.path: (line.value, f"{line.file}:{line.line}") for line in lines}
+    assert origins["profile"] == ("child", "child.yaml:1")
+    assert origins["why"] == ("A test.", "child.yaml:5")
+    assert origins["runtime"] == ("runc", ":0")
+    assert origins["image"] == ("host", "base.yaml:3")
+    assert origins["limits.pids"] == (65, "child.yaml:6")
+    assert origins["limits.wall"] == ("60s", "base.yaml:8")
+    assert origins["limits.memory"] == ("512MiB", "base.yaml:8")
+    assert origins["files.write[0]"] == (
+        {"path": "/tmp", "size": "1MiB", "exec": False}, "fragments/more.yaml:3",
+    )  # fmt: skip
+    assert origins["syscalls.allow[0]"] == ("@local", "base.yaml:6")
+    assert origins["drop.syscalls.allow[0]"] == ("mknod", "child.yaml:4")
+    assert origins["mode"] == ("enforce", "child.yaml:7")
+
+
+def test_captures_and_images() -> None:
+    assert parse_capture("8MiB") == Capture(mode="head", bytes_max=8 << 20)
+    assert parse_capture("digest") == Capture(mode="digest")
+    assert parse_image("dir:/x") == Image(kind=ImageKind.DIR, path="/x")
+    assert parse_image(f"oci:a/b@sha256:{'c' * 64}") == Image(
+        kind=ImageKind.OCI, name="a/b", digest="c" * 64
+    )
