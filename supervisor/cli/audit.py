@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -14,9 +16,18 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names
 from supervisor.cli.ps import ended
 from supervisor.cli.safe import command as shown
-from supervisor.cli.session import daemon_options, session
+from supervisor.cli.safe import safe
+from supervisor.cli.session import daemon_options, json_option, session
+from supervisor.errors import AuditCorrupt, InvalidRequest
+
+if TYPE_CHECKING:
+    from supervisor.audit.verify import VerifyReport
 
 ARGV_WIDTH = 80
+STATE = Path("/var/lib/stockade")
+LOG_NAME = "log"
+LEAF = re.compile(r"[0-9a-f]{64}")
+PROGRESS_EVERY_S = 0.5
 STREAMS = ("stdout", "stderr", "stdin")
 
 
@@ -204,3 +215,107 @@ def cat(call_id: str, stream: str) -> None:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             offset += len(data)
+
+
+@command.command("verify", short_help="Verify a state folder, without a daemon.")
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="CALL=HEX",
+    help="The leaf hash of the OUTCOME entry that a client was told; may be given "
+    "again. Only this finds a log that was rewritten as a whole.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.argument("directory", default=STATE, type=click.Path(path_type=Path, file_okay=False))
+@json_option
+@click.pass_context
+def verify(
+    context: click.Context, /, expect: tuple[str, ...], quiet: bool, directory: Path
+) -> None:
+    r"""Verify the record in DIRECTORY, the state folder, /var/lib/stockade where not given: every
+    byte of the log, the chain from the first entry to the last, each call's sequence, and every
+    recording and blob that an entry names. Nothing is written; a daemon may run meanwhile.
+
+    With --json, one document: `ok`, `entries`, `calls`, `open_calls`, `head_index`, `head_leaf`,
+    `live`, `problem_count` and `problems`.
+
+    \b
+    Examples:
+      stockade audit verify
+      stockade audit verify /mnt/backup/stockade
+      stockade audit verify --expect 0b9f4c1e=5f2c…e9 --json /var/lib/stockade
+
+    \b
+    Exit codes:
+      0  nothing is wrong
+      2  there is no record in DIRECTORY
+      8  the record is damaged; each problem names its entry
+    """
+    from supervisor.audit.verify import verify as verify_record
+
+    if not (directory / LOG_NAME).is_dir():
+        raise InvalidRequest(
+            "RECORD_MISSING",
+            f"there is no record in {directory}",
+            hint="name the daemon's state folder, the one that holds log/ and blobs/",
+        )
+    with _Progress(shown=not quiet) as progress:
+        report = verify_record(directory, progress=progress.step, expect=_expected(expect))
+    if session().json:
+        out.document({"ok": report.ok, **out.to_json(report)})
+    else:
+        _say(report)
+    if not report.ok:
+        context.exit(AuditCorrupt.exit_code)
+
+
+def _expected(given: tuple[str, ...]) -> dict[str, str]:
+    expected = {}
+    for one in given:
+        call_id, _, leaf = one.partition("=")
+        leaf = leaf.removeprefix("sha256:").lower()
+        if not call_id or not LEAF.fullmatch(leaf):
+            raise click.BadParameter(f"{one!r} is not CALL=HEX", param_hint="--expect")
+        expected[call_id] = leaf
+    return expected
+
+
+def _say(report: VerifyReport) -> None:
+    for problem in report.problems:
+        click.echo(safe(problem))
+    if report.problem_count > len(report.problems):
+        click.echo(f"and {report.problem_count - len(report.problems)} more")
+    for call_id in report.open_calls:
+        end = "is live" if report.live else "has no outcome yet: the next daemon closes it"
+        out.note(f"call {call_id} {end}")
+    verdict = "verified" if report.ok else f"DAMAGED, {report.problem_count} problems"
+    click.echo(
+        f"{verdict}: {report.entries} entries, {report.calls} calls, "
+        f"head {report.head_index} sha256:{report.head_leaf}"
+    )
+
+
+class _Progress:
+    """A line that counts on a terminal, and only for work that takes a while."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._last = time.monotonic()
+        self._dirty = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._dirty:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+    def step(self, done_bytes: int, total_bytes: int) -> None:
+        """Take note of how far the work is."""
+        now = time.monotonic()
+        if not self._shown or now - self._last < PROGRESS_EVERY_S:
+            return
+        self._last = now
+        self._dirty = True
+        share = 100 * done_bytes // max(1, total_bytes)
+        click.echo(f"\r{share:3} % of {out.size(total_bytes)}", nl=False, err=True)
