@@ -152,6 +152,12 @@ class Limits(_Closed):
     keepalive: Duration = 15.0
     drain_grace: Duration = 30.0
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.calls_per_caller is not None and self.calls_per_caller > self.calls:
+            raise ValueError("calls_per_caller is more than calls")
+        return self
+
 
 class Metrics(_Closed):
     """Where Prometheus may ask."""
@@ -203,17 +209,10 @@ class Configuration(_Closed):
         tcp = any(listener.tcp is not None for listener in self.listen)
         for entry in self.callers:
             key, _ = entry.identity
-            if key in {"uid", "gid"} and not unix and "callers" in self.model_fields_set:
+            if key in {"uid", "gid"} and not unix:
                 raise ValueError(f"caller {entry.name!r} matches nothing: no unix address")
             if key in {"san", "cn"} and not tcp:
                 raise ValueError(f"caller {entry.name!r} matches nothing: no tcp address")
-        return self
-
-    @model_validator(mode="after")
-    def _limits_agree(self) -> Self:
-        most = self.limits.calls_per_caller
-        if most is not None and most > self.limits.calls:
-            raise ValueError("limits.calls_per_caller is more than limits.calls")
         return self
 
 

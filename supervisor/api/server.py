@@ -110,6 +110,7 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_server: MetricsServer | None = None
         self._grpc: Any = None
+        self._stopped = False
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -130,7 +131,10 @@ class Server:
             raise
 
     async def stop(self) -> None:
-        """Let live calls end, answer what is under way, and close."""
+        """Let live calls end, answer what is under way, and close. Safe to repeat."""
+        if self._stopped:
+            return
+        self._stopped = True
         systemd.notify(self._notify_socket, "STOPPING=1")
         await self._health.enter_graceful_shutdown()
         await self._engine.drain(self._config.limits.drain_grace)

@@ -152,8 +152,8 @@ def _remove_stale(path: Path) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
-        except TimeoutError:
-            pass  # its backlog is full: somebody is there
+        except (TimeoutError, BlockingIOError):
+            log.info("%s does not accept, but somebody listens on it", path)
     raise HostError(
         "ADDRESS_IN_USE",
         f"a daemon answers on unix://{path} already",

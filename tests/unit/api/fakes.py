@@ -206,9 +206,7 @@ class FakeStore:
             live_only=False,
             limit=limit,
             page_token=page_token,
-            keep=lambda row: (
-                (row.denials > 0 or not denied_only) and row.accepted_ns >= since_ns
-            ),
+            keep=lambda row: (row.denials > 0 or not denied_only) and row.accepted_ns >= since_ns,
         )
         return [summary for summary, _ in rows], token
 
@@ -366,9 +364,7 @@ class FakeEngine:
         await asyncio.sleep(self.delay_s)
         call = FakeCall(call_id=uuid.uuid4().hex, caller=caller, request=request)
         profile = self.profiles.effective(request.profile)
-        call.add(
-            Accepted(profile=profile.name, profile_digest=profile.digest, mode=profile.mode)
-        )
+        call.add(Accepted(profile=profile.name, profile_digest=profile.digest, mode=profile.mode))
         call.add(Started(preparation_s=0.01))
         self.calls[call.call_id] = call
         if request.argv[0] == b"echo":

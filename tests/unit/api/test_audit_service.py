@@ -145,9 +145,7 @@ def test_read_output(tmp_path: Path) -> None:
             parts = [
                 part
                 async for part in client.audit.ReadOutput(
-                    audit_pb2.ReadOutputRequest(
-                        call_id=call_id, stream=types_pb2.STD_STREAM_STDOUT
-                    )
+                    audit_pb2.ReadOutputRequest(call_id=call_id, stream=types_pb2.STD_STREAM_STDOUT)
                 )
             ]
             assert b"".join(part.data for part in parts) == big + b"end"

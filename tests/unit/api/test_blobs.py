@@ -22,7 +22,9 @@ def digest_of(data: bytes) -> types_pb2.Digest:
     return types_pb2.Digest(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
-def chunks(data: bytes, digest: types_pb2.Digest | None = None) -> Iterable[tool_pb2.WriteBlobRequest]:
+def chunks(
+    data: bytes, digest: types_pb2.Digest | None = None
+) -> Iterable[tool_pb2.WriteBlobRequest]:
     yield tool_pb2.WriteBlobRequest(digest=digest or digest_of(data), data=data[:MIB])
     for start in range(MIB, len(data), MIB):
         yield tool_pb2.WriteBlobRequest(data=data[start : start + MIB])

@@ -87,7 +87,9 @@ def test_the_lists_are_complete() -> None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_the_client_reads_what_was_said(event: events.Event) -> None:
-    value = events.CallEvent(call_id="c", sequence=9, time_ns=1_700_000_000_123_456_789, event=event)
+    value = events.CallEvent(
+        call_id="c", sequence=9, time_ns=1_700_000_000_123_456_789, event=event
+    )
     assert wire.event(messages.call_event(value)) == value
 
 

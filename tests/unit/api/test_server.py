@@ -1,12 +1,37 @@
-"""The server as a whole: every RPC answers an error with a reason, health, drain, doors."""
+"""The server as a whole: doors, TLS, drain, and what is left when it could not start."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.unit.api.fakes import Client, connected, execute_request, refused, run, running
+from supervisor.api.config import Configuration
+from supervisor.api.metrics import Metrics
+from supervisor.api.server import SERVICES, Server, serve
+from supervisor.errors import HostError, ProfileError, StockadeError
+from supervisor.v1 import tool_pb2
+from tests.unit.api.certificates import Authority, Pair
+from tests.unit.api.fakes import (
+    Client,
+    FakeEngine,
+    connected,
+    execute_request,
+    refused,
+    run,
+    running,
+)
+
+ME = os.getuid()
 
 
 def test_a_call_from_end_to_end(tmp_path: Path) -> None:
@@ -17,5 +42,346 @@ def test_a_call_from_end_to_end(tmp_path: Path) -> None:
                 "accepted", "started", "output", "finished",
             ]  # fmt: skip
             assert events[2].output.data == b"hello\n"
+
+    run(main())
+
+
+def test_two_addresses_serve_one_engine(tmp_path: Path) -> None:
+    async def main() -> None:
+        addresses = [f"unix://{tmp_path}/{name}.sock" for name in "ab"]
+        async with running(tmp_path, {"listen": addresses}) as run_:
+            assert run_.server.addresses == tuple(addresses)
+            for address in addresses:
+                async with grpc.aio.insecure_channel(
+                    address.replace("unix://", "unix:")
+                ) as channel:
+                    await Client(channel).execute(b"echo")
+            assert len(run_.engine.calls) == 2
+
+    run(main())
+
+
+def test_reflection_names_the_services(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            async for answer in stub.ServerReflectionInfo(iter([request])):
+                names = {service.name for service in answer.list_services_response.service}
+                assert {*SERVICES, "grpc.health.v1.Health"} <= names
+
+    run(main())
+
+
+# The doors
+
+
+def test_the_socket_has_its_mode_and_goes_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = {"socket": {"mode": "0600", "group": "root"}} if ME == 0 else {}
+        async with running(tmp_path, config):
+            assert stat.S_IMODE((tmp_path / "s.sock").stat().st_mode) == 0o600
+            private = tmp_path / ".s.sock.d"
+            assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        assert list(tmp_path.iterdir()) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", ["", "\0stockade-1-1", "\0stockade-" + "0" * 32 + "-1"])
+def test_the_way_around_the_door_leads_nowhere(name: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as run_:
+            inner = str(tmp_path / ".s.sock.d" / "0")
+            outer = tmp_path / "around"
+            copies: list[asyncio.Task[None]] = []
+
+            async def around(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                twin = socket.socket(socket.AF_UNIX)
+                if name:
+                    twin.bind(name)
+                twin.connect(inner)
+                back, forth = await asyncio.open_unix_connection(sock=twin)
+                copies.extend(
+                    asyncio.create_task(copy(*ends)) for ends in ((reader, forth), (back, writer))
+                )
+
+            door = await asyncio.start_unix_server(around, outer)
+            async with grpc.aio.insecure_channel(f"unix:{outer}") as channel:
+                found = await refused(Client(channel).tool.Execute(execute_request(b"echo")))
+            assert (found.code, found.reason) == (
+                grpc.StatusCode.UNAUTHENTICATED,
+                "PEER_UNKNOWN",
+            )
+            assert not run_.engine.calls
+            door.close()
+            await asyncio.gather(*copies)
+
+    run(main())
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+    writer.close()
+
+
+def test_connections_are_bounded(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, {"limits": {"connections": 1}}) as (run_, client):
+            await client.execute(b"echo")
+            async with run_.channel() as second:
+                code = None
+                try:
+                    await Client(second).tool.GetCall(tool_pb2.GetCallRequest(call_id="x"))
+                except grpc.aio.AioRpcError as error:
+                    code = error.code()
+                assert code is grpc.StatusCode.UNAVAILABLE
+            await client.execute(b"echo")
+
+    run(main())
+
+
+def test_garbage_on_the_socket(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (run_, client):
+            for garbage in (b"GET / HTTP/1.1\r\n\r\n", os.urandom(10_000), b"PRI * HTTP/2.0\r\n"):
+                reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s.sock"))
+                writer.write(garbage)
+                writer.write_eof()
+                async with asyncio.timeout(20):
+                    await reader.read()
+                writer.close()
+            assert not run_.engine.calls
+            await client.execute(b"echo")
+
+    run(main())
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def tls_config(folder: Path, authority: Authority) -> dict[str, Any]:
+    cert, key = authority.issue("server", "127.0.0.1", "localhost").write(folder, "server")
+    (folder / "ca.pem").write_bytes(authority.cert)
+    tls = {"cert": cert, "key": key, "client_ca": str(folder / "ca.pem")}
+    return {
+        "listen": [{"tcp": "127.0.0.1:0", "tls": tls}],
+        "state": str(folder),
+        "callers": [
+            {"name": "remote", "san": "agent.example.com", "profiles": ["python"]},
+            {"name": "legacy", "cn": "agent-7", "profiles": ["python"]},
+        ],
+    }
+
+
+def tls_channel(address: str, authority: bytes, pair: Pair | None) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=authority,
+        private_key=pair.key if pair else None,
+        certificate_chain=pair.cert if pair else None,
+    )
+    return grpc.aio.secure_channel(address, credentials)
+
+
+def test_tls_names_the_caller(tmp_path: Path, authority: Authority) -> None:
+    async def main() -> None:
+        async with running(tmp_path, tls_config(tmp_path, authority)) as run_:
+            (address,) = run_.server.addresses
+            for pair, name, shown in (
+                (authority.issue("x", "agent.example.com"), "remote", "agent.example.com"),
+                (authority.issue("agent-7"), "legacy", "agent-7"),
+            ):
+                async with tls_channel(address, authority.cert, pair) as channel:
+                    events = await Client(channel).execute(b"echo")
+                call = run_.engine.calls[events[0].call_id]
+                assert (call.caller.name, call.caller.transport) == (name, "tls")
+                assert (call.caller.certificate_name, call.caller.uid) == (shown, None)
+
+    run(main())
+
+
+@pytest.mark.parametrize("names", [("x", "other.example.com"), ("other",), ("agent.example.com",)])
+def test_tls_with_a_name_that_is_not_known(
+    names: tuple[str, ...], tmp_path: Path, authority: Authority
+) -> None:
+    async def main() -> None:
+        async with running(tmp_path, tls_config(tmp_path, authority)) as run_:
+            (address,) = run_.server.addresses
+            async with tls_channel(address, authority.cert, authority.issue(*names)) as channel:
+                found = await refused(Client(channel).tool.Execute(execute_request(b"echo")))
+            assert (found.code, found.reason) == (
+                grpc.StatusCode.UNAUTHENTICATED,
+                "PEER_UNKNOWN",
+            )
+            assert found.infos[0].metadata["certificate"] == names[-1]
+
+    run(main())
+
+
+@pytest.mark.parametrize("which", ["none", "foreign", "plain"])
+def test_tls_without_a_certificate_of_ours(
+    which: str, tmp_path: Path, authority: Authority
+) -> None:
+    async def main() -> None:
+        async with running(tmp_path, tls_config(tmp_path, authority)) as run_:
+            (address,) = run_.server.addresses
+            if which == "plain":
+                channel = grpc.aio.insecure_channel(address)
+            else:
+                foreign = Authority().issue("x", "agent.example.com")
+                pair = foreign if which == "foreign" else None
+                channel = tls_channel(address, authority.cert, pair)
+            async with channel:
+                code = None
+                try:
+                    await Client(channel).execute(b"echo")
+                except grpc.aio.AioRpcError as error:
+                    code = error.code()
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert not run_.engine.calls
+
+    run(main())
+
+
+@pytest.mark.parametrize("broken", ["cert", "key", "client_ca"])
+@pytest.mark.parametrize("content", [None, b"", b"no PEM"])
+def test_tls_files_that_cannot_be_used(
+    broken: str, content: bytes | None, tmp_path: Path, authority: Authority
+) -> None:
+    config = tls_config(tmp_path, authority)
+    path = Path(config["listen"][0]["tls"][broken])
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    assert start_error(tmp_path, config).reason == "TLS_UNUSABLE"
+
+
+# Start and stop
+
+
+def start_error(folder: Path, config: dict[str, Any]) -> StockadeError:
+    """Give what a start raises; fail where it leaves a socket behind."""
+    before = set(folder.rglob("*"))
+    caught: list[StockadeError] = []
+
+    async def main() -> None:
+        try:
+            async with running(folder, config):
+                raise AssertionError("it started")
+        except StockadeError as error:
+            caught.append(error)
+
+    run(main())
+    assert set(folder.rglob("*")) == before
+    return caught[0]
+
+
+def test_a_grant_of_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    config = {"callers": [{"name": "me", "uid": ME, "profiles": ["pyhton"]}]}
+    error = start_error(tmp_path, config)
+    assert (type(error), error.reason) == (ProfileError, "CONFIG_PROFILE_UNKNOWN")
+
+
+def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+    error = start_error(tmp_path, {"socket": {"group": "no-such-group-here"}})
+    assert (type(error), error.reason) == (ProfileError, "SOCKET_GROUP_MISSING")
+
+
+def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = start_error(tmp_path, {"metrics": {"listen": f"127.0.0.1:{port}"}})
+    assert (type(error), error.reason) == (HostError, "ADDRESS_UNUSABLE")
+
+
+def test_a_second_daemon_does_not_take_the_socket(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            with pytest.raises(HostError) as caught:
+                async with running(tmp_path):
+                    raise AssertionError("it started")
+            assert caught.value.reason == "ADDRESS_IN_USE"
+            await client.execute(b"echo")
+
+    run(main())
+
+
+def test_metrics_are_off_unless_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path) as run_:
+            assert run_.server.metrics_port is None
+        async with running(tmp_path, {"metrics": {"listen": "127.0.0.1:0"}}) as run_:
+            assert run_.server.metrics_port
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("limits", "option", "value"),
+    [
+        ({"message_size": "2MiB"}, "grpc.max_receive_message_length", 4 << 20),
+        ({"keepalive": "7s"}, "grpc.keepalive_time_ms", 7000),
+    ],
+)
+def test_options(limits: dict[str, str], option: str, value: int) -> None:
+    config = Configuration.model_validate({"limits": limits})
+    server = Server(FakeEngine(), config, Metrics([]))  # type: ignore[arg-type]
+    assert dict(server.options())[option] == value
+
+
+def test_drain_ends_calls_and_lets_clients_hear_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = {"limits": {"drain_grace": "3s"}}
+        async with connected(tmp_path, config) as (run_, client):
+            _, stream = await client.begin(b"hang")
+            late: list[Any] = []
+            drain: Callable[[float], Any] = run_.engine.drain
+
+            async def drain_slowly(grace_s: float) -> None:
+                run_.engine.drained_with = grace_s
+                late.append(await refused(client.tool.Execute(execute_request(b"echo"))))
+                await drain(grace_s)
+
+            run_.engine.drain = drain_slowly  # type: ignore[method-assign]
+            await run_.server.stop()
+            assert run_.engine.drained_with == 3.0
+            assert (await stream.read()).event.finished.stopped.reason == "SHUTDOWN"
+            assert (late[0].code, late[0].reason) == (
+                grpc.StatusCode.UNAVAILABLE,
+                "SHUTTING_DOWN",
+            )
+            assert late[0].retry_after_s is not None
+
+    run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine()
+        config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(str(tmp_path / "notify"))
+            systemd.setblocking(False)
+            task = asyncio.create_task(
+                serve(engine, config, notify_socket=str(tmp_path / "notify"))  # type: ignore[arg-type]
+            )
+            async with asyncio.timeout(20):
+                assert await loop.sock_recv(systemd, 100) == b"READY=1"
+                async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s.sock") as channel:
+                    await Client(channel).execute(b"echo")
+                os.kill(os.getpid(), number)
+                await task
+                assert await loop.sock_recv(systemd, 100) == b"STOPPING=1"
+        assert engine.drained_with == config.limits.drain_grace
+        assert not (tmp_path / "s.sock").exists()
 
     run(main())

@@ -155,15 +155,15 @@ def test_calls_of_others(calls: str, tmp_path: Path) -> None:
             theirs = await foreign_call(running.engine)
             listed = await client.tool.ListCalls(tool_pb2.ListCallsRequest())
             answers = (
-                client.tool.Attach(tool_pb2.AttachRequest(call_id=theirs)),
-                client.tool.GetCall(tool_pb2.GetCallRequest(call_id=theirs)),
-                client.tool.WriteStdin(tool_pb2.WriteStdinRequest(call_id=theirs)),
-                client.tool.Signal(tool_pb2.SignalRequest(call_id=theirs, signal=9)),
+                lambda: client.tool.Attach(tool_pb2.AttachRequest(call_id=theirs)),
+                lambda: client.tool.GetCall(tool_pb2.GetCallRequest(call_id=theirs)),
+                lambda: client.tool.WriteStdin(tool_pb2.WriteStdinRequest(call_id=theirs)),
+                lambda: client.tool.Signal(tool_pb2.SignalRequest(call_id=theirs, signal=9)),
             )
             if calls == "own":
                 assert not listed.calls
                 for answer in answers:
-                    found = await refused(answer)
+                    found = await refused(answer())
                     assert (found.code, found.reason) == (
                         grpc.StatusCode.NOT_FOUND,
                         "CALL_NOT_FOUND",
@@ -172,8 +172,9 @@ def test_calls_of_others(calls: str, tmp_path: Path) -> None:
             else:
                 assert [call.call_id for call in listed.calls] == [theirs]
                 attached, *others = answers
-                await asyncio.gather(*others)
-                assert [e.event.WhichOneof("event") async for e in attached][-1] == "finished"
+                for answer in others:
+                    await answer()
+                assert [e.event.WhichOneof("event") async for e in attached()][-1] == "finished"
                 finished = running.engine.calls[theirs].finished
                 assert finished is not None
                 assert finished.outcome.by == "me"  # type: ignore[union-attr]
@@ -283,9 +284,7 @@ def test_get_call(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (_, client):
             events = await client.execute(b"echo", b"x")
-            answer = await client.tool.GetCall(
-                tool_pb2.GetCallRequest(call_id=events[0].call_id)
-            )
+            answer = await client.tool.GetCall(tool_pb2.GetCallRequest(call_id=events[0].call_id))
             assert answer.call.state == types_pb2.CALL_STATE_CLOSED
             assert answer.call.finished.exited.code == 0
             assert list(answer.call.argv) == [b"echo", b"x"]

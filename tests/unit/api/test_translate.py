@@ -66,9 +66,7 @@ def test_everything_arrives() -> None:
     assert found.outputs == ("*.png", "**/x")
     assert (found.files[0].path, found.files[0].data, found.files[0].mode) == (b"d/f", b"x", 0o755)
     assert found.files[0].digest == Digest.of(b"x")
-    assert found.correlation == Correlation(
-        agent="a", session="s", workflow="w", traceparent="t"
-    )
+    assert found.correlation == Correlation(agent="a", session="s", workflow="w", traceparent="t")
 
 
 def test_what_is_left_out() -> None:

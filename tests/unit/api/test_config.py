@@ -1,0 +1,211 @@
+"""The schema is closed, errors point at the character, and every key does something."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from supervisor.api import config
+from supervisor.api.config import Configuration
+from supervisor.errors import ProfileError
+
+FULL = """\
+listen:
+  - unix:///run/stockade/stockade.sock
+  - tcp: 127.0.0.1:7443
+    tls: {cert: /etc/stockade/cert.pem, key: /etc/stockade/key.pem, client_ca: /etc/stockade/ca.pem}
+socket: {mode: 0600, group: agents}
+state: /var/lib/stockade
+profiles: [/etc/stockade/profiles]
+callers:
+  - {name: root, uid: 0, profiles: ["*"], calls: all, audit: all}
+  - {name: agents, gid: 900, profiles: [python, shell]}
+  - {name: remote, san: agent.example.com, profiles: [python], audit: own}
+  - {name: legacy, cn: agent-7, profiles: [python]}
+limits:
+  calls: 32
+  calls_per_caller: 8
+  connections: 16
+  message_size: 8MiB
+  blob_size: 1GiB
+  unary_deadline: 5s
+  keepalive: 20s
+  drain_grace: 2m
+metrics: {listen: "127.0.0.1:9464"}
+"""
+
+
+def load(tmp_path: Path, text: str) -> Configuration:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def problem(tmp_path: Path, text: str) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        load(tmp_path, text)
+    assert caught.value.reason == "CONFIG_INVALID"
+    return caught.value
+
+
+def test_all_of_it(tmp_path: Path) -> None:
+    found = load(tmp_path, FULL)
+    assert found.listen[0].unix == "/run/stockade/stockade.sock"
+    assert found.listen[1].tls is not None
+    assert found.socket.mode_bits == 0o600
+    assert not found.socket.group_is_default
+    assert found.limits.message_size == 8 << 20
+    assert found.limits.drain_grace == 120.0
+    assert [entry.identity for entry in found.callers] == [
+        ("uid", 0), ("gid", 900), ("san", "agent.example.com"), ("cn", "agent-7"),
+    ]  # fmt: skip
+
+
+def test_the_example_names_every_key() -> None:
+    text = FULL.replace("tcp:", "tcp: ").replace("unix://", "unix: ")
+    for model in models(Configuration):
+        for key in model.model_fields:
+            assert re.search(rf"\b{key}:", text), key
+
+
+def models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [model, *(kind for kind in vars(config).values() if is_model(kind))]
+
+
+def is_model(kind: Any) -> bool:
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, BaseModel)
+        and kind.__module__ == config.__name__
+    )
+
+
+def test_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "none.yaml")
+    found = config.load(None)
+    assert [listener.unix for listener in found.listen] == ["/run/stockade/stockade.sock"]
+    (entry,) = found.callers
+    assert (entry.identity, entry.profiles, entry.calls, entry.audit) == (
+        ("uid", os.getuid()), ["*"], "all", "all",
+    )  # fmt: skip
+    assert found.metrics is None
+    assert found.socket.group_is_default
+    assert found.socket.mode_bits == 0o660
+
+
+def test_the_usual_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("state: /srv/stockade\n")
+    monkeypatch.setattr(config, "DEFAULT_PATH", path)
+    assert config.load(None).state == "/srv/stockade"
+
+
+def test_a_named_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        config.load(tmp_path / "none.yaml")
+    assert caught.value.reason == "CONFIG_MISSING"
+
+
+CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("state: /x\nlisten_to: []\n", 2, 1),
+        ("limits: {calls: 0}\n", 1, 17),
+        ("limits: {calls: many}\n", 1, 17),
+        ("limits: {message_size: 16}\n", 1, 24),
+        ("limits: {message_size: 16MB}\n", 1, 24),
+        ("limits: {message_size: 1KiB}\n", 1, 24),
+        ("limits: {unary_deadline: 0s}\n", 1, 26),
+        ("limits: {keepalive: 5}\n", 1, 21),
+        ("limits: {calls: 4, calls_per_caller: 5}\n", 1, 9),
+        ("socket: {mode: 0666}\n", 1, 9),
+        ("socket: {mode: 0661}\n", 1, 9),
+        ("socket: {mode: rw}\n", 1, 16),
+        ("metrics: {listen: 0.0.0.0:9464}\n", 1, 10),
+        ("metrics: {listen: 192.0.2.1:9464}\n", 1, 10),
+        ("metrics: {listen: 127.0.0.1}\n", 1, 10),
+        ("metrics: {}\n", 1, 10),
+        ("listen: []\n", 1, 9),
+        ("listen: [/run/x.sock]\n", 1, 10),
+        ("listen: [unix://run/x.sock]\n", 1, 10),
+        ("listen: ['tcp://127.0.0.1:1']\n", 1, 10),
+        (f"listen: ['unix:///{'x' * 107}']\n", 1, 10),
+        ("listen: [{tcp: '127.0.0.1:7443'}]\n", 1, 10),
+        ("listen: [{tcp: '127.0.0.1:7443', tls: {cert: a, key: b}}]\n", 1, 39),
+        ("listen: [{tcp: '127.0.0.1', tls: {cert: a, key: b, client_ca: c}}]\n", 1, 10),
+        ("listen: [{tcp: '[::1]:99999', tls: {cert: a, key: b, client_ca: c}}]\n", 1, 10),
+        ("callers: []\n", 1, 10),
+        ("callers:\n  - {name: a, profiles: [p]}\n", 2, 5),
+        ("callers:\n  - {name: a, uid: 1, gid: 1, profiles: [p]}\n", 2, 5),
+        ("callers:\n  - {name: a, uid: -1, profiles: [p]}\n", 2, 20),
+        ("callers:\n  - {name: a, uid: 4294967295, profiles: [p]}\n", 2, 20),
+        ("callers:\n  - {name: a, uid: 1, profiles: []}\n", 2, 33),
+        ("callers:\n  - {name: a, uid: 1}\n", 2, 5),
+        ("callers:\n  - {name: A b, uid: 1, profiles: [p]}\n", 2, 12),
+        (CALLER % "calls: some", 2, 45),
+        (CALLER % "audit: some", 2, 45),
+        (CALLER % "grant: all", 2, 38),
+        (
+            "callers:\n  - {name: a, uid: 1, profiles: [p]}\n"
+            "  - {name: b, uid: 1, profiles: [p]}\n",
+            2, 3,
+        ),
+        (
+            "callers:\n  - {name: a, uid: 1, profiles: [p]}\n"
+            "  - {name: a, uid: 2, profiles: [p]}\n",
+            2, 3,
+        ),
+    ],
+)  # fmt: skip
+def test_errors_point(text: str, line: int, column: int, tmp_path: Path) -> None:
+    message = problem(tmp_path, text).message
+    assert f"config.yaml:{line}:{column}: " in message
+    assert "^" in message
+
+
+TLS = "{tcp: '127.0.0.1:0', tls: {cert: a, key: b, client_ca: c}}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "callers: [{name: a, san: a.example.com, profiles: [p]}]\n",
+        "callers: [{name: a, cn: a, profiles: [p]}]\n",
+        f"listen: [{TLS}]\ncallers: [{{name: a, uid: 1, profiles: [p]}}]\n",
+        f"listen: [{TLS}]\ncallers: [{{name: a, gid: 1, profiles: [p]}}]\n",
+        f"listen: [{TLS}]\n",
+    ],
+)
+def test_a_caller_that_nothing_can_match(text: str, tmp_path: Path) -> None:
+    assert "matches nothing" in problem(tmp_path, text).message
+
+
+def test_errors_keep_their_line_breaks(tmp_path: Path) -> None:
+    problems = problem(tmp_path, "a: 1\nb: 2\n").message
+    assert len(re.findall(r"config\.yaml:\d:1: unknown key", problems)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:1", ("localhost", 1)),
+    ],
+)
+def test_split_host_port(text: str, address: tuple[str, int]) -> None:
+    assert config.split_host_port(text) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1", "::1:1", "a:", "a:b", "a:65536", "[::1]", "a b:1"])
+def test_split_host_port_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an address"):
+        config.split_host_port(text)

@@ -1,0 +1,309 @@
+"""Bytes arrive as they were sent, credentials are the kernel's, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from supervisor.api import front
+from supervisor.api.front import Front, Peer, Peers, peer_of
+
+NOBODY = 65534
+
+
+class Backend:
+    """Stands in for gRPC: keeps what arrives and by which name, and echoes it."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.received: list[bytes] = []
+        self.reply_first = b""
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.ended = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = writer.get_extra_info("peername")
+        self.names.append(name[1:].decode())
+        writer.write(self.reply_first)
+        data = bytearray()
+        await self.hold.wait()
+        while piece := await reader.read(1 << 16):
+            data += piece
+            writer.write(piece)
+            await writer.drain()
+        self.received.append(bytes(data))
+        writer.write(b"the end")
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        self.ended.set()
+
+
+@contextlib.asynccontextmanager
+async def fronted(
+    folder: Path, connections_max: int = 8, tcp: bool = False
+) -> AsyncIterator[tuple[Front, Peers, Backend, str | tuple[str, int]]]:
+    """Run a front before an echo server."""
+    backend = Backend()
+    server = await asyncio.start_unix_server(backend.serve, str(folder / "inner"))
+    peers = Peers(connections_max)
+    if tcp:
+        listener = socket.create_server(("127.0.0.1", 0))
+        address: str | tuple[str, int] = listener.getsockname()
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        address = str(folder / "outer")
+        listener.bind(address)
+    door = Front(listener, str(folder / "inner"), peers)
+    door.start()
+    try:
+        yield door, peers, backend, address
+    finally:
+        await door.close()
+        server.close()
+
+
+async def gone(peers: Peers, left: int = 0) -> None:
+    """Wait until the connections are forgotten."""
+    async with asyncio.timeout(5):
+        while len(peers) > left:
+            await asyncio.sleep(0.005)
+
+
+def test_bytes_both_ways_and_half_close(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            reader, writer = await asyncio.open_unix_connection(str(address))
+            data = os.urandom(5_000_000)
+
+            async def send() -> None:
+                writer.write(data)
+                await writer.drain()
+                writer.write_eof()
+
+            sending = asyncio.create_task(send())
+            back = await reader.read(-1)
+            await sending
+            assert back == data + b"the end"
+            assert backend.received == [data]
+            writer.close()
+            await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_stops_stops_the_writer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.hold.clear()
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(str(address))
+            client.setblocking(False)
+            sent = 0
+            quiet = 0
+            while quiet < 20:  # until nobody takes any more
+                try:
+                    sent += client.send(bytes(1 << 16))
+                    quiet = 0
+                except BlockingIOError:
+                    quiet += 1
+                    await asyncio.sleep(0.005)
+            # What is under way is what the kernel's and the stream's buffers hold, one piece here.
+            assert sent < 4 << 20
+            backend.hold.set()
+            client.setblocking(True)
+            await asyncio.to_thread(client.shutdown, socket.SHUT_WR)
+            total = 0
+            while data := await asyncio.to_thread(client.recv, 1 << 20):
+                total += len(data)
+            assert total == sent + len(b"the end")
+            client.close()
+            await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_the_kernel_says_who_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.reply_first = b"hello"
+            reader, writer = await asyncio.open_unix_connection(str(address))
+            await reader.readexactly(5)
+            found = peers.find(f"unix-abstract:{backend.names[0]}")
+            assert found == Peer(
+                transport="unix",
+                address=f"uid {os.getuid()}",
+                uid=os.getuid(),
+                gid=os.getgid(),
+                pid=os.getpid(),
+            )
+            writer.close()
+            await gone(peers)
+            assert peers.find(f"unix-abstract:{backend.names[0]}") is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.root
+def test_another_user_is_another_peer(tmp_path: Path) -> None:
+    program = (
+        "import os, socket, sys\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.recv(5); s.recv(1)\n"
+    )
+
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            for folder in (tmp_path, *tmp_path.parents):
+                if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+                    folder.chmod(folder.stat().st_mode | 0o011)
+            Path(str(address)).chmod(0o666)
+            backend.reply_first = b"hello"
+            child = subprocess.Popen([sys.executable, "-c", program, str(address)])
+            try:
+                async with asyncio.timeout(20):
+                    while not backend.names:
+                        await asyncio.sleep(0.01)
+                found = peers.find(f"unix-abstract:{backend.names[0]}")
+                assert found is not None
+                assert (found.uid, found.gid, found.pid) == (NOBODY, NOBODY, child.pid)
+            finally:
+                child.kill()
+                child.wait()
+            await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_tcp_gives_the_address(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path, tcp=True) as (_, peers, backend, address):
+            backend.reply_first = b"hello"
+            reader, writer = await asyncio.open_connection(*address)
+            await reader.readexactly(5)
+            found = peers.find(f"unix-abstract:{backend.names[0]}")
+            assert found is not None
+            host, port = writer.get_extra_info("sockname")
+            assert (found.transport, found.address) == ("tls", f"{host}:{port}")
+            assert found.uid is None
+            writer.close()
+            await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_more_connections_than_there_is_room_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path, connections_max=2) as (_, peers, backend, address):
+            backend.reply_first = b"hello"
+            streams = [await asyncio.open_unix_connection(str(address)) for _ in range(2)]
+            for reader, _writer in streams:
+                await reader.readexactly(5)
+            refused, _ = await asyncio.open_unix_connection(str(address))
+            assert await refused.read() == b""
+            assert len(peers) == 2
+            streams[0][1].close()
+            await gone(peers, left=1)
+            reader, writer = await asyncio.open_unix_connection(str(address))
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_breaks_does_not_close_the_door(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.reply_first = b"hello"
+            broken = [OSError("gone"), ValueError("a bug"), mock.DEFAULT]
+            with mock.patch.object(front, "peer_of", wraps=peer_of, side_effect=broken):
+                for _ in range(2):
+                    reader, _writer = await asyncio.open_unix_connection(str(address))
+                    assert await reader.read() == b""
+                reader, writer = await asyncio.open_unix_connection(str(address))
+                assert await reader.readexactly(5) == b"hello"
+            writer.transport.abort()
+            await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_nobody_behind_the_door(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, _backend, address):
+            (tmp_path / "inner").unlink()
+            reader, _writer = await asyncio.open_unix_connection(str(address))
+            assert await reader.read() == b""
+            assert len(peers) == 0
+
+    asyncio.run(main())
+
+
+def test_closing_cuts_what_stands(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (door, peers, backend, address):
+            backend.reply_first = b"hello"
+            reader, _writer = await asyncio.open_unix_connection(str(address))
+            await reader.readexactly(5)
+            await door.stop_accepting()
+            assert len(peers) == 1
+            await door.close()
+            assert await reader.read() == b""
+            assert len(peers) == 0
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_unix_connection(str(address))
+
+    asyncio.run(main())
+
+
+def test_descriptors_are_given_back(tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.reply_first = b"hello"
+            before = descriptors()
+            for _ in range(20):
+                reader, writer = await asyncio.open_unix_connection(str(address))
+                await reader.readexactly(5)
+                writer.close()
+                await writer.wait_closed()
+            await gone(peers)
+            async with asyncio.timeout(5):
+                while descriptors() > before:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "reported",
+    ["", "unix:", "unix:/run/x", "ipv4:127.0.0.1:5", "unix-abstract:", "unix-abstract:stockade-1"],
+)
+def test_a_name_that_is_not_ours(reported: str) -> None:
+    peers = Peers(1)
+    assert peers.add(Peer(transport="unix", address="uid 0", uid=0)) is not None
+    assert peers.find(reported) is None
+
+
+def test_names_are_not_used_twice() -> None:
+    peers = Peers(1)
+    first = peers.add(Peer(transport="unix", address=""))
+    assert first is not None
+    assert peers.add(Peer(transport="unix", address="")) is None
+    peers.remove(first)
+    second = peers.add(Peer(transport="unix", address=""))
+    assert second not in (None, first)
+    other = Peers(1).add(Peer(transport="unix", address=""))
+    assert other not in (first, second)

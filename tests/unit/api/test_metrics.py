@@ -1,0 +1,132 @@
+"""What is counted, under which labels, and that the labels are few."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from supervisor.api.metrics import Metrics
+from supervisor.call.events import Timeline
+from supervisor.call.outcome import KINDS, LimitKind
+
+MS = 1_000_000
+
+
+def value(metrics: Metrics, series: str, /, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(series, labels)
+
+
+def test_calls_and_phases() -> None:
+    metrics = Metrics(["python"])
+    line = Timeline(
+        accepted_ns=1,
+        preparing_ns=1 + MS,
+        armed_ns=1 + 4 * MS,
+        started_ns=1 + 6 * MS,
+        ended_ns=1 + 1006 * MS,
+        destroyed_ns=1 + 1106 * MS,
+    )
+    metrics.call_closed("python", "exited", line)
+    assert value(metrics, "stockade_calls_total", profile="python", outcome="exited") == 1
+    for phase, seconds in (
+        ("pending", 0.001), ("preparing", 0.003), ("armed", 0.002), ("running", 1.0),
+        ("draining", 0.1),
+    ):  # fmt: skip
+        name = "stockade_call_phase_seconds_sum"
+        assert value(metrics, name, phase=phase) == pytest.approx(seconds)
+
+
+def test_a_phase_that_was_not_reached_is_not_counted() -> None:
+    metrics = Metrics(["python"])
+    metrics.call_closed("python", "failed", Timeline(accepted_ns=1, preparing_ns=2))
+    assert value(metrics, "stockade_call_phase_seconds_count", phase="pending") == 1
+    assert value(metrics, "stockade_call_phase_seconds_count", phase="running") is None
+
+
+def test_the_rest() -> None:
+    metrics = Metrics([])
+    metrics.call_rejected("CALLS_LIMIT")
+    metrics.live_calls(3)
+    metrics.live_calls(2)
+    metrics.fsynced(0.002, 5)
+    metrics.size(1 << 20)
+    assert value(metrics, "stockade_rejects_total", reason="CALLS_LIMIT") == 1
+    assert value(metrics, "stockade_live_calls") == 2
+    assert value(metrics, "stockade_journal_fsync_seconds_sum") == 0.002
+    assert value(metrics, "stockade_journal_entries_total") == 5
+    assert value(metrics, "stockade_journal_bytes") == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("wall", "name", "label"),
+    [
+        ("syscall", "ptrace", "ptrace"),
+        ("syscall", "x" * 50, "other"),
+        ("limit", "memory", "memory"),
+        ("limit", "ptrace", "other"),
+        ("network", "203.0.113.9:443", "other"),
+    ],
+)
+def test_denials(wall: str, name: str, label: str) -> None:
+    metrics = Metrics([])
+    metrics.denied(wall, name, 3)
+    assert value(metrics, "stockade_denials_total", wall=wall, name=label) == 3
+
+
+@pytest.mark.parametrize(
+    ("feed", "series_max"),
+    [
+        (lambda m, n: m.call_closed(f"p{n}", "exited", Timeline()), 1),
+        (lambda m, n: m.call_rejected(f"REASON_{n}"), 65),
+        (lambda m, n: m.denied("syscall", f"s{n}", 1), 1),
+        (lambda m, n: m.denied("network", f"h{n}", 1), 1),
+        (lambda m, n: m.health([f"P{n}: x"]), 1),
+    ],
+)
+def test_labels_are_few(feed: Callable[[Metrics, int], None], series_max: int) -> None:
+    metrics = Metrics(["python"])
+    before = series(metrics)
+    for number in range(200):
+        feed(metrics, number)
+    assert series(metrics) - before <= series_max
+
+
+def series(metrics: Metrics) -> int:
+    """Count what is kept for each combination of labels."""
+    return sum(
+        not sample.name.endswith("_created")
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.labels
+    )
+
+
+def test_no_series_names_a_call() -> None:
+    metrics = Metrics(["python"])
+    for outcome in KINDS.values():
+        metrics.call_closed("python", outcome, Timeline(accepted_ns=1, preparing_ns=2))
+    for limit in LimitKind:
+        metrics.denied("limit", limit.value, 1)
+    labels = {
+        label
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= {"profile", "outcome", "phase", "wall", "name", "reason", "problem", "le"}
+
+
+def test_prometheus_can_read_it() -> None:
+    metrics = Metrics(["python"])
+    metrics.live_calls(7)
+    server = metrics.serve("127.0.0.1", 0)
+    try:
+        address = f"http://127.0.0.1:{server.port}/metrics"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert b"stockade_live_calls 7.0" in answer.read()
+    finally:
+        server.close()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(address, timeout=10)
