@@ -15,6 +15,11 @@ ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_A
 """All that our own helper programs get: nothing is inherited."""
 
 
+_ours: set[int] = set()
+"""Children that somebody here waits for; every other ended child is an orphan to reap. One set,
+because a process has one set of children."""
+
+
 def become_subreaper() -> None:
     """Make orphans below this process its children, so that it learns how they end."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -34,7 +39,7 @@ def spawn(argv: Sequence[str], *, fds: Mapping[int, int], new_session: bool = Tr
     for offset, target in enumerate(fds.keys()):
         actions.append((os.POSIX_SPAWN_DUP2, high + offset, target))
     actions += [(os.POSIX_SPAWN_CLOSE, high + offset) for offset in range(len(fds))]
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         argv[0],
         list(argv),
         dict(ENVIRONMENT),
@@ -43,6 +48,19 @@ def spawn(argv: Sequence[str], *, fds: Mapping[int, int], new_session: bool = Tr
         setsigmask=(),
         setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
     )
+    _ours.add(pid)
+    return pid
+
+
+def adopt(pid: int) -> int:
+    """Take a child that came to us as its subreaper as our own; give its pidfd."""
+    _ours.add(pid)
+    return os.pidfd_open(pid)
+
+
+def disown(pid: int) -> None:
+    """Leave a child that nobody will wait for to `reap_strangers`."""
+    _ours.discard(pid)
 
 
 async def wait(pidfd: int) -> int:
@@ -63,6 +81,7 @@ async def wait(pidfd: int) -> int:
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222 (it has ended)
     if result is None:
         raise ChildProcessError(f"pidfd {pidfd} is readable and has no status")
+    _ours.discard(result.si_pid)
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
@@ -75,11 +94,11 @@ def send_signal(pidfd: int, number: int) -> bool:
     return True
 
 
-def reap_strangers(known: set[int]) -> int:
+def reap_strangers() -> int:
     """Reap ended children that nobody waits for: orphans that came to us as their subreaper."""
     reaped = 0
     for pid in zombie_children():
-        if pid not in known and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None:
+        if pid not in _ours and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None:
             reaped += 1
     return reaped
 

@@ -73,7 +73,7 @@ class Runc:
             status = -9
         except asyncio.CancelledError:
             process.send_signal(pidfd, 9)
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222 (killed just now)
+            process.disown(pid)
             raise
         finally:
             os.close(pidfd)

@@ -69,7 +69,6 @@ class SandboxHost:
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
         )
         self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
-        self.pids: set[int] = set()
 
     def _take_lock(self) -> int:
         fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,7 +144,7 @@ class SandboxHost:
         for pid in self._runtimes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.reap_strangers(self.pids)
+        process.reap_strangers()
 
     @staticmethod
     def _empty(folder: Path) -> None:

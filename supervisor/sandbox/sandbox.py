@@ -143,7 +143,8 @@ class Sandbox:
             for fd in (stdin.read, stdout.write, stderr.write, status.write):
                 theirs.callback(os.close, fd)
             self._stack.callback(self._host.runtime.remove, self._call_id)
-            self._stack.callback(self._end_cgroup)
+            self._stack.callback(self._forget_init)
+            self._stack.callback(self.cgroup.destroy)
             fds = StandardFds(
                 stdin=stdin.read, stdout=stdout.write, stderr=stderr.write, status=status.write
             )
@@ -154,9 +155,7 @@ class Sandbox:
         for fd in (self.stdout_fd, self.stderr_fd, self._status_fd):
             self._stack.callback(os.close, fd)
         self._stack.callback(self.close_stdin)
-        self._host.pids.add(self._pid)
-        self._stack.callback(self._forget_init)
-        self._pidfd = os.pidfd_open(self._pid)
+        self._pidfd = process.adopt(self._pid)
         self._stack.callback(os.close, self._pidfd)
 
     def _hold_mounts(self) -> None:
@@ -189,7 +188,6 @@ class Sandbox:
     async def ended(self) -> ProgramEnd:
         """Wait until the sandbox's init is gone; give how the program ended."""
         status = await process.wait(self._pidfd)
-        self._host.pids.discard(self._pid)
         try:
             line = os.read(self._status_fd, STATUS_BYTES_MAX).decode("ascii", "replace")
         except BlockingIOError:
@@ -270,12 +268,9 @@ class Sandbox:
         """Take everything down, in reverse order. Safe at any stage, and more than once."""
         self._stack.close()
 
-    def _end_cgroup(self) -> None:
-        self.cgroup.destroy()
-
     def _forget_init(self) -> None:
-        self._host.pids.discard(self._pid)
-        process.reap_strangers(self._host.pids)
+        process.disown(self._pid)
+        process.reap_strangers()
 
 
 def _parse_end(line: str, status: int) -> ProgramEnd:

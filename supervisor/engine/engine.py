@@ -1,0 +1,390 @@
+"""Admit calls, keep the live ones, end what a former daemon left, and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import concurrent.futures
+import contextlib
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+
+from supervisor.audit.index import CallSummary
+from supervisor.audit.store import Store
+from supervisor.call.events import CallEvent
+from supervisor.call.outcome import Stopped
+from supervisor.call.state import State
+from supervisor.call.types import Caller, CallRequest
+from supervisor.engine.live import LiveCall
+from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
+from supervisor.engine.subscription import Queue, Subscription
+from supervisor.errors import (
+    CallStateError,
+    CapacityError,
+    HostError,
+    InvalidRequest,
+    OutOfRange,
+    RequestConflict,
+    ShuttingDown,
+    StockadeError,
+)
+from supervisor.linux.process import reap_strangers
+from supervisor.profile.load import ProfileSet
+from supervisor.sandbox import SandboxHost, SandboxOptions
+
+log = logging.getLogger("stockade.engine")
+
+SIGNAL_MAX = 64
+REAP_S = 5.0
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Engine:
+    """What runs calls. Everything here belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        profiles: ProfileSet,
+        state: Path,
+        runtime: Path,
+        observer: EngineObserver | None = None,
+        options: EngineOptions | None = None,
+    ) -> None:
+        self.store = store
+        self.profiles = profiles
+        self._observer: EngineObserver = observer or NoObserver()
+        self._options = options or EngineOptions()
+        self._where = SandboxOptions(state=state, runtime=runtime, cell=find_cell())
+        self._host: SandboxHost | None = None
+        self._live: dict[str, LiveCall] = {}
+        self._requests: dict[tuple[str, str], LiveCall] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._executor = concurrent.futures.ThreadPoolExecutor(self._options.pump_threads, "pump")
+
+    async def start(self) -> None:
+        """End what a former daemon left, close its calls, and say on record that this one began.
+
+        Raises:
+            StockadeError: this host cannot raise the walls, or the record cannot be written.
+        """
+        self._host = SandboxHost(self._where)
+        self._host.open()
+        for call in self.store.interrupted:
+            await self.store.close_interrupted(call, "the daemon ended while the call lived")
+        await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
+        self._spawn(self._reap_strangers())
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, let the live ones end for a while, kill the rest, clean up."""
+        self._draining = True
+        waiting = [call.closed.wait() for call in self._live.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await asyncio.gather(*waiting)
+        for call in self._live.values():
+            call.stop_because(Stopped(by="daemon", reason="SHUTDOWN"))
+        while self._live:
+            await asyncio.gather(*[call.closed.wait() for call in self._live.values()])
+            await asyncio.sleep(0)
+        for task in self._tasks:
+            task.cancel()
+        if self.store.healthy:
+            await self.store.note("daemon_stopped", {"pid": os.getpid()})
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+        self._executor.shutdown()
+
+    @property
+    def health_problems(self) -> tuple[str, ...]:
+        """Say why no call can be taken now; empty where one can."""
+        problems = []
+        if self._host is None:
+            problems.append("NOT_STARTED")
+        if self._draining:
+            problems.append("SHUTTING_DOWN")
+        try:
+            self.store.check_admission(len(self._live))
+        except StockadeError as error:
+            problems.append(error.reason)
+        return tuple(problems)
+
+    @property
+    def healthy(self) -> bool:
+        """Say whether a call can be taken now."""
+        return not self.health_problems
+
+    async def submit(self, caller: Caller, request: CallRequest) -> Subscription:
+        """Admit a call and run it; INTENT is durable when this returns. A repeat attaches.
+
+        Raises:
+            StockadeError: nothing was started.
+        """
+        try:
+            known = self._find_repeat(caller, request)
+            if known is not None:
+                return await self._attach_repeat(known, request)
+            call = self._admit(caller, request)
+        except StockadeError as error:
+            self._observer.call_rejected(error.reason)
+            raise
+        try:
+            await call.admit()
+        except BaseException as error:
+            self._forget(call)
+            if isinstance(error, StockadeError):
+                self._observer.call_rejected(error.reason)
+            raise
+        self._spawn(self._run(call))
+        queue = call.subscribers.add()
+        return self._subscription(call, queue, iter([call.first_event()]), attached=False)
+
+    def _find_repeat(self, caller: Caller, request: CallRequest) -> LiveCall | str | None:
+        live = self._requests.get((caller.name, request.request_id))
+        if live is not None:
+            _require_same(request, live.fingerprint)
+            return live
+        found = self.store.find_request(caller.name, request.request_id)
+        if found is None:
+            return None
+        _require_same(request, found[1])
+        return found[0]
+
+    async def _attach_repeat(self, known: LiveCall | str, request: CallRequest) -> Subscription:
+        if isinstance(known, LiveCall):
+            await asyncio.shield(known.accepted)
+            known_id = known.call_id
+        else:
+            known_id = known
+        return self._follow(known_id, 1, kill_on_disconnect=request.kill_on_disconnect)
+
+    def _admit(self, caller: Caller, request: CallRequest) -> LiveCall:
+        if self._draining or self._host is None:
+            raise ShuttingDown("SHUTTING_DOWN", "the daemon takes no new calls", retry_after_s=1.0)
+        if len(self._live) >= self._options.calls_max:
+            raise CapacityError(
+                "CALLS_LIMIT",
+                f"{len(self._live)} calls live, which is the limit",
+                hint="try again later, or raise limits.calls in the configuration",
+                retry_after_s=self._options.retry_after_s,
+            )
+        profile = self.profiles.effective(request.profile)
+        self.store.check_admission(len(self._live))
+        call = LiveCall(
+            new_call_id(),
+            caller,
+            request,
+            profile,
+            store=self.store,
+            host=self._host,
+            observer=self._observer,
+            options=self._options,
+            executor=self._executor,
+        )
+        self._live[call.call_id] = call
+        self._requests[caller.name, request.request_id] = call
+        self._observer.live_calls(len(self._live))
+        return call
+
+    async def _run(self, call: LiveCall) -> None:
+        try:
+            await call.run()
+        finally:
+            self._forget(call)
+
+    def _forget(self, call: LiveCall) -> None:
+        self._live.pop(call.call_id, None)
+        self._requests.pop((call.caller.name, call.request.request_id), None)
+        self._observer.live_calls(len(self._live))
+
+    async def attach(self, call_id: str, from_sequence: int) -> Subscription:
+        """Follow a call that was started before.
+
+        Raises:
+            NotFound: `CALL_NOT_FOUND`.
+            OutOfRange: `SEQUENCE_AHEAD`.
+        """
+        last = self.store.get_call(call_id).last_sequence
+        if from_sequence > last + 1:
+            raise OutOfRange("SEQUENCE_AHEAD", f"sequence {from_sequence}: the call is at {last}")
+        return self._follow(call_id, from_sequence, kill_on_disconnect=False)
+
+    def _follow(
+        self, call_id: str, from_sequence: int, *, kill_on_disconnect: bool
+    ) -> Subscription:
+        call = self._live.get(call_id)
+        if call is None or call.recorder is None:
+            recorded = self.store.events(call_id, from_sequence)
+            return self._subscription(None, None, recorded, attached=True, call_id=call_id)
+        # What is published from here on goes to the queue, what was before is read back: an
+        # output that is being recorded just now is in one of the two.
+        last = call.subscribers.last_sequence
+        queue = call.subscribers.add()
+        recorded = itertools.takewhile(
+            lambda event: event.sequence <= last, self.store.events(call_id, from_sequence)
+        )
+        return self._subscription(
+            call, queue, recorded, attached=True, kill_on_disconnect=kill_on_disconnect
+        )
+
+    def _subscription(
+        self,
+        call: LiveCall | None,
+        queue: Queue | None,
+        recorded: Iterator[CallEvent],
+        *,
+        attached: bool,
+        call_id: str = "",
+        kill_on_disconnect: bool | None = None,
+    ) -> Subscription:
+        on_close: Callable[[], None] = lambda: None  # noqa: E731
+        if call is not None and queue is not None:
+            kills = (
+                call.request.kill_on_disconnect
+                if kill_on_disconnect is None
+                else kill_on_disconnect
+            )
+
+            def on_close() -> None:
+                call.subscribers.remove(queue)
+                if kills:
+                    call.disconnect()
+
+        return Subscription(
+            call.call_id if call is not None else call_id,
+            recorded=recorded,
+            queue=queue,
+            keep_alive_s=self._options.keep_alive_s,
+            attached=attached,
+            on_close=on_close,
+        )
+
+    async def write_stdin(self, call_id: str, *, offset: int, data: bytes, end: bool) -> int:
+        """Append to a live call's standard input; give the next offset.
+
+        Raises:
+            NotFound: `CALL_NOT_FOUND`.
+            CallStateError: `CALL_CLOSED`, `STDIN_CLOSED`.
+            OutOfRange: `STDIN_OFFSET`.
+        """
+        return await self._require_live(call_id).write_stdin(offset, data, end=end)
+
+    async def signal(self, call_id: str, *, by: str, signal: int, why: str) -> None:
+        """Send a signal to a live call.
+
+        Raises:
+            InvalidRequest: `SIGNAL_INVALID`.
+            NotFound: `CALL_NOT_FOUND`.
+            CallStateError: `CALL_CLOSED`.
+        """
+        if not 1 <= signal <= SIGNAL_MAX:
+            raise InvalidRequest("SIGNAL_INVALID", f"{signal} is no signal: 1 to {SIGNAL_MAX}")
+        await self._require_live(call_id).signal(by, signal, why)
+
+    def _require_live(self, call_id: str) -> LiveCall:
+        call = self._live.get(call_id)
+        if call is None or call.recorder is None:
+            self.store.get_call(call_id)
+            raise CallStateError("CALL_CLOSED", f"call {call_id} has ended")
+        return call
+
+    def get(self, call_id: str) -> tuple[CallSummary, State]:
+        """Give a call and where it is.
+
+        Raises:
+            NotFound: `CALL_NOT_FOUND`.
+        """
+        return self._with_state(self.store.get_call(call_id))
+
+    def list(
+        self,
+        *,
+        caller: str | None = None,
+        profile: str = "",
+        live_only: bool = False,
+        limit: int = 100,
+        page_token: str = "",
+    ) -> tuple[builtins.list[tuple[CallSummary, State]], str]:
+        """List calls, newest first, with where they are and the token of the next page.
+
+        Raises:
+            InvalidRequest: `PAGE_TOKEN_INVALID`.
+        """
+        if live_only:
+            found = [self.store.get_call(call_id) for call_id in self._recorded()]
+            wanted = [
+                summary
+                for summary in found
+                if caller in (None, summary.caller.name) and profile in ("", summary.profile)
+            ]
+            wanted.sort(key=lambda summary: summary.accepted_ns, reverse=True)
+            return [self._with_state(summary) for summary in wanted[:limit]], ""
+        summaries, token = self.store.list_calls(
+            caller=caller, profile=profile or None, limit=limit, page_token=page_token
+        )
+        return [self._with_state(summary) for summary in summaries], token
+
+    def owner(self, call_id: str) -> str:
+        """Give the name of the caller that a call belongs to.
+
+        Raises:
+            NotFound: `CALL_NOT_FOUND`.
+        """
+        return self.store.get_call(call_id).caller.name
+
+    def _recorded(self) -> builtins.list[str]:
+        return [call_id for call_id, call in self._live.items() if call.recorder is not None]
+
+    def _with_state(self, summary: CallSummary) -> tuple[CallSummary, State]:
+        call = self._live.get(summary.call_id)
+        return summary, call.state if call is not None else State.CLOSED
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reap_strangers(self) -> None:
+        """Reap orphans that came to us as their subreaper, so that no zombie stays."""
+        while self._host is not None:
+            await asyncio.sleep(REAP_S)
+            if self._host is not None:
+                reap_strangers()
+
+
+def _require_same(request: CallRequest, fingerprint: str) -> None:
+    if request.fingerprint() != fingerprint:
+        raise RequestConflict(
+            "REQUEST_ID_REUSED",
+            f"request_id {request.request_id} was used before for another request",
+            hint="use a new UUID for a new request",
+        )
+
+
+def new_call_id() -> str:
+    """Make an id that sorts by time (UUID version 7, RFC 9562)."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
+    number = number & ~(0xF << 76) | 0x7 << 76
+    number = number & ~(0x3 << 62) | 0x2 << 62
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def find_cell() -> Path:
+    """Give the sandbox's init: a wheel's, or a checkout's.
+
+    Raises:
+        HostError: `CELL_MISSING`.
+    """
+    for path in (PACKAGE / "_data" / "cell", PACKAGE.parent / "cell" / ".output" / "cell"):
+        if path.is_file():
+            return path
+    raise HostError("CELL_MISSING", "the sandbox's init is not built", hint="make setup")

@@ -1,0 +1,132 @@
+"""Move bytes between a sandbox's pipes and the record: recorded first, delivered second."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
+from supervisor.errors import CallStateError, InvalidRequest, OutOfRange
+
+READ_BYTES = 1 << 20
+
+
+async def wait_readable(fd: int) -> None:
+    """Wait until `fd` can be read, or has hung up."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+async def wait_writable(fd: int) -> None:
+    """Wait until `fd` can be written, or has hung up."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+async def pump_output(fd: int, take: Callable[[bytes], Awaitable[None]]) -> None:
+    """Read a pipe to its end; `take` holds the reading up until it is done with a chunk."""
+    while True:
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            await wait_readable(fd)
+            continue
+        if not data:
+            return
+        await take(data)
+
+
+class StdinWriter:
+    """The standard input of one call: in order, each byte once, recorded before it is written."""
+
+    def __init__(self, record: Callable[[bytes], None]) -> None:
+        self._record = record
+        self._fd = -1
+        self._close: Callable[[], None] = lambda: None
+        self._lock = asyncio.Lock()
+        self._fed = asyncio.Event()
+        self._broken = False
+        self._ended = False
+        self.offset = 0
+
+    def open(self, fd: int, close: Callable[[], None]) -> None:
+        """Say where the bytes go; `close` ends the stream for the program."""
+        self._fd, self._close = fd, close
+
+    def hang_up(self) -> None:
+        """Say that nobody reads any more: whoever waits to write is told."""
+        self._broken = True
+        self._fed.set()
+
+    async def write(self, offset: int, data: bytes, *, end: bool) -> int:
+        """Write `data` at `offset`; give the offset for the next write.
+
+        Writing again what was written before changes nothing.
+
+        Raises:
+            InvalidRequest: `STDIN_CHUNK_TOO_LARGE`.
+            OutOfRange: `STDIN_OFFSET`: there is a gap, or bytes that were not sent before.
+            CallStateError: `STDIN_CLOSED`.
+        """
+        if len(data) > STDIN_CHUNK_BYTES_MAX:
+            raise InvalidRequest(
+                "STDIN_CHUNK_TOO_LARGE", f"{len(data)} bytes; at most {STDIN_CHUNK_BYTES_MAX}"
+            )
+        await self._fed.wait()
+        async with self._lock:
+            if offset + len(data) <= self.offset and (data or not end):
+                return self.offset
+            if offset != self.offset:
+                raise OutOfRange(
+                    "STDIN_OFFSET",
+                    f"offset {offset}, expected {self.offset}",
+                    metadata={"expected": str(self.offset)},
+                )
+            if self._broken or self._ended:
+                raise CallStateError("STDIN_CLOSED", "standard input is closed")
+            await self._put(data)
+            if end:
+                self._ended = True
+                self._close()
+            return self.offset
+
+    async def feed(self, data: bytes, *, end: bool) -> None:
+        """Write the beginning that came with the request; a program that does not read it is no
+        error."""
+        for start in range(0, len(data), READ_BYTES):
+            if not self._broken:
+                await self._put(data[start : start + READ_BYTES], refuse=False)
+        if end:
+            self._ended = True
+            self._close()
+        self._fed.set()
+
+    async def _put(self, data: bytes, *, refuse: bool = True) -> None:
+        if not data:
+            return
+        self._record(data)
+        self.offset += len(data)
+        view = memoryview(data)
+        while view and not self._broken:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                await wait_writable(self._fd)
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EBADF):
+                    raise
+                self._broken = True
+        if view and refuse:
+            raise CallStateError("STDIN_CLOSED", "the program closed its standard input")

@@ -1,0 +1,201 @@
+"""Follow one call: first what is on record, then what happens.
+
+A reader that is slow holds the program up through a bounded queue; one that takes nothing for too
+long is let go with a Lost event, since the record has everything and it can attach again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+
+from supervisor.call.events import Accepted, CallEvent, Finished, KeepAlive, Lost, Output
+from supervisor.errors import StockadeError
+
+SLOW_SUBSCRIBER = "SLOW_SUBSCRIBER"
+EVENT_BYTES = 256
+"""What an event without output counts for."""
+
+
+def size_of(event: CallEvent) -> int:
+    """Give what an event counts for in a queue, in bytes."""
+    return EVENT_BYTES + (len(event.event.data) if isinstance(event.event, Output) else 0)
+
+
+class Queue:
+    """What waits for one reader."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._events: collections.deque[CallEvent] = collections.deque()
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.ended = False
+        self.failure: StockadeError | None = None
+
+    def put(self, event: CallEvent) -> None:
+        """Add an event; `room` waits where that was more than fits."""
+        if self.ended:
+            return
+        self._events.append(event)
+        self._bytes += size_of(event)
+        if self._bytes > self._bytes_max:
+            self._room.clear()
+        self._changed.set()
+
+    def end(self, failure: StockadeError | None = None) -> None:
+        """Say that nothing comes any more."""
+        self.ended, self.failure = True, failure
+        self._room.set()
+        self._changed.set()
+
+    def drop(self) -> int:
+        """Throw away what waits; give how many events that was."""
+        count = len(self._events)
+        self._events.clear()
+        self._bytes = 0
+        self._room.set()
+        return count
+
+    async def room(self, timeout_s: float) -> bool:
+        """Wait for room; say whether there is any."""
+        if self._room.is_set():
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._room.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def get(self, timeout_s: float) -> CallEvent | None:
+        """Take the next event; None where none came in time.
+
+        Raises:
+            StopAsyncIteration: nothing comes any more.
+        """
+        if not self._events and not self.ended:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return None
+        if self._events:
+            event = self._events.popleft()
+            self._bytes -= size_of(event)
+            if self._bytes <= self._bytes_max:
+                self._room.set()
+            return event
+        if self.failure is not None:
+            raise self.failure
+        raise StopAsyncIteration
+
+
+class Subscription:
+    """The events of one call, from a sequence on. Iterate over it; close it."""
+
+    def __init__(
+        self,
+        call_id: str,
+        *,
+        recorded: Iterator[CallEvent],
+        queue: Queue | None,
+        keep_alive_s: float,
+        attached: bool,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.call_id = call_id
+        self.attached = attached
+        self._recorded = recorded
+        self._queue = queue
+        self._keep_alive_s = keep_alive_s
+        self._on_close = on_close
+        self._closed = False
+
+    async def __aiter__(self) -> AsyncIterator[CallEvent]:
+        """Give the events in order; the last is Finished, or Lost where the reader was let go."""
+        sequence = 0
+        for event in self._recorded:
+            sequence = event.sequence
+            yield self._mark(event)
+            # Reading the record blocks a little each time: others get their turn.
+            await asyncio.sleep(0)
+        if self._queue is None:
+            return
+        while True:
+            try:
+                following = await self._queue.get(self._keep_alive_s)
+            except StopAsyncIteration:
+                return
+            if following is None:
+                now = time.time_ns()
+                following = CallEvent(
+                    call_id=self.call_id, sequence=sequence, time_ns=now, event=KeepAlive()
+                )
+            sequence = following.sequence
+            yield self._mark(following)
+            if isinstance(following.event, Finished):
+                return
+
+    def _mark(self, event: CallEvent) -> CallEvent:
+        if self.attached and isinstance(event.event, Accepted):
+            return replace(event, event=replace(event.event, attached=True))
+        return event
+
+    async def close(self) -> None:
+        """Stop following. Where the call was to end with its caller, it ends now."""
+        if not self._closed:
+            self._closed = True
+            self._on_close()
+
+
+class Subscribers:
+    """The readers of one live call."""
+
+    def __init__(self, bytes_max: int, stall_s: float) -> None:
+        self._queues: list[Queue] = []
+        self._bytes_max = bytes_max
+        self._stall_s = stall_s
+        self._ended = False
+        self.last_sequence = 0
+
+    def add(self) -> Queue:
+        """Add a reader; it gets what is published from now on."""
+        queue = Queue(self._bytes_max)
+        if self._ended:
+            queue.end()
+        self._queues.append(queue)
+        return queue
+
+    def remove(self, queue: Queue) -> None:
+        """Let a reader go."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+        queue.end()
+
+    def put(self, event: CallEvent) -> None:
+        """Give an event to every reader."""
+        self.last_sequence = max(self.last_sequence, event.sequence)
+        for queue in self._queues:
+            queue.put(event)
+
+    async def room(self, last: CallEvent) -> None:
+        """Wait for the slowest reader, and let one go that takes nothing."""
+        for queue in list(self._queues):
+            if not await queue.room(self._stall_s):
+                count = queue.drop()
+                lost = Lost(what="output", count=count, reason=SLOW_SUBSCRIBER)
+                queue.put(replace(last, event=lost))
+                self.remove(queue)
+
+    def end(self, failure: StockadeError | None = None) -> None:
+        """Say to every reader that nothing comes any more."""
+        self._ended = True
+        for queue in self._queues:
+            queue.end(failure)
