@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import click
 
 from supervisor.cli.folders import profile_folders
 from supervisor.cli.session import json_option
-from supervisor.errors import InvalidRequest
+from supervisor.errors import InvalidRequest, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
@@ -123,6 +124,7 @@ def command(
     config = configuration(config_path, state=state, addresses=addresses, folders=folders)
     # systemd's address is read here: no other room looks at the environment.
     notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
+    _enter_private_mounts()
     asyncio.run(_serve(config, runtime_folder, notify_socket))
 
 
@@ -171,7 +173,7 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
             log.warning("profile %s: %s:%s: %s", name, problem.file, problem.line, problem.message)
     metrics = Metrics(profiles.names)
     state = Path(config.state)
-    store = Store.open(state, clock_ns=time.time_ns, observer=metrics)
+    store = Store.open(state, clock_ns=time.time_ns, observer=metrics, on_fatal=_stop)
     engine = Engine(
         store=store,
         profiles=profiles,
@@ -183,6 +185,20 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
     return Daemon(config=config, metrics=metrics, store=store, engine=engine)
 
 
+def _enter_private_mounts() -> None:
+    """Take a mount namespace of our own, while there is one thread: see `linux.mounts`."""
+    from supervisor.linux.mounts import enter_private_mounts
+
+    if os.geteuid() == 0:
+        enter_private_mounts()
+
+
+def _stop(failure: StockadeError) -> None:
+    """End the daemon in order: a record that failed once is never written again."""
+    log.critical("the record can no longer be written, stopping: %s", failure)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 async def _serve(config: Configuration, runtime_folder: Path, notify_socket: str) -> None:
     from supervisor.api.server import serve
 
@@ -192,6 +208,8 @@ async def _serve(config: Configuration, runtime_folder: Path, notify_socket: str
         await serve(daemon.engine, config, daemon.metrics, notify_socket=notify_socket)
     finally:
         await daemon.store.close()
+    if daemon.store.failure is not None:
+        raise daemon.store.failure
     log.info("stopped")
 
 
