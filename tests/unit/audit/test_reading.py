@@ -1,0 +1,142 @@
+"""Reading the log back, and bringing the index up to date from it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from supervisor.audit.entry import Position
+from supervisor.audit.index import LowWater
+from supervisor.audit.journal import JournalOptions
+from supervisor.audit.reading import low_water_of, read_entry, read_log
+from supervisor.audit.segment import MAGIC
+from supervisor.audit.store import Store
+from supervisor.call.types import Digest, OutputFile, Stream
+from supervisor.errors import AuditCorrupt
+from tests.support.records import CALLER, begin, make_finished, opened
+
+START = Position(segment=0, offset=len(MAGIC))
+SMALL = JournalOptions(segment_bytes=2000, linger_s=60.0)
+
+
+async def fill(store: Store, calls: int) -> None:
+    for number in range(calls):
+        recorder = await begin(store, f"call-{number}")
+        recorder.output(Stream.STDOUT, b"x" * 10)
+        await recorder.finish(make_finished())
+
+
+def test_reading_begins_anywhere(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, SMALL) as store:
+            await fill(store, 6)
+            journal = store._journal
+            assert len(journal.segments) > 2
+            entries = list(read_log(journal, START))
+            for number, entry in enumerate(entries):
+                assert read_entry(journal, entry.position) == entry
+                assert list(read_log(journal, entry.position)) == entries[number:]
+
+    asyncio.run(scenario())
+
+
+def test_damage_is_found_while_reading(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await fill(store, 2)
+            entry = list(read_log(store._journal, START))[3]
+            path = tmp_path / "log" / "00000000000000000000.seg"
+            data = bytearray(path.read_bytes())
+            data[entry.position.offset + 40] ^= 1
+            path.write_bytes(data)
+            with pytest.raises(AuditCorrupt) as caught:
+                list(read_log(store._journal, START))
+            assert caught.value.metadata["index"] == "3"
+            data[entry.position.offset + 40] ^= 1
+            path.write_bytes(data)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("lost", ["index.db", "index.db-wal", "garbage"])
+def test_the_index_comes_back_from_the_log(lost: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, SMALL) as store:
+            await fill(store, 5)
+            store.grant_blob(Digest.of(b"x"), "somebody")
+            before = store.list_calls(limit=100)
+        if lost == "garbage":
+            (tmp_path / "index.db").write_bytes(b"no database" * 1000)
+        else:
+            (tmp_path / lost).unlink(missing_ok=True)
+        async with opened(tmp_path, SMALL) as store:
+            assert store.list_calls(limit=100) == before
+            assert store.may_read_blob(Digest.of(b"x"), "somebody")
+            assert not store.may_read_blob(Digest.of(b"x"), "somebody else")
+
+    asyncio.run(scenario())
+
+
+def test_an_index_of_another_log_is_thrown_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path / "one") as store:
+            await fill(store, 3)
+        async with opened(tmp_path / "two") as store:
+            await fill(store, 1)
+            before = store.list_calls(limit=10)
+        (tmp_path / "one" / "index.db").rename(tmp_path / "two" / "index.db")
+        async with opened(tmp_path / "two") as store:
+            assert store.list_calls(limit=10) == before
+
+    asyncio.run(scenario())
+
+
+def test_the_index_misses_nothing_after_a_crash(tmp_path: Path) -> None:
+    """An index that is older than the log reads on from where it was."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await fill(store, 2)
+        old = (tmp_path / "index.db").read_bytes()
+        async with opened(tmp_path) as store:
+            recorder = await begin(store, "later")
+            recorder.output(Stream.STDOUT, b"abc")
+        (tmp_path / "index.db").write_bytes(old)
+        async with opened(tmp_path) as store:
+            assert [call.call_id for call in store.interrupted] == ["later"]
+            assert store.get_call("later").last_sequence == 2
+
+    asyncio.run(scenario())
+
+
+def test_low_water_is_the_oldest_open_call(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            one = await begin(store, "one")
+            two = await begin(store, "two")
+            tail = LowWater(position=Position(segment=0, offset=10_000), leaf="ff")
+            assert low_water_of([], tail) == tail
+            found = low_water_of([two.intent, one.intent], tail)
+            assert found.position == one.intent.position
+            assert found.leaf == one.intent.head.prev.hex()
+            await one.finish(make_finished())
+            await two.finish(make_finished())
+
+    asyncio.run(scenario())
+
+
+def test_blobs_that_calls_left_behind_are_granted_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            digest = store.blobs.put(b"left behind")
+            output = OutputFile(path=b"a", digest=digest, mode=0o644)
+            recorder = await begin(store)
+            await recorder.finish(make_finished(outputs=(output,)))
+        (tmp_path / "index.db").unlink()
+        async with opened(tmp_path) as store:
+            assert store.may_read_blob(digest, CALLER.name)
+            assert not store.may_read_blob(digest, "somebody else")
+
+    asyncio.run(scenario())
