@@ -27,13 +27,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from supervisor.client import Supervisor
+from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from tests.support.leftovers import Footprint, namespaces
 
 STOCKADE = Path(sys.executable).with_name("stockade")
 START_S = 30.0
 STOP_S = 60.0
 POLL_S = 0.05
-CGROUP = "stockade"
 
 # What the shell of a fresh network namespace does before it becomes the daemon: same pid.
 ONLY_LOOPBACK = 'ip link set lo up && exec "$0" "$@"'
@@ -51,15 +51,20 @@ class Daemon:
     ) -> None:
         self.folder = folder
         self.state = folder / "state"
-        self.runtime = folder / "run"
-        self.socket = folder / "stockade.sock"
+        # Not below `folder`: a sandbox's root must be able to pass through every folder above the
+        # bundles, and pytest's tmp_path lets nobody through. Its path is short, too, for a socket.
+        self.runtime = Path(tempfile.mkdtemp(prefix="stockade-run-"))
+        self.runtime.chmod(0o711)
+        self.socket = self.runtime / "stockade.sock"
         self.config = folder / "config.yaml"
         self.log = folder / "daemon.log"
         self.address = f"unix://{self.socket}"
         self.isolated = isolated
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Supervisor | None = None
-        self._footprint = Footprint(folders=(folder,), cgroup=CGROUP)
+        self._footprint = Footprint(
+            folders=(folder, self.runtime), cgroup=f"{PARENT_CGROUP}/{instance_of(self.state)}"
+        )
         # JSON is YAML; the socket's group is root's because the group `stockade` may not exist.
         self.config.write_text(
             json.dumps({"socket": {"group": "root"}, **(config or {})}, indent=2) + "\n"
@@ -187,6 +192,7 @@ class Daemon:
         self._disconnect()
         if self.alive:
             self.kill()
+        shutil.rmtree(self.runtime)
 
 
 @contextlib.contextmanager
@@ -209,7 +215,8 @@ def running_daemon(
             if daemon.alive:
                 code = daemon.stop()
                 assert code == 0, f"the daemon ended with {code}\n{daemon.tail()}"
-            assert not daemon.leftovers()
+            left = daemon.leftovers()
+            assert not left, "\n".join(left)
     finally:
         if folder is None:
             shutil.rmtree(own)

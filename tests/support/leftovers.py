@@ -54,8 +54,7 @@ class Footprint:
         for tree in cgroup.detect().trees:
             top = tree / self.cgroup
             for folder, _, _ in os.walk(top):
-                if Path(folder) != top:
-                    yield f"cgroup {folder}"
+                yield f"cgroup {folder}"
                 for line in _read(Path(folder) / "cgroup.procs").split():
                     yield f"process {line.decode()} in cgroup {folder}"
 
