@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from supervisor.api import callers, messages, translate
 from supervisor.api.intercept import Context
 from supervisor.api.paging import RECORD_BYTES, in_thread, page, to_end
+from supervisor.audit.index import CallSummary
 from supervisor.call.state import State
+from supervisor.engine import Engine
 from supervisor.errors import NotFound, NotPermitted
 from supervisor.v1 import audit_pb2, audit_pb2_grpc, tool_pb2
-
-if TYPE_CHECKING:
-    from supervisor.audit.index import CallSummary
-    from supervisor.engine import Engine
 
 NANOS = 10**9
 

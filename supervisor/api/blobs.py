@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from typing import TYPE_CHECKING
 
 from supervisor.api import translate
 from supervisor.api.paging import in_thread, to_end
+from supervisor.audit.store import Store
 from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, Digest
 from supervisor.errors import InvalidRequest, NotFound, OutOfRange
 from supervisor.v1 import tool_pb2
-
-if TYPE_CHECKING:
-    from supervisor.audit.store import Store
 
 
 class BlobDoor:
@@ -35,12 +32,7 @@ class BlobDoor:
         """
         for digest in digests:
             if not self._store.may_read_blob(digest, caller) or not self._store.blobs.has(digest):
-                raise NotFound(
-                    "BLOB_NOT_FOUND",
-                    f"there is no blob {digest.sha256} of {digest.size_bytes} bytes",
-                    hint="upload it with WriteBlob first",
-                    metadata={"sha256": digest.sha256},
-                )
+                raise _missing(digest)
 
     async def write(
         self, caller: str, requests: AsyncIterator[tool_pb2.WriteBlobRequest]
@@ -69,9 +61,9 @@ class BlobDoor:
                 if request.HasField("digest"):
                     raise InvalidRequest("DIGEST_INVALID", "only the first message has a digest")
                 await to_end(writer.write, _chunk(request.data))
-            await to_end(writer.finish)
+            await to_end(writer.commit)
         finally:
-            await to_end(writer.abort)
+            await to_end(writer.close)
         self._store.grant_blob(digest, caller)
         return digest
 
@@ -96,8 +88,20 @@ class BlobDoor:
                     if end > offset:
                         yield data[max(0, offset - position) :]
                     position = end
+            if position != digest.size_bytes:
+                # A hash of ours with a size that nobody announced: no such content.
+                raise _missing(digest)
         finally:
             reader.close()
+
+
+def _missing(digest: Digest) -> NotFound:
+    return NotFound(
+        "BLOB_NOT_FOUND",
+        f"there is no blob {digest.sha256} of {digest.size_bytes} bytes",
+        hint="upload it with WriteBlob first",
+        metadata={"sha256": digest.sha256},
+    )
 
 
 def _chunk(data: bytes) -> bytes:

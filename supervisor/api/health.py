@@ -14,7 +14,9 @@ from supervisor.errors import NotFound
 
 log = logging.getLogger("stockade.api")
 
-POLL_S = 0.25
+POLL_S = 0.5
+"""A change is told within a second, half of it spent here."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 

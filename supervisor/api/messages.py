@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from supervisor.audit.entry import StoredEntry
+from supervisor.audit.index import CallSummary
 from supervisor.call.events import (
     Accepted,
     CallEvent,
@@ -41,13 +42,9 @@ from supervisor.call.types import (
     Usage,
     canonical_json,
 )
+from supervisor.profile.explain import Finding
 from supervisor.profile.model import EffectiveProfile, ProfileLine
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
-
-if TYPE_CHECKING:
-    from supervisor.audit.entry import StoredEntry
-    from supervisor.audit.index import CallSummary
-    from supervisor.profile.explain import Finding
 
 NANOS = 10**9
 

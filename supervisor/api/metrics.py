@@ -15,13 +15,11 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from supervisor.audit.journal import JournalObserver
 from supervisor.call.events import Timeline, Wall
 from supervisor.call.outcome import LimitKind
+from supervisor.engine import EngineObserver
 from supervisor.profile.syscall_numbers import NUMBERS
-
-if TYPE_CHECKING:
-    from supervisor.audit.journal import JournalObserver
-    from supervisor.engine import EngineObserver
 
 log = logging.getLogger("stockade.api")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from supervisor.api import callers, messages
 from supervisor.api.intercept import Context
 from supervisor.errors import NotFound, ProfileError
+from supervisor.profile.explain import explain
 from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
 from supervisor.v1 import profile_pb2, profile_pb2_grpc
@@ -42,8 +43,6 @@ class ProfileService(profile_pb2_grpc.ProfileServiceServicer):
         self, request: profile_pb2.ExplainProfileRequest, context: Context
     ) -> profile_pb2.ExplainProfileResponse:
         """Say wall by wall what a call could do at worst."""
-        from supervisor.profile.explain import explain
-
         profile = self._effective(request.name)
         return profile_pb2.ExplainProfileResponse(
             summary=messages.profile_summary(profile),

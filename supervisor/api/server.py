@@ -16,7 +16,7 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -31,6 +31,7 @@ from supervisor.api.intercept import Context, Guard
 from supervisor.api.metrics import Metrics, MetricsServer
 from supervisor.api.profile_service import ProfileService
 from supervisor.api.tool_service import ToolService
+from supervisor.engine import Engine
 from supervisor.errors import HostError, ProfileError
 from supervisor.v1 import (
     audit_pb2,
@@ -40,9 +41,6 @@ from supervisor.v1 import (
     tool_pb2,
     tool_pb2_grpc,
 )
-
-if TYPE_CHECKING:
-    from supervisor.engine import Engine
 
 log = logging.getLogger("stockade.api")
 
@@ -298,7 +296,8 @@ async def serve(
     *,
     notify_socket: str = "",
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return. The engine has been started.
+    """Serve until SIGTERM or SIGINT, then drain and return. The engine has been started,
+    and is drained also where the server could not start.
 
     `notify_socket` is what systemd left in $NOTIFY_SOCKET.
 
@@ -317,7 +316,11 @@ async def serve(
             metrics or Metrics(engine.profiles.names),
             notify_socket=notify_socket,
         )
-        await server.start()
+        try:
+            await server.start()
+        except BaseException:
+            await engine.drain(0)
+            raise
         await stop.wait()
         log.info("draining for at most %g s", config.limits.drain_grace)
         await server.stop()

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
 
 from supervisor.api import callers, messages, translate
 from supervisor.api.blobs import BlobDoor
 from supervisor.api.intercept import Context
 from supervisor.api.paging import page
+from supervisor.audit.index import CallSummary
+from supervisor.call.state import State
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest
+from supervisor.engine import Engine, Subscription
 from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermitted, StockadeError
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 
-if TYPE_CHECKING:
-    from supervisor.audit.index import CallSummary
-    from supervisor.call.state import State
-    from supervisor.engine import Engine, Subscription
-
 SHARE_RETRY_S = 1.0
+LIVE_ROWS_MAX = 10_000
+LIVE_TOKEN = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
 
 class ToolService(tool_pb2_grpc.ToolServiceServicer):
@@ -113,11 +113,15 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         grants = callers.current().grants
         rows_max = translate.page_size(request.page_size)
 
+        owner = None if grants.calls == "all" else grants.caller
+
         def fetch(limit: int, token: str) -> tuple[list[tuple[CallSummary, State]], str]:
+            if request.live_only:
+                return self._live_page(owner, request.profile, limit, token)
             return self._engine.list(
-                caller=None if grants.calls == "all" else grants.caller,
+                caller=owner,
                 profile=request.profile,
-                live_only=request.live_only,
+                live_only=False,
                 limit=limit,
                 page_token=token,
             )
@@ -146,6 +150,20 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         async with contextlib.aclosing(self._blobs.read(caller, wanted, request.offset)) as parts:
             async for data in parts:
                 yield tool_pb2.ReadBlobResponse(data=data)
+
+    def _live_page(
+        self, owner: str | None, profile: str, limit: int, token: str
+    ) -> tuple[list[tuple[CallSummary, State]], str]:
+        # The engine gives the live calls as they are now, all of them; ids sort by time, so the
+        # last one of a page is where the next begins, whatever has ended meanwhile.
+        if token and not LIVE_TOKEN.fullmatch(token):
+            raise InvalidRequest("PAGE_TOKEN_INVALID", "the page token is not one of ours")
+        live, _ = self._engine.list(
+            caller=owner, profile=profile, live_only=True, limit=LIVE_ROWS_MAX, page_token=""
+        )
+        live.sort(key=lambda row: row[0].call_id, reverse=True)
+        rest = [row for row in live if not token or row[0].call_id < token]
+        return rest[:limit], rest[limit - 1][0].call_id if len(rest) > limit else ""
 
     def _request(self, identity: callers.Identity, message: tool_pb2.ExecuteRequest) -> CallRequest:
         if not identity.grants.may_use(message.profile):

@@ -129,14 +129,14 @@ class FakeWriter:
         if len(self._data) > self._expected.size_bytes:
             raise InvalidRequest("DIGEST_MISMATCH", "more than was announced")
 
-    def finish(self) -> Digest:
+    def commit(self) -> Digest:
         if Digest.of(self._data) != self._expected:
             raise InvalidRequest("DIGEST_MISMATCH", "another content")
         self._blobs.contents[self._expected.sha256] = self._data
         return self._expected
 
-    def abort(self) -> None:
-        self._blobs.aborts += 1
+    def close(self) -> None:
+        self._blobs.closed += 1
 
 
 class FakeReader:
@@ -160,7 +160,7 @@ class FakeBlobs:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
-        self.aborts = 0
+        self.closed = 0
 
     def has(self, digest: Digest) -> bool:
         return len(self.contents.get(digest.sha256, b"")) == digest.size_bytes and (
@@ -362,7 +362,9 @@ class FakeEngine:
         if sum(call.finished is None for call in self.calls.values()) >= self.calls_max:
             raise CapacityError("CALLS_LIMIT", "no room", retry_after_s=0.5)
         await asyncio.sleep(self.delay_s)
-        call = FakeCall(call_id=uuid.uuid4().hex, caller=caller, request=request)
+        call = FakeCall(
+            call_id=str(uuid.UUID(int=len(self.calls) + 1)), caller=caller, request=request
+        )
         profile = self.profiles.effective(request.profile)
         call.add(Accepted(profile=profile.name, profile_digest=profile.digest, mode=profile.mode))
         call.add(Started(preparation_s=0.01))
@@ -421,6 +423,8 @@ class FakeEngine:
             and not (live_only and row[1] is State.CLOSED)
             and keep(row[0])
         ]
+        if live_only:
+            return rows[:limit], ""  # as the real one: live calls have no pages
         start = int(page_token or 0)
         token = str(start + limit) if start + limit < len(rows) else ""
         return rows[start : start + limit], token

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from supervisor.audit.blobs import BlobStore
 from supervisor.call.types import Digest
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.api.fakes import Client, FakeBlobs, connected, execute_request, refused, run
@@ -43,6 +44,23 @@ def test_up_and_down(tmp_path: Path) -> None:
             assert await download(client, CONTENT) == CONTENT
             for offset in (1, MIB - 1, MIB, MIB + 1, len(CONTENT) - 1, len(CONTENT)):
                 assert await download(client, CONTENT, offset) == CONTENT[offset:]
+
+    run(main())
+
+
+def test_over_a_real_store(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (running, client):
+            blobs = BlobStore.at(tmp_path / "blobs", lambda what, error: AssertionError(what))  # type: ignore
+            running.engine.store.blobs = blobs  # type: ignore[assignment]
+            await client.tool.WriteBlob(chunks(CONTENT))
+            assert await download(client, CONTENT, 5) == CONTENT[5:]
+            wrong = types_pb2.Digest(sha256=digest_of(CONTENT).sha256, size_bytes=7)
+            request = tool_pb2.ReadBlobRequest(digest=wrong)
+            assert (await refused(client.tool.ReadBlob(request))).reason == "BLOB_NOT_FOUND"
+            broken = client.tool.WriteBlob(chunks(b"x", digest_of(b"y")))
+            assert (await refused(broken)).reason == "DIGEST_MISMATCH"
+            assert list(blobs.part_directory.iterdir()) == []
 
     run(main())
 

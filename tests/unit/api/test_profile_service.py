@@ -55,6 +55,22 @@ def test_get(tmp_path: Path) -> None:
     run(main())
 
 
+def test_explain(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, granted("python")) as (_, client):
+            answer = await client.profile.ExplainProfile(
+                profile_pb2.ExplainProfileRequest(name="python")
+            )
+            assert answer.summary.name == "python"
+            assert answer.findings
+            for finding in answer.findings:
+                assert finding.wall
+                assert finding.verdict
+                assert finding.exposure != profile_pb2.EXPOSURE_UNSPECIFIED
+
+    run(main())
+
+
 @pytest.mark.parametrize("name", ["shell", "no-such", ""])
 @pytest.mark.parametrize("rpc", ["GetProfile", "ExplainProfile"])
 def test_what_is_not_granted_is_not_there(rpc: str, name: str, tmp_path: Path) -> None:

@@ -261,9 +261,30 @@ def test_list_calls_pages(tmp_path: Path) -> None:
     run(main())
 
 
+def test_live_calls_page_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            ids = [(await client.begin(b"hang"))[0] for _ in range(40)]
+            listed: list[str] = []
+            token = ""
+            while True:
+                page = await client.tool.ListCalls(
+                    tool_pb2.ListCallsRequest(live_only=True, page_size=17, page_token=token)
+                )
+                listed += [call.call_id for call in page.calls]
+                token = page.next_page_token
+                if not token:
+                    break
+                assert len(page.calls) == 17
+            assert listed == ids[::-1]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("request_fields", "reason"),
     [
+        ({"live_only": True, "page_token": "mine"}, "PAGE_TOKEN_INVALID"),
         ({"page_size": -1}, "PAGE_SIZE_INVALID"),
         ({"page_size": 1001}, "PAGE_SIZE_INVALID"),
         ({"page_token": "mine"}, "PAGE_TOKEN_INVALID"),
