@@ -162,7 +162,8 @@ class CallRecorder:
             AuditUnavailable: `JOURNAL_UNAVAILABLE`; the outcome may be lost.
         """
         if self._finishing is None:
-            self._closed = True
+            with self._lock:  # what a thread is writing right now still belongs to the record
+                self._closed = True
             self._finishing = asyncio.ensure_future(self._finish(self, finished))
         return await asyncio.shield(self._finishing)
 

@@ -1,0 +1,252 @@
+"""The recorder: recorded first, delivered second; caps, full disks, threads, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.audit.entry import Kind
+from supervisor.audit.recorder import CallRecorder
+from supervisor.audit.recording import FRAME_BYTES_MAX
+from supervisor.audit.store import Store
+from supervisor.call.events import Denied, Finished, Lost, Output, Started, Wall
+from supervisor.call.types import Digest, Stream
+from supervisor.errors import AuditUnavailable, InvariantError
+from supervisor.profile.model import Capture
+from tests.support.records import begin, make_finished, make_profile, opened
+
+Scenario = Callable[[Store, CallRecorder], Awaitable[None]]
+
+
+def run(directory: Path, scenario: Scenario, **captures: Capture) -> None:
+    async def main() -> None:
+        async with opened(directory) as store:
+            await scenario(store, await begin(store, profile=make_profile(**captures)))
+
+    asyncio.run(main())
+
+
+def kinds(store: Store) -> list[str]:
+    return [entry.kind for entry in store.entries("call-1")]
+
+
+def stored(store: Store, stream: Stream) -> bytes:
+    return b"".join(data for _, data in store.read_stream("call-1", stream))
+
+
+def test_output_is_on_record_when_it_is_delivered(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        events = recorder.output(Stream.STDOUT, b"hello")
+        assert [event.event for event in events] == [
+            Output(stream=Stream.STDOUT, data=b"hello", offset=0)
+        ]
+        assert events[0].sequence == recorder.last_sequence == 2
+        assert stored(store, Stream.STDOUT) == b"hello"
+        assert recorder.output(Stream.STDOUT, b"") == []
+
+    run(tmp_path, scenario)
+
+
+def test_large_output_is_cut_into_frames(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        data = os.urandom(2 * FRAME_BYTES_MAX + 5)
+        events = recorder.output(Stream.STDERR, data)
+        assert [event.sequence for event in events] == [2, 3, 4]
+        outputs = [event.event for event in events if isinstance(event.event, Output)]
+        assert b"".join(output.data for output in outputs) == data
+        assert [output.offset for output in outputs] == [0, FRAME_BYTES_MAX, 2 * FRAME_BYTES_MAX]
+        assert stored(store, Stream.STDERR) == data
+
+    run(tmp_path, scenario)
+
+
+@settings(max_examples=25)
+@given(cap=st.integers(0, 50), chunks=st.lists(st.binary(min_size=1, max_size=20), max_size=8))
+def test_the_cap_holds_and_the_digest_covers_all(
+    cap: int, chunks: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = b"".join(chunks)
+
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        delivered = b""
+        for chunk in chunks:
+            for event in recorder.output(Stream.STDOUT, chunk):
+                assert isinstance(event.event, Output)
+                assert event.event.offset == len(delivered)
+                assert event.event.truncated == (len(delivered) >= cap)
+                delivered += event.event.data
+        assert delivered == whole
+        assert stored(store, Stream.STDOUT) == whole[:cap]
+        summary = {item.stream: item for item in recorder.streams()}[Stream.STDOUT]
+        assert summary.digest == Digest.of(whole)
+        assert summary.stored_bytes == min(cap, len(whole))
+        assert kinds(store).count("truncated") == (len(whole) > cap)
+
+    directory = tmp_path_factory.mktemp("state")
+    run(directory, scenario, stdout=Capture(mode="head", bytes_max=cap))
+
+
+def test_only_the_digest(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        (event,) = recorder.output(Stream.STDOUT, b"secret")
+        assert event.event == Output(stream=Stream.STDOUT, data=b"secret", offset=0, truncated=True)
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        summary = done.event.streams[0]
+        assert (summary.digest, summary.stored_bytes) == (Digest.of(b"secret"), 0)
+        for path in tmp_path.rglob("*"):
+            assert not path.is_file() or b"secret" not in path.read_bytes()
+
+    run(tmp_path, scenario, stdout=Capture(mode="digest"))
+
+
+def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        denied = Denied(wall=Wall.SYSCALL, name="mount", count=3)
+        lost = Lost(what="output", count=2, reason="slow")
+        assert recorder.started(0.5).event == Started(preparation_s=0.5)
+        recorder.stdin(b"in")
+        assert recorder.denied(denied).event == denied
+        assert recorder.lost(lost).event == lost
+        recorder.signalled("tester", 15, "w" * 10_000)
+        assert recorder.denials == 3
+        await recorder.finish(make_finished())
+        assert kinds(store) == [
+            "intent",
+            "started",
+            "output",
+            "denied",
+            "lost",
+            "signal",
+            "outcome",
+        ]
+        entries = list(store.entries("call-1"))
+        assert [entry.sequence for entry in entries] == list(range(1, 8))
+        assert len(entries[5].json) < 5000
+
+    run(tmp_path, scenario)
+
+
+def test_threads_keep_one_order(tmp_path: Path) -> None:
+    """Two streams at once, from two threads each: frames, entries and sequences agree."""
+
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        def work(stream: Stream, letter: bytes) -> None:
+            for size in range(1, 40):
+                recorder.output(stream, letter * size * 500)
+
+        threads = [
+            threading.Thread(target=work, args=(stream, letter))
+            for stream in (Stream.STDOUT, Stream.STDERR)
+            for letter in (b"a", b"b")
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        for summary in done.event.streams:
+            data = stored(store, summary.stream)
+            assert Digest.of(data) == summary.digest
+            assert summary.stored_bytes == summary.digest.size_bytes
+        sequences = [entry.sequence for entry in store.entries("call-1")]
+        assert sequences == list(range(1, len(sequences) + 1))
+
+    run(tmp_path, scenario)
+
+
+def test_a_full_disk_raises_once_and_is_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if "part" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, offset)
+
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        recorder.output(Stream.STDOUT, b"before")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            with pytest.raises(AuditUnavailable) as caught:
+                recorder.output(Stream.STDOUT, b"lost")
+            assert caught.value.reason == "RECORD_FULL"
+            (event,) = recorder.output(Stream.STDOUT, b"counted")
+            assert isinstance(event.event, Output)
+            assert event.event.truncated
+        # Room again: a stream that has a gap is not stored any further.
+        recorder.output(Stream.STDOUT, b"late")
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        summary = done.event.streams[0]
+        assert summary.digest == Digest.of(b"beforelostcountedlate")
+        assert summary.stored_bytes == len(b"before")
+        entries = list(store.entries("call-1"))
+        assert entries[-2].body()["why"] == "record_full"
+        assert entries[-1].body()["record_full"] is True
+
+    run(tmp_path, scenario)
+
+
+def test_finishing_twice_gives_the_same(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        recorder.output(Stream.STDOUT, b"x")
+        one = await recorder.finish(make_finished())
+        two = await recorder.finish(replace(make_finished(), denials=9))
+        assert one == two
+        assert kinds(store).count(Kind.OUTCOME) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_cancelled_finish_is_finished_all_the_same(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        recorder.output(Stream.STDOUT, b"x")
+        task = asyncio.ensure_future(recorder.finish(make_finished()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await recorder.finish(make_finished())
+        assert kinds(store)[-1] == Kind.OUTCOME
+
+    run(tmp_path, scenario)
+
+
+def test_nothing_comes_after_the_end(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        await recorder.finish(make_finished())
+        for attempt in (
+            lambda: recorder.output(Stream.STDOUT, b"x"),
+            lambda: recorder.started(1.0),
+            lambda: recorder.denied(Denied(wall=Wall.LIMIT, name="pids")),
+        ):
+            with pytest.raises(InvariantError) as caught:
+                attempt()
+            assert caught.value.reason == "RECORDER_CLOSED"
+
+    run(tmp_path, scenario)
+
+
+def test_the_record_names_the_outcome(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        last = list(store.entries("call-1"))[-1]
+        assert done.event.record == last.leaf
+        assert done.event.record == hashlib.sha256(b"\x00" + last.json).hexdigest()
+        assert done.event.record_bytes == len(last.json) + 1
+
+    run(tmp_path, scenario)
