@@ -25,7 +25,9 @@ from tests.demo import agent, hostile, tamper
 from tests.demo.evidence import Fell
 from tests.support.daemon import Daemon, running_daemon
 
-RESULTS = Path(__file__).resolve().parents[2] / ".output" / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".output" / "demo"
+CONFIG = {"profiles": [str(ROOT / "profiles"), str(Path(__file__).parent / "profiles")]}
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def play(report: Report, folder: Path, console: Console) -> None:
     daemon_folder = folder / "daemon"
     daemon_folder.mkdir()
     # Not in a namespace of its own: this is how a host runs it.
-    with running_daemon(folder=daemon_folder, isolated=False) as daemon:
+    with running_daemon(folder=daemon_folder, config=CONFIG, isolated=False) as daemon:
         console.print(f"[bold]The daemon[/] runs as process {daemon.pid} at {daemon.address}\n")
         console.rule("An agent does its work", align="left")
         for done in _shown(agent.work(daemon.client, RESULTS), console, _show_work):

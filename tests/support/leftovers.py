@@ -6,6 +6,7 @@ what is mounted where the process lives. That finds also what sits in another mo
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -76,6 +77,10 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
         return b""
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a process that has left its mount namespace: dying
+            return b""
+        raise
 
 
 def _link(path: Path) -> str:
