@@ -29,6 +29,9 @@ class ToolServiceStub:
     """Every RPC can fail with:
     UNAUTHENTICATED     PEER_UNKNOWN: the transport's identity is not in the configuration.
     INVALID_ARGUMENT    MALFORMED_REQUEST: not a message of this service.
+    UNIMPLEMENTED       METHOD_UNKNOWN: no such service or method.
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE: no RetryInfo, it will never fit; far larger messages
+    are cut off by gRPC itself, which gives no ErrorInfo.
     DEADLINE_EXCEEDED   the caller's deadline, or the server's for unary calls, has passed.
     UNAVAILABLE         SHUTTING_DOWN, JOURNAL_UNAVAILABLE: nothing was started; try again.
     INTERNAL            BUG: please report it; nothing was loosened.
@@ -86,6 +89,9 @@ class ToolServiceServicer:
     """Every RPC can fail with:
     UNAUTHENTICATED     PEER_UNKNOWN: the transport's identity is not in the configuration.
     INVALID_ARGUMENT    MALFORMED_REQUEST: not a message of this service.
+    UNIMPLEMENTED       METHOD_UNKNOWN: no such service or method.
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE: no RetryInfo, it will never fit; far larger messages
+    are cut off by gRPC itself, which gives no ErrorInfo.
     DEADLINE_EXCEEDED   the caller's deadline, or the server's for unary calls, has passed.
     UNAVAILABLE         SHUTTING_DOWN, JOURNAL_UNAVAILABLE: nothing was started; try again.
     INTERNAL            BUG: please report it; nothing was loosened.
@@ -102,8 +108,9 @@ class ToolServiceServicer:
         Errors:
         INVALID_ARGUMENT    ARGV_EMPTY, ARGV_NUL, ARGV_TOO_LONG, ENV_INVALID, TIMEOUT_TOO_LONG,
         TIMEOUT_INVALID, REQUEST_ID_INVALID, FILE_PATH_INVALID,
-        FILES_TOO_LARGE, GLOB_INVALID, WORKING_DIRECTORY_INVALID,
-        TOOL_UNSUPPORTED.
+        FILE_MODE_INVALID, FILE_CONTENT_MISSING, FILES_TOO_LARGE,
+        FILES_TOO_MANY, DIGEST_INVALID, GLOB_INVALID,
+        WORKING_DIRECTORY_INVALID, CORRELATION_TOO_LONG, TOOL_UNSUPPORTED.
         NOT_FOUND           PROFILE_NOT_FOUND, BLOB_NOT_FOUND.
         PERMISSION_DENIED   PROFILE_NOT_GRANTED.
         ALREADY_EXISTS      REQUEST_ID_REUSED: same id, other body.
@@ -138,7 +145,7 @@ class ToolServiceServicer:
         """Sends a signal. SIGKILL ends every process of the call; any other signal goes to its program.
 
         Errors: NOT_FOUND CALL_NOT_FOUND; FAILED_PRECONDITION CALL_CLOSED;
-        INVALID_ARGUMENT SIGNAL_INVALID.
+        INVALID_ARGUMENT SIGNAL_INVALID, WHY_TOO_LONG.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,8 +173,8 @@ class ToolServiceServicer:
         """Uploads content that a later Execute names in `files`. The first message carries the digest;
         content that does not match it is refused and not kept.
 
-        Errors: INVALID_ARGUMENT DIGEST_INVALID, DIGEST_MISMATCH, BLOB_TOO_LARGE;
-        RESOURCE_EXHAUSTED JOURNAL_FULL.
+        Errors: INVALID_ARGUMENT DIGEST_INVALID, DIGEST_MISMATCH, BLOB_TOO_LARGE,
+        BLOB_CHUNK_TOO_LARGE; UNAVAILABLE RECORD_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +244,9 @@ class ToolService:
     """Every RPC can fail with:
     UNAUTHENTICATED     PEER_UNKNOWN: the transport's identity is not in the configuration.
     INVALID_ARGUMENT    MALFORMED_REQUEST: not a message of this service.
+    UNIMPLEMENTED       METHOD_UNKNOWN: no such service or method.
+    RESOURCE_EXHAUSTED  MESSAGE_TOO_LARGE: no RetryInfo, it will never fit; far larger messages
+    are cut off by gRPC itself, which gives no ErrorInfo.
     DEADLINE_EXCEEDED   the caller's deadline, or the server's for unary calls, has passed.
     UNAVAILABLE         SHUTTING_DOWN, JOURNAL_UNAVAILABLE: nothing was started; try again.
     INTERNAL            BUG: please report it; nothing was loosened.
