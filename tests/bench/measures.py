@@ -49,7 +49,7 @@ for _ in range(size >> 20):
 @contextlib.contextmanager
 def bundle(daemon: Daemon) -> Iterator[Bare]:
     """Give bare runc with the bundle of a call of `daemon`, once for each thread."""
-    with bare(daemon.folder / "bare", bundles=max(CONCURRENCY), argv=PROGRAM) as runs:
+    with bare(daemon.runtime / "bare", bundles=max(CONCURRENCY), argv=PROGRAM) as runs:
         yield runs
 
 
