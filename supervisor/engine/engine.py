@@ -25,7 +25,6 @@ from supervisor.engine.subscription import Queue, Subscription
 from supervisor.errors import (
     CallStateError,
     CapacityError,
-    HostError,
     InvalidRequest,
     OutOfRange,
     RequestConflict,
@@ -34,13 +33,12 @@ from supervisor.errors import (
 )
 from supervisor.linux.process import reap_strangers
 from supervisor.profile.load import ProfileSet
-from supervisor.sandbox import SandboxHost, SandboxOptions
+from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 
 log = logging.getLogger("stockade.engine")
 
 SIGNAL_MAX = 64
 REAP_S = 5.0
-PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Engine:
@@ -376,15 +374,3 @@ def new_call_id() -> str:
     number = number & ~(0x3 << 62) | 0x2 << 62
     text = f"{number:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def find_cell() -> Path:
-    """Give the sandbox's init: a wheel's, or a checkout's.
-
-    Raises:
-        HostError: `CELL_MISSING`.
-    """
-    for path in (PACKAGE / "_data" / "cell", PACKAGE.parent / "cell" / ".output" / "cell"):
-        if path.is_file():
-            return path
-    raise HostError("CELL_MISSING", "the sandbox's init is not built", hint="make setup")

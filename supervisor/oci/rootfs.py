@@ -79,7 +79,9 @@ class RootFolders:
         skeleton.mkdir(parents=True, mode=0o755)
         _made_up(skeleton)
         for mount in profile.write:
-            _directory(skeleton, mount.path)
+            # runc gives a tmpfs the mode of the folder below it, whatever its options say
+            # (libcontainer/rootfs_linux.go, mountToRootfs).
+            _directory(skeleton, mount.path).chmod(0o1777)
         for read in profile.read:
             _like(skeleton, read.path)
         if profile.image.kind is ImageKind.HOST:
@@ -148,8 +150,10 @@ def _of_host(root: Path) -> None:
     (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
 
 
-def _directory(root: Path, path: str) -> None:
-    (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True, mode=0o755)
+def _directory(root: Path, path: str) -> Path:
+    folder = root / path.lstrip("/")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    return folder
 
 
 def _like(root: Path, path: str) -> None:

@@ -1,0 +1,266 @@
+"""Try every wall on this host: attack it from a real sandbox, and see the denial.
+
+Being listed somewhere proves nothing. Each row is one attempt whose failure, and whose trace on
+our side, was seen just now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.audit.store import Store
+from supervisor.audit.verify import verify
+from supervisor.call.events import Denied
+from supervisor.call.types import CallRequest, InputFile
+from supervisor.errors import StockadeError
+from supervisor.linux.fds import PIPE_BYTES
+from supervisor.profile.model import (
+    Capture,
+    EffectiveProfile,
+    Image,
+    ImageKind,
+    Limits,
+    RecordPolicy,
+    SyscallPolicy,
+    WritableMount,
+)
+from supervisor.profile.syscalls import expand_sets, members
+from supervisor.sandbox.host import SandboxHost, SandboxOptions
+from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
+
+HOLDS, FAILS = "holds", "fails"
+PYTHON = "/usr/bin/python3"
+ATTEMPT_TIMEOUT_S = 20.0
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One wall: whether it holds, what was seen, and what to do where it does not."""
+
+    wall: str
+    verdict: str
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of running a program in a sandbox."""
+
+    output: str
+    errors: str
+    end: ProgramEnd
+    denied: tuple[Denied, ...]
+    oom_kills: int
+    forks_refused: int
+
+
+ATTACKS = r"""
+import ctypes, json, os, shutil, socket
+libc, seen = ctypes.CDLL(None, use_errno=True), {}
+def attempt(name, what):
+    try:
+        seen[name] = ["done", str(what())]
+    except OSError as error:
+        seen[name] = ["refused", os.strerror(error.errno)]
+def call(number, *arguments):
+    if libc.syscall(number, *map(ctypes.c_long, arguments)) < 0:
+        raise OSError(ctypes.get_errno(), "")
+attempt("unshare", lambda: call(272, 0x10000000))
+attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+attempt("connect4", lambda: socket.create_connection(("203.0.113.9", 443), 2))
+attempt("connect6", lambda: socket.create_connection(("2001:db8::9", 443), 2))
+attempt("shadow", lambda: open("/etc/shadow").read())
+attempt("write_usr", lambda: open("/usr/stockade-doctor", "w"))
+attempt("write_root", lambda: open("/stockade-doctor", "w"))
+shutil.copy("/usr/bin/true", "/work/copy"); os.chmod("/work/copy", 0o755)
+attempt("exec_work", lambda: os.execv("/work/copy", ["copy"]))
+lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+seen["identity"] = [os.getuid(), int(lines["CapEff"], 16) | int(lines["CapBnd"], 16),
+                    lines["NoNewPrivs"].strip()]
+print(json.dumps(seen))
+"""
+FORKS = "import os,time\nfor _ in range(64):\n  os.fork() or time.sleep(9)\n"
+MEMORY = "x = bytearray(1 << 30)"
+
+
+def doctor(runtime: Path, cell: Path | None = None) -> list[Row]:
+    """Try every wall on this host; needs root and no daemon.
+
+    Leaves nothing behind. Everything that cannot be tried counts as failing.
+    """
+    with tempfile.TemporaryDirectory(prefix="stockade-doctor-") as folder:
+        state = Path(folder)
+        rows = [_record(state / "record")]
+        try:
+            host = SandboxHost(
+                SandboxOptions(state=state, runtime=runtime, cell=cell or find_cell())
+            )
+        except StockadeError as error:
+            return [Row(wall="host", verdict=FAILS, detail=error.message, advice=error.hint), *rows]
+        return [*asyncio.run(_try_walls(host)), *rows]
+
+
+def find_cell() -> Path:
+    """Give the sandbox's init: a wheel's, or a checkout's; the path is checked where it is used."""
+    package = Path(__file__).resolve().parent.parent
+    packaged = package / "_data" / "cell"
+    return packaged if packaged.is_file() else package.parent / "cell" / ".output" / "cell"
+
+
+def _record(folder: Path) -> Row:
+    async def write() -> None:
+        store = Store.open(folder)
+        try:
+            store.check_admission(0)
+            await store.note("doctor", {"pid": os.getpid()})
+        finally:
+            await store.close()
+
+    try:
+        asyncio.run(write())
+        report = verify(folder)
+    except StockadeError as error:
+        return Row(wall="record", verdict=FAILS, detail=error.message, advice=error.hint)
+    detail = f"{report.entries} entries written, synced and verified"
+    return Row(wall="record", verdict=HOLDS if report.ok else FAILS, detail=detail)
+
+
+async def _try_walls(host: SandboxHost) -> list[Row]:
+    rows = [
+        Row(wall="host", verdict=HOLDS, detail=f"{host.facts['kernel']}, {host.facts['runtime']}")
+    ]
+    try:
+        host.open()
+        try:
+            attacks = await _attempt(host, ATTACKS, _profile())
+            rows += _judge(attacks)
+            memory = await _attempt(host, MEMORY, _profile())
+            rows.append(_holds("memory", memory.oom_kills > 0, "1 GiB asked of 64 MiB: OOM kill"))
+            forks = await _attempt(host, FORKS, _profile())
+            rows.append(_holds("pids", forks.forks_refused > 0, "the 17th process was refused"))
+        finally:
+            host.close()
+    except (StockadeError, OSError, TimeoutError, ValueError) as error:
+        hint = error.hint if isinstance(error, StockadeError) else ""
+        rows.append(
+            Row(wall="new container per call", verdict=FAILS, detail=str(error), advice=hint)
+        )
+    return rows
+
+
+def _judge(attempt: Attempt) -> Iterator[Row]:
+    if attempt.end != ProgramEnd(what="exit", value=0):
+        said = attempt.errors.strip().splitlines()[-1:]
+        raise StockadeError(
+            "DOCTOR_FAILED", f"the attacks could not be tried: {attempt.end} {said}"
+        )
+    seen = json.loads(attempt.output)
+    told = {denied.name for denied in attempt.denied}
+    yield _holds(
+        "new container per call", True, "created, read back, started, destroyed: namespaces, cgroup"
+    )
+    refused = seen["unshare"][0] == "refused" and "unshare" in told
+    yield _holds("syscalls", refused, f"unshare: {seen['unshare'][1]}, and seen by us")
+    family = seen["packet"][0] == "refused" and "socket" in told
+    yield _holds("socket families", family, f"AF_PACKET: {seen['packet'][1]}, and seen by us")
+    way_out = seen["connect4"][0] == seen["connect6"][0] == "refused" and "no_route" in told
+    yield _holds("no way out", way_out, f"connect: {seen['connect4'][1]}, and counted by us")
+    uid, capabilities, no_new_privs = seen["identity"]
+    identity = uid != 0 and capabilities == 0 and no_new_privs == "1"
+    yield _holds("identity", identity, f"uid {uid}, capabilities {capabilities:#x}")
+    files = [seen[name][0] for name in ("shadow", "write_usr", "write_root")]
+    yield _holds("files", set(files) == {"refused"}, "no /etc/shadow, nothing of /usr to write")
+    yield _holds(
+        "programs", seen["exec_work"][0] == "refused", f"exec from /work: {seen['exec_work'][1]}"
+    )
+
+
+def _holds(wall: str, holds: bool, detail: str) -> Row:
+    if holds:
+        return Row(wall=wall, verdict=HOLDS, detail=detail)
+    return Row(
+        wall=wall,
+        verdict=FAILS,
+        detail=f"expected: {detail}",
+        advice="do not run untrusted calls here; report it with the output of --json",
+    )
+
+
+async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> Attempt:
+    denied: list[Denied] = []
+    request = CallRequest(
+        request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
+    )
+    call_id = f"doctor-{os.urandom(4).hex()}"
+    sandbox = Sandbox(host, call_id, profile, request, denied.append)
+    try:
+        await sandbox.prepare(_no_files)
+        sandbox.arm()
+        await sandbox.start()
+        sandbox.close_stdin()
+        async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+            end = await _until_end_or_limit(sandbox)
+        await sandbox.quiesce()
+        denied += sandbox.network_denials()
+        return Attempt(
+            output=_read(sandbox.stdout_fd),
+            errors=_read(sandbox.stderr_fd),
+            end=end,
+            denied=tuple(denied),
+            oom_kills=sandbox.cgroup.oom_kills(),
+            forks_refused=sandbox.cgroup.pids_refused(),
+        )
+    finally:
+        sandbox.destroy()
+
+
+async def _until_end_or_limit(sandbox: Sandbox) -> ProgramEnd:
+    ended = asyncio.ensure_future(sandbox.ended())
+    while not ended.done():
+        await asyncio.wait([ended], timeout=0.05)
+        if sandbox.cgroup.pids_refused() or sandbox.cgroup.oom_kills():
+            sandbox.kill()
+    return await ended
+
+
+def _read(fd: int) -> str:
+    """Read what is in a pipe that nobody writes to any more."""
+    return os.read(fd, PIPE_BYTES).decode(errors="replace")
+
+
+def _no_files(file: InputFile) -> Iterator[bytes]:
+    raise ValueError(f"the doctor hands in no files: {file.path!r}")
+
+
+def _profile() -> EffectiveProfile:
+    capture = Capture(mode="full")
+    allow = members("@default")
+    return EffectiveProfile(
+        name="doctor",
+        lineage=("doctor",),
+        why="Try the walls of this host.",
+        runtime="runc",
+        image=Image(kind=ImageKind.HOST),
+        read=(),
+        write=(WritableMount(path="/work", size_bytes=8 * MIB),),
+        syscalls=SyscallPolicy(
+            allow=allow, kill=frozenset(), sets=frozenset(expand_sets(["@default"]))
+        ),
+        env={"PATH": "/usr/bin:/bin"},
+        limits=Limits(
+            wall_s=10, cpu_s=10, memory_bytes=64 * MIB, pids=16, files=64, output_bytes=MIB
+        ),
+        record=RecordPolicy(stdin=capture, stdout=capture, stderr=capture),
+        mode="enforce",
+        canonical=b"{}",
+        digest="doctor",
+        lines=(),
+    )
