@@ -6,6 +6,7 @@ anywhere. On the way out nothing can move any more: the whole cgroup has been ki
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from supervisor.call.types import Digest, InputFile, OutputFile, SkippedFile, canonical_json, text
 from supervisor.errors import InvalidRequest
 from supervisor.linux.fds import closing_fd, open_below
+from supervisor.linux.identity import filesystem_identity
 from supervisor.oci.spec import GID, UID
 
 WALK_ENTRIES_MAX = 100_000
@@ -35,7 +37,10 @@ def place_inputs(
     uid_base: int,
     content: Callable[[InputFile], Iterator[bytes]],
 ) -> None:
-    """Write the input files below the open directory `work`, owned by the sandbox's user.
+    """Write the input files below the open directory `work`, as the sandbox's user.
+
+    Only that user may make files there: the mount belongs to the sandbox's user namespace, and
+    the kernel refuses ids that it does not map (EOVERFLOW). Blocks; its thread is ours alone.
 
     Raises:
         InvalidRequest: `FILES_TOO_LARGE`, where the mount is full.
@@ -43,12 +48,13 @@ def place_inputs(
     for file in files:
         parts = file.path.split(b"/")
         try:
-            _make_parents(work, parts[:-1], uid_base)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            with closing_fd(open_below(work, parts, flags)) as fd:
+            with _as_user(uid_base):
+                _make_parents(work, parts[:-1])
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                fd = open_below(work, parts, flags)
+            with closing_fd(fd):
                 for chunk in content(file):
                     _write_all(fd, chunk)
-                os.fchown(fd, uid_base + UID, uid_base + GID)
                 os.fchmod(fd, file.mode)
         except OSError as error:
             raise InvalidRequest(
@@ -57,20 +63,17 @@ def place_inputs(
             ) from error
 
 
-def _make_parents(work: int, parts: Sequence[bytes], uid_base: int) -> None:
+def _as_user(uid_base: int) -> contextlib.AbstractContextManager[None]:
+    return filesystem_identity(uid_base + UID, uid_base + GID)
+
+
+def _make_parents(work: int, parts: Sequence[bytes]) -> None:
     for depth in range(1, len(parts) + 1):
-        with closing_fd(_parent(work, list(parts[: depth - 1]))) as parent:
-            try:
-                os.mkdir(parts[depth - 1], 0o755, dir_fd=parent)
-            except FileExistsError:
-                continue
-            os.chown(
-                parts[depth - 1],
-                uid_base + UID,
-                uid_base + GID,
-                dir_fd=parent,
-                follow_symlinks=False,
-            )
+        with (
+            closing_fd(_parent(work, list(parts[: depth - 1]))) as parent,
+            contextlib.suppress(FileExistsError),
+        ):
+            os.mkdir(parts[depth - 1], 0o755, dir_fd=parent)
 
 
 def _parent(work: int, parts: list[bytes]) -> int:

@@ -63,7 +63,7 @@ class SandboxHost:
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
         self._lock = self._take_lock()
         self.runtime = Runc(self.folder / "runc")
-        self.uids = UidRanges(options.runtime / "uids")
+        self.uids = UidRanges(options.runtime / "uids.lock")
         self.listener = NotifyListener(self.folder / "seccomp.sock")
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
@@ -92,9 +92,13 @@ class SandboxHost:
         """Remove what all sandboxes shared; they must be gone."""
         self.listener.close()
         self.reap()
+        self.uids.close()
         cgroup.Cgroup(self.hierarchies, self.parent).remove()
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)
+        # Unlinked while it is still locked: who waits for it finds a new one.
+        (self.folder / "lock").unlink()
+        self.folder.rmdir()
         os.close(self._lock)
 
     def cgroup(self, call_id: str) -> cgroup.Cgroup:
