@@ -54,8 +54,9 @@ SERVICES = tuple(
 )
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-STREAMS_MAX = 256
-"""Requests at a time on one connection; more wait at the client."""
+STREAMS_MIN = 256
+"""Requests at a time on one connection; more wait at the client. Never less than twice the calls:
+a client whose every stream follows a call could not even send a signal."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that does not speak HTTP/2 by then gives its place back."""
@@ -248,7 +249,7 @@ class Server:
         limits = self._config.limits
         return [
             ("grpc.max_receive_message_length", limits.message_size * TRANSPORT_SLACK),
-            ("grpc.max_concurrent_streams", STREAMS_MAX),
+            ("grpc.max_concurrent_streams", max(STREAMS_MIN, 2 * limits.calls)),
             ("grpc.keepalive_time_ms", round(limits.keepalive * 1000)),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from supervisor.api import callers, messages, translate
 from supervisor.api.blobs import BlobDoor
 from supervisor.api.intercept import Context
-from supervisor.api.paging import page
+from supervisor.api.paging import page, to_end
 from supervisor.audit.index import CallSummary
 from supervisor.call.state import State
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest
@@ -20,6 +20,7 @@ from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermit
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 
 SHARE_RETRY_S = 1.0
+INLINE_BYTES = 256 * 1024
 LIVE_ROWS_MAX = 10_000
 LIVE_TOKEN = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 
@@ -51,7 +52,7 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         """Run one program and stream what happens."""
         identity = callers.current()
         try:
-            call_request = self._request(identity, request)
+            call_request = await self._request(identity, request)
         except StockadeError as error:
             self._rejected(error.reason)
             raise
@@ -165,7 +166,9 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         rest = [row for row in live if not token or row[0].call_id < token]
         return rest[:limit], rest[limit - 1][0].call_id if len(rest) > limit else ""
 
-    def _request(self, identity: callers.Identity, message: tool_pb2.ExecuteRequest) -> CallRequest:
+    async def _request(
+        self, identity: callers.Identity, message: tool_pb2.ExecuteRequest
+    ) -> CallRequest:
         if not identity.grants.may_use(message.profile):
             # The same answer whether there is such a profile or not: names are not given away.
             raise NotPermitted(
@@ -173,7 +176,11 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
                 f"caller {identity.caller.name!r} may not use profile {message.profile[:100]!r}",
                 hint="the daemon's configuration grants profiles under `callers:`",
             )
-        request = translate.call_request(message, self._engine.profiles.effective(message.profile))
+        profile = self._engine.profiles.effective(message.profile)
+        if message.ByteSize() <= INLINE_BYTES:
+            request = translate.call_request(message, profile)
+        else:  # hashing megabytes must not hold up everybody else's output
+            request = await to_end(translate.call_request, message, profile)
         self._blobs.require(
             identity.caller.name, [file.digest for file in request.files if file.data is None]
         )

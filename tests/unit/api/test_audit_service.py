@@ -12,7 +12,8 @@ import pytest
 from supervisor.call.events import Output
 from supervisor.call.types import Stream
 from supervisor.v1 import audit_pb2, types_pb2
-from tests.unit.api.fakes import START_NS, connected, foreign_call, refused, run
+from tests.unit.api.fakes import START_NS
+from tests.unit.api.harness import connected, foreign_call, refused, run
 
 GRPC_DEFAULT_BYTES = 4 << 20
 

@@ -13,7 +13,8 @@ import pytest
 from supervisor.audit.blobs import BlobStore
 from supervisor.call.types import Digest
 from supervisor.v1 import tool_pb2, types_pb2
-from tests.unit.api.fakes import Client, FakeBlobs, connected, execute_request, refused, run
+from tests.unit.api.fakes import FakeBlobs
+from tests.unit.api.harness import Client, connected, execute_request, refused, run
 
 MIB = 1 << 20
 CONTENT = bytes(range(256)) * 10_000

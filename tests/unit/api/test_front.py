@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest import mock
@@ -155,7 +156,7 @@ def test_the_kernel_says_who_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_another_user_is_another_peer(tmp_path: Path) -> None:
+def test_another_user_is_another_peer() -> None:
     program = (
         "import os, socket, sys\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
@@ -163,10 +164,13 @@ def test_another_user_is_another_peer(tmp_path: Path) -> None:
     )
 
     async def main() -> None:
-        async with fronted(tmp_path) as (_, peers, backend, address):
-            for folder in (tmp_path, *tmp_path.parents):
-                if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-                    folder.chmod(folder.stat().st_mode | 0o011)
+        with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+            folder = Path(name)
+            folder.chmod(0o711)
+            await connect_as_nobody(folder)
+
+    async def connect_as_nobody(folder: Path) -> None:
+        async with fronted(folder) as (_, peers, backend, address):
             Path(str(address)).chmod(0o666)
             backend.reply_first = b"hello"
             child = subprocess.Popen([sys.executable, "-c", program, str(address)])

@@ -10,7 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from supervisor.api.server import SERVICES
-from tests.unit.api.fakes import Client, FakeEngine, connected, refused, run
+from tests.unit.api.fakes import FakeEngine
+from tests.unit.api.harness import Client, connected, refused, run
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from supervisor.api.server import SERVICES
 from supervisor.errors import AuditUnavailable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
-from tests.unit.api.fakes import (
+from tests.unit.api.harness import (
     Client,
     Refusal,
     Running,
@@ -212,6 +212,20 @@ def test_unary_deadline(tmp_path: Path) -> None:
             )
             # A stream lives on past it.
             assert not stream.done()
+
+    run(main())
+
+
+@pytest.mark.parametrize("rpc", ["ToolService/GetCall", "ToolService/Execute"])
+def test_a_request_that_never_comes(rpc: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, {"limits": {"unary_deadline": "50ms"}}) as (_, client):
+            stream = client.channel.stream_stream(f"/supervisor.v1.{rpc}")()
+            found = await refused(stream)  # nothing is sent, and nothing is ended
+            assert (found.code, found.reason) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "DEADLINE_EXCEEDED",
+            )
 
     run(main())
 

@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from supervisor.v1 import profile_pb2
-from tests.unit.api.fakes import connected, make_profile, refused, run
+from tests.unit.api.fakes import make_profile
+from tests.unit.api.harness import connected, refused, run
 
 
 def granted(*profiles: str) -> dict[str, object]:

@@ -21,15 +21,8 @@ from supervisor.api.server import SERVICES, Server, serve
 from supervisor.errors import HostError, ProfileError, StockadeError
 from supervisor.v1 import tool_pb2
 from tests.unit.api.certificates import Authority, Pair
-from tests.unit.api.fakes import (
-    Client,
-    FakeEngine,
-    connected,
-    execute_request,
-    refused,
-    run,
-    running,
-)
+from tests.unit.api.fakes import FakeEngine
+from tests.unit.api.harness import Client, connected, execute_request, refused, run, running
 
 ME = os.getuid()
 
@@ -266,6 +259,18 @@ def test_tls_files_that_cannot_be_used(
 # Start and stop
 
 
+def test_an_engine_behind_a_server_that_cannot_start_is_drained(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine()
+        (tmp_path / "s.sock").write_text("in the way")
+        config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
+        with pytest.raises(HostError):
+            await serve(engine, config)  # type: ignore[arg-type]
+        assert engine.drained_with == 0
+
+    run(main())
+
+
 def start_error(folder: Path, config: dict[str, Any]) -> StockadeError:
     """Give what a start raises; fail where it leaves a socket behind."""
     before = set(folder.rglob("*"))
@@ -328,6 +333,7 @@ def test_metrics_are_off_unless_asked_for(tmp_path: Path) -> None:
     [
         ({"message_size": "2MiB"}, "grpc.max_receive_message_length", 4 << 20),
         ({"keepalive": "7s"}, "grpc.keepalive_time_ms", 7000),
+        ({"calls": 1000}, "grpc.max_concurrent_streams", 2000),
     ],
 )
 def test_options(limits: dict[str, str], option: str, value: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.call.types import Caller
 from supervisor.v1 import tool_pb2, types_pb2
-from tests.unit.api.fakes import connected, execute_request, foreign_call, refused, run
+from tests.unit.api.harness import connected, execute_request, foreign_call, refused, run
 
 ME = os.getuid()
 REQUEST_ID = "123e4567-e89b-42d3-a456-426614174000"
