@@ -21,7 +21,7 @@ from supervisor.cli.session import daemon_options, session
 @daemon_options
 @click.pass_context
 def command(context: click.Context, from_sequence: int, quiet: bool, call_id: str) -> None:
-    r"""Follow CALL, live or finished, from its beginning on, as `run` would have shown it.
+    """Follow CALL, live or finished, from its beginning on, as `run` would have shown it.
 
     Signals are passed on as by `run`. With --json, one JSON object a line for each event.
 

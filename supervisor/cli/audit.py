@@ -53,7 +53,7 @@ class Moment(click.ParamType[int]):
 
 @click.group("audit", short_help="Read and verify the record.")
 def command() -> None:
-    r"""Read the record of calls, and verify it.
+    """Read the record of calls, and verify it.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def command() -> None:
 )
 @daemon_options
 def ls(profile: str, caller: str, denied: bool, since: int | None, limit: int) -> None:
-    r"""List recorded calls, newest first.
+    """List recorded calls, newest first.
 
     With --json, one document: a list of calls, `finished` with everything about their end.
 
@@ -150,7 +150,7 @@ def ls(profile: str, caller: str, denied: bool, since: int | None, limit: int) -
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
 def show(call_id: str) -> None:
-    r"""Show the account of CALL: command, caller, profile and its digest, times of each phase,
+    """Show the account of CALL: command, caller, profile and its digest, times of each phase,
     what happened, what was denied, digests of the streams and files, resources, outcome.
 
     With --json, one document: `call`, and `entries` with `index`, `sequence`, `time`, `kind`,
@@ -189,7 +189,7 @@ def show(call_id: str) -> None:
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
 def cat(call_id: str, stream: str) -> None:
-    r"""Write the recorded bytes of one stream of CALL to standard output, exactly as they were.
+    """Write the recorded bytes of one stream of CALL to standard output, exactly as they were.
     They come from a program that nobody trusts: mind your terminal.
 
     With --json, one JSON object a line: `offset`, and `data` in base64.
@@ -232,7 +232,7 @@ def cat(call_id: str, stream: str) -> None:
 def verify(
     context: click.Context, /, expect: tuple[str, ...], quiet: bool, directory: Path
 ) -> None:
-    r"""Verify the record in DIRECTORY, the state folder, /var/lib/stockade where not given: every
+    """Verify the record in DIRECTORY, the state folder, /var/lib/stockade where not given: every
     byte of the log, the chain from the first entry to the last, each call's sequence, and every
     recording and blob that an entry names. Nothing is written; a daemon may run meanwhile.
 

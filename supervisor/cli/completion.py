@@ -24,7 +24,7 @@ HELP_WIDTH = 60
 @click.command("completion", short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    r"""Print the script that makes SHELL complete verbs, options, profiles and calls.
+    """Print the script that makes SHELL complete verbs, options, profiles and calls.
 
     \b
     Examples:

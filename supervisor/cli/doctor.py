@@ -25,7 +25,7 @@ HOLDS = "holds"
 @json_option
 @click.pass_context
 def command(context: click.Context, /, runtime_folder: Path) -> None:
-    r"""Try every wall on this host with a sandbox of its own: being listed proves nothing, a
+    """Try every wall on this host with a sandbox of its own: being listed proves nothing, a
     denial that is seen does. Says what holds, what does not, and what to do. Needs root, and no
     daemon.
 

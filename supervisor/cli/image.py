@@ -27,7 +27,7 @@ state_option = click.option(
 
 @click.group("image", short_help="Manage the images that profiles name.")
 def command() -> None:
-    r"""Manage the images of this host. They belong to the state folder: no daemon is needed, but
+    """Manage the images of this host. They belong to the state folder: no daemon is needed, but
     the right to write there is.
 
     \b
@@ -51,7 +51,7 @@ def command() -> None:
 @state_option
 @json_option
 def import_(layout: Path, name: str, state: Path) -> None:
-    r"""Unpack LAYOUT, a folder with an OCI image layout of one image, and call it NAME. Prints
+    """Unpack LAYOUT, a folder with an OCI image layout of one image, and call it NAME. Prints
     what a profile has to say to use it.
 
     With --json, one document: `name`, `digest`, `size_bytes`.
@@ -78,7 +78,7 @@ def import_(layout: Path, name: str, state: Path) -> None:
 @state_option
 @json_option
 def ls(state: Path) -> None:
-    r"""List the images of this host.
+    """List the images of this host.
 
     With --json, one document: a list of `name`, `digest`, `size_bytes`.
 
@@ -107,7 +107,7 @@ def ls(state: Path) -> None:
 @state_option
 @json_option
 def rm(image: str, state: Path) -> None:
-    r"""Remove an image by its name or digest. Profiles that name it do not run any more.
+    """Remove an image by its name or digest. Profiles that name it do not run any more.
 
     With --json, one document: the removed image.
 

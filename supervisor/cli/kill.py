@@ -63,7 +63,7 @@ def command(
     number: int,
     why: str,
 ) -> None:
-    r"""Stop calls: the named ones, those of an agent, or all. What was done is counted at the end.
+    """Stop calls: the named ones, those of an agent, or all. What was done is counted at the end.
 
     An agent's name is what its client said: it finds calls, it proves nothing. With --json, one
     document: `signal`, and the ids under `signalled`, `ended` (had ended before) and `failed`.

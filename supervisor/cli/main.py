@@ -59,6 +59,12 @@ class Verbs(click.Group):
         except StockadeError as error:
             report(error, as_json=ctx.ensure_object(Session).json)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # click ends quietly where nobody reads the output any more
+        except OSError as error:
+            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            report(StockadeError("OS_ERROR", message), as_json=ctx.ensure_object(Session).json)
+            ctx.exit(StockadeError.exit_code)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
 
@@ -70,7 +76,7 @@ class Verbs(click.Group):
 @daemon_options
 @click.version_option(__version__, "--version", prog_name="stockade", help="Print the version.")
 def cli() -> None:
-    r"""Run every tool call of an AI agent in a sandbox of its own, and keep the record.
+    """Run every tool call of an AI agent in a sandbox of its own, and keep the record.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group("profile", short_help="Look at sandbox profiles, and check them.")
 def command() -> None:
-    r"""Look at the sandbox profiles: the daemon's, or those of a folder.
+    """Look at the sandbox profiles: the daemon's, or those of a folder.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def _folders_option(function: F) -> F:
 @_folders_option
 @daemon_options
 def ls(folders: tuple[Path, ...]) -> None:
-    r"""List the profiles that you may use, or those of a folder.
+    """List the profiles that you may use, or those of a folder.
 
     With --json, one document: a list of `name`, `why`, `digest`, `mode`; `problems` is how many
     a profile of a folder has.
@@ -96,7 +96,7 @@ def ls(folders: tuple[Path, ...]) -> None:
 @_folders_option
 @daemon_options
 def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
-    r"""Show what PROFILE comes to after `extends`, `use` and `drop`, with the file and line that
+    """Show what PROFILE comes to after `extends`, `use` and `drop`, with the file and line that
     each value is from.
 
     With --json, one document: `summary`, `lines` (`path`, `value`, `file`, `line`) and
@@ -141,7 +141,7 @@ def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
 @_folders_option
 @daemon_options
 def explain(name: str, folders: tuple[Path, ...]) -> None:
-    r"""Say wall by wall what PROFILE sets, how open that is, what a call could do with it at
+    """Say wall by wall what PROFILE sets, how open that is, what a call could do with it at
     worst, and what to do about it.
 
     With --json, one document: a list of `wall`, `setting`, `exposure` (closed, narrow, wide),
@@ -183,7 +183,7 @@ def explain(name: str, folders: tuple[Path, ...]) -> None:
 @json_option
 @click.pass_context
 def lint(context: click.Context, /, paths: tuple[Path, ...], alone: bool) -> None:
-    r"""Check the profiles and fragments of PATHS: folders or single files. Without PATHS, those
+    """Check the profiles and fragments of PATHS: folders or single files. Without PATHS, those
     that the daemon loads by default. Each problem comes with file, line, column and a caret.
 
     The shipped profiles are loaded too, so that a profile may extend them. With --json, one

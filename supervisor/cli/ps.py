@@ -40,7 +40,7 @@ LIMIT = 100
 @click.option("-q", "--ids", is_flag=True, help="Print the ids only, one a line.")
 @daemon_options
 def command(everything: bool, profile: str, agent: str, limit: int, ids: bool) -> None:
-    r"""List live calls: your own, or everybody's where the configuration gives you that right.
+    """List live calls: your own, or everybody's where the configuration gives you that right.
 
     With --json, one document: a list of calls.
 

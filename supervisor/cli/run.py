@@ -131,7 +131,7 @@ class Duration(click.ParamType[float]):
 @daemon_options
 @click.pass_context
 def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) -> None:
-    r"""Run ARGV in a new sandbox under a profile, with its output here as it comes.
+    """Run ARGV in a new sandbox under a profile, with its output here as it comes.
 
     The program's standard output and error are passed on unchanged. Ctrl-C sends SIGINT to the
     program, a second one kills the call; SIGTERM and SIGHUP are passed on likewise. What was

@@ -100,7 +100,7 @@ def command(
     log_json: bool,
     log_level: str,
 ) -> None:
-    r"""Run the daemon in the foreground, with its log on standard error.
+    """Run the daemon in the foreground, with its log on standard error.
 
     SIGTERM and SIGINT stop it: no new calls, live ones may end within the configured grace, the
     rest is killed, every outcome is on record. What is given here wins over the configuration.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from supervisor.errors import InvalidRequest
 
@@ -53,8 +54,13 @@ def session() -> Session:
 
 
 def _store(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if value and parameter.name:
-        setattr(context.ensure_object(Session), parameter.name, value)
+    current, name = context.ensure_object(Session), parameter.name
+    if not (value and name):
+        return
+    # The variable is read again for the verb; it must not undo an option before the verb.
+    from_environment = context.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+    if not (from_environment and getattr(current, name)):
+        setattr(current, name, value)
 
 
 def json_option(function: F) -> F:

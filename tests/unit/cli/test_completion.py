@@ -1,0 +1,46 @@
+"""Completion: the scripts of three shells, and names that come from the daemon."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from supervisor.cli import completion
+from supervisor.cli.main import cli
+from supervisor.v1 import profile_pb2, tool_pb2
+from tests.unit.cli.conftest import Stockade
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.fake_daemon import FakeDaemon
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_scripts(stockade: Stockade, shell: str) -> None:
+    assert "_STOCKADE_COMPLETE" in stockade("completion", shell).stdout
+
+
+def test_another_shell(stockade: Stockade) -> None:
+    assert stockade("completion", "csh").exit_code == 2
+
+
+def complete(function: object, incomplete: str, **params: str) -> list[str]:
+    context = click.Context(cli)
+    context.params = dict(params)
+    return [item.value for item in function(context, click.Option(["-x"]), incomplete)]  # type: ignore[operator]
+
+
+def test_profile_names(daemon: FakeDaemon) -> None:
+    profiles = [profile_pb2.ProfileSummary(name=name) for name in ("python", "shell")]
+    daemon.play("ListProfiles", lambda _: profile_pb2.ListProfilesResponse(profiles=profiles))
+    assert complete(completion.profile_names, "py") == ["python"]
+    assert complete(completion.profile_names, "") == ["python", "shell"]
+    assert complete(completion.profile_names, "", address="unix:///nonexistent") == []
+
+
+def test_call_ids(daemon: FakeDaemon) -> None:
+    daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(calls=[fake.call()]))
+    assert complete(completion.call_ids, "call") == ["call-1"]
+    assert complete(completion.call_ids, "x") == []
+
+
+def test_no_daemon_is_no_error() -> None:
+    assert complete(completion.call_ids, "", address="unix:///nonexistent") == []

@@ -1,0 +1,128 @@
+"""Tables are safe, JSON is exact, errors go to standard error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from supervisor.call import events, outcome
+from supervisor.call.types import Stream
+from supervisor.cli import output
+from supervisor.errors import CapacityError
+
+
+def test_table_is_plain_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("A", "LONG"), [("1", "\x1b[2J"), ("222", "\u202e")])
+    assert capsys.readouterr().out == "A    LONG\n1    \\e[2J\n222  \\u202e\n"
+
+
+def test_table_is_safe_on_a_terminal_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.table(("A",), [("[red]x[/red] :smile: \x1b[2J",)])
+    shown = capsys.readouterr().out
+    assert "[red]x[/red] :smile: \\e[2J" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("A",), [], empty="nothing")
+    assert tuple(capsys.readouterr()) == ("", "stockade: nothing\n")
+
+
+def test_report(capsys: pytest.CaptureFixture[str]) -> None:
+    error = CapacityError(
+        "CALLS_LIMIT", "full\x1b", hint="wait\u202e", metadata={"a": "b"}, retry_after_s=2
+    )
+    output.report(error, as_json=True)
+    out, err = capsys.readouterr()
+    *text, last = err.splitlines()
+    assert out == ""
+    assert text[0] == "stockade: full\\e [CALLS_LIMIT]"
+    assert "\x1b" not in err
+    assert json.loads(last) == {
+        "error": {
+            "reason": "CALLS_LIMIT",
+            "message": "full\x1b",
+            "hint": "wait\u202e",
+            "metadata": {"a": "b"},
+            "retry_after_s": 2,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"text", "text"),
+        (b"\xff", {"base64": "/w=="}),
+        (Stream.STDIN, "stdin"),
+        ((1, None, True), [1, None, True]),
+        ({"a": b"b"}, {"a": "b"}),
+        (outcome.Exited(code=3), {"kind": "exited", "code": 3}),
+        (
+            events.Timeline(accepted_ns=1),
+            {
+                "accepted": "1970-01-01T00:00:00.000000001Z",
+                **dict.fromkeys(("preparing", "armed", "started", "ended", "destroyed")),
+            },
+        ),
+    ],
+)
+def test_to_json(value: object, expected: object) -> None:
+    assert output.to_json(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "fields"),
+    [
+        (
+            events.Output(stream=Stream.STDERR, data=b"\x00", offset=5),
+            "output",
+            {"stream": "stderr", "data": "AA==", "offset": 5, "truncated": False},
+        ),
+        (events.KeepAlive(), "keep_alive", {}),
+        (events.Started(preparation_s=0.5), "started", {"preparation_s": 0.5}),
+    ],
+)
+def test_events(event: events.Event, name: str, fields: dict[str, object]) -> None:
+    value = events.CallEvent(call_id="c", sequence=3, time_ns=10**9, event=event)
+    head = {"call_id": "c", "sequence": 3, "time": "1970-01-01T00:00:01.000000000Z"}
+    assert output.to_json(value) == {**head, "event": name, **fields}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (0.0000123, "12.3 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (5000, "5000 s")],
+)
+def test_duration(seconds: float, shown: str) -> None:
+    assert output.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-3, "0s"), (59.9, "59s"), (65, "1m05s"), (7300, "2h01m"), (200_000, "2d")],
+)
+def test_age(seconds: float, shown: str) -> None:
+    assert output.age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (1 << 30, "1.0 GiB"),
+        (1 << 52, "4096.0 TiB"),
+    ],
+)
+def test_size(size_bytes: int, shown: str) -> None:
+    assert output.size(size_bytes) == shown
+
+
+def test_moment() -> None:
+    assert output.moment(0) == output.timestamp(0) == ""
+    assert output.moment(1_700_000_000_000_000_000) == "2023-11-14 22:13:20Z"

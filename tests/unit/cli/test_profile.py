@@ -1,0 +1,141 @@
+"""`profile`: the daemon's, or a folder's; problems with a caret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.folders import shipped_profiles
+from supervisor.v1 import profile_pb2
+from tests.unit.cli.conftest import Stockade
+from tests.unit.client.fake_daemon import FakeDaemon
+
+SUMMARY = profile_pb2.ProfileSummary(name="python", why="why\x1b", digest="d" * 64, mode="enforce")
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("profile: mine\nextends: base\nwhy: Mine.\nlimits: {wall: 60x}\n")
+    return path
+
+
+def good(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(f"profile: {name}\nextends: base\nwhy: Mine.\n")
+    return path
+
+
+def test_ls(daemon: FakeDaemon, stockade: Stockade) -> None:
+    daemon.play("ListProfiles", lambda _: profile_pb2.ListProfilesResponse(profiles=[SUMMARY]))
+    header, row = stockade("profile", "ls").stdout.splitlines()
+    assert header.split() == ["PROFILE", "DIGEST", "MODE", "WHY"]
+    assert row.split() == ["python", "d" * 12, "enforce", "why\\e"]
+    (found,) = json.loads(stockade("profile", "ls", "--json").stdout)
+    assert (found["name"], found["digest"], found["why"]) == ("python", "d" * 64, "why\x1b")
+
+
+def test_ls_of_a_folder(stockade: Stockade, wrong: Path) -> None:
+    folders = ["--dir", str(shipped_profiles()), "--dir", str(wrong.parent)]
+    found = json.loads(stockade("profile", "ls", "--json", *folders).stdout)
+    assert {row["name"]: row["problems"] for row in found}["mine"] == 1
+    assert {row["name"]: row["problems"] for row in found}["python"] == 0
+    assert "1 problems: see lint" in stockade("profile", "ls", *folders).stdout
+
+
+def test_show(daemon: FakeDaemon, stockade: Stockade) -> None:
+    lines = [
+        profile_pb2.ProfileLine(path="limits.wall", value_json='"60s"', file="base.yaml", line=3),
+        profile_pb2.ProfileLine(path="mode", value_json='"enforce"'),
+    ]
+    answer = profile_pb2.GetProfileResponse(summary=SUMMARY, canonical_json=b"{}", lines=lines)
+    daemon.play("GetProfile", lambda _: answer)
+    shown = stockade("profile", "show", "python").stdout
+    assert "limits.wall  60s      base.yaml:3" in shown
+    assert "mode         enforce  built in" in shown
+    assert "\x1b" not in shown
+    assert stockade("profile", "show", "--canonical", "python").stdout == "{}"
+    found = json.loads(stockade("profile", "show", "--json", "python").stdout)
+    assert (found["canonical"], found["lines"][0]["line"]) == ({}, 3)
+
+
+def test_show_of_a_folder_is_what_the_digest_is_over(stockade: Stockade) -> None:
+    folder = shipped_profiles()
+    canonical = stockade("profile", "show", "--dir", folder, "--canonical", "python").stdout_bytes
+    shown = stockade("profile", "show", "--dir", folder, "--json", "python").stdout
+    assert json.loads(shown)["summary"]["digest"] == hashlib.sha256(canonical).hexdigest()
+
+
+def test_explain(daemon: FakeDaemon, stockade: Stockade) -> None:
+    finding = profile_pb2.ProfileFinding(
+        wall="files", setting="s", exposure=profile_pb2.EXPOSURE_NARROW, verdict="v", advice="a"
+    )
+    daemon.play("ExplainProfile", lambda _: profile_pb2.ExplainProfileResponse(findings=[finding]))
+    assert stockade("profile", "explain", "python").stdout.splitlines()[1].split() == [
+        "files", "narrow", "s", "v", "a",
+    ]  # fmt: skip
+    (found,) = json.loads(stockade("profile", "explain", "--json", "python").stdout)
+    assert found["exposure"] == "narrow"
+
+
+def test_explain_of_a_folder(stockade: Stockade) -> None:
+    result = stockade("profile", "explain", "--dir", shipped_profiles(), "--json", "python")
+    assert {"syscalls", "files", "resources"} <= {row["wall"] for row in json.loads(result.stdout)}
+
+
+def test_a_profile_that_is_not_there(stockade: Stockade) -> None:
+    result = stockade("profile", "show", "--dir", shipped_profiles(), "pyton")
+    assert result.exit_code == 3
+    assert "[PROFILE_NOT_FOUND]" in result.stderr
+
+
+def test_lint_of_what_is_shipped(stockade: Stockade) -> None:
+    result = stockade("profile", "lint", shipped_profiles())
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_lint_points_at_the_place(stockade: Stockade, wrong: Path, whole: bool) -> None:
+    result = stockade("profile", "lint", wrong.parent if whole else wrong)
+    assert result.exit_code == 2
+    first, source, caret, *_ = result.stdout.splitlines()
+    assert first.startswith(f"{wrong}:4:16: ")
+    assert source.strip() == "limits: {wall: 60x}"
+    assert caret.index("^") == source.index("60x")
+
+
+def test_lint_json(stockade: Stockade, wrong: Path) -> None:
+    result = stockade("profile", "lint", "--json", wrong)
+    (problem,) = json.loads(result.stdout)
+    assert (problem["file"], problem["line"], problem["column"]) == (str(wrong), 4, 16)
+    assert result.exit_code == 2
+
+
+def test_lint_of_one_file_says_nothing_of_others(stockade: Stockade, wrong: Path) -> None:
+    assert stockade("profile", "lint", good(wrong.parent, "good")).exit_code == 0
+
+
+def test_lint_alone(stockade: Stockade, tmp_path: Path) -> None:
+    path = good(tmp_path, "good")
+    assert stockade("profile", "lint", path).exit_code == 0
+    assert stockade("profile", "lint", "--alone", path).exit_code == 2
+
+
+def test_lint_of_a_fragment(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "fragments").mkdir()
+    path = tmp_path / "fragments" / "part.yaml"
+    path.write_text("fragment: part\nspell: 1\n")
+    result = stockade("profile", "lint", path)
+    assert result.exit_code == 2
+    assert f"{path}:2" in result.stdout
+
+
+def test_lint_shows_hostile_files_safely(stockade: Stockade, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"profile: \x1b[2J\xff\n")
+    result = stockade("profile", "lint", path)
+    assert result.exit_code == 2
+    assert b"\x1b" not in result.stdout_bytes

@@ -1,0 +1,210 @@
+"""`run`: bytes through, exit codes out, and options that become the right request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.v1 import tool_pb2, types_pb2
+from tests.unit.cli.conftest import Stockade
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.fake_daemon import Abort, FakeDaemon
+
+
+def play(daemon: FakeDaemon, *events: tool_pb2.CallEvent) -> None:
+    daemon.play("Execute", lambda _: iter([fake.accepted(), *events]))
+
+
+RAW = b"\x1b[31m\x00\xff\r\n"
+
+
+def test_bytes_pass_unchanged(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, fake.output(2, RAW), fake.errors(3, b"e\xff"), fake.finished(4))
+    result = stockade("run", "-p", "python", "--", "x")
+    assert (result.exit_code, result.stdout_bytes, result.stderr_bytes) == (0, RAW, b"e\xff")
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_code", "said"),
+    [
+        ({"exited": types_pb2.Exited(code=3)}, 3, ""),
+        ({"signaled": types_pb2.Signaled(signal=11)}, 139, "signal 11"),
+        ({"timed_out": types_pb2.TimedOut(limit={"seconds": 2})}, 124, "timed out after 2 s"),
+        ({"out_of_memory": types_pb2.OutOfMemory(limit_bytes=8, peak_bytes=9)}, 137, "memory"),
+        (
+            {"limit_exceeded": types_pb2.LimitExceeded(limit=types_pb2.LIMIT_KIND_OUTPUT)},
+            137,
+            "output limit",
+        ),
+        ({"stopped": types_pb2.Stopped(by="ann", reason="SIGNAL", signal=15)}, 143, "ann"),
+        ({"failed": types_pb2.Failed(reason="OCI_X", message="m\x1b")}, 125, "m\\e [OCI_X]"),
+        ({"interrupted": types_pb2.Interrupted(message="m")}, 125, "interrupted"),
+    ],
+)
+def test_exit_codes(
+    daemon: FakeDaemon, stockade: Stockade, how: dict[str, Any], exit_code: int, said: str
+) -> None:
+    play(daemon, fake.finished(2, **how))
+    result = stockade("run", "-p", "python", "x")
+    assert result.exit_code == exit_code
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == bool(said)
+
+
+def test_refused(daemon: FakeDaemon, stockade: Stockade) -> None:
+    def refuse(_: Any) -> Iterator[Any]:
+        raise Abort("NOT_FOUND", "PROFILE_NOT_FOUND", hint="did you mean")
+        yield
+
+    daemon.play("Execute", refuse)
+    result = stockade("run", "-p", "pyton", "x")
+    assert (result.exit_code, result.stdout) == (125, "")
+    assert "[PROFILE_NOT_FOUND]" in result.stderr
+    assert "did you mean" in result.stderr
+
+
+def test_no_daemon(stockade: Stockade) -> None:
+    result = stockade("run", "--address", "unix:///nonexistent", "-p", "python", "x")
+    assert result.exit_code == 125
+    assert "[SOCKET_MISSING]" in result.stderr
+
+
+def test_denials_are_summed_up(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(
+        daemon,
+        fake.denied(2),
+        fake.denied(3, count=4),
+        fake.denied(4, name="memory", wall="limit", arguments=[], used=9, allowed=8),
+        fake.denied(5, name="connect", detail="203.0.113.9:443\x1b"),
+        fake.finished(6, denials=7),
+    )
+    lines = stockade("run", "-p", "python", "x").stderr.splitlines()
+    assert lines[0] == "stockade: denied unshare(0x10000000) x5"
+    assert "stockade: denied memory (used 9, allowed 8) x1" in lines
+    assert "stockade: denied connect(203.0.113.9:443\\e) x1" in lines
+    assert stockade("run", "-q", "-p", "python", "x").stderr == ""
+
+
+def test_what_is_not_on_record_is_said(daemon: FakeDaemon, stockade: Stockade) -> None:
+    summary = fake.summary(b"x" * 2048)
+    summary.stored_bytes = 1024
+    skipped = types_pb2.SkippedFile(path=b"a\x1b", reason="NOT_REGULAR")
+    play(daemon, fake.lost(2, "full", "denial"), fake.finished(
+        3, streams=[summary], skipped=[skipped]))  # fmt: skip
+    said = stockade("run", "-p", "python", "x").stderr
+    assert "stdout: 1.0 KiB of 2.0 KiB" in said
+    assert "a\\e was not taken: NOT_REGULAR" in said
+    assert "lost 3 of denial" in said
+
+
+def test_json_lines(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, fake.output(2, b"\xff"), fake.denied(3), fake.finished(4))
+    result = stockade("run", "--json", "-p", "python", "x")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["accepted", "output", "denied", "finished"]
+    assert events[1]["data"] == "/w=="
+    assert events[3]["outcome"] == {"kind": "exited", "code": 0}
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_request(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "in:put").write_bytes(b"data")
+    play(daemon, fake.finished(2))
+    result = stockade(
+        "run", "-p", "python", "-e", "A=1=2", "-f", f"{tmp_path}/in:put:a/b", "-t", "1500ms",
+        "-C", "/tmp", "--agent", "g", "--session", "s", "--workflow", "w", "--traceparent", "t",
+        "--request-id", "r", "--kill-on-disconnect", "prog", "-x", "--json", stdin=b"in",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    (request,) = daemon.asked("Execute")
+    assert list(request.command.argv) == [b"prog", b"-x", b"--json"]
+    assert dict(request.command.env) == {"A": b"1=2"}
+    assert request.command.working_directory == b"/tmp"
+    assert [(file.path, file.data) for file in request.files] == [(b"a/b", b"data")]
+    assert (request.timeout.seconds, request.timeout.nanos) == (1, 500_000_000)
+    assert (request.profile, request.request_id, request.stdin) == ("python", "r", b"in")
+    assert request.correlation == types_pb2.Correlation(
+        agent="g", session="s", workflow="w", traceparent="t"
+    )
+    assert request.kill_on_disconnect
+
+
+def test_our_environment_is_not_passed_on(
+    daemon: FakeDaemon, stockade: Stockade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    play(daemon, fake.finished(2))
+    stockade("run", "-p", "python", "x")
+    assert not daemon.asked("Execute")[0].command.env
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"), [([], b"in"), (["-i", "-"], b"in"), (["-i", "none"], b"")]
+)
+def test_stdin(daemon: FakeDaemon, stockade: Stockade, choice: list[str], expected: bytes) -> None:
+    play(daemon, fake.finished(2))
+    stockade("run", "-p", "python", *choice, "x", stdin=b"in")
+    assert daemon.asked("Execute")[0].stdin == expected
+
+
+def test_stdin_from_a_file(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"file")
+    play(daemon, fake.finished(2))
+    stockade("run", "-p", "python", "-i", tmp_path / "f", "x", stdin=b"in")
+    assert daemon.asked("Execute")[0].stdin == b"file"
+
+
+def test_outputs_are_saved(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
+    file = types_pb2.OutputFile(path=b"d/chart.png", digest=fake.blob(b"png"), mode=0o644)
+    play(daemon, fake.finished(2, outputs=[file]))
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"png")]))
+    folder = tmp_path / "new" / "out"
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", folder, "x")
+    assert result.exit_code == 0
+    assert (folder / "d" / "chart.png").read_bytes() == b"png"
+    assert "chart.png (3 B)" in result.stderr
+    assert list(daemon.asked("Execute")[0].outputs) == ["**"]
+
+
+def test_an_output_that_would_leave_its_folder(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path
+) -> None:
+    file = types_pb2.OutputFile(path=b"../evil", digest=fake.blob(b"png"), mode=0o644)
+    play(daemon, fake.finished(2, outputs=[file]))
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"png")]))
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
+    assert result.exit_code == 125
+    assert "[OUTPUT_PATH]" in result.stderr
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_detach(daemon: FakeDaemon, stockade: Stockade, as_json: bool) -> None:
+    play(daemon)
+    result = stockade("run", *(["--json"] if as_json else []), "--detach", "-p", "python", "x",
+                      stdin=b"in")  # fmt: skip
+    expected = '{"call_id": "call-1"}\n' if as_json else "call-1\n"
+    assert (result.exit_code, result.stdout) == (0, expected)
+    assert daemon.asked("Execute")[0].stdin == b""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["x"],
+        ["-p", "python"],
+        ["-p", "python", "-e", "A", "x"],
+        ["-p", "python", "-f", "nocolon", "x"],
+        ["-p", "python", "-t", "soon", "x"],
+        ["-p", "python", "-o", "*", "x"],
+        ["-p", "python", "--output-dir", ".", "x"],
+        ["-p", "python", "-d", "-i", "-", "x"],
+        ["-p", "python", "-i", "/nonexistent", "x"],
+    ],
+)
+def test_wrong_command_lines(stockade: Stockade, arguments: list[str]) -> None:
+    assert stockade("run", *arguments).exit_code == 2

@@ -1,0 +1,123 @@
+"""Signals go to the call, and a reader that is gone ends it; as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from supervisor.call.events import Denied, Wall
+from supervisor.cli.streaming import describe_denial
+from supervisor.v1 import tool_pb2, types_pb2
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.fake_daemon import FakeDaemon
+
+COMMAND = [sys.executable, "-m", "supervisor.cli.main", "run", "-p", "python"]
+
+
+@pytest.fixture
+def stopping(daemon: FakeDaemon) -> FakeDaemon:
+    """A call that says it runs and ends by SIGKILL only; it keeps writing meanwhile."""
+    killed = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        number = 0
+        while not killed.wait(0.01):
+            yield fake.output(number + 2, b"running\n", 8 * number)
+            number += 1
+        yield fake.finished(9999, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
+
+    def note(request: tool_pb2.SignalRequest) -> tool_pb2.SignalResponse:
+        if request.signal == signal.SIGKILL:
+            killed.set()
+        return tool_pb2.SignalResponse()
+
+    daemon.play("Execute", script)
+    daemon.play("Signal", note)
+    return daemon
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    # A test runner in the background may ignore SIGINT, and a child would inherit that.
+    return subprocess.Popen(
+        [*COMMAND, *arguments, "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=dict(os.environ),
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (2, 1, 15)],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_first_as_it_is_then_kill(stopping: FakeDaemon, number: signal.Signals) -> None:
+    process = start()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == b"running\n"
+    process.send_signal(number)
+    said = process.stderr.readline()
+    assert number.name.encode() in said
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert [request.signal for request in stopping.asked("Signal")] == [number, signal.SIGKILL]
+
+
+def test_what_is_ignored_stays_ignored(stopping: FakeDaemon) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: [signal.signal(1, signal.SIG_IGN), signal.signal(15, signal.SIG_DFL)],
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert b"SIGTERM" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert signal.SIGHUP not in [request.signal for request in stopping.asked("Signal")]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_nobody_reads(stopping: FakeDaemon, options: list[str]) -> None:
+    process = start(*options)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 128 + signal.SIGPIPE
+    assert [request.signal for request in stopping.asked("Signal")] == [signal.SIGKILL]
+
+
+def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:
+    process = start("--json")
+    assert process.stdout is not None
+    events = [json.loads(process.stdout.readline())["event"] for _ in range(3)]
+    assert events == ["accepted", "output", "output"]
+    assert not stopping.asked("Signal")
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("denied", "shown"),
+    [
+        (Denied(wall=Wall.SYSCALL, name="unshare", arguments=(0x10000000, 0, 0)),
+         "unshare(0x10000000)"),
+        (Denied(wall=Wall.SYSCALL, name="ptrace", arguments=(16, 7, 0, 5, 0)),
+         "ptrace(0x10, 7, 0, 5)"),
+        (Denied(wall=Wall.SYSCALL, name="setns", arguments=(0, 0)), "setns(0)"),
+        (Denied(wall=Wall.SYSCALL, name="sync"), "sync()"),
+        (Denied(wall=Wall.LIMIT, name="pids", used=3, allowed=2), "pids (used 3, allowed 2)"),
+        (Denied(wall=Wall.NETWORK, name="connect", detail="a:1"), "connect(a:1)"),
+    ],
+)  # fmt: skip
+def test_describe_denial(denied: Denied, shown: str) -> None:
+    assert describe_denial(denied) == shown
