@@ -27,6 +27,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from supervisor.client import Supervisor
+from supervisor.linux import cgroup
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from tests.support.leftovers import Footprint, namespaces
 
@@ -170,6 +171,11 @@ class Daemon:
     def tail(self, lines: int = 40) -> str:
         """Give the end of the daemon's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def sandbox_processes(self) -> list[int]:
+        """List the processes in any sandbox of this daemon."""
+        hierarchies = cgroup.detect()
+        return cgroup.Cgroup(hierarchies, self._footprint.cgroup).processes()
 
     def leftovers(self) -> list[str]:
         """Name each process, cgroup, mount and namespace of this daemon that is still there."""
