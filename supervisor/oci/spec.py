@@ -166,7 +166,8 @@ def _bind(source: str, destination: str) -> Json:
 
 def _tmpfs(mount: WritableMount) -> Json:
     inodes = max(INODES_MIN, mount.size_bytes // PAGE_BYTES)
-    options = ["nosuid", "nodev", f"size={mount.size_bytes}", f"nr_inodes={inodes}", "mode=1777"]
+    owner = [f"uid={UID}", f"gid={GID}", "mode=1777"]
+    options = ["nosuid", "nodev", f"size={mount.size_bytes}", f"nr_inodes={inodes}", *owner]
     if not mount.exec:
         options.append("noexec")
     return _mount(mount.path, "tmpfs", options)
