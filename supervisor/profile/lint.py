@@ -100,7 +100,12 @@ def _check_syscalls(layer: Layer, document: Document) -> Iterator[Problem]:
         )
         return
     allowed = layer.allowed()
-    lacking = sorted(syscalls.START_NEEDS - allowed)
+    dropped = syscalls.START_NEEDS & layer.without.keys()
+    for name in sorted(dropped):
+        yield layer.without[name].origin.problem(
+            f"{name} cannot be taken away: no program starts without it"
+        )
+    lacking = sorted(syscalls.START_NEEDS - allowed - dropped)
     if lacking:
         need = ", ".join(sorted({name for call in lacking for name in syscalls.sets_with(call)}))
         yield document.problem(

@@ -87,7 +87,7 @@ class ProfileSet:
     @classmethod
     def load(cls, folders: Sequence[Path]) -> ProfileSet:
         """Read every profile and fragment in `folders`; one name in two files is an error of
-        that name.
+        that name. A folder that is given twice is read once.
 
         Raises:
             ProfileError: PROFILES_UNREADABLE, a folder cannot be listed.
@@ -95,7 +95,7 @@ class ProfileSet:
         profiles: dict[str, _Source[ProfileFile]] = {}
         fragments: dict[str, _Source[FragmentFile]] = {}
         stray: list[Problem] = []
-        for folder in folders:
+        for folder in {folder.resolve(): folder for folder in folders}.values():
             for path in _files(folder, stray):
                 _add(profiles, _read(path, ProfileFile, PROFILE_KEYS))
             inner = folder / "fragments"

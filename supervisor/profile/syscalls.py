@@ -48,9 +48,9 @@ _SOCKET_CALLS = (
 _ELEMENTARY = (
     _set(
         "@basic-io",
-        "Read, write and copy through descriptors that are already open.",
-        "close close_range copy_file_range dup dup2 dup3 fadvise64 fcntl ioctl lseek pread64 "
-        "preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile splice tee "
+        "Read, write and copy through descriptors that are already open, and make pipes.",
+        "close close_range copy_file_range dup dup2 dup3 fadvise64 fcntl ioctl lseek pipe pipe2 "
+        "pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile splice tee "
         "vmsplice write writev",
     ),
     _set(
@@ -238,15 +238,17 @@ ENOSYS = frozenset({"clone3"})
 
 START_NEEDS = frozenset(
     {
-        "access", "arch_prctl", "brk", "close", "execve", "exit_group", "fcntl", "fstat", "futex",
-        "getdents64", "getpid", "gettid", "lseek", "mmap", "mprotect", "munmap", "nanosleep",
-        "newfstatat", "openat", "pread64", "prlimit64", "read", "rt_sigaction", "rt_sigprocmask",
-        "rt_sigreturn", "sched_yield", "set_robust_list", "set_tid_address", "sigaltstack",
-        "tgkill", "write",
+        "access", "arch_prctl", "brk", "chdir", "clone", "close", "dup2", "execve", "exit_group",
+        "fcntl", "fstat", "futex", "getdents64", "getpid", "gettid", "kill", "lseek", "mmap",
+        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "prctl", "pread64",
+        "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait",
+        "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "tgkill",
+        "wait4", "write",
     }
 )  # fmt: skip
-"""Without these no program starts: what the runtime's init and the dynamic loader call when the
-filter is already in place."""
+"""Without these no program starts: what the runtime's init, the sandbox's own init and the dynamic
+loader call when the filter is already in place. A profile that lacks one is refused, rather than
+given more than it says."""
 
 # clone(2): the flags that make a namespace (linux/sched.h). The kernel takes the low 32 bits;
 # the high ones must be zero. CLONE_NEWTIME lies in the byte of the exit signal and means

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,9 +32,11 @@ def make_set(tmp_path: Path) -> MakeSet:
     `base` is COMPLETE where it is not given.
     """
 
+    numbers = itertools.count()
+
     def make(**texts: str) -> ProfileSet:
         texts.setdefault("base", COMPLETE)
-        folder = tmp_path / f"profiles-{len(list(tmp_path.iterdir()))}"
+        folder = tmp_path / f"profiles-{next(numbers)}"
         (folder / "fragments").mkdir(parents=True)
         for name, text in texts.items():
             own = name.removeprefix("fragment_")

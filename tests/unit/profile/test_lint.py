@@ -98,7 +98,7 @@ def test_siblings_with_the_same_beginning_are_apart(make_set: MakeSet) -> None:
     [
         ('{allow: ["@basic-io"]}', "no program could start", "@process"),
         ('{allow: [{name: ptrace, why: x}]}', "no set of system calls", "@local"),
-        ('{allow: ["@local"], kill: [read]}', "read is also allowed", "drop:"),
+        ('{allow: ["@local", {name: kcmp, why: x}], kill: [kcmp]}', "also allowed", "drop:"),
         ('{allow: ["@local", {name: ptrace, why: x}], kill: [ptrace]}', "also allowed", "drop:"),
     ],
 )  # fmt: skip
@@ -108,6 +108,14 @@ def test_system_calls(make_set: MakeSet, syscalls: str, message: str, hint: str)
     assert len(problems) == 1
     assert message in problems[0].message
     assert hint in problems[0].hint
+
+
+@pytest.mark.parametrize("name", ["execve", "clone", "pipe2"])
+def test_what_every_call_needs_cannot_be_dropped(make_set: MakeSet, name: str) -> None:
+    text = f"profile: a\nextends: base\ndrop: {{syscalls: {{allow: [{name}]}}}}\nwhy: A test.\n"
+    problems = make_set(a=text).problems("a")
+    assert [(p.line, p.column) for p in problems] == [(3, 27)]
+    assert f"{name} cannot be taken away" in problems[0].message
 
 
 def test_a_socket_needs_a_set_that_says_which(make_set: MakeSet) -> None:

@@ -185,6 +185,12 @@ def test_folders_add_up(tmp_path: Path) -> None:
     assert ProfileSet.load([tmp_path / "one", tmp_path / "two"]).effective("a").env["A"] == "x"
 
 
+def test_a_folder_given_twice_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(COMPLETE)
+    profiles = ProfileSet.load([tmp_path, tmp_path / "." / ".." / tmp_path.name])
+    assert not profiles.problems("base")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         ProfileSet.load([tmp_path / "gone"])
