@@ -203,6 +203,15 @@ class Configuration(_Closed):
             names.add(entry.name)
         return callers
 
+    @field_validator("listen")
+    @classmethod
+    def _listeners_apart(cls, listeners: list[Listener]) -> list[Listener]:
+        addresses = [listener.unix or listener.tcp for listener in listeners]
+        for address in addresses:
+            if addresses.count(address) > 1 and not str(address).endswith(":0"):
+                raise ValueError(f"{address} stands twice")
+        return listeners
+
     @model_validator(mode="after")
     def _callers_reachable(self) -> Self:
         unix = any(listener.unix is not None for listener in self.listen)

@@ -31,7 +31,10 @@ kernel gives at most what the sender's buffer held, 208 KiB by default."""
 SEND_BUFFER_BYTES = 1 << 20
 """Asked for on the way to the client: a larger piece a wake-up. The kernel caps it at wmem_max."""
 
-BACKLOG = 128
+REFUSALS_QUIET_S = 10.0
+"""How long one line in the log speaks for all refusals: whoever floods the door does not also
+flood the log."""
+
 ACCEPT_RETRY_S = 0.1
 CONNECT_RETRY_S = 0.01
 CONNECT_TRIES = 500
@@ -52,8 +55,10 @@ class Peer:
 class Peers:
     """Who is at the other end of each live connection, by the name that gRPC reports.
 
-    Holds at most `connections_max` peers. The names cannot be guessed, but that is a second
-    line: only what can enter the daemon's private folder can connect to gRPC at all.
+    Holds at most `connections_max` peers of each transport, so that strangers on TCP, who get as
+    far as TLS before anybody knows them, cannot keep the callers on the unix socket out. The
+    names cannot be guessed, but that is a second line: only what can enter the daemon's private
+    folder can connect to gRPC at all.
     """
 
     def __init__(self, connections_max: int) -> None:
@@ -67,7 +72,9 @@ class Peers:
 
     def add(self, peer: Peer) -> str | None:
         """Give a new name to `peer`, or None where there is no room."""
-        if len(self._peers) >= self.connections_max:
+        if sum(peer.transport == held.transport for held in self._peers.values()) >= (
+            self.connections_max
+        ):
             return None
         self._next += 1
         name = f"{self._prefix}{self._next}"
@@ -221,11 +228,12 @@ class Front:
         self._peers = peers
         self._buffer = memoryview(bytearray(COPY_BYTES))
         self._links: dict[_Link, str] = {}
+        self._refused = 0
+        self._quiet_until_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to accept."""
-        self._listener.listen(BACKLOG)
+        """Begin to accept on a socket that listens."""
         self._task = asyncio.create_task(self._accept_all(), name="stockade-front")
 
     async def stop_accepting(self) -> None:
@@ -265,11 +273,7 @@ class Front:
         name = self._peers.add(peer)
         if name is None:
             connection.close()
-            log.warning(
-                "refused a connection of %s: all %d are in use",
-                peer.address,
-                self._peers.connections_max,
-            )
+            self._note_refusal(peer)
             return
         try:
             twin = await self._connect(name)
@@ -279,6 +283,18 @@ class Front:
             raise
         self._tune(connection)
         self._links[_Link(connection, twin, self._buffer, self._closed)] = name
+
+    def _note_refusal(self, peer: Peer) -> None:
+        self._refused += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + REFUSALS_QUIET_S
+            log.warning(
+                "refused a connection of %s, the %d. so far: all %d are in use",
+                peer.address,
+                self._refused,
+                self._peers.connections_max,
+            )
 
     async def _connect(self, name: str) -> socket.socket:
         twin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -43,6 +43,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._profiles = frozenset(profiles)
         self._reasons: set[str] = set()
+        self._known_problems: set[str] = set()
         self._lock = threading.Lock()
         self._calls = Counter(
             "stockade_calls", "Calls that ended, by profile and outcome.",
@@ -116,12 +117,13 @@ class Metrics:
 
     def health(self, problems: Iterable[str]) -> None:
         """Say what keeps the daemon from taking calls; nothing where it takes them."""
-        self._problems.clear()
-        healthy = True
-        for problem in problems:
-            healthy = False
-            self._problems.labels(problem.partition(":")[0][:64]).set(1)
-        self._healthy.set(healthy)
+        found = {problem.partition(":")[0][:64] for problem in problems}
+        for gone in self._known_problems - found:
+            self._problems.remove(gone)
+        for problem in found:
+            self._problems.labels(problem).set(1)
+        self._known_problems = found
+        self._healthy.set(not found)
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Answer Prometheus on a loopback address until the server is closed.

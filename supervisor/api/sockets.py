@@ -23,10 +23,12 @@ log = logging.getLogger("stockade.api")
 
 PROBE_TIMEOUT_S = 2.0
 OWNER_ONLY = 0o600
+BACKLOG = 128
+"""Connections that wait to be accepted; from `listen` on another daemon sees that we are here."""
 
 
 def unix_listener(path: Path, settings: Socket) -> socket.socket:
-    """Bind the public unix socket, with its mode and group; nobody can connect before `listen`.
+    """Listen on the public unix socket; nobody can connect before it has its mode and group.
 
     Raises:
         HostError: `ADDRESS_IN_USE` where a daemon answers there, `ADDRESS_TAKEN` where something
@@ -42,6 +44,7 @@ def unix_listener(path: Path, settings: Socket) -> socket.socket:
         if group is not None:
             os.chown(path, -1, group)
         path.chmod(mode)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise HostError(
@@ -54,7 +57,7 @@ def unix_listener(path: Path, settings: Socket) -> socket.socket:
 
 
 def tcp_listener(address: str) -> socket.socket:
-    """Bind a TCP address.
+    """Listen on a TCP address.
 
     Raises:
         HostError: `ADDRESS_UNUSABLE`.
@@ -71,6 +74,7 @@ def tcp_listener(address: str) -> socket.socket:
         # A restart must not wait for connections of the last daemon to leave TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(target)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise HostError("ADDRESS_UNUSABLE", f"cannot listen on {address}: {error}") from error

@@ -134,6 +134,7 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("metrics: {listen: 127.0.0.1}\n", 1, 10),
         ("metrics: {}\n", 1, 10),
         ("listen: []\n", 1, 9),
+        ("listen: ['unix:///a', 'unix:///b', 'unix:///a']\n", 1, 9),
         ("listen: [/run/x.sock]\n", 1, 10),
         ("listen: [unix://run/x.sock]\n", 1, 10),
         ("listen: ['tcp://127.0.0.1:1']\n", 1, 10),

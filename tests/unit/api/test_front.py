@@ -65,6 +65,7 @@ async def fronted(
         listener = socket.socket(socket.AF_UNIX)
         address = str(folder / "outer")
         listener.bind(address)
+        listener.listen()
     door = Front(listener, str(folder / "inner"), peers)
     door.start()
     try:
@@ -299,6 +300,14 @@ def test_a_name_that_is_not_ours(reported: str) -> None:
     peers = Peers(1)
     assert peers.add(Peer(transport="unix", address="uid 0", uid=0)) is not None
     assert peers.find(reported) is None
+
+
+def test_strangers_on_tcp_do_not_take_the_places_of_the_unix_socket() -> None:
+    peers = Peers(1)
+    assert peers.add(Peer(transport="tls", address="192.0.2.1:5")) is not None
+    assert peers.add(Peer(transport="tls", address="192.0.2.1:6")) is None
+    assert peers.add(Peer(transport="unix", address="uid 0", uid=0)) is not None
+    assert peers.add(Peer(transport="unix", address="uid 0", uid=0)) is None
 
 
 def test_names_are_not_used_twice() -> None:

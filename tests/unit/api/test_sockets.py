@@ -33,9 +33,9 @@ def test_mode_and_group(wanted: str, tmp_path: Path) -> None:
         assert mode(path) == int(wanted, 8)
         assert path.stat().st_gid == os.getegid()
         assert mode(path.parent) == 0o755
-        with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
-            early.connect(str(path))
-        bound.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            bound.accept()[0].close()
 
 
 @pytest.mark.root
@@ -67,18 +67,15 @@ def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     listener(path).close()
     inode = path.stat().st_ino
-    with listener(path) as bound:
-        bound.listen()
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
+    with listener(path), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
     assert path.exists()
     assert inode > 0
 
 
 def test_a_live_daemon_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with listener(path) as bound:
-        bound.listen()
+    with listener(path):
         inode = path.stat().st_ino
         with pytest.raises(HostError) as caught:
             listener(path)
@@ -123,7 +120,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_tcp(tmp_path: Path) -> None:
     with sockets.tcp_listener("127.0.0.1:0") as bound:
-        bound.listen()
         port = bound.getsockname()[1]
         with pytest.raises(HostError) as caught:
             sockets.tcp_listener(f"127.0.0.1:{port}")
