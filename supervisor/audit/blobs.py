@@ -66,12 +66,13 @@ class BlobStore:
     def at(cls, directory: Path, fail: Fail) -> BlobStore:
         """Give the store in `directory`, and make its folders where they are missing."""
         store = cls(directory, fail)
-        store.part_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / "sha256" / "ff").is_dir():
+        hashes = directory / "sha256"
+        for folder in (directory, store.part_directory, hashes):
+            folder.mkdir(mode=0o700, exist_ok=True)  # parents=True would ignore the mode
+        if not (hashes / "ff").is_dir():
             for number in range(256):
-                folder = directory / "sha256" / f"{number:02x}"
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_directory(directory / "sha256")
+                (hashes / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+            sync_directory(hashes)
             sync_directory(directory)
         return store
 

@@ -1,0 +1,126 @@
+"""Calls that a former daemon left open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from supervisor.audit.store import Store
+from supervisor.audit.verify import verify
+from supervisor.call.events import Denied, Wall
+from supervisor.call.outcome import Interrupted
+from supervisor.call.types import Digest, Stream
+from supervisor.profile.model import Capture
+from tests.support.records import begin, make_profile, opened
+
+
+async def leave_open(directory: Path, chunks: list[bytes]) -> None:
+    """Record some output and stop, as if killed."""
+    async with opened(directory) as store:
+        recorder = await begin(store)
+        recorder.started(0.1)
+        recorder.denied(Denied(wall=Wall.LIMIT, name="pids", count=2))
+        for chunk in chunks:
+            recorder.output(Stream.STDOUT, chunk)
+
+
+async def close_all(store: Store) -> None:
+    for call in store.interrupted:
+        await store.close_interrupted(call, "the daemon died")
+        await store.close_interrupted(call, "a second time")
+
+
+def test_they_get_one_outcome_with_what_is_on_record(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave_open(tmp_path, [b"one", b"two"])
+        assert verify(tmp_path).open_calls == ("call-1",)
+        async with opened(tmp_path) as store:
+            (call,) = store.interrupted
+            assert (call.call_id, call.last_sequence) == ("call-1", 5)
+            assert call.intent.kind == "intent"
+            assert store.get_call("call-1").denials == 2
+            await close_all(store)
+            summary = store.get_call("call-1")
+            finished = summary.finished
+            assert finished is not None
+            assert finished.outcome == Interrupted(message="the daemon died")
+            assert finished.streams[0].digest == Digest.of(b"onetwo")
+            assert finished.timeline.started_ns > finished.timeline.accepted_ns > 0
+            assert (summary.denials, summary.last_sequence) == (2, 6)
+            kinds = [entry.kind for entry in store.entries("call-1")]
+            assert kinds[-2:] == ["output", "outcome"]
+            assert list(store.events("call-1"))[-1].event == finished
+        async with opened(tmp_path) as store:
+            assert store.interrupted == ()
+            assert b"".join(d for _, d in store.read_stream("call-1", Stream.STDOUT)) == b"onetwo"
+        report = verify(tmp_path)
+        assert (report.ok, report.open_calls) == (True, ())
+
+    asyncio.run(scenario())
+
+
+def test_output_that_did_not_get_into_the_log_is_cut(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave_open(tmp_path, [b"one"])
+        with (tmp_path / "blobs" / "part" / "call-1").open("ab") as file:
+            file.write(b"half a frame")
+        async with opened(tmp_path) as store:
+            await close_all(store)
+            assert b"".join(d for _, d in store.read_stream("call-1", Stream.STDOUT)) == b"one"
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_output_that_a_power_cut_took_is_on_record_as_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave_open(tmp_path, [os.urandom(500), os.urandom(300), os.urandom(200)])
+        part = tmp_path / "blobs" / "part" / "call-1"
+        part.write_bytes(part.read_bytes()[:700])
+        assert not verify(tmp_path).ok
+        async with opened(tmp_path) as store:
+            await close_all(store)
+            entries = list(store.entries("call-1"))
+            assert [entry.kind for entry in entries[-2:]] == ["lost", "outcome"]
+            assert entries[-2].body()["count"] == 500
+            finished = store.get_call("call-1").finished
+            assert finished is not None
+            assert finished.streams[0].stored_bytes == 500
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_a_recording_that_is_gone_is_on_record_as_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave_open(tmp_path, [b"abc"])
+        (tmp_path / "blobs" / "part" / "call-1").unlink()
+        async with opened(tmp_path) as store:
+            await close_all(store)
+            lost = list(store.entries("call-1"))[-2]
+            assert (lost.kind, lost.body()["count"]) == ("lost", 3)
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_calls_without_output_and_with_a_cap(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await begin(store, "silent")
+            capped = make_profile(stdout=Capture(mode="head", bytes_max=2))
+            recorder = await begin(store, "capped", profile=capped)
+            recorder.output(Stream.STDOUT, b"abcdef")
+            recorder.stdin(b"in")
+        async with opened(tmp_path) as store:
+            assert [call.call_id for call in store.interrupted] == ["silent", "capped"]
+            await close_all(store)
+            finished = store.get_call("capped").finished
+            assert finished is not None
+            stored = {item.stream: item.stored_bytes for item in finished.streams}
+            assert stored == {Stream.STDIN: 2, Stream.STDOUT: 2, Stream.STDERR: 0}
+        report = verify(tmp_path)
+        assert (report.ok, report.calls) == (True, 2)
+
+    asyncio.run(scenario())

@@ -1,0 +1,214 @@
+"""Verification finds any single byte that was changed, and names the entry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.journal import JournalOptions
+from supervisor.audit.segment import MAGIC, read_frames, segment_name
+from supervisor.audit.verify import VerifyReport, verify
+from supervisor.call.events import Denied, Lost, Wall
+from supervisor.call.outcome import Stopped
+from supervisor.call.types import OutputFile, Stream
+from supervisor.profile.model import Capture
+from tests.support.records import begin, make_finished, make_profile, opened
+
+OPTIONS = JournalOptions(segment_bytes=6000, linger_s=60.0)
+
+
+async def write_every_kind(directory: Path) -> None:
+    """Write a state directory with two segments or more, in which every kind of entry occurs."""
+    async with opened(directory, OPTIONS) as store:
+        await store.note(Kind.DAEMON_STARTED, {"version": "1"})
+        digest = store.blobs.put(b"uploaded")
+        store.grant_blob(digest, "tester")
+        recorder = await begin(store, "call-a", profile=make_profile(stdout=Capture(mode="full")))
+        recorder.started(0.5)
+        recorder.stdin(b"input")
+        recorder.output(Stream.STDOUT, b"output " * 50)
+        recorder.output(Stream.STDERR, os.urandom(200))
+        recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2)))
+        recorder.lost(Lost(what="output", count=2, reason="slow"))
+        recorder.signalled("tester", 15, "enough")
+        outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)
+        await recorder.finish(make_finished(Stopped(by="t", reason="SIGNAL"), outputs=outputs))
+        capped = make_profile(stdout=Capture(mode="head", bytes_max=3), name="capped")
+        other = await begin(store, "call-b", profile=capped, argv=(b"x" * 50_000,))
+        other.output(Stream.STDOUT, b"more than three")
+        await other.finish(make_finished())
+    with (directory / "log" / segment_name(_last(directory))).open("ab") as file:
+        file.write(b"torn")
+    async with opened(directory, OPTIONS) as store:
+        await store.note(Kind.DAEMON_STOPPED, {})
+
+
+def _last(directory: Path) -> int:
+    return max(int(path.stem) for path in (directory / "log").glob("*.seg"))
+
+
+def entries_of(directory: Path) -> Iterator[tuple[Path, StoredEntry, int]]:
+    for path in sorted((directory / "log").glob("*.seg")):
+        with path.open("rb") as file:
+            for frame in read_frames(file.fileno(), len(MAGIC), path.stat().st_size):
+                yield path, frame.entry(int(path.stem)), frame.end
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("written")
+    asyncio.run(write_every_kind(directory))
+    return directory
+
+
+@pytest.fixture
+def copy(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def flipped(path: Path, at: int, mask: int, directory: Path) -> VerifyReport:
+    """Verify with one byte changed, and change it back."""
+    good = path.read_bytes()
+    path.write_bytes(good[:at] + bytes([good[at] ^ mask]) + good[at + 1 :])
+    try:
+        return verify(directory)
+    finally:
+        path.write_bytes(good)
+
+
+def test_a_good_directory_verifies(written: Path) -> None:
+    report = verify(written)
+    assert report.problems == ()
+    assert report.ok
+    assert report.calls == 2
+    assert report.open_calls == ()
+    assert report.entries == report.head_index + 1
+    *_, (_, last, _) = entries_of(written)
+    assert report.head_leaf == last.leaf
+    assert len(list((written / "log").glob("*.seg"))) > 1
+
+
+def test_every_kind_is_written(written: Path) -> None:
+    assert {entry.kind for _, entry, _ in entries_of(written)} == set(Kind)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_any_flipped_byte_of_an_entry_is_found_and_named(kind: Kind, copy: Path) -> None:
+    path, entry, end = next(item for item in entries_of(copy) if item[1].kind == kind)
+    begin_at = entry.position.offset
+    places = range(begin_at, end)
+    if len(places) > 150:
+        edges = [*range(begin_at, begin_at + 30), *range(end - 50, end)]
+        places = sorted({*edges, *random.sample(places, 70)})
+    for at in places:
+        report = flipped(path, at, 1 << random.randrange(8), copy)
+        assert not report.ok
+        assert report.problems[0].index == entry.index, at
+        assert report.problems[0].segment == path.name
+        assert report.problems[0].offset == begin_at
+    assert verify(copy).ok
+
+
+@given(data=st.data())
+def test_any_flipped_byte_of_any_file_under_log_is_found(
+    data: st.DataObject, written: Path
+) -> None:
+    path = data.draw(st.sampled_from(sorted((written / "log").iterdir())))
+    at = data.draw(st.integers(0, path.stat().st_size - 1))
+    mask = data.draw(st.integers(1, 255))
+    assert not flipped(path, at, mask, written).ok
+
+
+def test_any_flipped_byte_of_a_content_is_found(copy: Path) -> None:
+    files = [path for path in (copy / "blobs").rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    for path in files:
+        size = path.stat().st_size
+        for at in {0, size // 2, size - 1, *random.sample(range(size), min(size, 12))}:
+            report = flipped(path, at, 1 << random.randrange(8), copy)
+            assert not report.ok, (path, at)
+            assert report.problems[0].index >= 0
+
+
+def test_a_missing_content_is_found(copy: Path) -> None:
+    for path in [path for path in (copy / "blobs").rglob("*") if path.is_file()]:
+        away = copy / "away"
+        path.rename(away)
+        assert not verify(copy).ok, path
+        away.rename(path)
+    assert verify(copy).ok
+
+
+def test_a_rewritten_log_is_found_by_who_kept_a_leaf_hash(written: Path) -> None:
+    outcomes = {e.call_id: e.leaf for _, e, _ in entries_of(written) if e.kind == Kind.OUTCOME}
+    assert verify(written, expect=outcomes).ok
+    assert not verify(written, expect={"call-a": "0" * 64}).ok
+    assert not verify(written, expect={"call-of-yesterday": "0" * 64}).ok
+
+
+def test_it_writes_nothing(copy: Path) -> None:
+    def state() -> dict[str, tuple[int, int]]:
+        return {
+            str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in copy.rglob("*")
+        }
+
+    before = state()
+    verify(copy)
+    assert state() == before
+
+
+def test_progress_is_told(written: Path) -> None:
+    told: list[tuple[int, int]] = []
+    verify(written, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+
+
+def test_an_empty_and_a_missing_directory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path / "state"):
+            pass
+
+    asyncio.run(scenario())
+    report = verify(tmp_path / "state")
+    assert (report.ok, report.entries, report.head_index) == (True, 0, -1)
+    assert not verify(tmp_path / "nowhere").ok
+
+
+def test_a_working_daemon_gives_no_false_alarm(tmp_path: Path) -> None:
+    """Verify again and again while calls begin, write, end and segments roll."""
+    reports: list[VerifyReport] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            reports.append(verify(tmp_path))
+
+    async def scenario() -> None:
+        options = JournalOptions(segment_bytes=20_000, linger_s=0.01)
+        async with opened(tmp_path, options) as store:
+            thread = threading.Thread(target=look)
+            thread.start()
+            for number in range(60):
+                recorder = await begin(store, f"call-{number}")
+                for size in range(1, 20):
+                    recorder.output(Stream.STDOUT, os.urandom(size * 20))
+                await recorder.finish(make_finished())
+            ended.set()
+            await asyncio.to_thread(thread.join)
+            reports.append(verify(tmp_path))
+
+    asyncio.run(scenario())
+    assert [report.problems for report in reports if not report.ok] == []
+    assert all(report.live for report in reports)
+    assert reports[-1].calls == 60

@@ -1,0 +1,156 @@
+"""Verification of what entries say, against forgers who get every hash of the log right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.audit.entry import (
+    NO_LEAF,
+    Head,
+    Kind,
+    Position,
+    StoredEntry,
+    encode_entry,
+    leaf_hash,
+)
+from supervisor.audit.store import Store
+from supervisor.audit.verify_calls import CallCheck
+from supervisor.audit.verify_log import Problem
+from supervisor.call.types import Digest, OutputFile, Stream
+from tests.support.records import begin, make_finished, opened
+
+Forgery = Callable[[list[tuple[str, str, int, dict[str, Any]]]], None]
+
+
+async def write(directory: Path) -> None:
+    async with opened(directory) as store:
+        recorder = await begin(store)
+        recorder.started(0.1)
+        recorder.output(Stream.STDOUT, b"one")
+        recorder.output(Stream.STDOUT, b"two")
+        outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)
+        await recorder.finish(make_finished(outputs=outputs))
+
+
+def forge(directory: Path, change: Forgery) -> list[Problem]:
+    """Check the entries of the directory after a change, as if the log had been written so."""
+    problems: list[Problem] = []
+    store = Store.open(directory)
+    entries = [
+        (entry.kind, entry.call_id, entry.sequence, entry.body())
+        for entry in store.entries("call-1")
+    ]
+    change(entries)
+    check = CallCheck(store.blobs, problems.append, live=False, expect={})
+    for index, (kind, call, sequence, body) in enumerate(entries):
+        head = Head(index=index, prev=NO_LEAF, time_ns=1, kind=kind, call=call, sequence=sequence)
+        payload = encode_entry(head, body)
+        place = Position(segment=0, offset=index)
+        leaf = leaf_hash(payload).hex()
+        check.take(StoredEntry(head=head, json=payload, leaf=leaf, position=place))
+    check.finish()
+    asyncio.run(store.close())
+    return problems
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    asyncio.run(write(tmp_path))
+    return tmp_path
+
+
+def test_nothing_is_wrong_with_what_was_written(state: Path) -> None:
+    assert forge(state, lambda entries: None) == []
+
+
+def _set(at: int, **changes: Any) -> Forgery:
+    def change(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        entries[at][3].update(changes)
+
+    return change
+
+
+def _drop(at: int) -> Forgery:
+    return lambda entries: entries.__delitem__(at)
+
+
+def _add(kind: str, call: str = "call-1", sequence: int = 6, **body: Any) -> Forgery:
+    return lambda entries: entries.append((kind, call, sequence, body))
+
+
+def _before_outcome(kind: str, **body: Any) -> Forgery:
+    return lambda entries: entries.insert(4, (kind, "call-1", 5, body))
+
+
+def _stream(**changes: Any) -> Forgery:
+    def change(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        entries[4][3]["streams"][0].update(changes)
+
+    return change
+
+
+FORGERIES: dict[str, tuple[int, Forgery]] = {
+    "intent dropped": (0, _drop(0)),
+    "entry dropped": (1, _drop(1)),
+    "output dropped": (3, _drop(3)),
+    "entry after the outcome": (5, _add("started", preparation_s=1)),
+    "second intent": (5, _add("intent", sequence=1)),
+    "call without intent": (5, _add("started", call="call-2", preparation_s=1)),
+    "sequence from elsewhere": (5, _add("intent", call="call-3", sequence=2)),
+    "kind of the daemon in a call": (4, _before_outcome("daemon_started")),
+    "kind of a call in no call": (5, _add("started", call="", sequence=0)),
+    "request changed": (0, _set(0, request={"argv": ["rm"]})),
+    "fingerprint changed": (0, _set(0, fingerprint="0" * 64)),
+    "profile that is not kept": (
+        0,
+        _set(0, profile={"name": "x", "digest": "0" * 64, "size_bytes": 1, "mode": "enforce"}),
+    ),
+    "offset changed": (3, _set(3, offset=1)),
+    "frame moved": (3, _set(3, frame_offset=0)),
+    "frame of another digest": (2, _set(2, frame_sha256="0" * 64)),
+    "recording denied": (4, _set(4, recording=None)),
+    "recording of another digest": (4, _set(4, recording={"sha256": "0" * 64, "size_bytes": 24})),
+    "stream digest changed": (4, _stream(sha256="0" * 64)),
+    "stored bytes changed": (4, _stream(stored_bytes=1)),
+    "stream denied": (4, _set(4, streams=[])),
+    "output file that is not kept": (
+        4,
+        _set(4, outputs=[{"path": "x", "sha256": "0" * 64, "size_bytes": 1, "mode": 0}]),
+    ),
+    "blob of another size": (
+        5,
+        _add("blob", call="", sequence=0, sha256=Digest.of(b"file2").sha256, size_bytes=1),
+    ),
+    "no body": (1 + 3, lambda entries: entries[4][3].clear()),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_found(name: str, state: Path) -> None:
+    index, change = FORGERIES[name]
+    problems = forge(state, change)
+    assert problems
+    assert index in {problem.index for problem in problems}
+
+
+def test_a_blob_of_another_size_is_found(state: Path) -> None:
+    file = Digest.of(b"file")
+    blob = _add("blob", call="", sequence=0, sha256=file.sha256, size_bytes=99, caller="x")
+    assert forge(state, _drop(4))  # the outcome is gone: the call is open, and has no part file
+    assert forge(state, lambda entries: (entries.__delitem__(slice(0, 5)), blob(entries))[0])
+
+
+def test_an_open_call_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            recorder.output(Stream.STDOUT, b"abc")
+
+    asyncio.run(scenario())
+    assert forge(tmp_path, lambda entries: None) == []
+    assert Kind.OUTPUT == "output"
