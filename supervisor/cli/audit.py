@@ -288,10 +288,11 @@ def _say(report: VerifyReport) -> None:
     for call_id in report.open_calls:
         end = "is live" if report.live else "has no outcome yet: the next daemon closes it"
         out.note(f"call {call_id} {end}")
-    verdict = "verified" if report.ok else f"DAMAGED, {report.problem_count} problems"
+    problems = out.count(report.problem_count, "problem")
+    verdict = "verified" if report.ok else f"DAMAGED, {problems}"
     click.echo(
-        f"{verdict}: {report.entries} entries, {report.calls} calls, "
-        f"head {report.head_index} sha256:{report.head_leaf}"
+        f"{verdict}: {out.count(report.entries, 'entry', 'entries')}, "
+        f"{out.count(report.calls, 'call')}, head {report.head_index} sha256:{report.head_leaf}"
     )
 
 

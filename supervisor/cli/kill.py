@@ -150,7 +150,6 @@ def _sweep(
 
 def _say(result: _Result, number: int) -> None:
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    count = len(result.signalled)
-    click.echo(f"{count} call{'' if count == 1 else 's'} sent {name}")
+    click.echo(f"{out.count(len(result.signalled), 'call')} sent {name}")
     if result.ended:
         click.echo(f"{len(result.ended)} had ended before")

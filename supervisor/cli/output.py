@@ -153,6 +153,11 @@ def size(size_bytes: int) -> str:
     return f"{value:.1f} {SIZE_UNITS[-1]}"
 
 
+def count(number: int, one: str, more: str = "") -> str:
+    """Give a number with its noun: `1 call`, `2 calls`."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
 def _event(value: CallEvent) -> dict[str, Any]:
     kind = type(value.event).__name__
     name = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind).lstrip("_")

@@ -82,7 +82,10 @@ def ls(folders: tuple[Path, ...]) -> None:
                 row["name"],
                 row["digest"][:12],
                 row["mode"],
-                row["why"] or (f"{row['problems']} problems: see lint" if row["problems"] else ""),
+                row["why"]
+                or (
+                    f"{out.count(row['problems'], 'problem')}: see lint" if row["problems"] else ""
+                ),
             )
             for row in rows
         ],
@@ -206,7 +209,7 @@ def lint(context: click.Context, /, paths: tuple[Path, ...], alone: bool) -> Non
     else:
         for problem in problems:
             click.echo(safe(problem.render(), lines=True))
-        out.note(f"{checked} profiles checked, {len(problems)} problems")
+        out.note(f"{out.count(checked, 'file')} checked, {out.count(len(problems), 'problem')}")
     if problems:
         context.exit(EXIT_PROBLEMS)
 

@@ -75,7 +75,7 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
 def denial(body: Mapping[str, Any]) -> str:
     """Name one denial from its entry, as `unshare(0x10000000) x3`."""
     denied = Denied(
-        wall=Wall.SYSCALL,
+        wall=Wall.LIMIT if body.get("wall") == Wall.LIMIT else Wall.SYSCALL,
         name=str(body.get("name", "?")),
         arguments=tuple(n for n in body.get("arguments") or () if isinstance(n, int)),
         detail=str(body.get("detail") or ""),

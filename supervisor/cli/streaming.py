@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
-from supervisor.call.events import Denied, Finished, Lost, Output
+from supervisor.call.events import Denied, Finished, Lost, Output, Wall
 from supervisor.call.types import Stream
 from supervisor.cli import output as out
 from supervisor.cli.safe import safe
@@ -104,7 +104,8 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
                 return None, EXIT_PIPE_CLOSED
             match event.event:
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
-                    denials[describe_denial(denied)] += denied.count
+                    verb = "limit" if denied.wall is Wall.LIMIT else "denied"
+                    denials[f"{verb} {describe_denial(denied)}"] += denied.count
                 case Lost() as lost if not (quiet or as_json):
                     out.note(f"lost {lost.count} of {lost.what}: {lost.reason}")
                 case Finished() as finished:
@@ -115,11 +116,13 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
 
 
 def describe_denial(denied: Denied) -> str:
-    """Name what was denied, as in `unshare(0x10000000)` or `memory (used 9, allowed 8)`."""
+    """Name what was denied, as in `unshare(0x10000000)` or `memory: 9 used, 8 allowed`."""
+    if denied.wall is Wall.LIMIT:
+        more = f", {denied.detail}" if denied.detail else ""
+        return f"{denied.name}: {denied.used} used, {denied.allowed} allowed{more}"
     if denied.detail:
-        return f"{denied.name}({denied.detail})"
-    if denied.allowed:
-        return f"{denied.name} (used {denied.used}, allowed {denied.allowed})"
+        whole = denied.detail.startswith(f"{denied.name}(")
+        return denied.detail if whole else f"{denied.name}({denied.detail})"
     arguments = list(denied.arguments)
     while len(arguments) > 1 and not arguments[-1]:
         arguments.pop()
@@ -133,7 +136,7 @@ def _last_word(finished: Finished, denials: Counter[str], *, quiet: bool) -> Non
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):
-        out.note(f"denied {name} x{count}")
+        out.note(f"{name} x{count}")
     if len(denials) > DENIALS_SHOWN_MAX:
         out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials; see `stockade audit show`")
     for summary in finished.streams:

@@ -26,7 +26,7 @@ def test_doctor(
     stockade: Stockade, monkeypatch: pytest.MonkeyPatch, verdict: str, exit_code: int
 ) -> None:
     rows = [Row("files", "holds"), Row("syscalls", verdict, "d\x1b", "do this")]
-    monkeypatch.setattr(supervisor.sandbox, "doctor", lambda *_: rows, raising=False)
+    monkeypatch.setattr(supervisor.sandbox, "doctor", lambda _: rows)
     result = stockade("doctor")
     assert result.exit_code == exit_code
     assert result.stdout.splitlines()[2].split() == ["syscalls", verdict, "d\\e", "do", "this"]

@@ -126,3 +126,8 @@ def test_size(size_bytes: int, shown: str) -> None:
 def test_moment() -> None:
     assert output.moment(0) == output.timestamp(0) == ""
     assert output.moment(1_700_000_000_000_000_000) == "2023-11-14 22:13:20Z"
+
+
+def test_count() -> None:
+    assert [output.count(n, "call") for n in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
+    assert [output.count(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]

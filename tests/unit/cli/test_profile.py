@@ -43,7 +43,7 @@ def test_ls_of_a_folder(stockade: Stockade, wrong: Path) -> None:
     found = json.loads(stockade("profile", "ls", "--json", *folders).stdout)
     assert {row["name"]: row["problems"] for row in found}["mine"] == 1
     assert {row["name"]: row["problems"] for row in found}["python"] == 0
-    assert "1 problems: see lint" in stockade("profile", "ls", *folders).stdout
+    assert "1 problem: see lint" in stockade("profile", "ls", *folders).stdout
 
 
 def test_show(daemon: FakeDaemon, stockade: Stockade) -> None:

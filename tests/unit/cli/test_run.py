@@ -84,7 +84,7 @@ def test_denials_are_summed_up(daemon: FakeDaemon, stockade: Stockade) -> None:
     )
     lines = stockade("run", "-p", "python", "x").stderr.splitlines()
     assert lines[0] == "stockade: denied unshare(0x10000000) x5"
-    assert "stockade: denied memory (used 9, allowed 8) x1" in lines
+    assert "stockade: limit memory: 9 used, 8 allowed x1" in lines
     assert "stockade: denied connect(203.0.113.9:443\\e) x1" in lines
     assert stockade("run", "-q", "-p", "python", "x").stderr == ""
 

@@ -73,7 +73,11 @@ def test_a_call_that_never_ran(capsys: pytest.CaptureFixture[str]) -> None:
         ("truncated", {"stream": "stdout", "offset": 5, "why": "cap"}, "from byte 5"),
         ("lost", {"what": "denial", "count": 2, "reason": "full"}, "lost 2 of denial: full"),
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),
-        ("denied", {"name": "memory", "used": 9, "allowed": 8}, "memory (used 9, allowed 8) x1"),
+        (
+            "denied",
+            {"wall": "limit", "name": "memory", "used": 9, "allowed": 8},
+            "memory: 9 used, 8 allowed x1",
+        ),
         ("spell", {"a": 1, "b": "c"}, "a=1, b=c"),
     ],
 )

@@ -115,7 +115,15 @@ def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:
          "ptrace(0x10, 7, 0, 5)"),
         (Denied(wall=Wall.SYSCALL, name="setns", arguments=(0, 0)), "setns(0)"),
         (Denied(wall=Wall.SYSCALL, name="sync"), "sync()"),
-        (Denied(wall=Wall.LIMIT, name="pids", used=3, allowed=2), "pids (used 3, allowed 2)"),
+        (Denied(wall=Wall.LIMIT, name="pids", used=3, allowed=2), "pids: 3 used, 2 allowed"),
+        (
+            Denied(wall=Wall.SYSCALL, name="bpf", detail="bpf(BPF_MAP_CREATE)", arguments=(1,)),
+            "bpf(BPF_MAP_CREATE)",
+        ),
+        (
+            Denied(wall=Wall.LIMIT, name="memory", used=9, allowed=8, detail="1 killed"),
+            "memory: 9 used, 8 allowed, 1 killed",
+        ),
         (Denied(wall=Wall.NETWORK, name="connect", detail="a:1"), "connect(a:1)"),
     ],
 )  # fmt: skip
