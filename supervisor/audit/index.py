@@ -51,7 +51,7 @@ CREATE TABLE calls (
   detail TEXT NOT NULL, finished TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX calls_order ON calls (first_index);
-CREATE INDEX calls_request ON calls (caller, request_id);
+CREATE INDEX calls_request ON calls (caller, request_id, first_index);
 CREATE INDEX calls_caller ON calls (caller, first_index);
 CREATE INDEX calls_profile ON calls (profile, first_index);
 CREATE INDEX calls_denied ON calls (first_index) WHERE denials > 0;

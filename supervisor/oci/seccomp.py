@@ -10,6 +10,7 @@ swallow those that have some.
 from __future__ import annotations
 
 import errno
+import functools
 
 from supervisor.call.types import Json
 from supervisor.profile.arguments import Alternatives, ArgRule, denials
@@ -21,6 +22,9 @@ ALLOW = "SCMP_ACT_ALLOW"
 NOTIFY = "SCMP_ACT_NOTIFY"
 ERRNO = "SCMP_ACT_ERRNO"
 KILL = "SCMP_ACT_KILL_PROCESS"
+
+COMPILED_MAX = 64
+"""Policies whose lists are kept: compiling one takes a millisecond, and few are in use."""
 
 CELL_NEEDS = frozenset(
     {
@@ -37,6 +41,18 @@ def compile_seccomp(policy: SyscallPolicy, listener: str, metadata: str) -> dict
     `listener` is the path of the unix socket that gets the notify descriptor, `metadata` what the
     runtime says with it. Foreign architectures are not listed, so libseccomp kills them.
     """
+    return {
+        "defaultAction": ERRNO,
+        "defaultErrnoRet": errno.EPERM,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "listenerPath": listener,
+        "listenerMetadata": metadata,
+        "syscalls": _syscalls(policy),
+    }
+
+
+@functools.lru_cache(maxsize=COMPILED_MAX)
+def _syscalls(policy: SyscallPolicy) -> list[Json]:
     granted = SyscallPolicy(
         allow=(policy.allow | START_NEEDS | CELL_NEEDS) - policy.kill,
         kill=policy.kill,
@@ -54,14 +70,7 @@ def compile_seccomp(policy: SyscallPolicy, listener: str, metadata: str) -> dict
         syscalls.append(_rule(sorted(policy.kill), KILL))
     denied = NUMBERS.keys() - rules.keys() - silent - policy.kill
     syscalls.append(_rule(sorted(denied), NOTIFY))
-    return {
-        "defaultAction": ERRNO,
-        "defaultErrnoRet": errno.EPERM,
-        "architectures": ["SCMP_ARCH_X86_64"],
-        "listenerPath": listener,
-        "listenerMetadata": metadata,
-        "syscalls": syscalls,
-    }
+    return syscalls
 
 
 def _rule(names: list[str], action: str) -> dict[str, Json]:
