@@ -31,7 +31,13 @@ _refused: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root, with the reason."""
+    """Skip what needs root, with the reason; give longer rounds longer timeouts."""
+    for item in items:
+        timeout = item.get_closest_marker("timeout")
+        if timeout is not None and timeout.args:
+            # A marker wins over --timeout, so it has to grow by itself.
+            longer = pytest.mark.timeout(rounds(timeout.args[0]))
+            item.add_marker(longer, append=False)
     if os.geteuid() == 0:
         return
     needs_root = pytest.mark.skip(reason="needs root")

@@ -66,10 +66,8 @@ class Daemon:
         self._footprint = Footprint(
             folders=(folder, self.runtime), cgroup=f"{PARENT_CGROUP}/{instance_of(self.state)}"
         )
-        # JSON is YAML; the socket's group is root's because the group `stockade` may not exist.
-        self.config.write_text(
-            json.dumps({"socket": {"group": "root"}, **(config or {})}, indent=2) + "\n"
-        )
+        # JSON is YAML.
+        self.config.write_text(json.dumps(dict(config or {}), indent=2) + "\n")
 
     @property
     def pid(self) -> int:
