@@ -1,8 +1,10 @@
-"""File descriptors: pipes of a call, descriptors that come over a unix socket, safe opening."""
+"""File descriptors: pipes of a call, waiting for them, descriptors that come over a unix socket, safe
+opening."""
 
 from __future__ import annotations
 
 import array
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -65,6 +67,28 @@ def open_below(directory: int, parts: list[bytes], flags: int, mode: int = 0o600
         return os.open(parts[-1], flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=current)
     finally:
         os.close(current)
+
+
+async def wait_readable(fd: int) -> None:
+    """Wait until `fd` can be read, or has hung up."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+async def wait_writable(fd: int) -> None:
+    """Wait until `fd` can be written, or has hung up."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
 
 
 @contextlib.contextmanager

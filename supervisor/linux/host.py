@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -68,6 +69,20 @@ def facts() -> dict[str, Json]:
 def seccomp_actions() -> frozenset[str]:
     """Give the seccomp actions that this kernel knows."""
     return frozenset(Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split())
+
+
+@functools.cache
+def filter_knows(syscall: str) -> bool:
+    """Say whether the library that compiles filters knows a system call by name.
+
+    The runtime passes over names that libseccomp does not know: they fall to the filter's
+    default, which is denied, but without a name and without being killed.
+    """
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return False
+    return int(library.seccomp_syscall_resolve_name(syscall.encode())) >= 0
 
 
 def check_host() -> None:

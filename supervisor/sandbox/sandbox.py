@@ -22,7 +22,7 @@ from supervisor.call.events import Denied, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
 from supervisor.errors import InvariantError, RuntimeFailed
 from supervisor.linux import process
-from supervisor.linux.fds import PIPE_BYTES, make_pipe
+from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.netns import RouteCounters
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
@@ -33,6 +33,7 @@ from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
 from supervisor.sandbox.host import SandboxHost
 
 STATUS_BYTES_MAX = 128
+READY = "ready\n"
 WORK = "/work"
 KILL_POLL_S = 0.002
 KILL_POLLS_MAX = 5000
@@ -185,6 +186,10 @@ class Sandbox:
         """
         await self._host.runtime.start(self._call_id)
 
+    async def ready(self) -> None:
+        """Wait until the init passes signals on to the program, or is gone: see cell.c."""
+        await wait_readable(self._status_fd)
+
     async def ended(self) -> ProgramEnd:
         """Wait until the sandbox's init is gone; give how the program ended."""
         status = await process.wait(self._pidfd)
@@ -275,7 +280,7 @@ class Sandbox:
 
 def _parse_end(line: str, status: int) -> ProgramEnd:
     """Read cell's word; where there is none, the init was killed, or the runtime's init failed."""
-    words = line.split()
+    words = line.removeprefix(READY).split()
     known = {"exit": 2, "signal": 3, "chdir": 2, "exec": 2}
     if words and known.get(words[0]) == len(words) and all(w.isdecimal() for w in words[1:]):
         core = len(words) == 3 and words[2] == "1"
