@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -36,6 +37,7 @@ REFUSALS_QUIET_S = 10.0
 flood the log."""
 
 ACCEPT_RETRY_S = 0.1
+SWEEP_S = 5.0
 CONNECT_RETRY_S = 0.01
 CONNECT_TRIES = 500
 PEER_SCHEME = "unix-abstract:"
@@ -185,7 +187,11 @@ class _Way:
 
 
 class _Link:
-    """An accepted connection and its twin to gRPC, until both directions have ended."""
+    """An accepted connection and its twin to gRPC, until gRPC's end closes or one breaks.
+
+    A client may close its half and still read. gRPC closes as a whole, and its word is final: a
+    client that keeps its end open all the same does not keep its place.
+    """
 
     def __init__(
         self,
@@ -197,14 +203,31 @@ class _Link:
         self._sockets = (client, server)
         self._on_close = on_close
         self._closed = False
+        self._abandoned = False
+        self._hang_up = select.poll()
+        self._hang_up.register(server, select.POLLRDHUP)
         self._ways = (
-            _Way(client, server, buffer, self._way_ended),
-            _Way(server, client, buffer, self._way_ended),
+            _Way(client, server, buffer, self._client_ended),
+            _Way(server, client, buffer, self._server_ended),
         )
 
-    def _way_ended(self, error: OSError | None) -> None:
-        if error is not None or all(way.ended for way in self._ways):
+    def _client_ended(self, error: OSError | None) -> None:
+        if error is not None:
             self.close()
+
+    def _server_ended(self, _error: OSError | None) -> None:
+        self.close()
+
+    def sweep(self) -> None:
+        """Close a connection that gRPC has closed and whose client does not read the rest.
+
+        While a piece waits for the client, nobody reads gRPC's end, so its close is not seen.
+        """
+        if not self._hang_up.poll(0):
+            return
+        if self._abandoned:
+            self.close()
+        self._abandoned = True
 
     def close(self) -> None:
         """Close both ends. Safe to repeat."""
@@ -231,10 +254,12 @@ class Front:
         self._refused = 0
         self._quiet_until_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to accept on a socket that listens."""
         self._task = asyncio.create_task(self._accept_all(), name="stockade-front")
+        self._sweeper = asyncio.create_task(self._sweep_all(), name="stockade-front-sweep")
 
     async def stop_accepting(self) -> None:
         """Take no new connection; those that stand go on. Safe to repeat."""
@@ -248,6 +273,11 @@ class Front:
     async def close(self) -> None:
         """Take no new connection and cut those that stand."""
         await self.stop_accepting()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+            self._sweeper = None
         for link in list(self._links):
             link.close()
 
@@ -267,6 +297,12 @@ class Front:
                 # One connection that goes wrong must not close the door for the others.
                 connection.close()
                 log.exception("a connection could not be passed on")
+
+    async def _sweep_all(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for link in list(self._links):
+                link.sweep()
 
     async def _admit(self, connection: socket.socket) -> None:
         peer = peer_of(connection)

@@ -30,12 +30,23 @@ class Backend:
         self.reply_first = b""
         self.hold = asyncio.Event()
         self.hold.set()
-        self.ended = asyncio.Event()
+        self.hang_up = False
+        self.writers: list[asyncio.StreamWriter] = []
+
+    def cut(self) -> None:
+        """Close every connection at once, with what has not been sent yet."""
+        for writer in self.writers:
+            writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = writer.get_extra_info("peername")
         self.names.append(name[1:].decode())
+        self.writers.append(writer)
         writer.write(self.reply_first)
+        if self.hang_up and not self.reply_first:
+            writer.write(b"the end")
+            writer.close()
+            return
         data = bytearray()
         await self.hold.wait()
         while piece := await reader.read(1 << 16):
@@ -47,7 +58,6 @@ class Backend:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        self.ended.set()
 
 
 @contextlib.asynccontextmanager
@@ -131,6 +141,40 @@ def test_a_reader_that_stops_stops_the_writer(tmp_path: Path) -> None:
             assert total == sent + len(b"the end")
             client.close()
             await gone(peers)
+
+    asyncio.run(main())
+
+
+def test_what_the_server_closes_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.hang_up = True
+            reader, writer = await asyncio.open_unix_connection(str(address))
+            assert await reader.read() == b"the end"
+            await gone(peers)  # though this end is still open
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_what_the_server_closes_is_closed_though_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "SWEEP_S", 0.02)
+
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            backend.hang_up = True
+            backend.reply_first = bytes(16 << 20)
+            client = socket.socket(socket.AF_UNIX)
+            client.connect(str(address))
+            async with asyncio.timeout(5):
+                while not backend.names:
+                    await asyncio.sleep(0.01)
+            assert len(peers) == 1
+            backend.cut()
+            await gone(peers)
+            client.close()
 
     asyncio.run(main())
 
