@@ -34,6 +34,7 @@ from tests.support.leftovers import Footprint, namespaces
 STOCKADE = Path(sys.executable).with_name("stockade")
 START_S = 30.0
 STOP_S = 60.0
+EXIT_S = 10.0
 POLL_S = 0.05
 
 # What the shell of a fresh network namespace does before it becomes the daemon: same pid.
@@ -139,13 +140,20 @@ class Daemon:
             DaemonError: it did not end in time; it is killed then.
         """
         self._disconnect()
+        code = self._terminate(timeout_s)
+        if code == -signal.SIGKILL:
+            raise DaemonError(f"still there {timeout_s} s after SIGTERM\n{self.tail()}")
+        return code
+
+    def _terminate(self, timeout_s: float) -> int:
+        """Ask it to end, and end it where it does not; give the exit code or minus the signal."""
         assert self._process is not None, "the daemon was not started"
-        self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            self.kill()
-            raise DaemonError(f"still there {timeout_s} s after SIGTERM\n{self.tail()}") from None
+            self._process.kill()
+            return self._process.wait()
 
     def kill(self) -> None:
         """End it with SIGKILL: no clean-up of its own."""
@@ -195,7 +203,8 @@ class Daemon:
     ) -> None:
         self._disconnect()
         if self.alive:
-            self.kill()
+            # A test has failed: let the daemon clean up, so that the next test begins well.
+            self._terminate(EXIT_S)
         shutil.rmtree(self.runtime)
 
 
