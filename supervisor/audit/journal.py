@@ -423,8 +423,12 @@ def _create_segment(directory: Path, first: int) -> None:
 def _make_segment(directory: Path) -> int:
     path = directory / _NEW_SEGMENT
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.pwrite(fd, MAGIC, 0)
-    os.fsync(fd)
+    try:
+        os.pwrite(fd, MAGIC, 0)
+        os.fsync(fd)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -92,9 +92,12 @@ def read_entry(journal: Journal, position: Position) -> StoredEntry:
 
 @dataclass(slots=True, kw_only=True)
 class CatchUp:
-    """Rows that the index missed: `open_calls` are those without an outcome so far."""
+    """Rows that the index missed: `open_calls` are those without an outcome so far, `closed` some
+    that it has."""
 
+    index: Index
     open_calls: dict[str, CallRow] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
     intents: dict[str, StoredEntry] = field(default_factory=dict)
     rows: list[CallRow] = field(default_factory=list)
     refs: list[BlobRef] = field(default_factory=list)
@@ -112,13 +115,8 @@ class CatchUp:
             return
         row = self.open_calls.get(entry.call_id)
         if row is None:
-            raise corrupt(
-                "an entry of a call that is not open",
-                segment=entry.position.segment,
-                offset=entry.position.offset,
-                index=entry.index,
-                head=entry.head,
-            )
+            self._check_closed(entry)
+            return
         if entry.kind == Kind.OUTCOME:
             finished = finished_of(entry, blobs)
             self.rows.append(
@@ -133,6 +131,25 @@ class CatchUp:
         self.open_calls[entry.call_id] = with_last(
             row, last=entry.position, sequence=entry.sequence, denials=denials
         )
+
+    def _check_closed(self, entry: StoredEntry) -> None:
+        """Pass over an entry of a call that began before the reading did: the index has it whole.
+
+        Raises:
+            AuditCorrupt: `CHAIN_BROKEN`, where it has not.
+        """
+        if entry.call_id in self.closed:
+            return
+        row = self.index.get(entry.call_id)
+        if row is None or row.summary.finished is None:
+            raise corrupt(
+                "its call has no intent",
+                segment=entry.position.segment,
+                offset=entry.position.offset,
+                index=entry.index,
+                head=entry.head,
+            )
+        self.closed.add(entry.call_id)
 
     def low_water(self, tail: LowWater) -> LowWater:
         """Give the place from which the log has to be read again."""
@@ -157,7 +174,7 @@ def catch_up(journal: Journal, index: Index, blobs: BlobStore) -> CatchUp:
     if start is None or not _still_there(journal, start):
         index.reset()
         start = LowWater(position=Position(segment=0, offset=len(MAGIC)), leaf="")
-    found = CatchUp()
+    found = CatchUp(index=index)
     for entry in read_log(journal, start.position):
         found.take(entry, blobs)
         if len(found.rows) >= BATCH_ROWS:

@@ -135,6 +135,12 @@ class RecordingWriter:
             os.close(fd)
         return Sealed(sha256=self.sealed_sha256, size_bytes=self.size) if self.size else None
 
+    def close(self) -> None:
+        """Let go of the file as it is; the next daemon closes the call as interrupted."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
 
 def seal_part(path: Path, fd: int, size: int) -> None:
     """Cut an unfinished recording to `size` and make it durable.

@@ -331,6 +331,8 @@ class Store:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._executor.shutdown()
+        for live in self._live.values():
+            live.recorder.recording.close()
         await asyncio.to_thread(self._journal.close)
         self._index.put([], [], self._low_water())
         self._index.close()

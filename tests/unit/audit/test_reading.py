@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.entry import Position
+from supervisor.audit.entry import Kind, Position
 from supervisor.audit.index import LowWater
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.reading import low_water_of, read_entry, read_log
@@ -18,6 +18,7 @@ from supervisor.errors import AuditCorrupt
 from tests.support.records import CALLER, begin, make_finished, opened
 
 START = Position(segment=0, offset=len(MAGIC))
+LOW = LowWater(position=START, leaf="")
 SMALL = JournalOptions(segment_bytes=2000, linger_s=60.0)
 
 
@@ -138,5 +139,35 @@ def test_blobs_that_calls_left_behind_are_granted_again(tmp_path: Path) -> None:
         async with opened(tmp_path) as store:
             assert store.may_read_blob(digest, CALLER.name)
             assert not store.may_read_blob(digest, "somebody else")
+
+    asyncio.run(scenario())
+
+
+def test_a_finished_call_among_open_ones_is_not_read_again(tmp_path: Path) -> None:
+    """The reading begins at the oldest open call: others that ended meanwhile began before it."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            first = await begin(store, "first")
+            second = await begin(store, "second")
+            second.output(Stream.STDOUT, b"x")
+            first.output(Stream.STDOUT, b"x")
+            await first.finish(make_finished())
+            assert store._index.low_water() == low_water_of([second.intent], LOW)
+        async with opened(tmp_path) as store:
+            assert [call.call_id for call in store.interrupted] == ["second"]
+            assert store.get_call("first").finished is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_call_without_intent_is_damage(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            store._journal.append(Kind.STARTED, {}, call="ghost", sequence=2, time_ns=1)
+        (tmp_path / "index.db").unlink()
+        with pytest.raises(AuditCorrupt) as caught:
+            Store.open(tmp_path)
+        assert caught.value.metadata["call"] == "ghost"
 
     asyncio.run(scenario())
