@@ -16,6 +16,9 @@
  * Every argument from DIRECTORY on may hold %XX for any byte: an OCI spec is JSON and cannot carry
  * bytes that are not UTF-8.
  *
+ * Before the program starts, it writes "ready" as a line of its own: a signal that arrives earlier
+ * would be lost, because the kernel drops what process 1 has no handler for.
+ *
  * What it must never do: it is no wall. It runs under the same seccomp filter, uid and mounts as the
  * program; a program that takes it over gains nothing but the right to lie about its own exit status.
  * It reads no input but its arguments.
@@ -33,6 +36,8 @@
 
 /* What a shell answers for a program that is not found, and for one that cannot be run. */
 enum { EXIT_NOT_FOUND = 127, EXIT_NOT_RUN = 126, EXIT_USAGE = 125 };
+
+static const char ready[] = "ready\n";
 
 static int status_fd;
 
@@ -156,6 +161,8 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	sigfillset(&all);
 	if (sigprocmask(SIG_BLOCK, &all, &before) < 0 || pipe2(failed, O_CLOEXEC) < 0)
+		return EXIT_USAGE;
+	if (write(status_fd, ready, sizeof(ready) - 1) != (ssize_t)sizeof(ready) - 1)
 		return EXIT_USAGE;
 	program = fork();
 	if (program < 0) {

@@ -312,6 +312,8 @@ class LiveCall:
             return
         await self._running.wait()
         self._require_open()
+        await self._sandbox.ready()
+        self._require_open()
         self._record().signalled(by, number, why)
         self._signals[number] = by
         self._sandbox.signal(number)

@@ -9,30 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.errors import CallStateError, InvalidRequest, OutOfRange
+from supervisor.linux.fds import wait_readable, wait_writable
 
 READ_BYTES = 1 << 20
-
-
-async def wait_readable(fd: int) -> None:
-    """Wait until `fd` can be read, or has hung up."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)
-
-
-async def wait_writable(fd: int) -> None:
-    """Wait until `fd` can be written, or has hung up."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(fd, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_writer(fd)
 
 
 async def pump_output(fd: int, take: Callable[[bytes], Awaitable[None]]) -> None:

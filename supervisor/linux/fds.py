@@ -1,5 +1,4 @@
-"""File descriptors: pipes of a call, waiting for them, descriptors that come over a unix socket, safe
-opening."""
+"""File descriptors: pipes, waiting for them, what comes over a unix socket, safe opening."""
 
 from __future__ import annotations
 

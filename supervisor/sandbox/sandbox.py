@@ -79,6 +79,7 @@ class Sandbox:
         self._pid = 0
         self._pidfd = -1
         self._status_fd = -1
+        self._ready: asyncio.Task[None] | None = None
         self._uid_base = 0
         self._work_fd = -1
         self._mounts: dict[str, int] = {}
@@ -188,7 +189,10 @@ class Sandbox:
 
     async def ready(self) -> None:
         """Wait until the init passes signals on to the program, or is gone: see cell.c."""
-        await wait_readable(self._status_fd)
+        if self._ready is None:
+            # One for all who wait: the loop keeps one reader for each descriptor.
+            self._ready = asyncio.ensure_future(wait_readable(self._status_fd))
+        await asyncio.shield(self._ready)
 
     async def ended(self) -> ProgramEnd:
         """Wait until the sandbox's init is gone; give how the program ended."""
