@@ -110,14 +110,17 @@ class Socket(_Closed):
 
 
 class CallerEntry(_Closed):
-    """One caller: exactly one of uid, gid, san or cn says who it is."""
+    """One caller: exactly one of uid, gid, san or cn says who it is.
+
+    `profiles` must be given; an empty list is for who only follows calls or reads records.
+    """
 
     name: Name
     uid: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
     gid: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
     san: Annotated[str, Field(min_length=1)] | None = None
     cn: Annotated[str, Field(min_length=1)] | None = None
-    profiles: Annotated[list[str], Field(min_length=1)]
+    profiles: list[str]
     calls: Literal["own", "all"] = "own"
     audit: Literal["none", "own", "all"] = "none"
 

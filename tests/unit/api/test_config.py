@@ -148,7 +148,6 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("callers:\n  - {name: a, uid: 1, gid: 1, profiles: [p]}\n", 2, 5),
         ("callers:\n  - {name: a, uid: -1, profiles: [p]}\n", 2, 20),
         ("callers:\n  - {name: a, uid: 4294967295, profiles: [p]}\n", 2, 20),
-        ("callers:\n  - {name: a, uid: 1, profiles: []}\n", 2, 33),
         ("callers:\n  - {name: a, uid: 1}\n", 2, 5),
         ("callers:\n  - {name: A b, uid: 1, profiles: [p]}\n", 2, 12),
         (CALLER % "calls: some", 2, 45),
@@ -187,6 +186,11 @@ TLS = "{tcp: '127.0.0.1:0', tls: {cert: a, key: b, client_ca: c}}"
 )
 def test_a_caller_that_nothing_can_match(text: str, tmp_path: Path) -> None:
     assert "matches nothing" in problem(tmp_path, text).message
+
+
+def test_an_auditor_needs_no_profile(tmp_path: Path) -> None:
+    (entry,) = load(tmp_path, "callers: [{name: a, uid: 1, profiles: [], audit: all}]\n").callers
+    assert entry.profiles == []
 
 
 def test_errors_keep_their_line_breaks(tmp_path: Path) -> None:
