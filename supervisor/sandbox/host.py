@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ class SandboxHost:
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
         for name in ("runc", "bundles", "roots"):
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        _require_passable(self.folder / "roots")
+        _require_passable(self.cell)
         self._lock = self._take_lock()
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
@@ -158,6 +161,20 @@ class SandboxHost:
             if root.is_mount():
                 mounts.unmount(root)
             shutil.rmtree(entry)
+
+
+def _require_passable(path: Path) -> None:
+    """Refuse a place that a sandbox's own user could not reach.
+
+    The runtime sets the root file system up as that user, who is nobody on the host.
+    """
+    for folder in path.resolve().parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise HostError(
+                "FOLDER_CLOSED",
+                f"{folder} lets nobody pass through, so a sandbox cannot reach {path}",
+                hint=f"choose another --runtime-dir, or chmod o+x {folder}",
+            )
 
 
 def instance_of(state: Path) -> str:

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from supervisor.call.events import Denied, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
-from supervisor.errors import InvariantError, RuntimeFailed
+from supervisor.errors import HostError, InvariantError, RuntimeFailed
 from supervisor.linux import process
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
+from supervisor.linux.host import filter_knows
 from supervisor.linux.netns import RouteCounters
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
@@ -96,6 +97,7 @@ class Sandbox:
         Raises:
             StockadeError: something cannot be had; call `destroy` then as well.
         """
+        self._require_known_kills()
         self._uid_base = self._stack.enter_context(self._host.uids.lease())
         bundle = self._make_bundle()
         self._host.listener.expect(self._call_id)
@@ -110,6 +112,15 @@ class Sandbox:
         if self._request.files:
             await asyncio.to_thread(
                 place_inputs, self._work_fd, self._request.files, self._uid_base, content
+            )
+
+    def _require_known_kills(self) -> None:
+        unknown = sorted(name for name in self._profile.syscalls.kill if not filter_knows(name))
+        if unknown:
+            raise HostError(
+                "SYSCALL_UNKNOWN_HERE",
+                f"syscalls.kill: this host's libseccomp does not know {', '.join(unknown)}",
+                hint="they are denied without being listed; take them out of syscalls.kill",
             )
 
     def _make_bundle(self) -> Path:
