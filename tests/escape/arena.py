@@ -36,6 +36,9 @@ NOWHERE = 8
 NO_FD = 0xFFFFFFFF
 """A descriptor that no process has open."""
 
+LIBSECCOMP_KNOWS = 450
+"""The last number that the libseccomp of Debian 12 (2.5.4) has a name for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -132,6 +135,12 @@ class Row:
         """Give number and arguments, as `try_syscalls.py` takes them."""
         return [NUMBERS[self.name], *self.arguments]
 
+    @property
+    def is_recent(self) -> bool:
+        """Say whether libseccomp may be too old for it: runc then answers ENOSYS by itself, as if
+        the kernel did not have the call, and nobody is notified."""
+        return NUMBERS[self.name] > LIBSECCOMP_KNOWS
+
     def __str__(self) -> str:
         return f"{self.name}({', '.join(hex(n) for n in self.arguments)})"
 
@@ -155,7 +164,9 @@ def expect_refused(daemon: Daemon, rows: Sequence[Row], *, profile: str = "pytho
     assert refused == [str(row) for row in rows if row.privileged and str(row) in refused]
     trial = confined(daemon, "try_syscalls.py", table(rows), profile=profile)
     inside = dict(zip(rows, trial.said(), strict=True))
-    assert {str(row): got for row, got in inside.items() if got != errno.EPERM} == {}
-    missing = [str(row) for row in rows if trial.count(row.name, *row.arguments) != 1]
-    assert missing == []
+    unknown = {row for row, got in inside.items() if got == errno.ENOSYS and row.is_recent}
+    got_through = {str(row): got for row, got in inside.items() if got != errno.EPERM}
+    assert got_through == {str(row): errno.ENOSYS for row in unknown}
+    counts = {str(row): trial.count(row.name, *row.arguments) for row in rows}
+    assert counts == {str(row): int(row not in unknown) for row in rows}
     return trial
