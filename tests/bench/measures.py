@@ -84,8 +84,9 @@ def throughput(daemon: Daemon, runs: Bare, scale: float) -> Iterator[Figure]:
             theirs += rate(runs.run, concurrency=concurrency, seconds=seconds)
             ours += rate(lambda: call(daemon.client), concurrency=concurrency, seconds=seconds)
         yield Figure(
-            name=f"calls at concurrency {concurrency}", unit="1/s", goal=RATE_RATIO_MIN, at_least=True,
+            name=f"calls at concurrency {concurrency}", unit="1/s",
             ours=ours / RATE_TURNS, bare=theirs / RATE_TURNS,
+            goal=RATE_RATIO_MIN, at_least=True,
         )  # fmt: skip
 
 
