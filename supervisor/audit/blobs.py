@@ -4,6 +4,9 @@
     blobs/sha256/ab/abcd…       a sealed recording: the digest is that of the file itself
     blobs/part/                 what is not finished
 
+A blob ends with a skippable zstd frame that holds the CRC-32C of all before it: not every bit of a
+zstd frame changes what comes out of it, and verification is to find any that was flipped.
+
 A blob comes into its place complete and durable: written under `part/`, fdatasync, rename, fsync
 of the folder. All 256 folders are made at the start, so that nothing needs a new folder when the
 disk is full.
@@ -14,12 +17,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import google_crc32c
 import zstandard
 
 from supervisor.audit.space import NO_SPACE, sync_directory
@@ -35,6 +40,10 @@ from supervisor.errors import (
 CHUNK_BYTES = 1 << 20
 ZSTD_LEVEL = 1
 BLOB_SUFFIX = ".zst"
+
+_TRAILER = struct.Struct("<III")
+_TRAILER_MAGIC = 0x184D2A50
+"""A skippable frame (RFC 8878, section 3.1.2); its four bytes are the checksum."""
 
 Fail = Callable[[str, OSError], StockadeError]
 """Latches a failure of the disk and gives the error to raise."""
@@ -137,6 +146,24 @@ class BlobStore:
         with self.open(digest) as reader:
             return b"".join(reader.chunks())
 
+    def check_file(self, digest: Digest) -> None:
+        """Check that the file of a blob has the bytes that were written; `open` checks content.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        if not self.has(digest):
+            raise NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
+        with self.blob_path(digest.sha256).open("rb") as file:
+            left = os.fstat(file.fileno()).st_size - _TRAILER.size
+            checksum = 0
+            while left > 0 and (data := file.read(min(CHUNK_BYTES, left))):
+                checksum = google_crc32c.extend(checksum, data)
+                left -= len(data)
+            if file.read() != _TRAILER.pack(_TRAILER_MAGIC, 4, checksum):
+                raise damaged(f"the file of blob {digest.sha256} is damaged")
+
     def place_recording(self, call_id: str, sha256: str) -> bool:
         """Move a sealed recording to its digest; False where it has to stay for now.
 
@@ -164,6 +191,7 @@ class BlobWriter:
         self._fail = fail
         self._expected = expected
         self._hasher = hashlib.sha256()
+        self._checksum = 0
         self._size = 0
         self._path = store.part_directory / f"blob.{secrets.token_hex(16)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -202,6 +230,7 @@ class BlobWriter:
         view = memoryview(data)
         for begin in range(0, len(data), CHUNK_BYTES):
             frame = compress(view[begin : begin + CHUNK_BYTES])
+            self._checksum = google_crc32c.extend(self._checksum, frame)
             try:
                 write_all(self._fd, frame)
             except OSError as error:
@@ -218,6 +247,7 @@ class BlobWriter:
         if self._expected is not None and digest != self._expected:
             raise _mismatch(self._expected, digest)
         try:
+            write_all(self._fd, _TRAILER.pack(_TRAILER_MAGIC, 4, self._checksum))
             os.fdatasync(self._fd)
             target = self._store.blob_path(digest.sha256)
             self._path.rename(target)

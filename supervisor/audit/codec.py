@@ -24,8 +24,10 @@ from supervisor.call.types import (
 )
 
 ARGV_PREVIEW_BYTES = 4096
-TEXT_BYTES_MAX = 4096
-"""Texts in a denial or a loss are cut to this, so that the entry stays small."""
+NAME_CHARACTERS_MAX = 256
+TEXT_CHARACTERS_MAX = 2048
+"""Texts in a denial or a loss are cut to these: a character takes up to twelve bytes in JSON, and
+the entry has to fit into 64 KiB."""
 
 _OUTCOMES: dict[str, type[Any]] = {name: cls for cls, name in KINDS.items()}
 
@@ -127,13 +129,13 @@ def denied_to_json(denied: Denied) -> dict[str, Json]:
     """Give a denial, its texts cut to a bounded length."""
     return {
         "wall": denied.wall.value,
-        "name": denied.name[:TEXT_BYTES_MAX],
+        "name": denied.name[:NAME_CHARACTERS_MAX],
         "arguments": list(denied.arguments[:16]),
-        "detail": denied.detail[:TEXT_BYTES_MAX],
+        "detail": denied.detail[:TEXT_CHARACTERS_MAX],
         "pid": denied.pid,
         "program": text(denied.program[:256]),
         "count": denied.count,
-        "rule": denied.rule[:1024],
+        "rule": denied.rule[:NAME_CHARACTERS_MAX],
         "used": denied.used,
         "allowed": denied.allowed,
     }
@@ -158,9 +160,9 @@ def denied_from_json(data: Mapping[str, Json]) -> Denied:
 def lost_to_json(lost: Lost) -> dict[str, Json]:
     """Give a loss."""
     return {
-        "what": lost.what[:256],
+        "what": lost.what[:NAME_CHARACTERS_MAX],
         "count": lost.count,
-        "reason": lost.reason[:TEXT_BYTES_MAX],
+        "reason": lost.reason[:TEXT_CHARACTERS_MAX],
     }
 
 

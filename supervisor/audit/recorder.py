@@ -17,7 +17,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from supervisor.audit.blobs import compress
-from supervisor.audit.codec import denied_to_json, lost_to_json
+from supervisor.audit.codec import (
+    NAME_CHARACTERS_MAX,
+    TEXT_CHARACTERS_MAX,
+    denied_to_json,
+    lost_to_json,
+)
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.journal import Journal
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
@@ -27,8 +32,6 @@ from supervisor.errors import AuditUnavailable, InvariantError
 
 if TYPE_CHECKING:
     from supervisor.profile.model import Capture, RecordPolicy
-
-WHY_BYTES_MAX = 4096
 
 
 class _StreamState:
@@ -149,7 +152,11 @@ class CallRecorder:
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
-        body: dict[str, Json] = {"by": by, "signal": signal, "why": why[:WHY_BYTES_MAX]}
+        body: dict[str, Json] = {
+            "by": by[:NAME_CHARACTERS_MAX],
+            "signal": signal,
+            "why": why[:TEXT_CHARACTERS_MAX],
+        }
         self.append(Kind.SIGNAL, body, reserved=True)
 
     async def finish(self, finished: Finished) -> CallEvent:

@@ -8,7 +8,8 @@ a bad one raises `BadFrame` with the offset.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from supervisor.audit.entry import (
 
 MAGIC = b"stockade log 1\n\0"
 SUFFIX = ".seg"
+_SEGMENT = re.compile(r"[0-9]{20}\.seg")
 READ_BYTES = 256 * 1024
 _FRAME_BYTES_MIN = HEADER.size + LEAF_BYTES + len(PAYLOAD_PREFIX)
 
@@ -70,13 +72,12 @@ def segment_name(first: int) -> str:
 
 def list_segments(directory: Path) -> list[int]:
     """Give the first indices of all segments in `directory`, in order."""
-    names = (path.name for path in directory.iterdir() if path.suffix == SUFFIX)
-    return sorted(int(name.removesuffix(SUFFIX)) for name in names if _is_segment(name))
+    return select_segments(path.name for path in directory.iterdir())
 
 
-def _is_segment(name: str) -> bool:
-    stem = name.removesuffix(SUFFIX)
-    return len(stem) == 20 and stem.isascii() and stem.isdigit()
+def select_segments(names: Iterable[str]) -> list[int]:
+    """Give the first indices of those names that are segments', in order."""
+    return sorted(int(name.removesuffix(SUFFIX)) for name in names if _SEGMENT.fullmatch(name))
 
 
 def read_exactly(fd: int, length: int, offset: int) -> bytes:

@@ -259,6 +259,7 @@ class CallCheck:
         self._checked.add(digest.sha256)
         size = 0
         try:
+            self._blobs.check_file(digest)
             with self._blobs.open(digest) as reader:
                 for chunk in reader.chunks():
                     size += len(chunk)

@@ -19,10 +19,10 @@ from supervisor.audit.segment import (
     BadFrame,
     Frame,
     find_frame,
-    list_segments,
     read_exactly,
     read_frames,
     segment_name,
+    select_segments,
 )
 
 NEW_SEGMENT_NAME = "new"
@@ -90,20 +90,22 @@ class LogCheck:
     def _begin(self) -> list[int]:
         try:
             mark = read_mark(self._directory)
-            segments = list_segments(self._directory)
         except ValueError as error:
             self._report(Problem(message=str(error), segment=MARK_NAME))
-            mark, segments = DurableMark(), list_segments(self._directory)
+            mark = DurableMark()
+        try:
+            # Listed once, after the mark was read: a daemon may begin another segment meanwhile.
+            names = {path.name for path in self._directory.iterdir()}
         except OSError as error:
             self._report(Problem(message=f"the log cannot be read: {error}"))
             return []
+        segments = select_segments(names)
         if mark is None:
             self._report(Problem(message="the durable mark is missing", segment=MARK_NAME))
         self._mark = mark or DurableMark()
         known = {segment_name(first) for first in segments} | {MARK_NAME, NEW_SEGMENT_NAME}
-        for path in sorted(self._directory.iterdir()):
-            if path.name not in known:
-                self._report(Problem(message=f"{path.name} does not belong into a log"))
+        for name in sorted(names - known):
+            self._report(Problem(message=f"{name} does not belong into a log"))
         return segments
 
     def _size(self, first: int) -> int:

@@ -77,10 +77,27 @@ def test_damage_is_found_when_read(blobs: BlobStore) -> None:
         with pytest.raises(AuditCorrupt) as caught:
             blobs.get(digest)
         assert caught.value.reason == "DIGEST_MISMATCH"
-    for cut in (0, 1, 100, len(good) - 1):
+    for cut in (0, 1, 100, len(good) - 13):  # the last 12 are not content
         path.write_bytes(good[:cut])
         with pytest.raises(AuditCorrupt):
             blobs.get(digest)
+
+
+def test_any_flipped_bit_of_the_file_is_found(blobs: BlobStore) -> None:
+    digest = blobs.put(b"abc" * 30)
+    path = blobs.blob_path(digest.sha256)
+    good = path.read_bytes()
+    blobs.check_file(digest)
+    for at in range(len(good)):
+        for bit in range(8):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :])
+            with pytest.raises(AuditCorrupt) as caught:
+                blobs.check_file(digest)
+            assert caught.value.reason == "DIGEST_MISMATCH"
+    for cut in range(len(good)):
+        path.write_bytes(good[:cut])
+        with pytest.raises(AuditCorrupt):
+            blobs.check_file(digest)
 
 
 def test_an_upload_is_checked_against_its_digest(blobs: BlobStore) -> None:

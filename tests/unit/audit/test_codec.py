@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from supervisor.audit.codec import (
     ARGV_PREVIEW_BYTES,
-    TEXT_BYTES_MAX,
     caller_from_json,
     caller_to_json,
     clip_argv,
@@ -24,6 +23,7 @@ from supervisor.audit.codec import (
     outcome_from_json,
     outcome_to_json,
 )
+from supervisor.audit.entry import ENTRY_BYTES_MAX
 from supervisor.call.events import Denied, Lost, Timeline, Wall
 from supervisor.call.outcome import (
     KINDS,
@@ -117,11 +117,19 @@ def test_denials_come_back(denied: Denied) -> None:
     assert denied_from_json(through_json(denied_to_json(denied))) == denied
 
 
-def test_a_denial_is_cut_to_a_bounded_length() -> None:
-    denied = Denied(wall=Wall.SYSCALL, name="n" * 10_000, detail="\U0001f600" * 10_000)
-    data = denied_to_json(denied)
-    assert len(str(data["name"])) == TEXT_BYTES_MAX
-    assert len(json.dumps(data)) < 60_000
+def test_texts_are_cut_so_that_an_entry_takes_them() -> None:
+    wide = "\U0001f600" * 10_000
+    denied = Denied(
+        wall=Wall.SYSCALL,
+        name=wide,
+        detail=wide,
+        rule=wide,
+        program=b"\xff" * 5000,
+        arguments=(2**64 - 1,) * 99,
+    )
+    lost = Lost(what=wide, count=1, reason=wide)
+    for body in (denied_to_json(denied), lost_to_json(lost)):
+        assert len(json.dumps(body)) < ENTRY_BYTES_MAX - 1000
 
 
 def test_losses_and_callers_come_back() -> None:
