@@ -64,6 +64,7 @@ class Daemon:
         self.isolated = isolated
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Supervisor | None = None
+        self._held = contextlib.ExitStack()
         self._footprint = Footprint(
             folders=(folder, self.runtime), cgroup=f"{PARENT_CGROUP}/{instance_of(self.state)}"
         )
@@ -120,7 +121,15 @@ class Daemon:
             if time.monotonic() > deadline:
                 raise DaemonError(f"not serving after {timeout_s} s\n{self.tail()}")
             time.sleep(POLL_S)
-        self._footprint = self._footprint.with_namespaces(namespaces(self.pid))
+        self._hold_namespaces()
+
+    def _hold_namespaces(self) -> None:
+        """Remember the daemon's namespaces, open: a number that is let go is soon another's."""
+        found = namespaces(self.pid)
+        self._footprint = self._footprint.with_namespaces(found)
+        for name in found:
+            path = f"/proc/{self.pid}/ns/{name.partition(':')[0]}"
+            self._held.callback(os.close, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def serving(self) -> bool:
         """Ask grpc.health.v1; false also where nobody answers."""
@@ -182,6 +191,10 @@ class Daemon:
         """List the processes in any sandbox of this daemon."""
         hierarchies = cgroup.detect()
         return cgroup.Cgroup(hierarchies, self._footprint.cgroup).processes()
+
+    def leftovers_of_calls(self) -> list[str]:
+        """Name each process, cgroup and mount beside those of the running daemon itself."""
+        return self._footprint.leftovers(beside=self.pid)
 
     def leftovers(self) -> list[str]:
         """Name each process, cgroup, mount and namespace of this daemon that is still there."""

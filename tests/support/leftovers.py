@@ -30,16 +30,23 @@ class Footprint:
         """Add the namespaces of a daemon that has just been started over the same folders."""
         return replace(self, namespaces=self.namespaces | more)
 
-    def leftovers(self) -> list[str]:
-        """Name each thing of the daemon that is still there."""
-        return [*self._processes(), *self._cgroups()]
+    def leftovers(self, beside: int | None = None) -> list[str]:
+        """Name each thing of the daemon that is still there, `beside` that process and what it
+        keeps for itself while it lives."""
+        top = [f"cgroup {tree / self.cgroup}" for tree in cgroup.detect().trees]
+        return [
+            *self._processes(beside),
+            *(line for line in self._cgroups() if beside is None or line not in top),
+        ]
 
-    def _processes(self) -> Iterator[str]:
+    def _processes(self, beside: int | None) -> Iterator[str]:
         """Every namespace but a pinned one lives only as long as a process in it, and a pinned
         one is a mount, so processes and what they see mounted is all there is to look at."""
         needles = [os.fsencode(folder) for folder in self.folders]
         seen_mounts: set[bytes] = set()
         for process in _processes():
+            if process.name == str(beside):
+                continue
             command, mounts = _read(process / "cmdline"), _read(process / "mountinfo")
             if any(needle in command for needle in needles):
                 yield f"process {process.name}: {command.replace(bytes(1), b' ')!r}"

@@ -1,0 +1,148 @@
+"""SIGKILL for the daemon at random moments under load: the next one leaves nothing of it behind,
+and the record is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import random
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.audit.entry import Kind
+from supervisor.audit.verify import verify
+from supervisor.audit.verify_log import LogCheck, Problem
+from supervisor.call.outcome import Interrupted
+from supervisor.call.types import Stream
+from tests.support.daemon import Daemon
+from tests.support.load import Load, Seen
+from tests.support.rounds import rounds
+
+log = logging.getLogger(__name__)
+pytestmark = pytest.mark.root
+
+KILLS = 20
+LOAD_S_MAX = 0.8
+START_UP_S_MAX = 0.5
+START_UP_SHARE = 0.35
+"""How often the daemon that cleans up is killed as well, while it does."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("campaign", range(rounds(1)))
+def test_kill_at_random_moments(
+    tmp_path: Path, campaign: int, record_property: Callable[[str, object], None]
+) -> None:
+    figures: Counter[str] = Counter()
+    seen: list[Seen] = []
+    with Daemon(tmp_path) as daemon:
+        daemon.start()
+        for _ in range(KILLS):
+            seen += one_round(daemon, figures)
+        check_calls_seen(daemon, seen, figures)
+        assert daemon.stop() == 0, daemon.tail()
+        assert daemon.leftovers() == []
+        check_record(daemon, seen, figures)
+    # The load must have been one, or this test proves nothing.
+    assert figures["calls"] > KILLS
+    assert figures["interrupted"] > 0
+    assert figures["finished"] > 0
+    for name, value in sorted(figures.items()):
+        record_property(name, value)
+    log.info("campaign %s: %s", campaign, dict(sorted(figures.items())))
+
+
+def one_round(daemon: Daemon, figures: Counter[str]) -> list[Seen]:
+    """Load, kill, sometimes kill again while it starts, start, and look for what is left."""
+    with Load(daemon.address) as load:
+        time.sleep(random.uniform(0, LOAD_S_MAX))
+        daemon.kill()
+        load.stop()
+        figures["kills"] += 1
+        while random.random() < START_UP_SHARE:
+            daemon.start(wait=False)
+            time.sleep(random.uniform(0, START_UP_S_MAX))
+            daemon.kill()
+            figures["kills in start-up"] += 1
+        begun = time.monotonic()
+        daemon.start()
+        figures["slowest start, ms"] = max(
+            figures["slowest start, ms"], round((time.monotonic() - begun) * 1000)
+        )
+        load.join()
+    left = list(beyond_the_daemon(daemon))
+    assert not left, "\n".join([*left, daemon.tail()])
+    return load.seen
+
+
+def beyond_the_daemon(daemon: Daemon) -> Iterator[str]:
+    """Name what is there of former daemons and their calls while this one idles."""
+    yield from daemon.leftovers_of_calls()
+    (instance,) = (path.parent for path in daemon.runtime.glob("*/bundles"))
+    # The daemon that runs now has made its root folders for calls that came after its start.
+    for name in ("bundles", "runc"):
+        yield from (f"runtime file {path}" for path in (instance / name).iterdir())
+    if uids_are_leased(daemon.runtime / "uids.lock"):
+        yield "a uid lease"
+
+
+def uids_are_leased(path: Path) -> bool:
+    """Say whether anybody holds a lock on any part of the file of leases."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
+    except (BlockingIOError, PermissionError):
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def check_record(daemon: Daemon, seen: list[Seen], figures: Counter[str]) -> None:
+    """Every INTENT has one OUTCOME, the log verifies, and what was told is in it."""
+    expect = {one.call_id: one.finished.record for one in seen if one.finished is not None}
+    report = verify(daemon.state, expect=expect)
+    assert report.ok, "\n".join(map(str, report.problems))
+    assert not report.live
+    assert report.open_calls == ()
+    problems: list[Problem] = []
+    counts = {Kind.INTENT: Counter[str](), Kind.OUTCOME: Counter[str]()}
+    for entry in LogCheck(daemon.state / "log", problems.append, live=False).entries():
+        if entry.kind in counts:
+            counts[Kind(entry.kind)][entry.call_id] += 1
+    assert not problems
+    assert set(counts[Kind.INTENT].values()) == {1}
+    assert counts[Kind.INTENT] == counts[Kind.OUTCOME]
+    assert {one.call_id for one in seen} <= set(counts[Kind.INTENT])
+    figures["calls"] = len(counts[Kind.INTENT])
+    figures["entries"] = report.entries
+
+
+def check_calls_seen(daemon: Daemon, seen: list[Seen], figures: Counter[str]) -> None:
+    """What a client got is on record, byte for byte, and in the place that it was told."""
+    by_call = {call.call_id: call for call in daemon.client.records()}
+    for one in seen:
+        for stream in (Stream.STDOUT, Stream.STDERR):
+            told = [(offset, data) for name, offset, data in one.outputs if name is stream]
+            if not told:
+                continue
+            recorded = b"".join(daemon.client.read_output(one.call_id, stream))
+            for offset, data in told:
+                assert recorded[offset : offset + len(data)] == data, one.call_id
+        assert one.sequences == sorted(one.sequences)
+        finished = by_call[one.call_id].finished
+        assert finished is not None
+        if one.finished is not None:
+            assert finished == one.finished
+            figures["finished"] += 1
+    figures["interrupted"] = sum(
+        isinstance(call.finished.outcome, Interrupted) for call in by_call.values() if call.finished
+    )
