@@ -82,6 +82,7 @@ class LiveCall:
         self._cause: Outcome | None = None
         self._signals: dict[int, str] = {}
         self._running = asyncio.Event()
+        self._ended = asyncio.Event()
         self._output_bytes = 0
         self._sealing = False
         self._pumps: list[asyncio.Future[None]] = []
@@ -196,6 +197,7 @@ class LiveCall:
         try:
             return await sandbox.ended()
         finally:
+            self._ended.set()
             timer.cancel()
             watch.cancel()
             self._stdin.hang_up()
@@ -362,7 +364,7 @@ class LiveCall:
             if events:
                 await self.subscribers.room(events[-1])
 
-        await pump_output(fd, take)
+        await pump_output(fd, take, self._ended)
 
     async def _record_output(self, stream: Stream, data: bytes) -> list[CallEvent]:
         recorder = self._record()

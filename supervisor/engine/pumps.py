@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable
@@ -14,8 +15,19 @@ from supervisor.linux.fds import wait_readable, wait_writable
 READ_BYTES = 1 << 20
 
 
-async def pump_output(fd: int, take: Callable[[bytes], Awaitable[None]]) -> None:
-    """Read a pipe to its end; `take` holds the reading up until it is done with a chunk."""
+SMALL_BYTES = 4096
+GATHER_S = 0.005
+"""After a small chunk, wait this long for more. Each chunk is an entry of the log: a program that
+writes byte by byte would otherwise make a record hundreds of times as large as its output."""
+
+
+async def pump_output(
+    fd: int, take: Callable[[bytes], Awaitable[None]], ended: asyncio.Event
+) -> None:
+    """Read a pipe to its end; `take` holds the reading up until it is done with a chunk.
+
+    `ended` says that the program is gone: nothing is waited for any more.
+    """
     while True:
         try:
             data = os.read(fd, READ_BYTES)
@@ -25,6 +37,10 @@ async def pump_output(fd: int, take: Callable[[bytes], Awaitable[None]]) -> None
         if not data:
             return
         await take(data)
+        if len(data) < SMALL_BYTES and not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await ended.wait()
 
 
 class StdinWriter:
