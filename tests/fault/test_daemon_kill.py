@@ -10,7 +10,7 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,9 +37,7 @@ START_UP_SHARE = 0.35
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("campaign", range(rounds(1)))
-def test_kill_at_random_moments(
-    tmp_path: Path, campaign: int, record_property: Callable[[str, object], None]
-) -> None:
+def test_kill_at_random_moments(tmp_path: Path, campaign: int) -> None:
     figures: Counter[str] = Counter()
     seen: list[Seen] = []
     with Daemon(tmp_path) as daemon:
@@ -54,8 +52,6 @@ def test_kill_at_random_moments(
     assert figures["calls"] > KILLS
     assert figures["interrupted"] > 0
     assert figures["finished"] > 0
-    for name, value in sorted(figures.items()):
-        record_property(name, value)
     log.info("campaign %s: %s", campaign, dict(sorted(figures.items())))
 
 

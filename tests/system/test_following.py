@@ -6,32 +6,23 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from supervisor.call.events import Accepted, CallEvent, Finished, KeepAlive, Output, Started
+from supervisor.call.events import Accepted, CallEvent, KeepAlive, Output
 from supervisor.call.outcome import Exited, Signaled, Stopped
 from supervisor.call.state import State
-from supervisor.client import Execution, Stream, Supervisor
+from supervisor.client import Stream, Supervisor
 from supervisor.errors import CallStateError, InvalidRequest, NotFound, OutOfRange, RequestConflict
 from tests.support.daemon import Daemon
+from tests.support.following import end_of, is_output, is_started, until, wait_for
 from tests.support.rounds import rounds
 from tests.support.threads import at_once
 
-WAIT_S = 20.0
 TALK = ["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo out $i; echo err $i >&2; sleep 0.05; done"]
 ECHO = ["cat"]
 UNHANDLED = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something becomes true; bounded."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def merged(events: list[CallEvent]) -> list[CallEvent]:
@@ -48,27 +39,6 @@ def merged(events: list[CallEvent]) -> list[CallEvent]:
 def follow(client: Supervisor, call_id: str, from_sequence: int = 1) -> list[CallEvent]:
     with client.attach(call_id, from_sequence) as execution:
         return list(execution)
-
-
-def until(execution: Execution, wanted: Callable[[CallEvent], bool]) -> CallEvent:
-    """Read events up to one that is wanted."""
-    return next(event for event in execution if wanted(event))
-
-
-def end_of(execution: Execution) -> Finished:
-    """Read on to the end."""
-    with execution:
-        *_, last = execution
-    assert isinstance(last.event, Finished)
-    return last.event
-
-
-def is_started(event: CallEvent) -> bool:
-    return isinstance(event.event, Started)
-
-
-def is_output(event: CallEvent) -> bool:
-    return isinstance(event.event, Output)
 
 
 class TestAttach:
