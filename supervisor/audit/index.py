@@ -291,6 +291,8 @@ def _open_file(path: Path) -> apsw.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -2048")
         version = db.execute("PRAGMA user_version").fetchone()
+        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise apsw.CorruptError("the index is damaged")
         if version != (_SCHEMA_VERSION,):
             if version != (0,):
                 raise apsw.NotADBError(f"the index has version {version}")

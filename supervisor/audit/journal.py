@@ -359,7 +359,13 @@ class Journal:
         return None
 
     def _move_mark(self, size: int, leaf: bytes, end: Position) -> None:
-        os.pwrite(self._mark_fd, DurableMark(size=size, leaf=leaf, end=end).encode(), 0)
+        try:
+            os.pwrite(self._mark_fd, DurableMark(size=size, leaf=leaf, end=end).encode(), 0)
+        except OSError as error:
+            # A filesystem that copies on write can be full even for this. The mark may lag: the
+            # frames that follow say what was durable, too.
+            if error.errno not in NO_SPACE:
+                raise
         with self._lock:
             self._durable = size
 

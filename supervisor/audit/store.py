@@ -183,6 +183,8 @@ class Store:
         """
         if not CALL_ID.fullmatch(call_id):
             raise InvariantError("CALL_ID_INVALID", f"{call_id!r} is no call id")
+        if self._records.row(call_id) is not None:
+            raise InvariantError("CALL_ID_TAKEN", f"there is a call {call_id} already")
         canonical = request.canonical()
         body = intent_body(caller, request, canonical, profile, host)
         try:
@@ -334,7 +336,8 @@ class Store:
         for live in self._live.values():
             live.recorder.recording.close()
         await asyncio.to_thread(self._journal.close)
-        self._index.put([], [], self._low_water())
+        if self.healthy:  # else the log on disk may end before the place that would be noted
+            self._index.put([], [], self._low_water())
         self._index.close()
         os.close(self._lock_fd)
 

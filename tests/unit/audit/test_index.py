@@ -199,6 +199,21 @@ def test_an_index_of_another_version_is_thrown_away(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_damaged_page_is_found_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    first = Index(path)
+    first.put([row(number) for number in range(300)], [], WATER)
+    first.close()
+    data = bytearray(path.read_bytes())
+    for page in range(2, len(data) // 4096, 3):
+        data[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    second = Index(path)
+    assert second.low_water() is None
+    assert second.put([row(1)], [], WATER)
+    second.close()
+
+
 def test_reset_empties_it(index: Index) -> None:
     index.put([row(1)], [], WATER)
     index.reset()

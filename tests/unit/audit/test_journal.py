@@ -221,6 +221,27 @@ def test_a_failed_write(
             assert [entry.body()["number"] for entry in read_log(journal, START)] == [1, 3]
 
 
+def test_a_mark_that_cannot_be_moved_may_lag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if Path(f"/proc/self/fd/{fd}").readlink().name == "durable":
+            raise OSError(errno.ENOSPC, "full")
+        return real(fd, data, offset)
+
+    with opened(tmp_path) as journal, monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        append(journal, 1)
+        journal.sync()
+        append(journal, 2)
+        journal.sync()
+        assert journal.failure is None
+    with opened(tmp_path) as journal:
+        assert journal.head[0] == 2
+
+
 def test_a_half_written_entry_is_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

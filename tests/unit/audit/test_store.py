@@ -159,6 +159,41 @@ def test_a_call_id_is_a_file_name(call_id: str, tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_call_id_is_used_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            for _ in range(2):
+                with pytest.raises(InvariantError) as caught:
+                    await begin(store)
+                assert caught.value.reason == "CALL_ID_TAKEN"
+                await recorder.finish(make_finished())
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_an_intent_that_was_not_acknowledged_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk failed, yet the entry may be there at the next start: then it gets its outcome."""
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "bad disk")
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await (await begin(store, "before")).finish(make_finished())
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fdatasync", broken)
+                with pytest.raises(AuditUnavailable):
+                    await begin(store, "unheard")
+        async with opened(tmp_path) as store:
+            assert [call.call_id for call in store.interrupted] == ["unheard"]
+
+    asyncio.run(scenario())
+
+
 def test_notes_of_the_daemon(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path) as store:
