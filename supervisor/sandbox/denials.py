@@ -32,11 +32,20 @@ FOLD_S = 1.0
 KINDS_MAX = 256
 """Kinds told apart between two flushes; what comes beyond is folded by system call alone."""
 
+MIXED = "arguments differ"
+
 
 @dataclass(slots=True)
 class _Folded:
     last: Denied
+    mixed: bool
     repeats: int = 0
+
+    def rest(self) -> Denied:
+        """Give what stands for the repeats; it claims nothing that is not true of all of them."""
+        if self.mixed:
+            return replace(self.last, arguments=(), detail=MIXED, count=self.repeats)
+        return replace(self.last, count=self.repeats)
 
 
 class DenialWatcher:
@@ -114,7 +123,7 @@ class DenialWatcher:
         if folded is not None:
             folded.last, folded.repeats = denied, folded.repeats + 1
             return
-        self._folded[key] = _Folded(denied)
+        self._folded[key] = _Folded(denied, mixed=not key[1])
         if self._timer is None:
             self._timer = self._loop.call_later(FOLD_S, self._flush)
         self._tell(denied)
@@ -124,7 +133,7 @@ class DenialWatcher:
         folded, self._folded = self._folded, {}
         for entry in folded.values():
             if entry.repeats:
-                self._tell(replace(entry.last, count=entry.repeats))
+                self._tell(entry.rest())
 
 
 def _denied(notification: Notification) -> Denied:
