@@ -22,7 +22,7 @@ import click
 
 from supervisor.cli.folders import profile_folders
 from supervisor.cli.session import json_option
-from supervisor.errors import InvalidRequest, StockadeError
+from supervisor.errors import AuditUnavailable, InvalidRequest, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
@@ -159,7 +159,7 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
 
     Raises:
         ProfileError: a profile folder is missing or wrong.
-        AuditUnavailable: `STATE_LOCKED`, or the record cannot be written.
+        AuditUnavailable: `STATE_LOCKED`, `STATE_UNUSABLE`, or the record cannot be written.
         AuditCorrupt: the record is damaged.
     """
     from supervisor.api.metrics import Metrics
@@ -173,7 +173,14 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
             log.warning("profile %s: %s:%s: %s", name, problem.file, problem.line, problem.message)
     metrics = Metrics(profiles.names)
     state = Path(config.state)
-    store = Store.open(state, clock_ns=time.time_ns, observer=metrics, on_fatal=_stop)
+    try:
+        store = Store.open(state, clock_ns=time.time_ns, observer=metrics, on_fatal=_stop)
+    except OSError as error:
+        raise AuditUnavailable(
+            "STATE_UNUSABLE",
+            f"the state folder {state} cannot be used: {error.strerror}",
+            hint="--state names a folder that this user may write",
+        ) from error
     engine = Engine(
         store=store,
         profiles=profiles,
@@ -205,7 +212,12 @@ async def _serve(config: Configuration, runtime_folder: Path, notify_socket: str
     daemon = build_daemon(config, runtime_folder)
     try:
         await daemon.engine.start()
-        await serve(daemon.engine, config, daemon.metrics, notify_socket=notify_socket)
+        try:
+            await serve(daemon.engine, config, daemon.metrics, notify_socket=notify_socket)
+        except BaseException:
+            # What the engine put on the host goes, also where nobody could listen.
+            await daemon.engine.drain(0.0)
+            raise
     finally:
         await daemon.store.close()
     if daemon.store.failure is not None:

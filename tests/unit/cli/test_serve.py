@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import serve
-from supervisor.errors import InvalidRequest, ProfileError
+from supervisor.errors import AuditUnavailable, InvalidRequest, ProfileError
 from tests.unit.cli.conftest import Stockade
 
 
@@ -74,3 +74,18 @@ def test_json_log() -> None:
     assert "ValueError" in found["exception"]
     record.exc_info = None
     assert "exception" not in log_of(record)
+
+
+def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = serve.configuration(None, state=tmp_path / "file" / "state")
+    with pytest.raises(AuditUnavailable) as caught:
+        serve.build_daemon(config, tmp_path / "run")
+    assert caught.value.reason == "STATE_UNUSABLE"
+
+
+def test_a_profile_folder_that_is_not_there(tmp_path: Path) -> None:
+    config = serve.configuration(None, state=tmp_path / "state", folders=(tmp_path / "none",))
+    with pytest.raises(ProfileError):
+        serve.build_daemon(config, tmp_path / "run")
+    assert not (tmp_path / "state").exists()
