@@ -42,8 +42,10 @@ class BlobDoor:
         Raises:
             InvalidRequest: `DIGEST_INVALID`, `DIGEST_MISMATCH`, `BLOB_TOO_LARGE`,
                 `BLOB_CHUNK_TOO_LARGE`.
+            CapacityError: `JOURNAL_FULL`, where no call would be taken either.
             AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
         """
+        self._store.check_admission(0)
         first = await anext(aiter(requests), None)
         if first is None or not first.HasField("digest"):
             raise InvalidRequest("DIGEST_INVALID", "the first message carries the digest")

@@ -174,7 +174,7 @@ class ToolServiceServicer:
         content that does not match it is refused and not kept.
 
         Errors: INVALID_ARGUMENT DIGEST_INVALID, DIGEST_MISMATCH, BLOB_TOO_LARGE,
-        BLOB_CHUNK_TOO_LARGE; UNAVAILABLE RECORD_FULL.
+        BLOB_CHUNK_TOO_LARGE; RESOURCE_EXHAUSTED JOURNAL_FULL, UNAVAILABLE RECORD_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -171,6 +171,9 @@ class FakeStore:
         self.granted: set[tuple[str, str]] = set()
         self.entry_bytes = 200
 
+    def check_admission(self, live_calls: int) -> None:
+        self._engine.fail()
+
     def find_request(self, caller: str, request_id: str) -> tuple[str, str] | None:
         self._engine.fail()
         for call in self._engine.calls.values():
