@@ -12,10 +12,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
-from supervisor.call.events import Accepted, CallEvent, Finished, KeepAlive, Lost, Output
+from supervisor.call.events import (
+    SLOW_SUBSCRIBER,
+    Accepted,
+    CallEvent,
+    Finished,
+    KeepAlive,
+    Lost,
+    Output,
+)
 from supervisor.errors import StockadeError
 
-SLOW_SUBSCRIBER = "SLOW_SUBSCRIBER"
 EVENT_BYTES = 256
 """What an event without output counts for."""
 
