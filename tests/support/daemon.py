@@ -132,15 +132,23 @@ class Daemon:
             self._held.callback(os.close, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def serving(self) -> bool:
-        """Ask grpc.health.v1; false also where nobody answers."""
+        """Say whether it takes calls, by grpc.health.v1."""
+        return self.health() == health_pb2.HealthCheckResponse.SERVING
+
+    def answers(self) -> bool:
+        """Say whether anybody answers at its address, whatever the answer."""
+        return self.health() is not None
+
+    def health(self) -> int | None:
+        """Ask grpc.health.v1; None where nobody answers."""
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(
                     health_pb2.HealthCheckRequest(), timeout=2
                 )
             except grpc.RpcError:
-                return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                return None
+        return int(answer.status)
 
     def stop(self, timeout_s: float = STOP_S) -> int:
         """Ask it to end, as systemd would, and give its exit code.
