@@ -282,6 +282,9 @@ class LiveCall:
                 reason, what = "WORKING_DIRECTORY", self.request.working_directory
             case "exec":
                 reason, what = "EXEC_FAILED", self.request.argv[0]
+            case "init":
+                message = f"the sandbox's init ended with {end.value}; its stderr says why"
+                return Failed(reason="INIT_FAILED", message=message)
             case _:
                 return Signaled(signal=end.value or SIGKILL)
         text = what.decode(errors="replace")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from supervisor.call.types import Json
+from supervisor.call.types import ARG_BYTES_MAX, Json
+from supervisor.errors import InvalidRequest
 from supervisor.oci.seccomp import compile_seccomp
 from supervisor.profile.model import EffectiveProfile, ImageKind, WritableMount
 
@@ -22,6 +23,11 @@ CPU_SHARES = 256
 
 OOM_SCORE = 800
 """Raising is always allowed; the sandbox goes before anything of the host does."""
+
+CELL_ARGV_BYTES_MAX = 2_000_000
+"""Just below a quarter of the usual stack limit of 8 MiB, which bounds argv (execve(2))."""
+
+POINTER_AND_NUL_BYTES = 9
 
 SHM_BYTES = 16 << 20
 PAGE_BYTES = 4096
@@ -63,14 +69,27 @@ class Program:
     working_directory: bytes
 
     def cell_arguments(self) -> list[str]:
-        """Give the arguments of `cell`: each may hold %XX for a byte (cell/cell.c)."""
+        """Give the arguments of `cell`: each may hold %XX for a byte (cell/cell.c).
+
+        Raises:
+            InvalidRequest: `ARGV_TOO_LONG`, where they are longer in this form than Linux takes.
+        """
         variables = [name.encode() + b"=" + value for name, value in self.env.items()]
-        return [
+        arguments = [
             escape(self.working_directory),
             str(len(variables)),
             *(escape(variable) for variable in variables),
             *(escape(argument) for argument in self.argv),
         ]
+        lengths = [len(argument.encode()) for argument in arguments]
+        total = sum(lengths) + len(lengths) * POINTER_AND_NUL_BYTES
+        if max(lengths) > ARG_BYTES_MAX or total > CELL_ARGV_BYTES_MAX:
+            raise InvalidRequest(
+                "ARGV_TOO_LONG",
+                "argv and env are too long: '%' and bytes that are not UTF-8 count three times",
+                hint="hand large input over in stdin or in files",
+            )
+        return arguments
 
 
 def escape(data: bytes) -> str:

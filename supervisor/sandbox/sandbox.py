@@ -42,8 +42,9 @@ KILL_POLLS_MAX = 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramEnd:
-    """How the program ended by `cell`'s word: "exit", "signal", "chdir", "exec", or "killed"
-    where the init itself was ended; `value` is a code, a signal or an errno."""
+    """How the program ended by `cell`'s word: "exit", "signal", "chdir", "exec"; without one
+    "killed" where the init was ended, "init" where it ended by itself before the program ran.
+    `value` is a code, a signal or an errno."""
 
     what: str
     value: int
@@ -300,4 +301,6 @@ def _parse_end(line: str, status: int) -> ProgramEnd:
     if words and known.get(words[0]) == len(words) and all(w.isdecimal() for w in words[1:]):
         core = len(words) == 3 and words[2] == "1"
         return ProgramEnd(what=words[0], value=int(words[1]), core_dumped=core)
-    return ProgramEnd(what="killed", value=abs(status))
+    if status >= 0:
+        return ProgramEnd(what="init", value=status)
+    return ProgramEnd(what="killed", value=-status)
