@@ -157,15 +157,32 @@ class Daemon:
             DaemonError: it did not end in time; it is killed then.
         """
         self._disconnect()
-        code = self._terminate(timeout_s)
+        self.request_stop()
+        return self.wait(timeout_s)
+
+    def request_stop(self, number: int = signal.SIGTERM) -> None:
+        """Ask it to end, and do not wait."""
+        assert self._process is not None, "the daemon was not started"
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """Wait for its end after `request_stop`, and give its exit code.
+
+        Raises:
+            DaemonError: it did not end in time; it is killed then.
+        """
+        code = self._wait(timeout_s)
         if code == -signal.SIGKILL:
-            raise DaemonError(f"still there {timeout_s} s after SIGTERM\n{self.tail()}")
+            raise DaemonError(f"still there after {timeout_s} s\n{self.tail()}")
         return code
 
     def _terminate(self, timeout_s: float) -> int:
         """Ask it to end, and end it where it does not; give the exit code or minus the signal."""
+        self.request_stop()
+        return self._wait(timeout_s)
+
+    def _wait(self, timeout_s: float) -> int:
         assert self._process is not None, "the daemon was not started"
-        self._process.terminate()
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -226,6 +243,7 @@ class Daemon:
         if self.alive:
             # A test has failed: let the daemon clean up, so that the next test begins well.
             self._terminate(EXIT_S)
+        self._held.close()
         shutil.rmtree(self.runtime)
 
 
