@@ -47,12 +47,12 @@ def compile_seccomp(policy: SyscallPolicy, listener: str, metadata: str) -> dict
         "architectures": ["SCMP_ARCH_X86_64"],
         "listenerPath": listener,
         "listenerMetadata": metadata,
-        "syscalls": _syscalls(policy),
+        "syscalls": list(_syscalls(policy)),
     }
 
 
 @functools.lru_cache(maxsize=COMPILED_MAX)
-def _syscalls(policy: SyscallPolicy) -> list[Json]:
+def _syscalls(policy: SyscallPolicy) -> tuple[Json, ...]:
     granted = SyscallPolicy(
         allow=(policy.allow | START_NEEDS | CELL_NEEDS) - policy.kill,
         kill=policy.kill,
@@ -70,7 +70,7 @@ def _syscalls(policy: SyscallPolicy) -> list[Json]:
         syscalls.append(_rule(sorted(policy.kill), KILL))
     denied = NUMBERS.keys() - rules.keys() - silent - policy.kill
     syscalls.append(_rule(sorted(denied), NOTIFY))
-    return syscalls
+    return tuple(syscalls)
 
 
 def _rule(names: list[str], action: str) -> dict[str, Json]:
