@@ -75,12 +75,13 @@ _ELEMENTARY = (
         "set_tid_address setpgid setsid sysinfo tgkill times tkill uname uprobe uretprobe vfork "
         "wait4 waitid",
     ),
+    # libnuma tries set_mempolicy in every program that is linked with it: ps, for one.
     _set(
         "@memory",
         "Map, protect, lock and advise on a process's own memory.",
         "brk get_mempolicy madvise map_shadow_stack membarrier mincore mlock mlock2 mlockall mmap "
         "mprotect mremap mseal munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect "
-        "remap_file_pages",
+        "remap_file_pages set_mempolicy",
     ),
     _set(
         "@signal",
@@ -225,7 +226,7 @@ BY_NAME_ONLY: Mapping[str, str] = {
     **_because("makes file handles, useful only with open_by_handle_at", "name_to_handle_at"),
     **_because(
         "places memory on NUMA nodes",
-        "mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node",
+        "mbind migrate_pages move_pages set_mempolicy_home_node",
     ),
     **_because("changes segment descriptors: for 16-bit code", "modify_ldt"),
     **_because("describes mounts and file systems", "listmount statmount sysfs ustat"),
