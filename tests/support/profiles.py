@@ -10,7 +10,7 @@ from tests.style.tree import ROOT
 SHIPPED = ROOT / "profiles"
 
 
-def with_profiles(folder: Path, **bodies: str) -> dict[str, Any]:
+def with_profiles(folder: Path, /, **bodies: str) -> dict[str, Any]:
     """Write `NAME.yaml` below `folder` for each body; give the configuration that loads them.
 
     A body is what stands below `extends:` and `why:`, or a whole profile that begins with
