@@ -18,13 +18,15 @@ from supervisor.errors import HostError, InvalidRequest, NotFound
 from supervisor.linux.host import find_program, run_program
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 MANIFESTS_MAX = 1
 UNPACK_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """An image of the store; `size_bytes` is that of its files."""
+    """An image of the store; `size_bytes` is that of its files, `name` is "" where its name was
+    given to another."""
 
     name: str
     digest: str
@@ -93,17 +95,24 @@ class ImageStore:
             bundle.parent.rename(target)
 
     def list(self) -> list[StoredImage]:
-        """List the images by name."""
+        """List the images by name, those that lost theirs first."""
         names = self._folder / "names"
-        if not names.is_dir():
-            return []
-        found = []
-        for entry in sorted(names.iterdir()):
-            if not entry.name.startswith("."):
-                digest = entry.read_text()
-                size = _size(self._folder / "sha256" / digest)
-                found.append(StoredImage(name=entry.name, digest=digest, size_bytes=size))
-        return found
+        named = {
+            entry.name: entry.read_text()
+            for entry in (names.iterdir() if names.is_dir() else ())
+            if not entry.name.startswith(".")
+        }
+        folder = self._folder / "sha256"
+        found = list(named.items())
+        found += [
+            ("", entry.name)
+            for entry in (folder.iterdir() if folder.is_dir() else ())
+            if DIGEST.fullmatch(entry.name) and entry.name not in named.values()
+        ]
+        return [
+            StoredImage(name=name, digest=digest, size_bytes=_size(folder / digest))
+            for name, digest in sorted(found)
+        ]
 
     def remove(self, wanted: str) -> StoredImage:
         """Remove an image by name or digest; its files go with its last name.
@@ -114,10 +123,11 @@ class ImageStore:
         wanted = wanted.removeprefix("sha256:")
         images = self.list()
         gone = [image for image in images if wanted in (image.name, image.digest)]
-        if not gone:
+        if not wanted or not gone:
             raise NotFound("IMAGE_NOT_FOUND", f"no image {wanted!r} is in the store")
         for image in gone:
-            (self._folder / "names" / image.name).unlink()
+            if image.name:
+                (self._folder / "names" / image.name).unlink()
         digest = gone[0].digest
         if not any(image.digest == digest for image in images if image not in gone):
             shutil.rmtree(self._folder / "sha256" / digest)
@@ -126,16 +136,18 @@ class ImageStore:
 
 def _manifest_digest(layout: Path) -> str:
     manifests = _index(layout)["manifests"]
-    if not isinstance(manifests, list) or len(manifests) != MANIFESTS_MAX:
+    if len(manifests) != MANIFESTS_MAX:
         raise InvalidRequest(
             "IMAGE_LAYOUT_INVALID",
             f"{layout}/index.json names {len(manifests)} manifests; exactly one is needed",
             hint="skopeo copy SOURCE oci:FOLDER:TAG into an empty folder",
         )
-    digest = str(manifests[0].get("digest", ""))
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise InvalidRequest("IMAGE_LAYOUT_INVALID", f"{layout}/index.json: digest {digest!r}")
-    return digest.removeprefix("sha256:")
+    algorithm, _, digest = str(manifests[0].get("digest", "")).partition(":")
+    if algorithm != "sha256" or not DIGEST.fullmatch(digest):
+        raise InvalidRequest(
+            "IMAGE_LAYOUT_INVALID", f"{layout}/index.json: digest {algorithm}:{digest}"
+        )
+    return digest
 
 
 def _index(layout: Path) -> dict[str, list[dict[str, object]]]:
@@ -147,9 +159,11 @@ def _index(layout: Path) -> dict[str, list[dict[str, object]]]:
             f"{layout} is no OCI image layout: {error}",
             hint="a folder with oci-layout, index.json and blobs/",
         ) from error
-    if not isinstance(index, dict) or "manifests" not in index:
+    manifests = index.get("manifests") if isinstance(index, dict) else None
+    if not isinstance(manifests, list) or not all(isinstance(one, dict) for one in manifests):
         raise InvalidRequest("IMAGE_LAYOUT_INVALID", f"{layout}/index.json has no manifests")
-    return index
+    checked: dict[str, list[dict[str, object]]] = index
+    return checked
 
 
 def _tag(layout: Path, tag: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ class RootFolders:
         """Give the root folder for calls under `profile`, making it where it is missing or stale.
 
         Raises:
-            HostError: a path of the profile is not on this host, or the image is not in the store.
+            HostError: `READ_PATH_MISSING`, `IMAGE_NOT_FOUND`, `IMAGE_NOT_MOUNTED`,
+                `ROOT_FOLDER_STALE`.
         """
         key = self._key(profile)
         if key not in self._ready:
@@ -73,24 +75,25 @@ class RootFolders:
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
     def _make(self, profile: EffectiveProfile, target: Path) -> Path:
-        skeleton = target / "skeleton"
         if target.exists():
             raise HostError("ROOT_FOLDER_STALE", f"{target} is left from another daemon")
-        skeleton.mkdir(parents=True, mode=0o755)
-        _made_up(skeleton)
-        for mount in profile.write:
-            # runc gives a tmpfs the mode of the folder below it, whatever its options say
-            # (libcontainer/rootfs_linux.go, mountToRootfs).
-            _directory(skeleton, mount.path).chmod(0o1777)
-        for read in profile.read:
-            _like(skeleton, read.path)
-        if profile.image.kind is ImageKind.HOST:
-            _of_host(skeleton)
-            return skeleton
+        try:
+            skeleton = _skeleton(profile, target / "skeleton")
+            if profile.image.kind is ImageKind.HOST:
+                return skeleton
+            return self._over_image(profile, skeleton, target / "root")
+        except BaseException:
+            # Half a folder would hide the reason from the next call, and outlive its remedy.
+            shutil.rmtree(target)
+            raise
+
+    def _over_image(self, profile: EffectiveProfile, skeleton: Path, root: Path) -> Path:
         image = self._image_folder(profile)
-        root = target / "root"
-        root.mkdir(mode=0o755)
-        self._mount_overlay([skeleton, image], root)
+        root.mkdir()
+        try:
+            self._mount_overlay([skeleton, image], root)
+        except OSError as error:
+            raise HostError("IMAGE_NOT_MOUNTED", f"image: {profile.image}: {error}") from error
         return root
 
     def _image_folder(self, profile: EffectiveProfile) -> Path:
@@ -102,6 +105,26 @@ class RootFolders:
         return folder
 
 
+def _skeleton(profile: EffectiveProfile, skeleton: Path) -> Path:
+    """Make what lies above the image: mount points, and the files that are made up."""
+    skeleton.mkdir(parents=True)
+    _made_up(skeleton)
+    for mount in profile.write:
+        _directory(skeleton, mount.path)
+    for read in profile.read:
+        _like(skeleton, read.path)
+    if profile.image.kind is ImageKind.HOST:
+        _of_host(skeleton)
+    # Whatever the daemon's umask is: the sandbox's own user, nobody here, has to pass through.
+    for folder, _, _ in os.walk(skeleton.parent):
+        Path(folder).chmod(0o755)
+    for mount in profile.write:
+        # runc gives a tmpfs the mode of the folder below it, whatever its options say
+        # (libcontainer/rootfs_linux.go, mountToRootfs).
+        _directory(skeleton, mount.path).chmod(0o1777)
+    return skeleton
+
+
 def _stamp(path: Path) -> list[int]:
     try:
         status = path.stat()
@@ -111,14 +134,14 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     path.chmod(0o644)
 
 
 def _made_up(root: Path) -> None:
     for name in MOUNT_POINTS:
-        (root / name).mkdir(mode=0o755)
+        (root / name).mkdir()
     etc = root / "etc"
     _write(etc / "passwd", PASSWD)
     _write(etc / "group", GROUP)
@@ -138,11 +161,11 @@ def _of_host(root: Path) -> None:
         source = Path("/etc") / name
         if source.is_file():
             target = root / "etc" / name
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             target.chmod(0o644)
     alternatives = root / "etc/alternatives"
-    alternatives.mkdir(mode=0o755)
+    alternatives.mkdir()
     if Path("/etc/alternatives").is_dir():
         for link in Path("/etc/alternatives").iterdir():
             if link.is_symlink():
@@ -152,7 +175,7 @@ def _of_host(root: Path) -> None:
 
 def _directory(root: Path, path: str) -> Path:
     folder = root / path.lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
