@@ -44,7 +44,7 @@ Job = Callable[[Supervisor], Execution]
 
 
 def _job(*argv: str, profile: str = "shell", **more: Any) -> Job:
-    return lambda client: client.execute(argv, profile=profile, timeout=3, **more)
+    return lambda client: client.execute(argv, profile=profile, timeout=1.5, **more)
 
 
 ORPHANS = "(setsid sleep 30 &) ; (sleep 30 | sleep 30 &) ; sleep 30"

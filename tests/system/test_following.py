@@ -70,9 +70,11 @@ class TestAttach:
     def test_ahead_of_the_call(self, shared_daemon: Daemon) -> None:
         call = shared_daemon.client.run(["true"], profile="base")
         last = shared_daemon.client.get(call.call_id).last_sequence
-        with pytest.raises(OutOfRange) as raised:
-            follow(shared_daemon.client, call.call_id, last + 2)
-        assert raised.value.reason == "SEQUENCE_AHEAD"
+        for begin in (last + 1, last + 2, 2**40):
+            with pytest.raises(OutOfRange) as raised:
+                follow(shared_daemon.client, call.call_id, begin)
+            assert raised.value.reason == "SEQUENCE_AHEAD"
+        assert len(follow(shared_daemon.client, call.call_id, last)) == 1
 
     def test_to_a_call_that_is_not_there(self, shared_daemon: Daemon) -> None:
         with pytest.raises(NotFound) as raised:
