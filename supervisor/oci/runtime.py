@@ -138,7 +138,8 @@ def _said(log: Path) -> str:
     messages = []
     for line in lines:
         try:
-            messages.append(str(json.loads(line).get("msg", line)))
+            found = json.loads(line)
         except ValueError:
-            messages.append(line)
+            found = line
+        messages.append(str(found.get("msg", line)) if isinstance(found, dict) else line)
     return "; ".join(messages) or "nothing was logged"
