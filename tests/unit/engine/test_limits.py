@@ -1,0 +1,146 @@
+"""Limits seen from the outside: which one was reached, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from supervisor.call.events import Denied, Wall
+from supervisor.call.outcome import (
+    Exited,
+    LimitExceeded,
+    LimitKind,
+    Outcome,
+    OutOfMemory,
+    TimedOut,
+)
+from supervisor.engine import limits
+from supervisor.engine.limits import LimitWatch, as_denial
+from supervisor.sandbox.sandbox import DiskUse
+from tests.support.records import make_profile
+
+from .harness import FakeCgroup
+
+BASE = make_profile()
+PROFILE = replace(BASE, limits=replace(BASE.limits, cpu_s=2, memory_bytes=1000, pids=8))
+FULL = DiskUse(path="/work", used=900, allowed=1000, full=True)
+
+
+class Watched:
+    """The part of a sandbox that is looked at."""
+
+    def __init__(self) -> None:
+        self.cgroup = FakeCgroup()
+        self.disks: list[DiskUse] = [replace(FULL, full=False)]
+        self.told: list[Denied] = []
+        self.watch = LimitWatch(self, PROFILE, self.told.append)  # type: ignore[arg-type]
+
+    def disk_use(self) -> list[DiskUse]:
+        return self.disks
+
+
+def test_nothing_is_reached() -> None:
+    one = Watched()
+    one.cgroup.cpu_s = (1.0, 1.0)  # the limit itself may be used
+    assert one.watch.look() is None
+    assert one.watch.settle() is None
+    assert one.told == []
+
+
+def test_memory() -> None:
+    one = Watched()
+    one.cgroup.kills, one.cgroup.peak = 2, 999
+    wanted = OutOfMemory(limit_bytes=1000, peak_bytes=999, kills=2)
+    assert one.watch.look() == one.watch.settle() == wanted
+
+
+def test_cpu_of_both_modes_counts() -> None:
+    one = Watched()
+    one.cgroup.cpu_s = (1.2, 0.9)
+    assert one.watch.look() == LimitExceeded(limit=LimitKind.CPU, used=2100, allowed=2000)
+
+
+def test_disk() -> None:
+    one = Watched()
+    one.disks.append(replace(FULL, path="/tmp"))
+    assert one.watch.look() == LimitExceeded(
+        limit=LimitKind.DISK, used=900, allowed=1000, subject="/tmp"
+    )
+
+
+def test_memory_is_named_before_what_follows_from_it() -> None:
+    one = Watched()
+    one.cgroup.kills, one.cgroup.cpu_s, one.disks = 1, (9.0, 9.0), [FULL]
+    assert isinstance(one.watch.look(), OutOfMemory)
+
+
+def test_after_the_end_only_memory_decides() -> None:
+    """A program that ended by itself with a full disk, or at its CPU limit, has ended by itself."""
+    one = Watched()
+    one.cgroup.cpu_s, one.disks = (9.0, 9.0), [FULL]
+    assert one.watch.settle() is None
+    [told] = one.told
+    assert (told.wall, told.name, told.detail) == (Wall.LIMIT, "disk", "/work")
+    assert (told.used, told.allowed, told.rule) == (900, 1000, "files.write: /work")
+
+
+def test_refused_forks_are_told_at_once_and_then_together() -> None:
+    one = Watched()
+    one.cgroup.refused = 1
+    assert one.watch.look() is None
+    one.cgroup.refused = 500
+    assert one.watch.look() is None
+    assert [told.count for told in one.told] == [1]
+    one.watch.settle()
+    assert [told.count for told in one.told] == [1, 499]
+    first = one.told[0]
+    assert (first.wall, first.name, first.allowed, first.rule) == (
+        Wall.LIMIT, "pids", 8, "limits.pids",
+    )  # fmt: skip
+    one.watch.settle()
+    assert len(one.told) == 2
+
+
+def test_watching_ends_with_the_first_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "POLL_S", 0)
+    one = Watched()
+    reached: list[Outcome] = []
+
+    async def scenario() -> None:
+        watching = asyncio.ensure_future(one.watch.run(reached.append))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not watching.done()
+        one.cgroup.kills = 1
+        await watching
+
+    asyncio.run(scenario())
+    assert [type(outcome) for outcome in reached] == [OutOfMemory]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name", "rule"),
+    [
+        (OutOfMemory(limit_bytes=10, peak_bytes=9, kills=1), "memory", "limits.memory"),
+        (LimitExceeded(limit=LimitKind.CPU, used=9, allowed=10), "cpu", "limits.cpu"),
+        (LimitExceeded(limit=LimitKind.WALL, used=9, allowed=10), "wall", "limits.wall"),
+        (LimitExceeded(limit=LimitKind.OUTPUT, used=9, allowed=10), "output", "limits.output"),
+        (
+            LimitExceeded(limit=LimitKind.DISK, used=9, allowed=10, subject="/w"),
+            "disk",
+            "files.write: /w",
+        ),
+    ],
+)
+def test_the_denial_of_a_limit(outcome: Outcome, name: str, rule: str) -> None:
+    denied = as_denial(outcome)
+    assert denied is not None
+    assert (denied.wall, denied.name, denied.rule) == (Wall.LIMIT, name, rule)
+    assert (denied.used, denied.allowed) == (9, 10)
+
+
+@pytest.mark.parametrize("outcome", [Exited(code=1), TimedOut(limit_s=1)])
+def test_other_outcomes_are_no_denials(outcome: Outcome) -> None:
+    assert as_denial(outcome) is None

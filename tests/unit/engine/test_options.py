@@ -1,0 +1,59 @@
+"""What the engine is told, and whom it tells."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from supervisor.call.events import Denied, Timeline, Wall
+from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
+from supervisor.errors import CapacityError, NotFound
+from supervisor.sandbox import ProgramEnd
+
+from .harness import EXIT_0, FakeSandbox, hang, running
+
+
+def test_defaults_have_a_limit_for_everything() -> None:
+    options = EngineOptions()
+    for name in EngineOptions.__slots__:
+        assert 0 < getattr(options, name) < float("inf"), name
+
+
+def test_nobody_can_be_told() -> None:
+    nobody: EngineObserver = NoObserver()
+    assert nobody.call_closed("p", "exited", Timeline()) is None  # type: ignore[func-returns-value]
+    for method in ("call_rejected", "denied", "live_calls"):
+        assert callable(getattr(nobody, method))
+
+
+def test_the_observer_is_told(tmp_path: Path) -> None:
+    async def try_mount(sandbox: FakeSandbox) -> ProgramEnd:
+        sandbox.tell(Denied(wall=Wall.SYSCALL, name="mount", count=3))
+        return EXIT_0
+
+    async def scenario() -> None:
+        async with running(tmp_path, calls_max=1) as world:
+            world.host.programs[b"try-mount"] = try_mount
+            await world.run(b"try-mount")
+            with pytest.raises(NotFound):
+                await world.submit(profile="missing")
+            await world.submit(b"hang")
+            with pytest.raises(CapacityError):
+                await world.submit()
+            figures = world.figures
+            assert figures.denials == [("syscall", "mount", 3)]
+            assert figures.rejected == ["PROFILE_NOT_FOUND", "CALLS_LIMIT"]
+            assert figures.live == [1, 0, 1]
+            [(profile, outcome, timeline)] = figures.closed
+            assert (profile, outcome) == ("python", "exited")
+            phases = [
+                timeline.accepted_ns, timeline.preparing_ns, timeline.armed_ns,
+                timeline.started_ns, timeline.ended_ns, timeline.destroyed_ns,
+            ]  # fmt: skip
+            assert all(phases)
+            assert phases[1:] == sorted(phases[1:])
+
+    asyncio.run(scenario())
+    assert hang
