@@ -89,30 +89,36 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class Glob:
-    """A glob under /work: `*` and `?` and `[…]` within a part, `**` for any number of parts."""
+    """A glob under /work: `*` and `?` and `[…]` within a part, `**` for any number of parts.
+
+    A byte that is not UTF-8 counts as one character.
+    """
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self._parts = [
-            None if part == "**" else re.compile(os.fsencode(fnmatch.translate(part)))
+            None if part == "**" else re.compile(fnmatch.translate(part))
             for part in pattern.split("/")
         ]
 
     def matches(self, path: Sequence[bytes]) -> bool:
-        """Say whether the parts of a path are named by this glob."""
-        return self._match(path, 0, 0)
+        """Say whether the parts of a path are named by this glob.
 
-    def _match(self, path: Sequence[bytes], at: int, part: int) -> bool:
-        if part == len(self._parts):
-            return at == len(path)
-        wanted = self._parts[part]
-        if wanted is None:
-            return any(self._match(path, rest, part + 1) for rest in range(at, len(path) + 1))
-        return (
-            at < len(path)
-            and wanted.fullmatch(path[at]) is not None
-            and self._match(path, at + 1, part + 1)
-        )
+        Takes time in proportion to the lengths of both, however many `**` there are.
+        """
+        names = [os.fsdecode(part) for part in path]
+        # ends[n]: the glob so far matches exactly the first n parts of the path.
+        ends = [True] + [False] * len(names)
+        for wanted in self._parts:
+            if wanted is None:
+                first = ends.index(True) if True in ends else len(ends)
+                ends = [at >= first for at in range(len(ends))]
+            else:
+                ends = [
+                    at > 0 and ends[at - 1] and wanted.fullmatch(names[at - 1]) is not None
+                    for at in range(len(ends))
+                ]
+        return ends[-1]
 
 
 @dataclass(slots=True)
@@ -214,5 +220,9 @@ def _walk(work: int, collected: Collected) -> Iterator[tuple[list[bytes], int, b
                     return
                 mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
                 yield [*folder, name], fd, name, mode
-                if stat.S_ISDIR(mode) and len(folder) < DEPTH_MAX:
+                if not stat.S_ISDIR(mode):
+                    continue
+                if len(folder) < DEPTH_MAX:
                     pending.append([*folder, name])
+                else:
+                    collected.skip(b"/".join([*folder, name]), TOO_MANY)
