@@ -38,6 +38,7 @@ from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 log = logging.getLogger("stockade.engine")
 
 SIGNAL_MAX = 64
+SIGSTOP = 19
 REAP_S = 5.0
 
 
@@ -286,6 +287,11 @@ class Engine:
         """
         if not 1 <= signal <= SIGNAL_MAX:
             raise InvalidRequest("SIGNAL_INVALID", f"{signal} is no signal: 1 to {SIGNAL_MAX}")
+        if signal == SIGSTOP:
+            raise InvalidRequest(
+                "SIGNAL_INVALID",
+                "SIGSTOP cannot be passed on: it would stop the sandbox's init, not the program",
+            )
         await self._require_live(call_id).signal(by, signal, why)
 
     def _require_live(self, call_id: str) -> LiveCall:

@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from supervisor.call.outcome import Exited, Stopped, TimedOut
+from supervisor.errors import InvalidRequest
 from tests.escape.arena import APART, PYTHON, confined, on_host, tried
 from tests.support.daemon import Daemon
 
@@ -70,3 +73,13 @@ def test_init_cannot_be_ended_from_within(daemon: Daemon) -> None:
     )
     call = daemon.client.run(["python3", "-c", script], profile="python")
     assert (call.stdout, call.exit_code) == (b"still here\n", 0)
+
+
+def test_the_init_cannot_be_stopped_from_outside(daemon: Daemon) -> None:
+    """A stopped init would not see the program's end: the call would last until its limit."""
+    with daemon.client.execute(["cat"], profile="python", stdin_open=True) as execution:
+        with pytest.raises(InvalidRequest) as caught:
+            execution.signal(signal.SIGSTOP)
+        assert caught.value.reason == "SIGNAL_INVALID"
+        execution.close_stdin()
+        assert execution.wait().ok
