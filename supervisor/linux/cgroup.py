@@ -8,6 +8,7 @@ the controllers (DESIGN §3, §12).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +18,16 @@ from pathlib import Path
 from supervisor.errors import HostError
 
 ROOT = Path("/sys/fs/cgroup")
+WANTED = ("memory", "pids", "cpu")
+"""The controllers that a call's limits and accounts need."""
+
+VERSION_1 = (
+    "memory", "pids", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "hugetlb",
+    "perf_event", "net_cls", "net_prio", "rdma", "misc", "systemd",
+)  # fmt: skip
+"""The version 1 trees in which the runtime makes a cgroup for each container."""
+
+PARENT_ROUNDS_MAX = 10
 KILL_ROUNDS_MAX = 200
 KILL_ROUND_S = 0.005
 NANOSECONDS_S = 1e-9
@@ -44,39 +55,32 @@ def detect(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
     Raises:
         HostError: `CGROUP_V2_REQUIRED`, where there is no cgroup2 mount: no atomic kill.
     """
-    unified: Path | None = None
+    unified: list[Path] = []
     controllers: dict[str, Path] = {}
     for line in mountinfo.read_text().splitlines():
         left, _, right = line.partition(" - ")
         where = Path(left.split()[4])
         kind, _, options = right.split(" ", 2)
-        if kind == "cgroup2" and unified is None:
-            unified = where
+        if kind == "cgroup2":
+            unified.append(where)
         elif kind == "cgroup":
             for option in options.split(","):
                 controllers.setdefault(option.removeprefix("name="), where)
-    if unified is None:
+    if not unified:
         raise HostError(
             "CGROUP_V2_REQUIRED",
             "no cgroup2 file system is mounted, so a call could not be killed as a whole",
             hint="mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified, or boot with systemd's default",
         )
-    wanted = (
-        "memory",
-        "pids",
-        "cpu",
-        "cpuacct",
-        "cpuset",
-        "devices",
-        "freezer",
-        "blkio",
-        "systemd",
-    )
-    version1 = {name: controllers[name] for name in wanted if name in controllers}
+    # Some programs mount a second one elsewhere; the runtime knows these two places only.
+    known = [where for where in (ROOT, ROOT / "unified") if where in unified]
+    tree = [*known, *unified][0]
+    version1 = {name: controllers[name] for name in VERSION_1 if name in controllers}
     if "memory" in version1 and "pids" in version1:
-        return Hierarchies(unified=unified, controllers=version1, pure=False)
-    names = ("memory", "pids", "cpu", "cpuacct")
-    return Hierarchies(unified=unified, controllers=dict.fromkeys(names, unified), pure=True)
+        return Hierarchies(unified=tree, controllers=version1, pure=False)
+    return Hierarchies(
+        unified=tree, controllers=dict.fromkeys((*WANTED, "cpuacct"), tree), pure=True
+    )
 
 
 def _number(path: Path) -> int:
@@ -227,7 +231,7 @@ def _rmdir(folder: Path) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno != 16:  # EBUSY
+            if error.errno != errno.EBUSY:
                 raise
             time.sleep(KILL_ROUND_S)
         else:
@@ -248,20 +252,72 @@ def children(hierarchies: Hierarchies, parent: str) -> set[str]:
 def make_parent(hierarchies: Hierarchies, parent: str) -> None:
     """Make the daemon's own parent cgroup on the unified tree, with its controllers passed down.
 
+    Nothing on a hybrid host: there the runtime makes it, in every tree.
+
     Raises:
         HostError: `CGROUP_CONTROLLER_MISSING`, on a pure version 2 host that withholds one.
     """
-    folder = hierarchies.unified
     if not hierarchies.pure:
         return
+    _require_controllers(hierarchies.unified)
+    for _ in range(PARENT_ROUNDS_MAX):
+        try:
+            _make_parent(hierarchies.unified, parent)
+        except FileNotFoundError as error:
+            # Another daemon that ended has removed what is above ours while it was empty.
+            lost = error
+        else:
+            return
+    raise _withheld(hierarchies.unified / parent.strip("/"), lost) from lost
+
+
+def _require_controllers(root: Path) -> None:
+    missing = set(WANTED) - set((root / "cgroup.controllers").read_text().split())
+    if missing:
+        raise HostError(
+            "CGROUP_CONTROLLER_MISSING",
+            f"{root} has no controller {', '.join(sorted(missing))}",
+            hint="boot without cgroup_disable=, and with no version 1 mount that holds it",
+        )
+
+
+def _make_parent(root: Path, parent: str) -> None:
+    folder = root
     for part in ["", *parent.strip("/").split("/")]:
         folder = folder / part
         folder.mkdir(exist_ok=True)
         try:
-            (folder / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+            (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in WANTED))
+        except FileNotFoundError:
+            raise
         except OSError as error:
-            raise HostError(
-                "CGROUP_CONTROLLER_MISSING",
-                f"{folder}: cannot pass memory, pids and cpu down: {error}",
-                hint="run the daemon with Delegate=yes, outside of a cgroup that holds processes",
-            ) from error
+            raise _withheld(folder, error) from error
+
+
+def _withheld(folder: Path, error: OSError) -> HostError:
+    return HostError(
+        "CGROUP_CONTROLLER_MISSING",
+        f"{folder}: cannot pass {', '.join(WANTED)} down: {error.strerror}",
+        hint="where /sys/fs/cgroup is a container's, no process may be in the root of it",
+    )
+
+
+def remove_parent(hierarchies: Hierarchies, parent: str) -> None:
+    """Remove the daemon's own parent cgroup, and what is above it where nobody else is in it.
+
+    Raises:
+        OSError: `parent` stays busy.
+    """
+    Cgroup(hierarchies, parent).remove()
+    if not hierarchies.pure:
+        # The runtime of another daemon makes its parents one by one, and would find one gone.
+        return
+    for above in list(Path(parent.strip("/")).parents)[:-1]:
+        try:
+            (hierarchies.unified / above).rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                raise
+            return

@@ -96,7 +96,7 @@ class SandboxHost:
         self.listener.close()
         self.reap()
         self.uids.close()
-        cgroup.Cgroup(self.hierarchies, self.parent).remove()
+        cgroup.remove_parent(self.hierarchies, self.parent)
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)
         # Unlinked while it is still locked: who waits for it finds a new one.
