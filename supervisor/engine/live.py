@@ -356,7 +356,12 @@ class LiveCall:
         return self.recorder
 
     def _record_stdin(self, data: bytes) -> None:
-        self._record().stdin(data)
+        try:
+            self._record().stdin(data)
+        except StockadeError as error:
+            # Whoever wrote is told; the call ends, since what follows would be off the record.
+            self._fail(error)
+            raise
 
     async def _pump(self, stream: Stream, fd: int) -> None:
         async def take(data: bytes) -> None:

@@ -80,10 +80,16 @@ class StdinWriter:
                 "STDIN_CHUNK_TOO_LARGE", f"{len(data)} bytes; at most {STDIN_CHUNK_BYTES_MAX}"
             )
         await self._fed.wait()
+        # A caller that goes away must not stop this half way: what counts as written arrives.
+        return await asyncio.shield(asyncio.ensure_future(self._write(offset, data, end=end)))
+
+    async def _write(self, offset: int, data: bytes, *, end: bool) -> int:
         async with self._lock:
-            if offset + len(data) <= self.offset and (data or not end):
+            last = offset + len(data)
+            known = last == self.offset if end else last <= self.offset
+            if known and (self._ended or not end):
                 return self.offset
-            if offset != self.offset:
+            if not known and offset != self.offset:
                 raise OutOfRange(
                     "STDIN_OFFSET",
                     f"offset {offset}, expected {self.offset}",
@@ -91,7 +97,8 @@ class StdinWriter:
                 )
             if self._broken or self._ended:
                 raise CallStateError("STDIN_CLOSED", "standard input is closed")
-            await self._put(data)
+            if not known:
+                await self._put(data)
             if end:
                 self._ended = True
                 self._close()

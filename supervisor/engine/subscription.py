@@ -56,8 +56,9 @@ class Queue:
         self._changed.set()
 
     def end(self, failure: StockadeError | None = None) -> None:
-        """Say that nothing comes any more."""
-        self.ended, self.failure = True, failure
+        """Say that nothing comes any more, and why; the first word stands."""
+        if not self.ended:
+            self.ended, self.failure = True, failure
         self._room.set()
         self._changed.set()
 
@@ -170,13 +171,14 @@ class Subscribers:
         self._bytes_max = bytes_max
         self._stall_s = stall_s
         self._ended = False
+        self._failure: StockadeError | None = None
         self.last_sequence = 0
 
     def add(self) -> Queue:
         """Add a reader; it gets what is published from now on."""
         queue = Queue(self._bytes_max)
         if self._ended:
-            queue.end()
+            queue.end(self._failure)
         self._queues.append(queue)
         return queue
 
@@ -202,7 +204,8 @@ class Subscribers:
                 self.remove(queue)
 
     def end(self, failure: StockadeError | None = None) -> None:
-        """Say to every reader that nothing comes any more."""
-        self._ended = True
+        """Say to every reader that nothing comes any more, and why; the first word stands."""
+        if not self._ended:
+            self._ended, self._failure = True, failure
         for queue in self._queues:
             queue.end(failure)
