@@ -85,11 +85,11 @@ class Runc:
             )
         return int(pid_file.read_text())
 
-    async def start(self, container: str) -> None:
+    async def start(self, container: str, init_pidfd: int) -> None:
         """Let a created container go.
 
         Raises:
-            RuntimeFailed: `OCI_START_FAILED`: its init did not answer.
+            RuntimeFailed: `OCI_START_FAILED`: its init did not answer, or is gone.
         """
         fifo = self._state / container / "exec.fifo"
         try:
@@ -104,6 +104,7 @@ class Runc:
                 readable.set_result(None)
 
         loop.add_reader(fd, answered)
+        loop.add_reader(init_pidfd, answered)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await readable
@@ -115,6 +116,7 @@ class Runc:
             ) from None
         finally:
             loop.remove_reader(fd)
+            loop.remove_reader(init_pidfd)
             os.close(fd)
         fifo.unlink(missing_ok=True)
 

@@ -56,23 +56,31 @@ class NotifyListener:
     def forget(self, call_id: str) -> None:
         """Stop waiting for a call, and close a descriptor that nobody took."""
         waiting = self._expected.pop(call_id, None)
-        if waiting is not None and not waiting.cancel() and not waiting.cancelled():
+        if waiting is None or waiting.cancel() or waiting.cancelled():
+            return
+        if waiting.exception() is None:
             os.close(waiting.result())
 
-    async def take(self, call_id: str) -> int:
+    async def take(self, call_id: str, init_pidfd: int) -> int:
         """Give the descriptor of a call; it is the caller's from then on.
 
         Raises:
-            RuntimeFailed: `SECCOMP_NOT_HANDED_OVER`: no filter can be shown to stand.
+            RuntimeFailed: `SECCOMP_NOT_HANDED_OVER`: no filter can be shown to stand;
+                `SANDBOX_GONE`: nobody is left who would hand it over.
         """
+        waiting = self._expected[call_id]
+        loop = asyncio.get_running_loop()
+        loop.add_reader(init_pidfd, _give_up, waiting)
         try:
             async with asyncio.timeout(HANDOVER_TIMEOUT_S):
-                fd = await asyncio.shield(self._expected[call_id])
+                fd = await asyncio.shield(waiting)
         except TimeoutError:
             raise RuntimeFailed(
                 "SECCOMP_NOT_HANDED_OVER",
                 "the runtime did not hand over a seccomp notify descriptor",
             ) from None
+        finally:
+            loop.remove_reader(init_pidfd)
         del self._expected[call_id]
         return fd
 
@@ -106,3 +114,10 @@ class NotifyListener:
                 break
         for fd in fds:
             os.close(fd)
+
+
+def _give_up(waiting: asyncio.Future[int]) -> None:
+    if not waiting.done():
+        waiting.set_exception(
+            RuntimeFailed("SANDBOX_GONE", "the sandbox ended while it was being created")
+        )

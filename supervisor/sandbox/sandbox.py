@@ -104,11 +104,17 @@ class Sandbox:
         self._host.listener.expect(self._call_id)
         self._stack.callback(self._host.listener.forget, self._call_id)
         await self._create(bundle)
-        notify_fd = await self._host.listener.take(self._call_id)
+        notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         self._watcher = DenialWatcher(notify_fd, self._tell)
         self._stack.callback(self._watcher.close)
-        self._hold_mounts()
-        self._routes = RouteCounters(self._pid)
+        try:
+            self._hold_mounts()
+            self._routes = RouteCounters(self._pid)
+        except OSError as error:
+            # A call may be killed at any moment, also while its sandbox is being built.
+            raise RuntimeFailed(
+                "SANDBOX_GONE", f"the sandbox ended while it was being prepared: {error}"
+            ) from error
         self._stack.callback(self._routes.close)
         if self._request.files:
             await asyncio.to_thread(
@@ -169,7 +175,10 @@ class Sandbox:
         for fd in (self.stdout_fd, self.stderr_fd, self._status_fd):
             self._stack.callback(os.close, fd)
         self._stack.callback(self.close_stdin)
-        self._pidfd = process.adopt(self._pid)
+        try:
+            self._pidfd = process.adopt(self._pid)
+        except ProcessLookupError as error:
+            raise RuntimeFailed("SANDBOX_GONE", "the sandbox ended as it was created") from error
         self._stack.callback(os.close, self._pidfd)
 
     def _hold_mounts(self) -> None:
@@ -197,7 +206,7 @@ class Sandbox:
         Raises:
             RuntimeFailed: `OCI_START_FAILED`.
         """
-        await self._host.runtime.start(self._call_id)
+        await self._host.runtime.start(self._call_id, self._pidfd)
 
     async def ready(self) -> None:
         """Wait until the init passes signals on to the program, or is gone: see cell.c."""

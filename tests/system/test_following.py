@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.call.events import Accepted, CallEvent, KeepAlive, Output
+from supervisor.call.events import Accepted, CallEvent, Finished, KeepAlive, Output
 from supervisor.call.outcome import Exited, Signaled, Stopped
 from supervisor.call.state import State
 from supervisor.client import Stream, Supervisor
@@ -243,6 +243,21 @@ class TestSignal:
                 execution.signal(number)
                 finished = end_of(execution)
             assert finished.outcome == Stopped(by="owner", reason="SIGNAL", signal=number)
+
+    def test_kill_at_any_moment_of_the_preparation(self, shared_daemon: Daemon) -> None:
+        """Whatever step it hits, the outcome is the same, and it is no bug."""
+
+        def one(delay_s: float) -> Finished:
+            with shared_daemon.client.execute(["sleep", "50"], profile="base") as execution:
+                time.sleep(delay_s)
+                execution.signal(signal.SIGKILL)
+                return end_of(execution)
+
+        delays = [random.uniform(0, 0.12) for _ in range(rounds(24))]
+        killed = Stopped(by="owner", reason="SIGNAL", signal=signal.SIGKILL)
+        assert [end.outcome for end in at_once(one, delays)] == [killed] * len(delays)
+        log = shared_daemon.log.read_text()
+        assert "Traceback" not in log, log
 
     def test_a_signal_that_the_program_survives_is_not_the_outcome(
         self, shared_daemon: Daemon
