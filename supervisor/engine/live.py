@@ -139,21 +139,17 @@ class LiveCall:
             self.subscribers.end()
 
     async def _run(self) -> None:
-        collected = Collected([], [])
         end: ProgramEnd | None = None
         try:
             await self._start()
             end = await self._follow()
-        except StockadeError as error:
-            self._fail(error)
-        except Exception as error:
-            log.exception("call %s: a bug", self.call_id)
-            self.stop_because(Failed(reason="BUG", message=repr(error)))
+        except Exception as error:  # noqa: BLE001 (every end is an outcome)
+            self._give_up(error)
         finally:
             self._mark("ended_ns")
             if self.state is not State.DRAINING:
                 self._advance(Step.ENDED if self.state is State.RUNNING else Step.FAILED)
-        collected = await self._drain(end)
+        collected = await self._drain()
         usage = self._usage()
         self._destroy()
         self._mark("destroyed_ns")
@@ -205,33 +201,44 @@ class LiveCall:
 
     def _note_failure(self, task: asyncio.Future[None]) -> None:
         error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the call because something on its way failed."""
         if isinstance(error, StockadeError):
             self._fail(error)
-        elif error is not None:
-            log.error("call %s: a bug", self.call_id, exc_info=error)
-            self.stop_because(Failed(reason="BUG", message=repr(error)))
+            return
+        log.error("call %s: a bug", self.call_id, exc_info=error)
+        self.stop_because(Failed(reason="BUG", message=repr(error)))
 
-    async def _drain(self, end: ProgramEnd | None) -> Collected:
+    async def _drain(self) -> Collected:
         """Kill what is left, read everything to its end, take the outputs."""
-        collected = Collected([], [])
         try:
             await self._sandbox.quiesce()
             await asyncio.gather(*self._pumps, return_exceptions=True)
-            if self._watch is None:
-                return collected
-            settled = self._watch.settle()
-            if settled is not None:
-                self.stop_because(settled)
-            self._tell_limit()
-            for denied in self._sandbox.network_denials():
-                self.tell(denied)
-            if self.request.outputs:
-                collected = await asyncio.to_thread(
-                    self._sandbox.collect, self.request.outputs, self._keep
-                )
-        except StockadeError as error:
-            self._fail(error)
-        return collected
+            if self._watch is not None:
+                return await self._look_back(self._watch)
+        except Exception as error:  # noqa: BLE001 (the call is still to be sealed)
+            self._give_up(error)
+        finally:
+            # Where a sandbox stays, its pipes have not ended; their numbers are about to become
+            # somebody else's.
+            for pump in self._pumps:
+                pump.cancel()
+            await asyncio.gather(*self._pumps, return_exceptions=True)
+        return Collected([], [])
+
+    async def _look_back(self, watch: LimitWatch) -> Collected:
+        settled = watch.settle()
+        if settled is not None:
+            self.stop_because(settled)
+        self._tell_limit()
+        for denied in self._sandbox.network_denials():
+            self.tell(denied)
+        if not self.request.outputs:
+            return Collected([], [])
+        return await asyncio.to_thread(self._sandbox.collect, self.request.outputs, self._keep)
 
     def _tell_limit(self) -> None:
         denied = as_denial(self._cause) if self._cause is not None else None
@@ -414,13 +421,17 @@ class LiveCall:
 
     def _usage(self) -> Usage:
         cgroup = self._sandbox.cgroup
-        user_s, system_s = cgroup.cpu()
-        return Usage(
-            cpu_user_s=user_s,
-            cpu_system_s=system_s,
-            memory_peak_bytes=cgroup.memory_peak(),
-            pids_peak=cgroup.pids_peak(),
-        )
+        try:
+            user_s, system_s = cgroup.cpu()
+            return Usage(
+                cpu_user_s=user_s,
+                cpu_system_s=system_s,
+                memory_peak_bytes=cgroup.memory_peak(),
+                pids_peak=cgroup.pids_peak(),
+            )
+        except OSError as error:
+            self._give_up(error)
+            return Usage()
 
     def _content(self, file: InputFile) -> Iterator[bytes]:
         if file.data is not None:

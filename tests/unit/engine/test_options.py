@@ -12,7 +12,7 @@ from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.errors import CapacityError, NotFound
 from supervisor.sandbox import ProgramEnd
 
-from .harness import EXIT_0, FakeSandbox, hang, running
+from .harness import EXIT_0, FakeSandbox, running
 
 
 def test_defaults_have_a_limit_for_everything() -> None:
@@ -56,4 +56,3 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
             assert phases[1:] == sorted(phases[1:])
 
     asyncio.run(scenario())
-    assert hang
