@@ -29,6 +29,8 @@ FLOOD = """
 limits: {wall: 280s, cpu: 280s, output: 2GiB}
 record: {stdout: 8MiB}
 """
+FOLLOWED = "limits: {wall: 280s, cpu: 280s, output: 2GiB}"
+FOLLOWED_BYTES = 80 * MIB
 # Each MiB is another: digest and order both show a mistake.
 PROGRAM = """
 import sys
@@ -41,7 +43,7 @@ NO_RETRY = Retry(attempts_max=0)
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    config = with_profiles(tmp_path_factory.mktemp("profiles"), flood=FLOOD)
+    config = with_profiles(tmp_path_factory.mktemp("profiles"), flood=FLOOD, followed=FOLLOWED)
     with running_daemon(config={**config, "limits": {"calls": CALLS}}) as running:
         running.client.run(["true"], profile="base")
         yield running
@@ -174,3 +176,23 @@ def test_one_more_than_the_limit(daemon: Daemon) -> None:
             execution.close_stdin()
     ends = at_once(end_of, executions[1:], workers=10)
     assert all(end.outcome == Exited(code=0) for end in ends)
+
+
+@pytest.mark.slow
+def test_a_reader_that_stops_for_long(daemon: Daemon) -> None:
+    """It is let go after a while, so that the program and other readers go on; and when it comes
+    back it gets everything from where it was."""
+    argv = ["head", "-c", str(FOLLOWED_BYTES), "/dev/urandom"]
+    with daemon.client.execute(argv, profile="followed") as stopped:
+        until(stopped, is_started)
+        with Supervisor(daemon.address) as client:
+            finished = end_of(client.attach(stopped.call_id))
+        received = hashlib.sha256()
+        for event in stopped:
+            if isinstance(event.event, Output):
+                received.update(event.event.data)
+    assert event.event == finished
+    assert finished.outcome == Exited(code=0)
+    (stdout,) = [s for s in finished.streams if s.stream is Stream.STDOUT]
+    assert stdout.stored_bytes == FOLLOWED_BYTES
+    assert stdout.digest.sha256 == received.hexdigest()
