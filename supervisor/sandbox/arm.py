@@ -15,7 +15,7 @@ from supervisor.errors import HostError
 from supervisor.linux.cgroup import Cgroup
 from supervisor.linux.credentials import cgroup_of, shared_namespaces, standing
 from supervisor.linux.netns import interfaces
-from supervisor.oci.spec import GID, UID
+from supervisor.oci.spec import GID, MASKED, READ_ONLY, UID
 from supervisor.profile.model import EffectiveProfile
 
 SECCOMP_MODE_FILTER = 2
@@ -39,7 +39,8 @@ def read_back(pid: int, profile: EffectiveProfile, cgroup: Cgroup, uid_base: int
     """
     try:
         faults = list(_faults(pid, profile, cgroup, uid_base))
-    except OSError as error:
+    except (OSError, ValueError, LookupError) as error:
+        # Gone, or written in a way that is not known here: what cannot be read does not stand.
         raise HostError("WALL_NOT_STANDING", f"a wall could not be read back: {error}") from error
     if faults:
         raise HostError(
@@ -59,7 +60,9 @@ def _faults(pid: int, profile: EffectiveProfile, cgroup: Cgroup, uid_base: int) 
     if found != ["lo"]:
         yield f"no way out: interfaces {found}, expected only lo"
     yield from _resources(pid, profile, cgroup)
-    yield from _files(pid, profile)
+    mounts = mounts_of(pid)
+    yield from _files(mounts, profile)
+    yield from _proc(pid, mounts)
 
 
 def _identity(pid: int, uid_base: int) -> Iterator[str]:
@@ -95,9 +98,9 @@ def _resources(pid: int, profile: EffectiveProfile, cgroup: Cgroup) -> Iterator[
             yield f"resources: {line}"
 
 
-def _files(pid: int, profile: EffectiveProfile) -> Iterator[str]:
+def _files(mounts: list[MountLine], profile: EffectiveProfile) -> Iterator[str]:
     writable = {mount.path: mount for mount in profile.write}
-    for mount in mounts_of(pid):
+    for mount in mounts:
         wanted = writable.pop(mount.path, None)
         if wanted is not None:
             flags = {"nosuid", "nodev"} | (set() if wanted.exec else {"noexec"})
@@ -107,6 +110,17 @@ def _files(pid: int, profile: EffectiveProfile) -> Iterator[str]:
             yield f"files: {mount.path} can be written ({mount.kind})"
     if writable:
         yield f"files: not mounted: {', '.join(sorted(writable))}"
+
+
+def _proc(pid: int, mounts: list[MountLine]) -> Iterator[str]:
+    """Look at the files of /proc that are the whole host's: hidden or read-only, each of them."""
+    options = {mount.path: mount.options for mount in mounts}
+    for path in (*MASKED, *READ_ONLY):
+        if path not in options and Path(f"/proc/{pid}/root{path}").exists():
+            yield f"files: {path} is the host's"
+    for path in READ_ONLY:
+        if "ro" not in options.get(path, {"ro"}):
+            yield f"files: {path} can be written"
 
 
 def _of_the_runtime(mount: MountLine) -> bool:
