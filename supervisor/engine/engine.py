@@ -201,6 +201,8 @@ class Engine:
     def _forget(self, call: LiveCall) -> None:
         self._live.pop(call.call_id, None)
         self._requests.pop((call.caller.name, call.request.request_id), None)
+        # Also of a call that was never admitted: a drain may be waiting for it.
+        call.closed.set()
         self._observer.live_calls(len(self._live))
 
     async def attach(self, call_id: str, from_sequence: int) -> Subscription:
@@ -232,7 +234,12 @@ class Engine:
             lambda event: event.sequence <= last, self.store.events(call_id, from_sequence)
         )
         return self._subscription(
-            call, queue, recorded, attached=True, kill_on_disconnect=kill_on_disconnect
+            call,
+            queue,
+            recorded,
+            attached=True,
+            first=from_sequence,
+            kill_on_disconnect=kill_on_disconnect,
         )
 
     def _subscription(
@@ -243,6 +250,7 @@ class Engine:
         *,
         attached: bool,
         call_id: str = "",
+        first: int = 1,
         kill_on_disconnect: bool | None = None,
     ) -> Subscription:
         on_close: Callable[[], None] = lambda: None  # noqa: E731
@@ -264,6 +272,7 @@ class Engine:
             queue=queue,
             keep_alive_s=self._options.keep_alive_s,
             attached=attached,
+            first=first,
             on_close=on_close,
         )
 

@@ -40,11 +40,13 @@ class LimitWatch:
         self._pids()
         return self._memory() or self._cpu() or self._disk()
 
-    def settle(self) -> Outcome | None:
-        """Look for the last time, after the end: memory still decides, the rest is told."""
+    def settle(self, cause: Outcome | None = None) -> Outcome | None:
+        """Look for the last time, after the end: memory still decides, the rest is told, without
+        the `cause` of the end, which is told by itself."""
         self._pids(final=True)
+        told = cause.subject if isinstance(cause, LimitExceeded) else ""
         for mount in self._sandbox.disk_use():
-            if mount.full:
+            if mount.full and mount.path != told:
                 self._tell(_full(mount))
         return self._memory()
 

@@ -230,7 +230,7 @@ class LiveCall:
         return Collected([], [])
 
     async def _look_back(self, watch: LimitWatch) -> Collected:
-        settled = watch.settle()
+        settled = watch.settle(self._cause)
         if settled is not None:
             self.stop_because(settled)
         self._tell_limit()

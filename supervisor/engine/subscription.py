@@ -32,6 +32,16 @@ def size_of(event: CallEvent) -> int:
     return EVENT_BYTES + (len(event.event.data) if isinstance(event.event, Output) else 0)
 
 
+def _has_entry(event: CallEvent) -> bool:
+    """Say whether the sequence is the event's own; the others repeat the last."""
+    match event.event:
+        case Output(truncated=truncated):
+            return not truncated
+        case KeepAlive() | Lost():
+            return False
+    return True
+
+
 class Queue:
     """What waits for one reader."""
 
@@ -116,6 +126,7 @@ class Subscription:
         queue: Queue | None,
         keep_alive_s: float,
         attached: bool,
+        first: int = 1,
         on_close: Callable[[], None],
     ) -> None:
         self.call_id = call_id
@@ -124,6 +135,7 @@ class Subscription:
         self._queue = queue
         self._keep_alive_s = keep_alive_s
         self._on_close = on_close
+        self._first = first
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[CallEvent]:
@@ -147,6 +159,8 @@ class Subscription:
                     call_id=self.call_id, sequence=sequence, time_ns=now, event=KeepAlive()
                 )
             sequence = following.sequence
+            if sequence < self._first and _has_entry(following):
+                continue  # recorded before, and published only now
             yield self._mark(following)
             if isinstance(following.event, Finished):
                 return

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from supervisor.call.events import CallEvent, Denied, Finished, KeepAlive, Timeline
+from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest, Digest, InputFile, Json
 from supervisor.engine import engine as engine_module
 from supervisor.engine import live as live_module
@@ -392,3 +393,12 @@ async def settle(condition: Callable[[], object]) -> None:
     """Let the loop go on until something is so; pytest's own timeout ends it otherwise."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+def sealed(world: World, call_id: str) -> Finished:
+    """Give the outcome as the record has it, and see that nothing is left live."""
+    summary, state = world.engine.get(call_id)
+    assert state is State.CLOSED
+    assert world.engine.list(live_only=True) == ([], "")
+    assert summary.finished is not None
+    return summary.finished
