@@ -20,15 +20,17 @@ from supervisor.profile.model import EffectiveProfile
 
 SECCOMP_MODE_FILTER = 2
 PAGE_BYTES = 4096
+KIB = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountLine:
-    """A line of mountinfo (proc_pid_mountinfo(5))."""
+    """A line of mountinfo (proc_pid_mountinfo(5)); `size_bytes` is a tmpfs's, 0 where unknown."""
 
     path: str
     kind: str
     options: frozenset[str]
+    size_bytes: int = 0
 
 
 def read_back(pid: int, profile: EffectiveProfile, cgroup: Cgroup, uid_base: int) -> None:
@@ -106,6 +108,8 @@ def _files(mounts: list[MountLine], profile: EffectiveProfile) -> Iterator[str]:
             flags = {"nosuid", "nodev"} | (set() if wanted.exec else {"noexec"})
             if mount.kind != "tmpfs" or not flags <= mount.options:
                 yield f"files: {mount.path} is {mount.kind} with {sorted(mount.options)}"
+            elif not 0 < mount.size_bytes < wanted.size_bytes + PAGE_BYTES:
+                yield f"files: {mount.path} holds {mount.size_bytes} bytes"
         elif "ro" not in mount.options and not _of_the_runtime(mount):
             yield f"files: {mount.path} can be written ({mount.kind})"
     if writable:
@@ -137,10 +141,16 @@ def mounts_of(pid: int) -> list[MountLine]:
     found = []
     for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
-        fields = left.split()
+        fields, kind, settings = left.split(), right.split()[0], right.split()[-1]
+        sizes = [
+            word for word in settings.split(",") if kind == "tmpfs" and word.startswith("size=")
+        ]
         found.append(
             MountLine(
-                path=fields[4], kind=right.split()[0], options=frozenset(fields[5].split(","))
+                path=fields[4],
+                kind=kind,
+                options=frozenset(fields[5].split(",")),
+                size_bytes=int(sizes[0][len("size=") : -1]) * KIB if sizes else 0,
             )
         )
     return found

@@ -119,6 +119,14 @@ TAMPERED: dict[str, tuple[Callable[[Spec], None], str]] = {
     "exec on /work": (_options("/work", _less("noexec")), "files: /work is tmpfs"),
     "setuid on /tmp": (_options("/tmp", _less("nosuid")), "files: /tmp is tmpfs"),
     "devices on /work": (_options("/work", _less("nodev")), "files: /work is tmpfs"),
+    "larger /tmp": (
+        _options("/tmp", lambda options: [*options, "size=1g"]),
+        "files: /tmp holds 1073741824 bytes",
+    ),
+    "unbounded /tmp": (
+        _options("/tmp", lambda options: [*options, "size=0"]),
+        "files: /tmp holds 0 bytes",
+    ),
     "a folder of the host": (_bound, "files: /work is"),
     "one mount more": (_extra, "files: /var can be written"),
     "one mount less": (_unmounted, "files: not mounted: /tmp"),
@@ -195,7 +203,10 @@ MOUNTS = [
     MountLine(path="/proc", kind="proc", options=frozenset({"rw"})),
     MountLine(path="/dev", kind="tmpfs", options=frozenset({"rw"})),
     MountLine(path="/dev/shm", kind="tmpfs", options=TMPFS),
-    *[MountLine(path=mount.path, kind="tmpfs", options=TMPFS) for mount in PROFILE.write],
+    *[
+        MountLine(path=one.path, kind="tmpfs", options=TMPFS, size_bytes=one.size_bytes)
+        for one in PROFILE.write
+    ],
     *[MountLine(path=p, kind="proc", options=frozenset({"ro"})) for p in oci.READ_ONLY],
     *[MountLine(path=p, kind="tmpfs", options=frozenset({"rw"})) for p in oci.MASKED],
 ]
@@ -288,6 +299,8 @@ KNOCKED_OUT: dict[str, tuple[Callable[[Readings], None], str]] = {
         "could not be read back",
     ),
     "root": (_mounted("/", options=frozenset({"rw"})), "files: / can be written"),
+    "a size": (_mounted("/work", size_bytes=1 << 40), "files: /work holds"),
+    "no size": (_mounted("/work", size_bytes=0), "files: /work holds"),
     "a disk": (_mounted("/work", kind="ext4"), "files: /work is ext4"),
     "a disk as /proc": (_mounted("/proc", kind="ext4"), "files: /proc can be written"),
     "/proc/sys": (_mounted("/proc/sys", options=frozenset({"rw"})), "files: /proc/sys can be"),
