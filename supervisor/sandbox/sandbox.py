@@ -105,7 +105,11 @@ class Sandbox:
         self._stack.callback(self._host.listener.forget, self._call_id)
         await self._create(bundle)
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
-        self._watcher = DenialWatcher(notify_fd, self._tell)
+        try:
+            self._watcher = DenialWatcher(notify_fd, self._tell)
+        except BaseException:
+            os.close(notify_fd)
+            raise
         self._stack.callback(self._watcher.close)
         try:
             self._hold_mounts()
