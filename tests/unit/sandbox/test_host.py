@@ -1,0 +1,175 @@
+"""What sandboxes share, and the end of those that a former daemon left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.engine.engine import find_cell
+from supervisor.errors import AuditUnavailable, HostError
+from supervisor.linux import cgroup
+from supervisor.sandbox import SandboxHost, SandboxOptions
+from supervisor.sandbox import host as module
+from supervisor.sandbox.host import instance_of
+from tests.support.leftovers import Footprint
+from tests.unit.sandbox.harness import ROOT, sandbox_host, traces
+
+pytestmark = pytest.mark.root
+
+# A daemon that dies with two sandboxes: one that runs, one that was created and not started.
+DIES = """
+import asyncio, os, sys
+from pathlib import Path
+from supervisor.engine.engine import find_cell
+from supervisor.sandbox import SandboxHost, SandboxOptions
+from tests.unit.sandbox.harness import content, made, request
+
+async def main():
+    runtime = Path(sys.argv[1])
+    options = SandboxOptions(state=runtime / "state", runtime=runtime, cell=find_cell())
+    host = SandboxHost(options)
+    host.open()
+    for started in (True, False):
+        sandbox = made(host, [], wanted=request("sh", "-c", "sleep 600 & sleep 600"))
+        await sandbox.prepare(content)
+        if started:
+            await sandbox.start()
+            await sandbox.ready()
+    print(host.parent, flush=True)
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="stockade-unit-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def options(runtime: Path) -> SandboxOptions:
+    return SandboxOptions(state=runtime / "state", runtime=runtime, cell=find_cell())
+
+
+@contextlib.contextmanager
+def waiting(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that does nothing, with these arguments."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)", *arguments]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_a_killed_daemon_left_is_ended(runtime: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", DIES, runtime],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
+    parent = dead.stdout.decode().strip()
+    hierarchies = cgroup.detect()
+    left = cgroup.children(hierarchies, parent)
+    assert len(left) == 2
+    assert any(cgroup.Cgroup(hierarchies, f"{parent}/{name}").populated() for name in left)
+
+    async def main() -> None:
+        host = SandboxHost(options(runtime))
+        assert host.parent == parent
+        assert len(traces(host)) > 4
+        host.open()
+        assert traces(host) == []
+        assert host.reap() == []
+        host.close()
+
+    asyncio.run(main())
+    assert cgroup.children(hierarchies, parent) == set()
+    assert Footprint(folders=(runtime,), cgroup=parent).leftovers() == []
+
+
+def test_a_second_daemon_on_one_state_is_refused() -> None:
+    async def main() -> None:
+        async with sandbox_host() as host:
+            runtime = host.folder.parent
+            with pytest.raises(AuditUnavailable) as caught:
+                SandboxHost(options(runtime))
+            assert caught.value.reason == "STATE_LOCKED"
+
+    asyncio.run(main())
+
+
+def test_two_daemons_leave_each_other_alone(runtime: Path) -> None:
+    async def main() -> None:
+        async with sandbox_host() as one:
+            (one.hierarchies.unified / one.parent / "call").mkdir(parents=True)
+            async with sandbox_host() as two:
+                assert one.parent != two.parent
+                assert two.reap() == []
+            assert cgroup.children(one.hierarchies, one.parent) == {"call"}
+            assert one.reap() == ["call"]
+
+    asyncio.run(main())
+
+
+def test_a_runtime_of_a_former_daemon_is_ended(runtime: Path) -> None:
+    async def main() -> None:
+        async with sandbox_host() as host:
+            state = str(host.folder / "runc")
+            with waiting("--root", state) as theirs, waiting(f"{state}-other") as other:
+                host.reap()
+                theirs.wait(30)
+                assert other.poll() is None
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REAP_ROUNDS_MAX", 2)
+
+    async def main() -> None:
+        async with sandbox_host() as host:
+            with monkeypatch.context() as patch:
+                patch.setattr(host, "_alive", lambda names: True)
+                with pytest.raises(HostError) as caught:
+                    host.reap()
+                assert caught.value.reason == "LEFTOVER_STAYS"
+
+    asyncio.run(main())
+
+
+def test_a_missing_init_is_named(runtime: Path) -> None:
+    with pytest.raises(HostError) as caught:
+        SandboxHost(
+            SandboxOptions(state=runtime / "state", runtime=runtime, cell=runtime / "no-cell")
+        )
+    assert caught.value.reason == "CELL_MISSING"
+
+
+def test_a_folder_that_sandboxes_cannot_pass_is_named(runtime: Path) -> None:
+    runtime.chmod(0o700)
+    with pytest.raises(HostError) as caught:
+        SandboxHost(options(runtime))
+    assert caught.value.reason == "FOLDER_CLOSED"
+
+
+def test_an_instance_is_named_after_its_state(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert instance_of(tmp_path / "link" / "state") == instance_of(tmp_path / "state")
+    assert instance_of(tmp_path / "state") != instance_of(tmp_path / "other")
+    assert len(instance_of(tmp_path)) == 12
+    assert os.sep not in instance_of(tmp_path)
