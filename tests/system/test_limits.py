@@ -58,7 +58,10 @@ def recorded_limits(daemon: Daemon, call: FinishedCall) -> dict[str, Denied]:
     """Give what is on record as denied by a limit, and see that it was told, too."""
     record = daemon.client.record(call.call_id)
     bodies = [entry.body()["body"] for entry in record.entries if entry.kind == "denied"]
-    told = {denied.name: denied for denied in call.denials if denied.wall is Wall.LIMIT}
+    limits = [denied for denied in call.denials if denied.wall is Wall.LIMIT]
+    told = {denied.name: denied for denied in limits}
+    once = [(denied.name, denied.detail) for denied in limits if denied.name != "pids"]
+    assert len(set(once)) == len(once), "a limit is told twice"
     on_record = {body["name"]: body for body in bodies if body["wall"] == "limit"}  # type: ignore[index,call-overload]
     assert on_record.keys() == told.keys()
     for name, denied in told.items():
