@@ -21,13 +21,16 @@ from supervisor.audit.verify_log import LogCheck, Problem
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Stream
 from tests.support.daemon import Daemon
-from tests.support.load import Load, Seen
+from tests.support.images import make_root
+from tests.support.load import Load, Seen, job
+from tests.support.profiles import with_profiles
 from tests.support.rounds import rounds
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.root
 
 KILLS = 20
+IN_AN_IMAGE = [job("/bin/hello", profile="image"), job("/bin/hello", "-", profile="image")]
 LOAD_S_MAX = 0.8
 START_UP_S_MAX = 0.5
 START_UP_SHARE = 0.35
@@ -40,7 +43,9 @@ START_UP_SHARE = 0.35
 def test_kill_at_random_moments(tmp_path: Path, campaign: int) -> None:
     figures: Counter[str] = Counter()
     seen: list[Seen] = []
-    with Daemon(tmp_path) as daemon:
+    root = make_root(tmp_path)
+    config = with_profiles(tmp_path / "profiles", image=f"image: dir:{root}")
+    with Daemon(tmp_path, config=config) as daemon:
         daemon.start()
         for _ in range(KILLS):
             seen += one_round(daemon, figures)
@@ -57,7 +62,7 @@ def test_kill_at_random_moments(tmp_path: Path, campaign: int) -> None:
 
 def one_round(daemon: Daemon, figures: Counter[str]) -> list[Seen]:
     """Load, kill, sometimes kill again while it starts, start, and look for what is left."""
-    with Load(daemon.address) as load:
+    with Load(daemon.address, more=IN_AN_IMAGE) as load:
         time.sleep(random.uniform(0, LOAD_S_MAX))
         daemon.kill()
         load.stop()

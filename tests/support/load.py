@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -43,23 +43,24 @@ class Seen:
 Job = Callable[[Supervisor], Execution]
 
 
-def _job(*argv: str, profile: str = "shell", **more: Any) -> Job:
+def job(*argv: str, profile: str = "shell", **more: Any) -> Job:
+    """Give what starts that program."""
     return lambda client: client.execute(argv, profile=profile, timeout=1.5, **more)
 
 
 ORPHANS = "(setsid sleep 30 &) ; (sleep 30 | sleep 30 &) ; sleep 30"
 FILES = {"a": b"1" * 5000, "b": b"2" * 2_000_000}
 JOBS: list[Job] = [
-    _job("true"),
-    _job("sh", "-c", ORPHANS),
-    _job("sh", "-c", ORPHANS, kill_on_disconnect=True),
-    _job("sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"),
-    _job("sh", "-c", "head -c 3000000 /dev/urandom; echo done >&2"),
-    _job("sh", "-c", "while :; do unshare -r true 2>/dev/null; echo tried; done"),
-    _job("sh", "-c", "cat a b > c; sleep 0.05; cat c", files=FILES, outputs=["*"]),
-    _job("cat", stdin=b"typed\n" * 50_000),
-    _job("cat", stdin=b"kept open\n", stdin_open=True),
-    _job("sh", "-c", "head -c 900000000 /dev/zero > big; sleep 1"),
+    job("true"),
+    job("sh", "-c", ORPHANS),
+    job("sh", "-c", ORPHANS, kill_on_disconnect=True),
+    job("sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"),
+    job("sh", "-c", "head -c 3000000 /dev/urandom; echo done >&2"),
+    job("sh", "-c", "while :; do unshare -r true 2>/dev/null; echo tried; done"),
+    job("sh", "-c", "cat a b > c; sleep 0.05; cat c", files=FILES, outputs=["*"]),
+    job("cat", stdin=b"typed\n" * 50_000),
+    job("cat", stdin=b"kept open\n", stdin_open=True),
+    job("sh", "-c", "head -c 900000000 /dev/zero > big; sleep 1"),
 ]  # fmt: skip
 
 
@@ -67,10 +68,13 @@ class Load:
     """Threads that run calls until told to stop; those that are patient follow a call across a
     restart of the daemon."""
 
-    def __init__(self, address: str, *, threads: int = 5, patient: int = 2) -> None:
+    def __init__(
+        self, address: str, *, threads: int = 5, patient: int = 2, more: Sequence[Job] = ()
+    ) -> None:
         self.seen: list[Seen] = []
         self.reasons: dict[str, int] = defaultdict(int)
         self._address = address
+        self._jobs = [*JOBS, *more]
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._work, args=(PATIENT if n < patient else NO_RETRY,))
@@ -119,7 +123,7 @@ class Load:
 
     def _once(self, client: Supervisor) -> None:
         try:
-            with random.choice(JOBS)(client) as execution:
+            with random.choice(self._jobs)(client) as execution:
                 seen = Seen(execution.call_id)
                 self.seen.append(seen)
                 for event in execution:
