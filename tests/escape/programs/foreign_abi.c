@@ -11,7 +11,10 @@ static long i386(long number)
 {
 	long result;
 
-	__asm__ volatile("int $0x80" : "=a"(result) : "a"(number) : "memory", "r8", "r9", "r10", "r11");
+	__asm__ volatile("int $0x80"
+			 : "=a"(result)
+			 : "a"(number)
+			 : "memory", "r8", "r9", "r10", "r11");
 	return result;
 }
 
