@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -258,6 +259,15 @@ class TestSignal:
         assert [end.outcome for end in at_once(one, delays)] == [killed] * len(delays)
         log = shared_daemon.log.read_text()
         assert "Traceback" not in log, log
+
+    def test_an_end_that_somebody_on_the_host_made(self, shared_daemon: Daemon) -> None:
+        """Not one of our signals, and no reason to lose the call."""
+        with shared_daemon.client.execute(["sleep", "50"], profile="base") as execution:
+            until(execution, is_started)
+            wait_for(lambda: len(shared_daemon.sandbox_processes()) == 2)
+            for pid in shared_daemon.sandbox_processes():
+                os.kill(pid, signal.SIGKILL)
+            assert end_of(execution).outcome == Signaled(signal=signal.SIGKILL)
 
     def test_a_signal_that_the_program_survives_is_not_the_outcome(
         self, shared_daemon: Daemon
