@@ -27,6 +27,10 @@ VERSION_1 = (
 )  # fmt: skip
 """The version 1 trees in which the runtime makes a cgroup for each container."""
 
+CPU_WEIGHT = 25
+"""Of all sandboxes together, where every other service has 100 (Documentation/admin-guide/
+cgroup-v2.rst, cpu.weight): a call's own weight counts among calls only."""
+
 PARENT_ROUNDS_MAX = 10
 KILL_ROUNDS_MAX = 200
 KILL_ROUND_S = 0.005
@@ -292,6 +296,7 @@ def _make_parent(root: Path, parent: str) -> None:
             raise
         except OSError as error:
             raise _withheld(folder, error) from error
+    (root / parent.strip("/").split("/")[0] / "cpu.weight").write_text(str(CPU_WEIGHT))
 
 
 def _withheld(folder: Path, error: OSError) -> HostError:

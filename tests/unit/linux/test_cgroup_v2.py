@@ -58,6 +58,13 @@ def host(tmp_path: Path) -> Hierarchies:
     )
 
 
+def test_all_sandboxes_together_weigh_less_than_the_daemon(host: Hierarchies) -> None:
+    cgroup.make_parent(host, "stockade/one")
+    weight = int((host.unified / "stockade/cpu.weight").read_text())
+    assert 1 <= weight < 100
+    assert not (host.unified / "stockade/one/cpu.weight").exists()
+
+
 def test_the_parent_goes_with_the_last_daemon(host: Hierarchies) -> None:
     (host.unified / "stockade/one/call").mkdir(parents=True)
     (host.unified / "stockade/two").mkdir()
