@@ -1,0 +1,186 @@
+"""What runs inside a virtual machine: the doctor, and the daemon as a service of systemd's.
+
+`test_kernels.py` boots the machine and runs this file there with pytest; its name keeps it out of
+any other run. One daemon for all, and the order counts: the last test stops it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.call.outcome import (
+    Exited,
+    Interrupted,
+    LimitExceeded,
+    LimitKind,
+    OutOfMemory,
+    Stopped,
+    TimedOut,
+)
+from supervisor.client import Execution, FinishedCall, Supervisor
+from tests.support.following import end_of, is_started, until, wait_for
+from tests.support.leftovers import Footprint
+from tests.support.profiles import with_profiles
+
+STOCKADE = Path(sys.executable).with_name("stockade")
+TREE = Path("/sys/fs/cgroup")
+STATE, RUNTIME = Path("/var/lib/stockade"), Path("/run/stockade")
+ADDRESS = f"unix://{RUNTIME}/stockade.sock"
+UNIT = "stockade-vm.service"
+WAIT_S = 60.0
+TIGHT = "limits: {wall: 60s, cpu: 5s, memory: 64MiB, pids: 16}\n"
+FORKS = "import os, time\nfor _ in range(64):\n  os.fork() or time.sleep(100)\n"
+UNSHARE = "import ctypes; print(ctypes.CDLL(None).unshare(0x10000000))"
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the daemon as production does: Type=notify, in a cgroup that is delegated to it."""
+    config = tmp_path_factory.mktemp("etc") / "config.yaml"
+    config.write_text(json.dumps(with_profiles(config.parent / "profiles", tight=TIGHT)))
+    command = [STOCKADE, "serve", "--config", config, "--state", STATE, "--runtime-dir", RUNTIME]
+    properties = ["Type=notify", "Delegate=yes", "Restart=always", "DefaultDependencies=no"]
+    subprocess.run(
+        ["systemd-run", f"--unit={UNIT}", *(f"--property={line}" for line in properties), *command],
+        check=True,
+    )  # fmt: skip
+    yield
+    systemctl("stop")
+
+
+@pytest.fixture
+def client() -> Iterator[Supervisor]:
+    with Supervisor(ADDRESS) as supervisor:
+        yield supervisor
+
+
+def systemctl(verb: str, *arguments: str) -> str:
+    done = subprocess.run(
+        ["systemctl", verb, UNIT, *arguments], check=False, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def main_pid() -> int:
+    return int(systemctl("show", "--value", "--property=MainPID"))
+
+
+def cgroups() -> list[Path]:
+    """List the cgroups of calls: /sys/fs/cgroup/stockade/INSTANCE/CALL."""
+    return [path for path in (TREE / "stockade").glob("*/*") if path.is_dir()]
+
+
+def python(client: Supervisor, code: str, **more: object) -> FinishedCall:
+    call = client.run(["python3", "-c", code], profile="tight", **more)  # type: ignore[arg-type]
+    assert cgroups() == []
+    return call
+
+
+@contextlib.contextmanager
+def sleeping(client: Supervisor) -> Iterator[Execution]:
+    """Have a call that sleeps, once it runs."""
+    with client.execute(["sleep", "600"], profile="tight") as execution:
+        until(execution, is_started)
+        yield execution
+
+
+def test_only_version_2_is_there() -> None:
+    log.info("kernel %s", os.uname().release)
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if "cgroup" in line]
+    assert [line.split()[1:3] for line in mounts] == [[str(TREE), "cgroup2"]]
+
+
+def test_every_wall_holds() -> None:
+    done = subprocess.run(
+        [STOCKADE, "doctor", "--json", "--runtime-dir", "/run/doctor"],
+        check=False, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    rows = json.loads(done.stdout)
+    for row in rows:
+        log.info("%s: %s: %s", row["wall"], row["verdict"], row["detail"])
+    assert [row for row in rows if row["verdict"] != "holds"] == []
+    assert len(rows) >= 11
+
+
+def test_the_daemon_is_in_a_leaf_below_a_slice() -> None:
+    placed = Path(f"/proc/{main_pid()}/cgroup").read_text()
+    assert placed == f"0::/system.slice/{UNIT}\n"
+
+
+def test_a_call(client: Supervisor) -> None:
+    call = python(client, "print(6 * 7); open('out', 'w').write('kept')", outputs=["out"])
+    assert (call.outcome, call.stdout) == (Exited(code=0), b"42\n")
+    assert call.outputs["out"] == b"kept"
+    assert call.usage.memory_peak_bytes > 1 << 20
+    assert call.usage.cpu_user_s + call.usage.cpu_system_s > 0
+
+
+def test_limits_stand_in_the_cgroup(client: Supervisor) -> None:
+    with sleeping(client) as execution:
+        (folder,) = cgroups()
+        assert folder.name == execution.call_id
+        names = ("memory.max", "memory.swap.max", "pids.max")
+        values = [(folder / name).read_text().strip() for name in names]
+        assert values == [str(64 << 20), "0", "16"]
+        execution.cancel()
+        assert isinstance(end_of(execution).outcome, Stopped)
+    assert cgroups() == []
+
+
+def test_limits(client: Supervisor) -> None:
+    memory = python(client, "x = bytearray(1 << 30)").outcome
+    assert isinstance(memory, OutOfMemory)
+    assert memory.kills == 1
+    assert 0.9 * memory.limit_bytes < memory.peak_bytes <= memory.limit_bytes
+    cpu = python(client, "while True: pass").outcome
+    assert isinstance(cpu, LimitExceeded)
+    assert cpu.limit is LimitKind.CPU
+    assert python(client, FORKS, timeout=2).denials[0].name == LimitKind.PIDS.value
+    assert python(client, "import time; time.sleep(600)", timeout=1).outcome == TimedOut(limit_s=1)
+
+
+def test_a_denied_system_call_is_told(client: Supervisor) -> None:
+    call = python(client, UNSHARE)
+    assert call.stdout == b"-1\n"
+    assert [denied.detail for denied in call.denials] == ["unshare(CLONE_NEWUSER)"]
+
+
+def test_reloading_systemd_takes_no_controller_away(client: Supervisor) -> None:
+    with sleeping(client) as execution:
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        (folder,) = cgroups()
+        wanted = {"cpu", "memory", "pids"}
+        assert wanted <= set((folder / "cgroup.controllers").read_text().split())
+        execution.cancel()
+        assert isinstance(end_of(execution).outcome, Stopped)
+    assert python(client, "print(1)").outcome == Exited(code=0)
+
+
+def test_a_restarted_daemon_ends_what_the_killed_one_left(client: Supervisor) -> None:
+    with sleeping(client) as execution:
+        (folder,) = cgroups()
+        killed = main_pid()
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: not folder.exists() and main_pid() not in (0, killed), WAIT_S)
+    with Supervisor(ADDRESS) as again:
+        assert isinstance(end_of(again.attach(execution.call_id)).outcome, Interrupted)
+        assert python(again, "print(1)").outcome == Exited(code=0)
+
+
+def test_nothing_is_left() -> None:
+    systemctl("stop")
+    assert [str(path) for path in TREE.rglob("*stockade*") if path.is_dir()] == []
+    assert Footprint(folders=(STATE, RUNTIME), cgroup="stockade").leftovers() == []
+    verified = subprocess.run([STOCKADE, "audit", "verify", STATE], check=False)
+    assert verified.returncode == 0

@@ -1,0 +1,44 @@
+"""Debian's kernels with its systemd and nothing but cgroup v2: the doctor, and a daemon there.
+
+A machine is made of qemu-system-x86, busybox-static and each linux-image-…-cloud-amd64 that is
+installed, about a minute for each without KVM. Packages may be unpacked into a folder instead:
+
+    apt-get download linux-image-6.1.0-56-cloud-amd64 && dpkg -x linux-image-*.deb FOLDER
+    STOCKADE_VM=FOLDER .venv/bin/python -m pytest tests/vm
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from tests.vm import machine
+
+TIMEOUT_S = 420.0
+"""Four times what an idle machine of two cores needs without KVM."""
+
+NOT_HERE = "no virtual machine can be made here:"
+TOP = machine.prefix()
+TOOLS = machine.tools(TOP)
+KERNELS = machine.kernels(TOP)
+log = logging.getLogger(__name__)
+
+
+@pytest.mark.root
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("kernel", KERNELS or [None], ids=lambda one: one.release if one else "")
+def test_walls_and_daemon(kernel: machine.Kernel | None) -> None:
+    if TOOLS is None or kernel is None:
+        pytest.skip(f"{NOT_HERE} QEMU, virtiofsd, busybox, systemd and a kernel are needed")
+    inside = [sys.executable, "-m", "pytest", "-x", "--log-cli-level=info", "--color=no"]
+    done = machine.run(
+        TOOLS, kernel, [*inside, "-p", "no:cacheprovider", "tests/vm/guest.py"], timeout_s=TIMEOUT_S
+    )
+    log.info("%s", done.output)
+    assert done.code is not None, f"{done.output}\nit did not end:\n{done.console[-4000:]}"
+    assert done.code == 0, done.output
+    assert kernel.release in done.output
