@@ -14,10 +14,10 @@ from typing import Any
 
 from supervisor.call.events import Denied
 from supervisor.call.types import CallRequest, InputFile
-from supervisor.engine.engine import find_cell, new_call_id
+from supervisor.engine.engine import new_call_id
 from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
-from supervisor.sandbox import Sandbox, SandboxHost, SandboxOptions
+from supervisor.sandbox import Sandbox, SandboxHost, SandboxOptions, find_cell
 from tests.support.leftovers import Footprint
 
 ROOT = Path(__file__).resolve().parents[3]

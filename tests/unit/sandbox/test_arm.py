@@ -7,6 +7,7 @@ runtime cannot be brought to do.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,7 +140,7 @@ def armed(monkeypatch: pytest.MonkeyPatch, tamper: Callable[[Spec], None]) -> Ho
     """Prepare a real sandbox from a tampered spec and read its walls back."""
 
     def build(*arguments: Any) -> Spec:
-        spec: Spec = oci.build_spec(*arguments)
+        spec: Spec = copy.deepcopy(oci.build_spec(*arguments))
         tamper(spec)
         return spec
 

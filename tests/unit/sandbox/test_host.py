@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.engine import find_cell
 from supervisor.errors import AuditUnavailable, HostError
 from supervisor.linux import cgroup
-from supervisor.sandbox import SandboxHost, SandboxOptions
+from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 from supervisor.sandbox import host as module
 from supervisor.sandbox.host import instance_of
 from tests.support.leftovers import Footprint
@@ -29,8 +28,7 @@ pytestmark = pytest.mark.root
 DIES = """
 import asyncio, os, sys
 from pathlib import Path
-from supervisor.engine.engine import find_cell
-from supervisor.sandbox import SandboxHost, SandboxOptions
+from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 from tests.unit.sandbox.harness import content, made, request
 
 async def main():
