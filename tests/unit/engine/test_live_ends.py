@@ -336,3 +336,15 @@ def test_a_pump_that_breaks_ends_the_call(tmp_path: Path) -> None:
             assert outcome.reason == "BUG"
 
     asyncio.run(scenario())
+
+
+def test_the_end_does_not_wait_for_more_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.engine.pumps.GATHER_S", 1e6)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            assert (await world.finished(b"hello")).outcome == Exited(code=0)
+
+    asyncio.run(scenario())

@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from supervisor.oci.runtime import Runc, StandardFds
 pytestmark = pytest.mark.root
 
 POLL_S = 0.005
-PARENT = "stockade-tests"
+CGROUPS = "stockade-tests"
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ async def bench(tmp_path: Path, *argv: str) -> AsyncIterator[Bench]:
     bundle.mkdir()
     process.become_subreaper()
     name = str(uuid.uuid4())
-    group = cgroup.Cgroup(cgroup.detect(), f"{PARENT}/{name}")
+    group = cgroup.Cgroup(cgroup.detect(), f"{CGROUPS}-{name}")
     with contextlib.ExitStack() as ends:
         pipes = [ends.enter_context(pipe(ends)) for _ in range(4)]
         fds = StandardFds(
@@ -109,8 +109,6 @@ async def bench(tmp_path: Path, *argv: str) -> AsyncIterator[Bench]:
             yield made
         finally:
             group.destroy()
-            with contextlib.suppress(OSError):  # another run of this test may use it
-                cgroup.Cgroup(cgroup.detect(), PARENT).remove()
             process.reap_strangers()
 
 
@@ -261,15 +259,58 @@ def test_a_container_is_let_go_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@contextlib.contextmanager
+def hanging(one: Bench, tmp_path: Path) -> Iterator[Callable[[], bool]]:
+    """Let `runc create` wait for a hook that ends with this block; say whether it has come to
+    that."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    hook = {"path": "/usr/bin/cat", "args": ["cat", str(fifo)]}
+    one.spec["hooks"] = {"prestart": [hook]}
+    writers: list[int] = []
+
+    def reached() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads yet
+            writers.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return bool(writers)
+
+    try:
+        yield reached
+    finally:
+        for fd in writers:
+            os.close(fd)
+
+
 def test_a_runtime_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "CREATE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(runtime, "CREATE_TIMEOUT_S", 0.3)
 
     async def scenario() -> None:
         async with bench(tmp_path, "/usr/bin/true") as one:
-            with pytest.raises(RuntimeFailed) as raised:
-                await one.create()
-            assert raised.value.reason == "OCI_CREATE_FAILED"
-            await until_gone(one)
+            with hanging(one, tmp_path) as reached:
+                creating = asyncio.ensure_future(one.create())
+                while not creating.done():
+                    reached()
+                    await asyncio.sleep(POLL_S)
+                with pytest.raises(RuntimeFailed) as raised:
+                    await creating
+                assert raised.value.reason == "OCI_CREATE_FAILED"
+                await until_gone(one)
+
+    asyncio.run(scenario())
+
+
+def test_a_runtime_that_hangs_goes_with_its_caller(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path, "/usr/bin/true") as one:
+            with hanging(one, tmp_path) as reached:
+                creating = asyncio.ensure_future(one.create())
+                while not reached():
+                    await asyncio.sleep(POLL_S)
+                assert one.processes()
+                creating.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await creating
+                await until_gone(one)
 
     asyncio.run(scenario())
 
