@@ -2,10 +2,10 @@
 /*
  * cell: the init of a sandbox.
  *
- * Architecture. `cell STATUS_FD DIRECTORY COUNT [NAME=VALUE...] PROGRAM [ARGUMENT...]` is process 1 of
- * the sandbox's pid namespace. It starts the program as its only child, in a session of its own, with
- * those COUNT variables as its whole environment, passes every signal that it gets on to it, reaps
- * whatever is orphaned to it, and writes one line about the program's end to STATUS_FD:
+ * Architecture. `cell STATUS_FD DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
+ * namespace. It starts the program as its only child, in a session of its own, passes every signal
+ * that it gets on to it, reaps whatever is orphaned to it, and writes one line about the program's
+ * end to STATUS_FD:
  *
  *     exit CODE | signal NUMBER CORE | chdir ERRNO | exec ERRNO
  *
@@ -13,24 +13,31 @@
  * program itself would be process 1: signals without a handler would be ignored, abort() would not
  * abort, and orphans would stay zombies (pid_namespaces(7)).
  *
- * Every argument from DIRECTORY on may hold %XX for any byte: an OCI spec is JSON and cannot carry
- * bytes that are not UTF-8.
+ * The program's environment is every variable of cell's own that begins with CELL_, without that
+ * prefix, and nothing else. It does not come as arguments, because every user of the host can read
+ * those. Every argument from DIRECTORY on and every value may hold %XX for any byte: an OCI spec is
+ * JSON and cannot carry bytes that are not UTF-8.
+ *
+ * The other end of STATUS_FD is the daemon's. When it closes, nobody records or bounds this call any
+ * more, so cell ends, and the call with it.
  *
  * Before the program starts, it writes "ready" as a line of its own: a signal that arrives earlier
  * would be lost, because the kernel drops what process 1 has no handler for.
  *
  * What it must never do: it is no wall. It runs under the same seccomp filter, uid and mounts as the
  * program; a program that takes it over gains nothing but the right to lie about its own exit status.
- * It reads no input but its arguments.
+ * It reads no input but its arguments and its environment.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +45,8 @@
 enum { EXIT_NOT_FOUND = 127, EXIT_NOT_RUN = 126, EXIT_USAGE = 125 };
 
 static const char ready[] = "ready\n";
+
+#define PREFIX "CELL_"
 
 static int status_fd;
 
@@ -120,18 +129,20 @@ static int unescape(char *argument)
 	return 0;
 }
 
-/* Take COUNT variables as the environment; give the index of the program, or -1. */
-static int take_environment(int argc, char **argv, int count)
+/* Keep the variables that the daemon sent, without their prefix; drop what the runtime added. */
+static int take_environment(void)
 {
-	if (count < 0 || count > argc - 5 || clearenv() != 0)
-		return -1;
-	for (int i = 2; i < argc; i++)
-		if (i != 3 && unescape(argv[i]) < 0)
+	char **to = environ;
+
+	for (char **from = environ; *from; from++) {
+		if (strncmp(*from, PREFIX, sizeof(PREFIX) - 1) != 0)
+			continue;
+		*to = *from + sizeof(PREFIX) - 1;
+		if (unescape(*to++) < 0)
 			return -1;
-	for (int i = 4; i < 4 + count; i++)
-		if (putenv(argv[i]) != 0)
-			return -1;
-	return 4 + count;
+	}
+	*to = NULL;
+	return 0;
 }
 
 static int finish(int status)
@@ -144,23 +155,49 @@ static int finish(int status)
 	return WEXITSTATUS(status);
 }
 
+/* Until the program has ended, or the daemon. */
+static int watch(pid_t program, int signals)
+{
+	struct pollfd ends[2] = {{.fd = signals, .events = POLLIN}, {.fd = status_fd}};
+	struct signalfd_siginfo got;
+	int status = 0;
+
+	for (;;) {
+		if (poll(ends, 2, -1) < 0 && errno != EINTR)
+			return EXIT_USAGE;
+		if (ends[1].revents)
+			return EXIT_USAGE;
+		if (!(ends[0].revents & POLLIN) ||
+		    read(signals, &got, sizeof(got)) != (ssize_t)sizeof(got))
+			continue;
+		if (got.ssi_signo != SIGCHLD)
+			/* The program may have ended meanwhile; SIGCHLD will say so. */
+			kill(program, (int)got.ssi_signo);
+		else if (reap(program, &status))
+			return finish(status);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	int failed[2], failure[2], status = 0, signal_number, first;
+	int failed[2], failure[2], signals;
 	sigset_t all, before;
 	pid_t program;
 
-	if (argc < 5)
+	if (argc < 4 || take_environment() < 0)
 		return EXIT_USAGE;
 	status_fd = atoi(argv[1]);
-	first = take_environment(argc, argv, atoi(argv[3]));
-	if (first < 0)
-		return EXIT_USAGE;
+	for (int i = 2; i < argc; i++)
+		if (unescape(argv[i]) < 0)
+			return EXIT_USAGE;
 	/* Not dumpable: the program has the same uid and could otherwise open /proc/1/fd. */
 	if (fcntl(status_fd, F_SETFD, FD_CLOEXEC) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
 		return EXIT_USAGE;
 	sigfillset(&all);
 	if (sigprocmask(SIG_BLOCK, &all, &before) < 0 || pipe2(failed, O_CLOEXEC) < 0)
+		return EXIT_USAGE;
+	signals = signalfd(-1, &all, SFD_CLOEXEC);
+	if (signals < 0)
 		return EXIT_USAGE;
 	if (write(status_fd, ready, sizeof(ready) - 1) != (ssize_t)sizeof(ready) - 1)
 		return EXIT_USAGE;
@@ -170,7 +207,7 @@ int main(int argc, char **argv)
 		return EXIT_NOT_RUN;
 	}
 	if (program == 0)
-		become(argv + first, argv[2], &before, failed[1]);
+		become(argv + 3, argv[2], &before, failed[1]);
 	close(failed[1]);
 	/* The pipes belong to the program: a program that closes its output must be seen to have. */
 	close(0);
@@ -180,14 +217,5 @@ int main(int argc, char **argv)
 		report(failure[0] ? "exec" : "chdir", failure[1], -1);
 		return failure[1] == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
 	}
-	for (;;) {
-		signal_number = sigwaitinfo(&all, NULL);
-		if (signal_number == SIGCHLD) {
-			if (reap(program, &status))
-				return finish(status);
-		} else if (signal_number > 0) {
-			/* The program may have ended meanwhile; SIGCHLD will say so. */
-			kill(program, signal_number);
-		}
-	}
+	return watch(program, signals);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+KIBI = 1024
 EXIT_TIMED_OUT = 124
 EXIT_NOT_RUN = 125
 EXIT_SIGNAL_BASE = 128
@@ -20,6 +21,10 @@ class LimitKind(enum.StrEnum):
     PIDS = "pids"
     OUTPUT = "output"
     DISK = "disk"
+
+
+_MILLISECONDS = frozenset({LimitKind.WALL, LimitKind.CPU})
+_BYTES = frozenset({LimitKind.MEMORY, LimitKind.OUTPUT, LimitKind.DISK})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,8 @@ class LimitExceeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped:
-    """Somebody stopped the call; `reason` is SIGNAL, DISCONNECTED or SHUTDOWN."""
+    """Somebody stopped the call; `reason` is SIGNAL, DISCONNECTED, SHUTDOWN or
+    SYSCALL_KILL."""
 
     by: str
     reason: str
@@ -125,6 +131,21 @@ def exit_code(outcome: Outcome) -> int:
             return EXIT_NOT_RUN
 
 
+def amount(limit: str, value: int) -> str:
+    """Give what a limit counts with its unit, for people: `1.011 s`, `512 MiB`, `64`.
+
+    `limit` is the name of a LimitKind; the value of one that is not known here stays bare.
+    """
+    if limit in _MILLISECONDS:
+        return f"{_decimal(value / 1000)} s"
+    if limit not in _BYTES:
+        return str(value)
+    for unit, factor in (("GiB", KIBI**3), ("MiB", KIBI**2), ("KiB", KIBI)):
+        if value >= factor:
+            return f"{_decimal(value / factor)} {unit}"
+    return f"{value} bytes"
+
+
 def describe(outcome: Outcome) -> str:
     """Say in words how a call ended, as the rest of a sentence that begins with the call."""
     match outcome:
@@ -133,15 +154,22 @@ def describe(outcome: Outcome) -> str:
         case Signaled(signal=signal):
             return f"was ended by signal {signal}"
         case TimedOut(limit_s=limit_s):
-            return f"timed out after {limit_s:g} s"
+            return f"timed out after {_decimal(limit_s)} s"
         case OutOfMemory(limit_bytes=allowed, peak_bytes=peak):
-            return f"ran out of memory: {peak} bytes used, {allowed} allowed"
+            used_text, allowed_text = (amount(LimitKind.MEMORY, n) for n in (peak, allowed))
+            return f"ran out of memory: {used_text} used, {allowed_text} allowed"
         case LimitExceeded(limit=limit, used=used, allowed=allowed, subject=subject):
             where = f" on {subject}" if subject else ""
-            return f"reached its {limit} limit{where}: {used} used, {allowed} allowed"
+            used_text, allowed_text = amount(limit, used), amount(limit, allowed)
+            return f"reached its {limit} limit{where}: {used_text} used, {allowed_text} allowed"
         case Stopped(by=by, reason=reason, signal=signal):
             return f"was stopped by {by} ({reason}, signal {signal})"
         case Failed(reason=reason, message=message):
             return f"did not run: {message} [{reason}]"
         case Interrupted(message=message):
             return f"was interrupted: {message}"
+
+
+def _decimal(value: float) -> str:
+    """Give at most three decimals and never an exponent."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")

@@ -10,13 +10,14 @@ import asyncio
 import concurrent.futures
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
-from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Timeline
+from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Timeline, Wall
 from supervisor.call.outcome import (
     SIGKILL,
     Exited,
@@ -85,6 +86,7 @@ class LiveCall:
         self._ended = asyncio.Event()
         self._output_bytes = 0
         self._sealing = False
+        self._end: ProgramEnd | None = None
         self._pumps: list[asyncio.Future[None]] = []
         self._watch: LimitWatch | None = None
         self._times = Timeline()
@@ -139,10 +141,9 @@ class LiveCall:
             self.subscribers.end()
 
     async def _run(self) -> None:
-        end: ProgramEnd | None = None
         try:
             await self._start()
-            end = await self._follow()
+            self._end = await self._follow()
         except Exception as error:  # noqa: BLE001 (every end is an outcome)
             self._give_up(error)
         finally:
@@ -153,7 +154,7 @@ class LiveCall:
         usage = self._usage()
         self._destroy()
         self._mark("destroyed_ns")
-        await self._seal(end, collected, usage)
+        await self._seal(collected, usage)
 
     async def _start(self) -> None:
         self._advance(Step.ADMITTED)
@@ -234,6 +235,7 @@ class LiveCall:
         if settled is not None:
             self.stop_because(settled)
         self._tell_limit()
+        self._tell_filter_kill()
         for denied in self._sandbox.network_denials():
             self.tell(denied)
         if not self.request.outputs:
@@ -248,6 +250,19 @@ class LiveCall:
         if denied is not None:
             self.tell(denied)
 
+    def _tell_filter_kill(self) -> None:
+        """Tell that the filter killed the program: for a foreign ABI it does not ask first."""
+        end = self._end
+        if end is not None and end.what == "signal" and end.value == signal.SIGSYS:
+            self.tell(
+                Denied(
+                    wall=Wall.SYSCALL,
+                    name="SIGSYS",
+                    detail="killed by SIGSYS: a system call of a foreign ABI (i386 or x32)",
+                    rule="syscalls: only those of x86_64",
+                )
+            )
+
     def _destroy(self) -> None:
         try:
             self._sandbox.destroy()
@@ -255,9 +270,9 @@ class LiveCall:
             # The walls held to the end; what is left is reaped at the next start, and says so.
             log.error("call %s: could not be taken down whole: %s", self.call_id, error)
 
-    async def _seal(self, end: ProgramEnd | None, collected: Collected, usage: Usage) -> None:
+    async def _seal(self, collected: Collected, usage: Usage) -> None:
         self._sealing = True
-        outcome = self._outcome(end)
+        outcome = self._outcome(self._end)
         recorder = self._record()
         finished = Finished(
             outcome=outcome,
@@ -347,6 +362,8 @@ class LiveCall:
             self.publish(self._record().denied(denied))
         except StockadeError as error:
             self._fail(error)
+        if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
+            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
     def publish(self, event: CallEvent) -> None:
         """Deliver an event that was recorded just now, in the order of the record."""

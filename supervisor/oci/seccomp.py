@@ -1,10 +1,11 @@
 """Compile a profile's system calls into the seccomp part of an OCI spec. Pure.
 
-Three lists and a default. What is allowed is ALLOW, on the profile's conditions. Every other
-system call that the table knows is NOTIFY: the daemon answers it with EPERM and records it. The
-default, for numbers that nobody knows yet, is ERRNO: denied as well, only without a name. The
-complement of a condition is spelled out, because libseccomp lets a rule without conditions
-swallow those that have some.
+Two lists and a default. What is allowed is ALLOW, on the profile's conditions. Every other
+system call that the table knows is NOTIFY: the daemon answers it with EPERM, records it, and ends
+the call where the profile has it under `kill`; the filter's own kill action would leave no trace
+but a dead process. The default, for numbers that nobody knows yet, is ERRNO: denied as well, only
+without a name. The complement of a condition is spelled out, because libseccomp lets a rule
+without conditions swallow those that have some.
 """
 
 from __future__ import annotations
@@ -21,15 +22,14 @@ from supervisor.profile.syscalls import ENOSYS, START_NEEDS, rules_for
 ALLOW = "SCMP_ACT_ALLOW"
 NOTIFY = "SCMP_ACT_NOTIFY"
 ERRNO = "SCMP_ACT_ERRNO"
-KILL = "SCMP_ACT_KILL_PROCESS"
 
 COMPILED_MAX = 64
 """Policies whose lists are kept: compiling one takes a millisecond, and few are in use."""
 
 CELL_NEEDS = frozenset(
     {
-        "chdir", "clone", "dup2", "execve", "exit_group", "kill", "pipe2", "prctl",
-        "rt_sigprocmask", "rt_sigtimedwait", "set_robust_list", "setsid", "wait4", "write",
+        "chdir", "clone", "dup2", "execve", "exit_group", "kill", "pipe2", "poll", "prctl",
+        "read", "rt_sigprocmask", "set_robust_list", "setsid", "signalfd4", "wait4", "write",
     }
 )  # fmt: skip
 """What the sandbox's init calls under the program's own filter."""
@@ -66,9 +66,7 @@ def _syscalls(policy: SyscallPolicy) -> tuple[Json, ...]:
             syscalls += _conditional(name, alternatives)
     silent = ENOSYS - policy.kill - policy.allow
     syscalls.append({**_rule(sorted(silent), ERRNO), "errnoRet": errno.ENOSYS})
-    if policy.kill:
-        syscalls.append(_rule(sorted(policy.kill), KILL))
-    denied = NUMBERS.keys() - rules.keys() - silent - policy.kill
+    denied = NUMBERS.keys() - rules.keys() - silent
     syscalls.append(_rule(sorted(denied), NOTIFY))
     return tuple(syscalls)
 

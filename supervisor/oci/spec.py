@@ -15,6 +15,7 @@ UID = 1000
 GID = 1000
 ID_RANGE = 65536
 CELL_PATH = "/.stockade/cell"
+CELL_PREFIX = "CELL_"
 STATUS_FD = 3
 """The first descriptor that the runtime's --preserve-fds passes on."""
 
@@ -34,8 +35,9 @@ PAGE_BYTES = 4096
 INODES_MIN = 1024
 
 MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
-    "/proc/key-users", "/proc/keys", "/proc/latency_stats", "/proc/modules",
+    "/proc/acpi", "/proc/asound", "/proc/buddyinfo", "/proc/cmdline", "/proc/config.gz",
+    "/proc/diskstats", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
+    "/proc/key-users", "/proc/keys", "/proc/latency_stats", "/proc/modules", "/proc/partitions",
     "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/timer_list",
     "/proc/timer_stats", "/proc/vmallocinfo",
 )  # fmt: skip
@@ -68,20 +70,23 @@ class Program:
     env: Mapping[str, bytes]
     working_directory: bytes
 
-    def cell_arguments(self) -> list[str]:
-        """Give the arguments of `cell`: each may hold %XX for a byte (cell/cell.c).
+    def for_cell(self) -> tuple[list[Json], list[Json]]:
+        """Give the arguments and the environment of `cell`, from which it makes the program's.
+
+        Both may hold %XX for a byte (cell/cell.c). The environment does not go into arguments:
+        those of any process can be read by every user of the host.
 
         Raises:
             InvalidRequest: `ARGV_TOO_LONG`, where they are longer in this form than Linux takes.
         """
-        variables = [name.encode() + b"=" + value for name, value in self.env.items()]
-        arguments = [
+        arguments: list[str] = [
             escape(self.working_directory),
-            str(len(variables)),
-            *(escape(variable) for variable in variables),
             *(escape(argument) for argument in self.argv),
         ]
-        lengths = [len(argument.encode()) for argument in arguments]
+        variables: list[str] = [
+            f"{CELL_PREFIX}{name}={escape(value)}" for name, value in self.env.items()
+        ]
+        lengths = [len(text.encode()) for text in (*arguments, *variables)]
         total = sum(lengths) + len(lengths) * POINTER_AND_NUL_BYTES
         if max(lengths) > ARG_BYTES_MAX or total > CELL_ARGV_BYTES_MAX:
             raise InvalidRequest(
@@ -89,7 +94,7 @@ class Program:
                 "argv and env are too long: '%' and bytes that are not UTF-8 count three times",
                 hint="hand large input over in stdin or in files",
             )
-        return arguments
+        return list(arguments), list(variables)
 
 
 def escape(data: bytes) -> str:
@@ -132,11 +137,12 @@ def _mapping(uid_base: int) -> Json:
 
 def _process(profile: EffectiveProfile, program: Program) -> Json:
     limits = {"RLIMIT_NOFILE": profile.limits.files, "RLIMIT_CORE": 1}
+    arguments, environment = program.for_cell()
     return {
         "terminal": False,
         "user": {"uid": UID, "gid": GID, "umask": 0o022},
-        "args": [CELL_PATH, str(STATUS_FD), *program.cell_arguments()],
-        "env": [],
+        "args": [CELL_PATH, str(STATUS_FD), *arguments],
+        "env": environment,
         "cwd": "/",
         "capabilities": {name: [] for name in CAPABILITY_SETS},
         "noNewPrivileges": True,

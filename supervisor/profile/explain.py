@@ -89,7 +89,7 @@ def _syscalls(profile: EffectiveProfile) -> Finding:
     exposure = Exposure.WIDE if wide else Exposure.NARROW if more else Exposure.CLOSED
     verdict = "All other calls fail with EPERM and are recorded."
     if policy.kill:
-        verdict += f" Any of {', '.join(sorted(policy.kill))} kills the process."
+        verdict += f" Any of {', '.join(sorted(policy.kill))} ends the call."
     if wide:
         verdict = f"Also allowed by name: {'; '.join(wide)}. {verdict}"
     elif more:

@@ -48,9 +48,9 @@ _SOCKET_CALLS = (
 _ELEMENTARY = (
     _set(
         "@basic-io",
-        "Read, write and copy through descriptors that are already open, and make pipes.",
+        "Read, write, copy and wait through descriptors that are already open, and make pipes.",
         "close close_range copy_file_range dup dup2 dup3 fadvise64 fcntl ioctl lseek pipe pipe2 "
-        "pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile splice tee "
+        "poll pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile splice tee "
         "vmsplice write writev",
     ),
     _set(
@@ -241,10 +241,10 @@ START_NEEDS = frozenset(
     {
         "access", "arch_prctl", "brk", "chdir", "clone", "close", "dup2", "execve", "exit_group",
         "fcntl", "fstat", "futex", "getdents64", "getpid", "gettid", "kill", "lseek", "mmap",
-        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "prctl", "pread64",
-        "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait",
-        "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "tgkill",
-        "wait4", "write",
+        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "poll", "prctl",
+        "pread64", "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+        "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "signalfd4",
+        "tgkill", "wait4", "write",
     }
 )  # fmt: skip
 """Without these no program starts: what the runtime's init, the sandbox's own init and the dynamic

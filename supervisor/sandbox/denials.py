@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from supervisor.call.events import Denied, Wall
 from supervisor.linux.notify import Notification, receive, refuse
 from supervisor.linux.process import comm
+from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.profile.syscalls import rules_for
 from supervisor.sandbox.arguments import describe
 
 NAMES = {number: name for name, number in NUMBERS.items()}
@@ -51,8 +53,9 @@ class _Folded:
 class DenialWatcher:
     """Owns the notify descriptor of one sandbox, from arming to the end."""
 
-    def __init__(self, fd: int, tell: Callable[[Denied], None]) -> None:
+    def __init__(self, fd: int, policy: SyscallPolicy, tell: Callable[[Denied], None]) -> None:
         self._fd = fd
+        self._policy = policy
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
@@ -119,7 +122,7 @@ class DenialWatcher:
         if len(self._folded) >= KINDS_MAX and key not in self._folded:
             key = (notification.number, ())
         folded = self._folded.get(key)
-        denied = _denied(notification)
+        denied = _denied(notification, self._policy)
         if folded is not None:
             folded.last, folded.repeats = denied, folded.repeats + 1
             return
@@ -136,7 +139,7 @@ class DenialWatcher:
                 self._tell(entry.rest())
 
 
-def _denied(notification: Notification) -> Denied:
+def _denied(notification: Notification, policy: SyscallPolicy) -> Denied:
     name = NAMES.get(notification.number, f"syscall_{notification.number}")
     return Denied(
         wall=Wall.SYSCALL,
@@ -145,5 +148,13 @@ def _denied(notification: Notification) -> Denied:
         detail=describe(name, notification.arguments),
         pid=notification.pid,
         program=comm(notification.pid),
-        rule=f"syscalls.allow: {name} with these arguments is not in it",
+        rule=_rule(name, policy),
     )
+
+
+def _rule(name: str, policy: SyscallPolicy) -> str:
+    if name in policy.kill:
+        return f"syscalls.kill: {name}"
+    if name in rules_for(policy):
+        return f"syscalls.allow: {name}, but not with these arguments"
+    return f"syscalls.allow: {name} is not in it"

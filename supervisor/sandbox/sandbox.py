@@ -106,7 +106,7 @@ class Sandbox:
         await self._create(bundle)
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
-            self._watcher = DenialWatcher(notify_fd, self._tell)
+            self._watcher = DenialWatcher(notify_fd, self._profile.syscalls, self._tell)
         except BaseException:
             os.close(notify_fd)
             raise

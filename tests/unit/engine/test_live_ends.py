@@ -348,3 +348,31 @@ def test_the_end_does_not_wait_for_more_output(
             assert (await world.finished(b"hello")).outcome == Exited(code=0)
 
     asyncio.run(scenario())
+
+
+def test_a_system_call_under_kill_ends_the_call(tmp_path: Path) -> None:
+    syscalls = replace(make_profile().syscalls, kill=frozenset({"mount"}))
+
+    async def scenario() -> None:
+        async with running(tmp_path, profile=replace(make_profile(), syscalls=syscalls)) as world:
+            subscription = await world.submit(b"hang")
+            await until(subscription, Started)
+            world.host.sandbox.tell(replace(MOUNT, name="ptrace"))
+            world.host.sandbox.tell(MOUNT)
+            events = await collect(subscription)
+            assert kinds(events) == ["Denied", "Denied", "Finished"]
+            assert end_of(events).outcome == Stopped(by="daemon", reason="SYSCALL_KILL")
+
+    asyncio.run(scenario())
+
+
+def test_a_program_that_the_filter_killed_is_on_record(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.programs[b"end"] = ends_with(ProgramEnd(what="signal", value=31))
+            events = await world.run(b"end")
+            assert end_of(events).outcome == Signaled(signal=31)
+            [denied] = [event.event for event in events if isinstance(event.event, Denied)]
+            assert (denied.wall, denied.name) == (Wall.SYSCALL, "SIGSYS")
+
+    asyncio.run(scenario())

@@ -67,7 +67,7 @@ def test_what_opens_one_wall_leaves_the_others_closed(make_set: MakeSet) -> None
 def test_kill_is_shown(make_set: MakeSet) -> None:
     row = rows(make_set, '["@local"]', '["@local"], kill: [ptrace]')["syscalls"]
     assert "1 kill" in row.setting
-    assert "ptrace kills" in row.verdict.replace("Any of ", "")
+    assert "ptrace ends the call" in row.verdict.replace("Any of ", "")
 
 
 def test_a_mount_that_cannot_be_filled(make_set: MakeSet) -> None:

@@ -18,11 +18,13 @@ import pytest
 
 from supervisor.call.events import Denied, Wall
 from supervisor.linux.notify import AUDIT_ARCH_X86_64, Notification
+from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox import denials
 from supervisor.sandbox.denials import DenialWatcher
 
 PTRACE, MOUNT = NUMBERS["ptrace"], NUMBERS["mount"]
+POLICY = SyscallPolicy(allow=frozenset({"ioctl"}), kill=frozenset({"kexec_load"}), sets=frozenset())
 ARGUMENTS = (16, 1, 0, 0, 0, 0)
 
 
@@ -83,7 +85,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 @contextlib.asynccontextmanager
 async def watched(kernel: Kernel) -> AsyncIterator[DenialWatcher]:
-    watcher = DenialWatcher(os.dup(kernel.ours.fileno()), kernel.tell)
+    watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, kernel.tell)
     try:
         yield watcher
     finally:
@@ -216,7 +218,7 @@ def test_the_answer_comes_even_where_telling_fails(kernel: Kernel) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: problems.append(context))
-        watcher = DenialWatcher(os.dup(kernel.ours.fileno()), fail)
+        watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, fail)
         kernel.ask(PTRACE)
         while not kernel.answered:
             await asyncio.sleep(0)
@@ -297,5 +299,23 @@ def test_closing_twice_does_no_harm(kernel: Kernel) -> None:
             watcher.close()
             watcher.close()
         assert kernel.told == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("ptrace", "syscalls.allow: ptrace is not in it"),
+        ("ioctl", "syscalls.allow: ioctl, but not with these arguments"),
+        ("kexec_load", "syscalls.kill: kexec_load"),
+    ],
+)
+def test_the_rule_names_the_line_that_decided(kernel: Kernel, name: str, rule: str) -> None:
+    async def scenario() -> None:
+        async with watched(kernel):
+            kernel.ask(NUMBERS[name])
+            await kernel.settled()
+        assert [denied.rule for denied in kernel.told] == [rule]
 
     run(scenario)
