@@ -28,6 +28,7 @@ A denial, a non-zero exit and a limit that was reached are not errors: they are 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class StockadeError(Exception):
@@ -154,10 +155,12 @@ class AuditCorrupt(StockadeError):
 class OutcomeError(StockadeError):
     """A call that did not end with exit code 0, for callers who asked for an exception.
 
-    `reason` is the outcome's name in upper case; never sent by the daemon.
+    `reason` is the outcome's name in upper case, and `call` the client's FinishedCall: its
+    output, files and outcome. Never sent by the daemon.
     """
 
     code = "ABORTED"
+    call: Any = None
 
 
 class RuntimeFailed(StockadeError):

@@ -6,6 +6,19 @@
         call = supervisor.run(["python3", "-c", "print(6 * 7)"], profile="python")
         print(call.stdout)
 
+`execute` gives the events as they come; each has its place in the record, and what happened as
+its `event`:
+
+    with supervisor.execute(["make", "test"], profile="python") as execution:
+        for item in execution:
+            match item.event:
+                case Output(data=data):
+                    sys.stdout.buffer.write(data)
+                case Denied(name=name, count=count):
+                    print(f"{name} was denied {count} times")
+                case Finished(outcome=outcome):
+                    print(outcome)
+
 Needs the base install only. It never decides anything about policy: it names a profile, and the
 daemon does the rest.
 """

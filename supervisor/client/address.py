@@ -76,22 +76,19 @@ def resolve(
     return Address(target=text, tls=tls)
 
 
-def channel_options(address: Address) -> list[tuple[str, int]]:
-    """Give the channel's options; a dead peer is only looked for where one can be dead silently."""
-    options = [
+def channel_options() -> list[tuple[str, int]]:
+    """Give the channel's options. A peer may be dead in silence on a unix socket too: a process
+    that is stopped keeps its connections, so that only a ping finds it out."""
+    return [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
         ("grpc.min_reconnect_backoff_ms", RECONNECT_MIN_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
         ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ]
-    if address.tls is not None:
-        options += [
-            ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ]
-    return options
 
 
 def read_tls(tls: Tls) -> tuple[bytes, bytes, bytes]:
@@ -111,9 +108,10 @@ def read_tls(tls: Tls) -> tuple[bytes, bytes, bytes]:
     return contents[0], contents[1], contents[2]
 
 
-def unreachable(address: Address, detail: str) -> Unreachable:
-    """Find out why nobody answers, by one plain connect where the address is a socket's path."""
-    reason, why, hint = "CONNECTION_LOST", detail or "the connection broke", ""
+def unreachable(address: Address, detail: str, *, reason: str = "CONNECTION_LOST") -> Unreachable:
+    """Find out why nobody answers, by one plain connect where the address is a socket's path;
+    `reason` and `detail` stand where that finds nothing."""
+    why, hint = detail or "the connection broke", ""
     if address.socket_path:
         reason, why, hint = _probe(address.socket_path) or (reason, why, hint)
     else:

@@ -78,6 +78,9 @@ class Outputs(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self.files)
 
+    def __repr__(self) -> str:
+        return _listed(self, self.files)
+
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write every file below `folder` and give their paths.
 
@@ -107,6 +110,9 @@ class AsyncOutputs:
 
     def __contains__(self, path: object) -> bool:
         return path in self.files
+
+    def __repr__(self) -> str:
+        return _listed(self, self.files)
 
     async def read(self, path: str) -> bytes:
         """Give a file's bytes, checked against their digest."""
@@ -182,7 +188,8 @@ class _Ended:
         """Do nothing where the program ended with 0.
 
         Raises:
-            OutcomeError: the outcome's name as its reason, for every other end.
+            OutcomeError: for every other end, the outcome's name as its reason and this call as
+                its `call`.
         """
         if self.ok:
             return
@@ -194,6 +201,7 @@ class _Ended:
             metadata={"call_id": self.call_id, "exit_code": str(self.exit_code)},
         )
         error.exit_code = self.exit_code
+        error.call = self
         raise error
 
 
@@ -320,6 +328,11 @@ def write_output(folder: Path, file: OutputFile, data: bytes) -> Path:
     except OSError as error:
         raise CapacityError("OUTPUT_UNWRITABLE", f"{target}: {error.strerror}") from error
     return target
+
+
+def _listed(outputs: object, files: Mapping[str, OutputFile]) -> str:
+    sizes = ", ".join(f"{path!r}: {file.digest.size_bytes} bytes" for path, file in files.items())
+    return f"{type(outputs).__name__}({{{sizes}}})"
 
 
 def _mismatch(digest: Digest) -> StockadeError:

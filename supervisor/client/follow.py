@@ -84,6 +84,7 @@ class Follower:
         self._retry = retry
         self._attempts = 0
         self._connected = connected
+        self._seen = False
         self._jitter = jitter
 
     def request(self) -> tool_pb2.ExecuteRequest | tool_pb2.AttachRequest:
@@ -99,7 +100,7 @@ class Follower:
         Sets `stale` where the daemon says that this stream missed something: open it again.
         """
         self.call_id = self.call_id or event.call_id
-        self._connected = True
+        self._connected = self._seen = True
         kind = event.event
         if isinstance(kind, Lost) and kind.reason == SLOW_SUBSCRIBER:
             self.stale = True
@@ -117,10 +118,13 @@ class Follower:
         ended without Finished.
 
         Raises:
-            StockadeError: `error`, where trying again is no use or was tried often enough.
+            StockadeError: `error`, where trying again is no use or was tried often enough; its
+                metadata names the call, as `call_id`, where the daemon has told of it.
         """
         if error is None:
             error = Unreachable("STREAM_ENDED", "the stream ended before the call did")
+        if self._seen:
+            error.metadata.setdefault("call_id", self.call_id)
         if not worth_retrying(error, connected=self._connected or self._attempts > 0):
             raise error
         self._attempts += 1

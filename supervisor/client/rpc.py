@@ -15,6 +15,8 @@ from supervisor.errors import StockadeError, Unreachable
 from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
 
 UNARY_TIMEOUT_S = 30.0
+"""For a call that is not a stream: all its attempts together, and the connecting."""
+
 PAGE_SIZE = 200
 
 
@@ -53,7 +55,7 @@ def error_of(address: addresses.Address, failure: Any) -> StockadeError:
         failure.code().name, failure.details() or "", failure.trailing_metadata() or ()
     )
     if isinstance(error, Unreachable):
-        return addresses.unreachable(address, error.message)
+        return addresses.unreachable(address, error.message, reason=error.reason)
     return error
 
 

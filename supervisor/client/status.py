@@ -15,6 +15,7 @@ from supervisor import errors
 
 STATUS_KEY = "grpc-status-details-bin"
 HINT_KEY = "hint"
+NO_ANSWER = "NO_ANSWER"
 
 _BY_CODE: dict[str, type[errors.StockadeError]] = {
     "INVALID_ARGUMENT": errors.InvalidRequest,
@@ -51,8 +52,8 @@ def error_of(
 ) -> errors.StockadeError:
     """Give the error for a status: `code` by name, and the trailing metadata.
 
-    UNAVAILABLE without ErrorInfo comes back as `Unreachable`; the caller knows the address and
-    can say more.
+    UNAVAILABLE without ErrorInfo comes back as `Unreachable`, and so does our own deadline, with
+    `NO_ANSWER`; the caller knows the address and can say more.
     """
     info, retry_after_s = _details(trailing)
     if info is None:
@@ -78,7 +79,7 @@ def _of_transport(code: str, message: str) -> errors.StockadeError:
     if code == "UNAVAILABLE":
         return errors.Unreachable("CONNECTION_LOST", message)
     if code == "DEADLINE_EXCEEDED":
-        return errors.DeadlineExceeded("DEADLINE_EXCEEDED", message)
+        return errors.Unreachable(NO_ANSWER, "it did not answer in time")
     if code == "RESOURCE_EXHAUSTED":
         return errors.InvalidRequest("MESSAGE_TOO_LARGE", message)
     if code == "UNIMPLEMENTED":

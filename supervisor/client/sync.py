@@ -8,6 +8,7 @@ gRPC's channels are; one `Execution` is for one thread, except that `write_stdin
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,14 @@ from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, Collector, FinishedCall
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
 from supervisor.client.request import Argument, Content, Prepared, prepare, read_some, upload_of
-from supervisor.errors import CallStateError, DeadlineExceeded, StockadeError
+from supervisor.client.status import NO_ANSWER
+from supervisor.errors import (
+    CallStateError,
+    DeadlineExceeded,
+    InvariantError,
+    StockadeError,
+    Unreachable,
+)
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
 
 
@@ -98,11 +106,14 @@ class Supervisor:
 
         `files` maps paths under /work to bytes or to files of this machine; `outputs` are globs
         under /work. `timeout` is the call's, in seconds: longer than the profile allows is an
-        error. With `check`, an end other than exit code 0 raises.
+        error. How the call ended is in `outcome` and raises nothing: not a limit, not a signal,
+        and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
+        With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
 
         Raises:
-            StockadeError: the call was refused or did not start; see supervisor.errors.
-            OutcomeError: with `check`.
+            StockadeError: the daemon refused the call, or the connection is lost for good;
+                `metadata["call_id"]` names the call where it was on record by then.
+            OutcomeError: with `check`; the ended call is its `call`.
         """
         execution = self.execute(
             argv,
@@ -150,8 +161,12 @@ class Supervisor:
         Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
         input stays open for `write_stdin` until `close_stdin`.
 
+        The last event is Finished: also where the program could not be started, whose outcome is
+        then Failed, as in `run`.
+
         Raises:
-            StockadeError: the call was refused or did not start.
+            StockadeError: the daemon refused the call. While reading events: the connection is
+                lost for good; `metadata["call_id"]` names the call.
         """
         prepared = prepare(
             argv,
@@ -305,9 +320,12 @@ class Supervisor:
                 return int(self._unary(self._stubs.tool.WriteStdin, request).next_offset)
             except DeadlineExceeded:
                 continue
+            except Unreachable as error:
+                if error.reason != NO_ANSWER:
+                    raise
 
     def _open_channel(self) -> grpc.Channel:
-        options = channel_options(self.address)
+        options = channel_options()
         if self.address.tls is None:
             return grpc.insecure_channel(self.address.target, options=options)
         credentials = rpc.credentials(self.address.tls)
@@ -326,20 +344,29 @@ class Supervisor:
 
     def _unary(self, method: Callable[..., Any], request: Any, *, idempotent: bool = True) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
-        return self._attempt(lambda: method(request, timeout=self._timeout_s), idempotent)
+        end_s = time.monotonic() + self._timeout_s
+
+        def once() -> Any:
+            return method(request, timeout=max(0.0, end_s - time.monotonic()))
+
+        return self._attempt(once, idempotent, end_s)
 
     def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
         """Upload content; repeating it is safe, since its digest is its name."""
         self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
 
-    def _attempt(self, once: Callable[[], Any], idempotent: bool) -> Any:
+    def _attempt(self, once: Callable[[], Any], idempotent: bool, end_s: float = math.inf) -> Any:
         attempt = 0
+        telling: StockadeError | None = None
         while True:
             try:
                 response = once()
             except grpc.RpcError as failure:
                 attempt += 1
-                self._wait_or_raise(self._error(failure), attempt, idempotent)
+                error = self._error(failure)
+                if telling is None or error.reason != NO_ANSWER:
+                    telling = error  # The last attempt's deadline says less than what ended others.
+                self._wait_or_raise(telling, attempt, idempotent, end_s)
             else:
                 self._connected = True
                 return response
@@ -359,13 +386,18 @@ class Supervisor:
             else:
                 return
 
-    def _wait_or_raise(self, error: StockadeError, attempt: int, idempotent: bool) -> None:
+    def _wait_or_raise(
+        self, error: StockadeError, attempt: int, idempotent: bool, end_s: float = math.inf
+    ) -> None:
         patient = self._connected or attempt > 1
         if not idempotent or attempt > self._retry.attempts_max:
             raise error
         if not worth_retrying(error, connected=patient):
             raise error
-        time.sleep(self._retry.delay(attempt, jitter))
+        delay_s = self._retry.delay(attempt, jitter)
+        if time.monotonic() + delay_s >= end_s:
+            raise error
+        time.sleep(delay_s)
 
     def _pages(
         self, method: Callable[..., Any], request: Any, field: str, limit: int | None
@@ -378,9 +410,11 @@ class Supervisor:
                 yield wire.call(message)
             if left is not None:
                 left -= len(getattr(response, field))
-            request.page_token = response.next_page_token
-            if not request.page_token:
+            if not response.next_page_token:
                 return
+            if response.next_page_token == request.page_token:
+                raise InvariantError("PAGE_LOOP", "the daemon's next page is the one it just gave")
+            request.page_token = response.next_page_token
 
 
 class Execution:

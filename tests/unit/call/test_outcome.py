@@ -18,6 +18,8 @@ from supervisor.call.outcome import (
     Signaled,
     Stopped,
     TimedOut,
+    amount,
+    describe,
     exit_code,
     kind,
 )
@@ -50,3 +52,27 @@ def test_every_outcome_is_in_the_cases_and_has_a_name_of_its_own() -> None:
 
 def test_only_a_program_that_ended_well_gives_zero() -> None:
     assert [o for o, _, _ in CASES if exit_code(o) == 0] == [Exited(code=0)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "shown"),
+    [
+        (LimitKind.CPU, 1011, "1.011 s"),
+        (LimitKind.WALL, 3_600_000_000, "3600000 s"),
+        (LimitKind.MEMORY, 512 << 20, "512 MiB"),
+        (LimitKind.OUTPUT, 3 << 9, "1.5 KiB"),
+        (LimitKind.DISK, 1023, "1023 bytes"),
+        (LimitKind.PIDS, 64, "64"),
+        ("spells", 7, "7"),
+    ],
+)
+def test_what_a_limit_counts_has_its_unit(limit: str, value: int, shown: str) -> None:
+    assert amount(limit, value) == shown
+
+
+def test_limits_are_told_with_their_units() -> None:
+    cpu = LimitExceeded(limit=LimitKind.CPU, used=1011, allowed=1000)
+    assert describe(cpu) == "reached its cpu limit: 1.011 s used, 1 s allowed"
+    memory = OutOfMemory(limit_bytes=1 << 20, peak_bytes=2 << 20, kills=1)
+    assert describe(memory) == "ran out of memory: 2 MiB used, 1 MiB allowed"
+    assert describe(TimedOut(limit_s=2_000_000)) == "timed out after 2000000 s"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -207,6 +208,15 @@ def fake_daemon(folder: Path) -> Iterator[FakeDaemon]:
         yield daemon
     finally:
         daemon.stop()
+
+
+@contextlib.contextmanager
+def silence(folder: Path) -> Iterator[str]:
+    """Give the address of a socket that takes connections and never says a word."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/silent")
+        listener.listen(64)
+        yield f"unix://{folder}/silent"
 
 
 def event(sequence: int, **what: Any) -> tool_pb2.CallEvent:

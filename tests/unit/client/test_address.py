@@ -59,10 +59,8 @@ def test_environment_and_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert address.resolve("unix:///run/third.sock").socket_path == "/run/third.sock"
 
 
-def test_keepalive_is_for_tcp_only() -> None:
-    assert "grpc.keepalive_time_ms" not in dict(address.channel_options(address.resolve("unix:/x")))
-    tcp = address.Address(target="h:1", tls=TLS)
-    assert "grpc.keepalive_time_ms" in dict(address.channel_options(tcp))
+def test_a_daemon_that_went_silent_is_looked_for() -> None:
+    assert "grpc.keepalive_time_ms" in dict(address.channel_options())
 
 
 def test_tls_files_must_be_there(tmp_path: Path) -> None:
@@ -87,5 +85,7 @@ def test_somebody_listens_after_all(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "s"))
         bound.listen()
-        error = address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "Socket closed")
-    assert error.reason == "CONNECTION_LOST"
+        place = address.resolve(f"unix:{tmp_path}/s")
+        error = address.unreachable(place, "Socket closed")
+        silent = address.unreachable(place, "", reason="NO_ANSWER")
+    assert (error.reason, silent.reason) == ("CONNECTION_LOST", "NO_ANSWER")

@@ -28,7 +28,7 @@ from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.conftest import FAST
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
-from tests.unit.client.test_sync import WHOLE, blobs, breaking, broken, reading, success
+from tests.unit.client.test_sync import TIRELESS, WHOLE, blobs, breaking, broken, reading, success
 
 
 def use(daemon: FakeDaemon, do: Callable[[AsyncSupervisor], Awaitable[Any]]) -> Any:
@@ -63,8 +63,9 @@ def test_run(daemon: FakeDaemon) -> None:
 def test_check_raises(daemon: FakeDaemon) -> None:
     failed = fake.finished(2, exited=types_pb2.Exited(code=3))
     daemon.play("Execute", breaking(fake.accepted(), failed))
-    with pytest.raises(OutcomeError):
+    with pytest.raises(OutcomeError) as caught:
         use(daemon, lambda client: client.run(["false"], profile="python", check=True))
+    assert caught.value.call.exit_code == 3
 
 
 def test_resumes(daemon: FakeDaemon) -> None:
@@ -84,9 +85,20 @@ def test_resumes(daemon: FakeDaemon) -> None:
 def test_gives_up(daemon: FakeDaemon) -> None:
     daemon.play("Execute", breaking(fake.accepted(), abort=broken()))
     daemon.play("Attach", breaking(abort=broken()))
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable) as caught:
         use(daemon, lambda client: client.run(["x"], profile="python"))
+    assert caught.value.metadata["call_id"] == fake.CALL_ID
     assert len(daemon.asked("Attach")) == FAST.attempts_max
+
+
+def test_the_deadline_holds_for_all_attempts_and_for_connecting(tmp_path: Path) -> None:
+    async def main(address: str) -> None:
+        async with AsyncSupervisor(address, timeout=0.5, retry=TIRELESS) as client:
+            await client.get("c")
+
+    with fake.silence(tmp_path) as address, pytest.raises(Unreachable) as caught:
+        asyncio.run(main(address))
+    assert caught.value.exit_code == 7
 
 
 def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ from supervisor.call.events import (
 )
 from supervisor.call.types import Digest, OutputFile, Stream, StreamSummary, Usage
 from supervisor.client import collect
-from supervisor.client.collect import BlobCheck, Collector, FinishedCall, Outputs, write_output
+from supervisor.client.collect import (
+    AsyncOutputs,
+    BlobCheck,
+    Collector,
+    FinishedCall,
+    Outputs,
+    write_output,
+)
 from supervisor.errors import AuditCorrupt, InvariantError, OutcomeError
 
 SUCCESS = outcome.Exited(code=0)
@@ -111,6 +118,7 @@ def test_raise_for_outcome(how: outcome.Outcome, reason: str, exit_code: int) ->
         call.raise_for_outcome()
     assert (caught.value.reason, caught.value.exit_code) == (reason, exit_code)
     assert caught.value.metadata["call_id"] == "c"
+    assert caught.value.call is call
 
 
 def test_nothing_is_raised_for_success() -> None:
@@ -131,6 +139,19 @@ def test_outputs_are_read_when_asked_for() -> None:
     assert (outputs[name], len(outputs), asked) == (b"x", 1, [file.digest])
     with pytest.raises(KeyError):
         outputs["b"]
+
+
+def test_outputs_show_their_names_and_read_nothing() -> None:
+    file = OutputFile(path=b"chart.png", digest=Digest.of(b"xyz"), mode=0o644)
+
+    def read(_: Digest) -> bytes:
+        raise AssertionError("nothing is read for a repr")
+
+    async def read_async(_: Digest) -> bytes:
+        raise AssertionError("nothing is read for a repr")
+
+    assert repr(Outputs((file,), read)) == "Outputs({'chart.png': 3 bytes})"
+    assert repr(AsyncOutputs((file,), read_async)) == "AsyncOutputs({'chart.png': 3 bytes})"
 
 
 @pytest.mark.parametrize("whole", [b"", b"abc"])

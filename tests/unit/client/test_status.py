@@ -63,7 +63,7 @@ def test_retry_delay() -> None:
     ("code", "kind"),
     [
         ("UNAVAILABLE", errors.Unreachable),
-        ("DEADLINE_EXCEEDED", errors.DeadlineExceeded),
+        ("DEADLINE_EXCEEDED", errors.Unreachable),
         ("RESOURCE_EXHAUSTED", errors.InvalidRequest),
         ("UNIMPLEMENTED", errors.NotFound),
         ("UNKNOWN", errors.InvariantError),

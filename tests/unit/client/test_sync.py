@@ -14,13 +14,14 @@ import pytest
 from supervisor.call import outcome
 from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished, KeepAlive, Output
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Digest, Stream
-from supervisor.client import Supervisor, Unreachable
+from supervisor.client import Retry, Supervisor, Unreachable
 from supervisor.client.request import INLINE_FILES_BYTES_MAX
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
     CallStateError,
     CapacityError,
+    InvariantError,
     NotFound,
     NotPermitted,
     OutcomeError,
@@ -30,6 +31,7 @@ from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
 
+TIRELESS = Retry(attempts_max=1_000_000, delay_s=0.001, delay_max_s=0.002)
 WHOLE = b"".join(bytes([n]) * 100 for n in range(20))
 
 
@@ -67,7 +69,7 @@ def test_check_raises(daemon: FakeDaemon, client: Supervisor) -> None:
     daemon.play("Execute", breaking(fake.accepted(), failed))
     with pytest.raises(OutcomeError) as caught:
         client.run(["false"], profile="python", check=True)
-    assert caught.value.exit_code == 3
+    assert (caught.value.exit_code, caught.value.call.outcome) == (3, outcome.Exited(code=3))
 
 
 def test_resumes_after_a_break(daemon: FakeDaemon, client: Supervisor) -> None:
@@ -116,9 +118,21 @@ def test_gives_up_after_a_bounded_number_of_attempts(
 ) -> None:
     daemon.play("Execute", breaking(fake.accepted(), abort=broken()))
     daemon.play("Attach", breaking(abort=broken()))
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable) as caught:
         client.run(["x"], profile="python")
     assert len(daemon.asked("Attach")) == 4
+    assert caught.value.metadata["call_id"] == fake.CALL_ID
+
+
+def test_no_call_is_named_where_none_is_known_to_exist(
+    daemon: FakeDaemon, client: Supervisor
+) -> None:
+    daemon.play("Execute", breaking(abort=broken()))
+    daemon.play("Attach", breaking(abort=broken()))
+    for follow in (lambda: client.run(["x"], profile="python"), client.attach("c").wait):
+        with pytest.raises(Unreachable) as caught:
+            follow()
+        assert "call_id" not in caught.value.metadata
 
 
 @pytest.mark.parametrize(
@@ -403,7 +417,6 @@ def test_reads_are_repeated_and_signals_are_not(daemon: FakeDaemon, client: Supe
 
 
 def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
-    deadlines = []
     held = threading.Event()
 
     def slow(_: Any) -> Any:
@@ -411,12 +424,57 @@ def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
         return tool_pb2.GetCallResponse()
 
     daemon.play("GetCall", slow)
-    with Supervisor(daemon.address, timeout=0.05) as client:
-        with pytest.raises(Exception) as caught:
-            client.get("c")
-        deadlines.append(getattr(caught.value, "reason", ""))
+    with (
+        Supervisor(daemon.address, timeout=0.05) as client,
+        pytest.raises(Unreachable) as caught,
+    ):
+        client.get("c")
     held.set()
-    assert deadlines == ["DEADLINE_EXCEEDED"]
+    assert (caught.value.reason, caught.value.exit_code) == ("NO_ANSWER", 7)
+
+
+def test_the_deadline_holds_for_all_attempts_and_for_connecting(tmp_path: Path) -> None:
+    with (
+        fake.silence(tmp_path) as address,
+        Supervisor(address, timeout=0.5, retry=TIRELESS) as client,
+        pytest.raises(Unreachable) as caught,
+    ):
+        list(client.records())
+    assert caught.value.exit_code == 7
+
+
+def test_a_write_to_stdin_waits_past_deadlines(daemon: FakeDaemon) -> None:
+    held = threading.Event()
+
+    def full(_: Any) -> Any:
+        held.wait(10)
+        return tool_pb2.WriteStdinResponse()
+
+    def read(request: Any) -> Any:
+        held.set()
+        return tool_pb2.WriteStdinResponse(next_offset=request.offset + len(request.data))
+
+    daemon.play("WriteStdin", full, read)
+    with Supervisor(daemon.address, timeout=0.5) as client:
+        assert client.write_stdin("c", b"abc", offset=1) == 4
+    assert [request.offset for request in daemon.asked("WriteStdin")] == [1, 1]
+
+
+def test_a_write_to_stdin_ends_where_nobody_can_be_reached(tmp_path: Path) -> None:
+    with (
+        fake.silence(tmp_path) as address,
+        Supervisor(address, timeout=0.5, retry=TIRELESS) as client,
+        pytest.raises(Unreachable),
+    ):
+        client.write_stdin("c", b"abc", offset=0)
+
+
+def test_a_page_that_leads_to_itself_ends_the_list(daemon: FakeDaemon, client: Supervisor) -> None:
+    token = "1"
+    daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(next_page_token=token))
+    with pytest.raises(InvariantError) as caught:
+        list(client.list_calls(limit=5))
+    assert caught.value.reason == "PAGE_LOOP"
 
 
 def test_pages(daemon: FakeDaemon, client: Supervisor) -> None:
