@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from supervisor.api.config import CallerEntry
 from supervisor.api.front import Peer
 from supervisor.call.types import Caller
-from supervisor.errors import NotPermitted, Unauthenticated
+from supervisor.errors import NotPermitted, ProfileError, Unauthenticated
+from supervisor.profile.load import ProfileSet
 
 ANY = "*"
 
@@ -79,6 +80,40 @@ def enter(identity: Identity) -> None:
 def current() -> Identity:
     """Give the caller of the request that this task answers."""
     return _current.get()
+
+
+def known() -> Identity | None:
+    """Give the same, or None where the caller is not known (yet)."""
+    return _current.get(None)
+
+
+def check_grants(entries: Iterable[CallerEntry], profiles: ProfileSet) -> None:
+    """Refuse grants, by name, of profiles that are not there or cannot be used.
+
+    One that is only granted through "*" stops its own calls and nothing else.
+
+    Raises:
+        ProfileError: `CONFIG_PROFILE_UNKNOWN`; `CONFIG_PROFILE_INVALID`, with every problem.
+    """
+    for entry in entries:
+        for name in entry.profiles:
+            if name == ANY:
+                continue
+            if name not in profiles.names:
+                raise ProfileError(
+                    "CONFIG_PROFILE_UNKNOWN",
+                    f"caller {entry.name!r} is granted profile {name!r}, which is not there",
+                    hint=f"there are: {', '.join(sorted(profiles.names))}",
+                )
+            problems = profiles.problems(name)
+            if problems:
+                rendered = "\n".join(problem.render() for problem in problems)
+                raise ProfileError(
+                    "CONFIG_PROFILE_INVALID",
+                    f"caller {entry.name!r} is granted profile {name!r}, which is wrong:\n"
+                    f"{rendered}",
+                    hint="stockade profile lint shows the problems of all profiles",
+                )
 
 
 class Directory:

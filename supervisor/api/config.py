@@ -7,6 +7,7 @@ may call it. Nothing here can loosen a profile.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -258,5 +259,18 @@ def load(path: Path | None) -> Configuration:
         path = DEFAULT_PATH
     if not path.is_file():
         raise ProfileError("CONFIG_MISSING", f"there is no configuration {path}")
-    document = yaml_source.load_document(path, reason="CONFIG_INVALID")
+    try:
+        document = yaml_source.load_document(path, reason="CONFIG_INVALID")
+    except yaml_source.ProblemsFound as error:
+        raise _about_configuration(error) from error
     return yaml_source.validate(document, Configuration, reason="CONFIG_INVALID")
+
+
+def _about_configuration(error: yaml_source.ProblemsFound) -> yaml_source.ProblemsFound:
+    """Say what to write into an empty file: here no key is required."""
+    hint = "say under `callers:` who may call, or remove the file for the defaults"
+    problems = [
+        dataclasses.replace(problem, hint=hint) if problem.message == "is empty" else problem
+        for problem in error.problems
+    ]
+    return yaml_source.ProblemsFound(error.reason, problems)

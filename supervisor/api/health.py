@@ -17,6 +17,9 @@ log = logging.getLogger("stockade.api")
 POLL_S = 0.5
 """A change is told within a second, half of it spent here."""
 
+STOPPING = "SHUTTING_DOWN"
+"""The engine's word for a drain."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -67,6 +70,8 @@ class Health(grpc_health_aio.HealthServicer):  # type: ignore[misc] # grpc_healt
         if serving:
             log.info("health: SERVING")
         else:
-            log.error("health: NOT_SERVING: %s", "; ".join(problems))
+            # A stop that was asked for is no error.
+            level = logging.INFO if set(problems) <= {STOPPING} else logging.ERROR
+            log.log(level, "health: NOT_SERVING: %s", "; ".join(problems))
         for name in self._names:
             await self.set(name, SERVING if serving else NOT_SERVING)

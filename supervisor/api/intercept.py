@@ -11,18 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import grpc
 
 from supervisor.api import callers
+from supervisor.api.front import Peer
+from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
 from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError
 
 log = logging.getLogger("stockade.api")
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+METHOD_UNKNOWN = "METHOD_UNKNOWN"
+EXECUTE = "/supervisor.v1.ToolService/Execute"
+COUNTED_HERE = frozenset({"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARGE"})
+"""What Execute is refused for before its own method runs: all else it counts itself, since the
+engine counts what it does not admit."""
+
+_profile: ContextVar[str] = ContextVar("stockade_profile", default="")
+"""The profile that the request of this task names."""
 
 
 class _Refused:
@@ -37,21 +50,24 @@ class _Refused:
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler of the server, and answers for the methods that there are not.
 
-    `identify` raises Unauthenticated; `rejected` hears the reason of what is refused here.
+    `identify` raises Unauthenticated, `peer_of` tells what is known all the same; `rejected` hears
+    the reason of every refusal that nobody else counts.
     """
 
     def __init__(
         self,
         identify: Callable[[Context], callers.Identity],
         *,
+        peer_of: Callable[[Context], Peer | None],
         unary_deadline_s: float,
         message_bytes_max: int,
         rejected: Callable[[str], None],
     ) -> None:
         self._identify = identify
+        self._peer_of = peer_of
         self._unary_deadline_s = unary_deadline_s
         self._message_bytes_max = message_bytes_max
-        self._rejected = rejected
+        self._refusals = Refusals(rejected, time.monotonic)
 
     async def intercept_service(
         self,
@@ -79,7 +95,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def argument(requests: AsyncIterator[Any]) -> Any:
             if handler.request_streaming:
                 return _checked_each(requests)
-            return await self._within_deadline(method, _only(requests))
+            request = await self._within_deadline(method, _only(requests))
+            _profile.set(str(getattr(request, "profile", "")))
+            return request
 
         async def stream(requests: AsyncIterator[Any], context: Context) -> None:
             answer = behaviour(await argument(requests), context)
@@ -109,15 +127,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _unknown(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         # A stream handler never waits for a message, so it answers every kind of caller.
         async def refuse(_requests: Any, context: Context) -> None:
-            self._identify(context)
-            self._rejected("METHOD_UNKNOWN")
+            # No class of the tree has this code; the reason is what the log and the count need.
+            error = InvalidRequest(METHOD_UNKNOWN, f"there is no method {method[:200]}")
+            self._note(method, context, error)
             await _abort(
                 context,
-                build_status(
-                    grpc.StatusCode.UNIMPLEMENTED,
-                    "METHOD_UNKNOWN",
-                    f"there is no method {method[:200]}",
-                ),
+                build_status(grpc.StatusCode.UNIMPLEMENTED, error.reason, error.message),
             )
 
         return grpc.stream_stream_rpc_method_handler(self._answering(method, refuse))
@@ -140,11 +155,24 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             log.info("%s: the client is gone: %s", method, error)
             raise asyncio.CancelledError from error
         if isinstance(error, StockadeError):
-            if error.reason in {"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARGE"}:
-                self._rejected(error.reason)
+            self._note(method, context, error)
         else:
             log.error("%s failed [%s]", method, BUG, exc_info=error)
         await _abort(context, status_of(error))
+
+    def _note(self, method: str, context: Context, error: StockadeError) -> None:
+        peer = self._peer_of(context)
+        identity = callers.known()
+        where = _where(peer)
+        self._refusals.note(
+            error,
+            method=method,
+            who=f"caller {identity.caller.name!r} ({where})" if identity else where,
+            # Not the pid: one that is refused may come again as another.
+            key=identity.caller.name if identity else _origin(peer),
+            profile=_profile.get(),
+            counted=method == EXECUTE and error.reason not in COUNTED_HERE,
+        )
 
     async def _within_deadline(self, method: str, answer: Awaitable[Any]) -> Any:
         try:
@@ -176,8 +204,26 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 async def _abort(context: Any, status: grpc.Status) -> NoReturn:
-    await context.abort_with_status(status)
+    try:
+        await context.abort_with_status(status)
+    except grpc.aio.AbortError:
+        raise  # how gRPC ends a handler
+    except grpc.aio.BaseError as error:
+        # The connection broke under the refusal: nobody is there to hear of it.
+        raise asyncio.CancelledError from error
     raise AssertionError("abort_with_status returned")
+
+
+def _where(peer: Peer | None) -> str:
+    if peer is None:
+        return "nobody that came through the door"
+    return f"uid {peer.uid}, pid {peer.pid}" if peer.transport == "unix" else peer.address
+
+
+def _origin(peer: Peer | None) -> str:
+    if peer is None:
+        return ""
+    return f"uid {peer.uid}" if peer.transport == "unix" else peer.address.rpartition(":")[0]
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> StockadeError:

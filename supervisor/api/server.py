@@ -19,17 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # ExecuteBatchError has no other name
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from supervisor import __version__
 from supervisor.api import callers, sockets, systemd
 from supervisor.api.audit_service import AuditService
 from supervisor.api.config import Configuration, Tls, split_host_port
-from supervisor.api.front import Front, Peers
+from supervisor.api.front import Front, Peer, Peers
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
 from supervisor.api.metrics import Metrics, MetricsServer
 from supervisor.api.profile_service import ProfileService
+from supervisor.api.reach import unreachable
 from supervisor.api.tool_service import ToolService
 from supervisor.engine import Engine
 from supervisor.errors import HostError, ProfileError
@@ -83,8 +86,8 @@ class Bound:
 class Server:
     """Everything between the sockets and the engine.
 
-    `start` raises what `sockets` raises, and ProfileError `CONFIG_PROFILE_UNKNOWN` or
-    `TLS_UNUSABLE`; nothing listens then.
+    `start` raises what `sockets` raises, what `callers.check_grants` raises, and ProfileError
+    `TLS_UNUSABLE`; nothing listens then. `source` names the configuration in the log.
     """
 
     def __init__(
@@ -94,7 +97,9 @@ class Server:
         metrics: Metrics,
         *,
         notify_socket: str = "",
+        source: str = "",
     ) -> None:
+        self._source = source
         self._engine = engine
         self._config = config
         self._metrics = metrics
@@ -140,7 +145,7 @@ class Server:
         await self._close(grace_s=STOP_GRACE_S)
 
     async def _start(self) -> None:
-        self._check_profiles()
+        callers.check_grants(self._config.callers, self._engine.profiles)
         self._bind()
         self._grpc = self._build()
         targets = self._add_ports()
@@ -153,8 +158,21 @@ class Server:
             self._serve_metrics(self._config.metrics.listen)
         await self._health.update(self._problems())
         self._tasks.append(asyncio.create_task(self._health.follow(self._problems)))
-        log.info("listening on %s", ", ".join(self.addresses))
+        self._log_start()
         systemd.notify(self._notify_socket, "READY=1")
+
+    def _log_start(self) -> None:
+        log.info(
+            "stockade %s serves: state %s, configuration %s, %d profiles, listening on %s",
+            __version__,
+            self._config.state,
+            self._source or "(defaults)",
+            len(self._engine.profiles.names),
+            ", ".join(self.addresses),
+        )
+        paths = [bound.path for bound in self._bound if bound.path is not None]
+        for warning in unreachable(self._config.callers, paths):
+            log.warning("%s", warning)
 
     async def _close(self, grace_s: float) -> None:
         for task in self._tasks:
@@ -189,18 +207,6 @@ class Server:
         self._metrics.health(problems)
         return problems
 
-    def _check_profiles(self) -> None:
-        # A grant of a profile that is not there grants nothing; a misspelt one should be seen.
-        known = {callers.ANY, *self._engine.profiles.names}
-        for entry in self._config.callers:
-            for name in entry.profiles:
-                if name not in known:
-                    raise ProfileError(
-                        "CONFIG_PROFILE_UNKNOWN",
-                        f"caller {entry.name!r} is granted profile {name!r}, which is not there",
-                        hint=f"there are: {', '.join(sorted(self._engine.profiles.names))}",
-                    )
-
     def _bind(self) -> None:
         for listener in self._config.listen:
             if listener.unix is not None:
@@ -222,6 +228,7 @@ class Server:
         limits = self._config.limits
         guard = Guard(
             self._identify,
+            peer_of=self._peer_of,
             unary_deadline_s=limits.unary_deadline,
             message_bytes_max=limits.message_size,
             rejected=self._metrics.call_rejected,
@@ -277,8 +284,10 @@ class Server:
         return Path(self._config.state) / "door"
 
     def _identify(self, context: Context) -> callers.Identity:
-        peer = self._peers.find(context.peer())
-        return self._directory.identify(peer, context.auth_context())
+        return self._directory.identify(self._peer_of(context), context.auth_context())
+
+    def _peer_of(self, context: Context) -> Peer | None:
+        return self._peers.find(context.peer())
 
     def _serve_metrics(self, address: str) -> None:
         host, port = split_host_port(address)
@@ -296,11 +305,12 @@ async def serve(
     metrics: Metrics | None = None,
     *,
     notify_socket: str = "",
+    source: str = "",
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return. The engine has been started,
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain and return. The engine has been started,
     and is drained also where the server could not start.
 
-    `notify_socket` is what systemd left in $NOTIFY_SOCKET.
+    `notify_socket` is what systemd left in $NOTIFY_SOCKET, `source` is the configuration's file.
 
     Raises:
         HostError: an address cannot be listened on.
@@ -308,14 +318,17 @@ async def serve(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(_on_loose_exception)
+    signals = _stop_signals()
+    for number in signals:
+        loop.add_signal_handler(number, _ask_to_stop, number, stop)
     try:
         server = Server(
             engine,
             config,
             metrics or Metrics(engine.profiles.names),
             notify_socket=notify_socket,
+            source=source,
         )
         try:
             await server.start()
@@ -323,11 +336,36 @@ async def serve(
             await engine.drain(0)
             raise
         await stop.wait()
-        log.info("draining for at most %g s", config.limits.drain_grace)
         await server.stop()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             loop.remove_signal_handler(number)
+        loop.set_exception_handler(None)
+
+
+def _stop_signals() -> tuple[signal.Signals, ...]:
+    """What stops the daemon; a SIGHUP that nohup(1) has had ignored stays so."""
+    stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return tuple(number for number in stops if signal.getsignal(number) != signal.SIG_IGN)
+
+
+def _ask_to_stop(number: signal.Signals, stop: asyncio.Event) -> None:
+    log.info("%s: draining", number.name)
+    stop.set()
+
+
+def _on_loose_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take exceptions of tasks that nobody waits for.
+
+    gRPC closes each RPC in a task of its own, after our handler. Where the client's connection
+    breaks just then, its batch fails, and gRPC lets that exception fall out of the task: there is
+    nobody left to answer, so it is no fault. All else goes where it went before.
+    """
+    error = context.get("exception")
+    if isinstance(error, cygrpc.ExecuteBatchError):
+        log.info("a client's connection broke while it was answered: %s", error)
+        return
+    loop.default_exception_handler(context)
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -1,19 +1,22 @@
 """`stockade serve`: put the rooms together, and serve until somebody says stop.
 
-Order matters: configuration and profiles are checked before anything is touched; the record is
-opened before the engine, which cleans up what a former daemon left behind; only then does
-anybody listen.
+Order matters: the host, configuration and profiles are checked before anything is touched; the
+record is opened before the engine, which cleans up what a former daemon left behind; only then
+does anybody listen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +25,20 @@ import click
 
 from supervisor.cli.folders import profile_folders
 from supervisor.cli.session import json_option
-from supervisor.errors import AuditUnavailable, InvalidRequest, StockadeError
+from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
     from supervisor.api.metrics import Metrics
     from supervisor.audit.store import Store
     from supervisor.engine import Engine
+    from supervisor.profile.load import ProfileSet
 
 RUNTIME_FOLDER = Path("/run/stockade")
+EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+NO_THREAD = "can't start new thread"
+"""What CPython says where pthread_create(3) failed."""
+
 LEVELS = ("debug", "info", "warning", "error")
 
 log = logging.getLogger("stockade")
@@ -102,9 +110,14 @@ def command(
 ) -> None:
     """Run the daemon in the foreground, with its log on standard error.
 
-    SIGTERM and SIGINT stop it: no new calls, live ones may end within the configured grace, the
-    rest is killed, every outcome is on record. What is given here wins over the configuration.
-    What a former daemon left behind is cleaned up first, its open calls closed as interrupted.
+    SIGTERM, SIGINT and SIGHUP stop it: no new calls, live ones may end within the configured
+    grace, the rest is killed, every outcome is on record. Nothing is reloaded: configuration and
+    profiles are read at the start. What is given here wins over the configuration. What a former
+    daemon left behind is cleaned up first, its open calls closed as interrupted.
+
+    It does not start where a profile that a caller is granted by name is missing or wrong; wrong
+    ones that are granted through "*" are warned of, and their calls refused. Nor where somebody
+    else could write the configuration, a profile or a certificate.
 
     \b
     Examples:
@@ -115,17 +128,47 @@ def command(
     \b
     Exit codes:
       0  stopped on request
-      2  the configuration or a profile is wrong
-      5  this host cannot raise a wall, or an address cannot be used
+      2  the configuration, or a profile that it grants by name, is wrong or not guarded
+      5  not root, this host cannot raise a wall, or an address cannot be used
       7  the record cannot be written, or another daemon has it
       8  the record is damaged
     """
     _set_up_logging(log_level, as_json=log_json)
-    config = configuration(config_path, state=state, addresses=addresses, folders=folders)
+    # Lines of gRPC's C core are in a form of their own; what matters comes back as an error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        _run(config_path, state, addresses, folders, runtime_folder)
+    except StockadeError as error:
+        if not log_json:
+            raise
+        log.critical("%s", error)
+        click.get_current_context().exit(error.exit_code)
+
+
+def _run(
+    config_path: Path | None,
+    state: Path | None,
+    addresses: tuple[str, ...],
+    folders: tuple[Path, ...],
+    runtime_folder: Path,
+) -> None:
+    source = configuration_file(config_path)
+    config = configuration(source, state=state, addresses=addresses, folders=folders)
     # systemd's address is read here: no other room looks at the environment.
     notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
-    _enter_private_mounts()
-    asyncio.run(_serve(config, runtime_folder, notify_socket))
+    _check(config, source)
+    with exhaustion_named():
+        _enter_private_mounts()
+        asyncio.run(_serve(config, runtime_folder, notify_socket, source))
+
+
+def configuration_file(path: Path | None) -> Path | None:
+    """Give the configuration's file: the one that was asked for, or the usual one if it exists."""
+    from supervisor.api import config as configs
+
+    if path is None and configs.DEFAULT_PATH.exists():
+        return configs.DEFAULT_PATH
+    return path.absolute() if path is not None else None
 
 
 def configuration(
@@ -158,21 +201,22 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
     """Load the profiles, open the record, and make the engine; nothing runs yet.
 
     Raises:
-        ProfileError: a profile folder is missing or wrong.
+        ProfileError: a profile folder is missing, or a caller is granted a profile by name that
+            is missing or wrong.
         AuditUnavailable: `STATE_LOCKED`, `STATE_UNUSABLE`, or the record cannot be written.
         AuditCorrupt: the record is damaged.
     """
+    from supervisor.api.callers import check_grants
     from supervisor.api.metrics import Metrics
     from supervisor.audit.store import Store
     from supervisor.engine import Engine, EngineOptions
     from supervisor.profile.load import ProfileSet
 
     profiles = ProfileSet.load(profile_folders(config.profiles))
-    for name in profiles.names:
-        for problem in profiles.problems(name):
-            log.warning("profile %s: %s:%s: %s", name, problem.file, problem.line, problem.message)
-    metrics = Metrics(profiles.names)
+    check_grants(config.callers, profiles)
+    _warn_of_problems(profiles)
     state = Path(config.state)
+    metrics = Metrics(profiles.names, state)
     try:
         store = Store.open(state, clock_ns=time.time_ns, observer=metrics, on_fatal=_stop)
     except OSError as error:
@@ -192,12 +236,64 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
     return Daemon(config=config, metrics=metrics, store=store, engine=engine)
 
 
+def _check(config: Configuration, source: Path | None) -> None:
+    """Refuse what can be refused before anything is made.
+
+    Raises:
+        HostError: `ROOT_REQUIRED`, or this host cannot raise the walls at all.
+        ProfileError: somebody else could write what is policy, or read a key.
+    """
+    from supervisor.api.guarded import require_guarded
+    from supervisor.linux.host import check_host
+
+    check_host()
+    require_guarded(config, source=source, profiles=profile_folders(config.profiles))
+
+
+def _warn_of_problems(profiles: ProfileSet) -> None:
+    of_profiles = {
+        problem: f"profile {name}" for name in profiles.names for problem in profiles.problems(name)
+    }
+    of_files = {problem: "profiles" for problem in profiles.stray if problem not in of_profiles}
+    for problem, what in {**of_profiles, **of_files}.items():
+        place = f"{problem.file}:{problem.line}:{problem.column}"
+        log.warning("%s: %s: %s", what, place, problem.message)
+
+
+@contextlib.contextmanager
+def exhaustion_named() -> Iterator[None]:
+    """Name the host's limits where one of them ends the daemon.
+
+    Raises:
+        HostError: `HOST_EXHAUSTED`: no thread, process, descriptor or memory is to be had.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        raise _exhausted(str(error)) from error
+    except MemoryError as error:
+        raise _exhausted("out of memory") from error
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        raise _exhausted(str(error)) from error
+
+
+def _exhausted(what: str) -> HostError:
+    return HostError(
+        "HOST_EXHAUSTED",
+        f"this host gives the daemon no more: {what}",
+        hint="look at TasksMax= and LimitNOFILE= of its unit, ulimit -u and -n, pids.max, free -m",
+    )
+
+
 def _enter_private_mounts() -> None:
     """Take a mount namespace of our own, while there is one thread: see `linux.mounts`."""
     from supervisor.linux.mounts import enter_private_mounts
 
-    if os.geteuid() == 0:
-        enter_private_mounts()
+    enter_private_mounts()
 
 
 def _stop(failure: StockadeError) -> None:
@@ -206,14 +302,25 @@ def _stop(failure: StockadeError) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _serve(config: Configuration, runtime_folder: Path, notify_socket: str) -> None:
+async def _serve(
+    config: Configuration, runtime_folder: Path, notify_socket: str, source: Path | None
+) -> None:
     from supervisor.api.server import serve
 
     daemon = build_daemon(config, runtime_folder)
+    open_calls = len(daemon.store.interrupted)
     try:
         await daemon.engine.start()
+        if open_calls:
+            log.warning("the last daemon died: %d calls closed as interrupted", open_calls)
         try:
-            await serve(daemon.engine, config, daemon.metrics, notify_socket=notify_socket)
+            await serve(
+                daemon.engine,
+                config,
+                daemon.metrics,
+                notify_socket=notify_socket,
+                source=str(source or ""),
+            )
         except BaseException:
             # What the engine put on the host goes, also where nobody could listen.
             await daemon.engine.drain(0.0)

@@ -44,6 +44,7 @@ from supervisor.errors import (
     RequestConflict,
     ShuttingDown,
 )
+from supervisor.profile.load import Problem
 from supervisor.profile.model import (
     Capture,
     EffectiveProfile,
@@ -93,6 +94,10 @@ class FakeProfiles:
         self._profiles = {name: make_profile(name) for name in ("python", "shell")}
         self.names = ("broken", "python", "shell")
         self.failure: Exception | None = None
+
+    def problems(self, name: str) -> tuple[Problem, ...]:
+        wrong = Problem(file="broken.yaml", line=1, column=1, message="is wrong")
+        return (wrong,) if name == "broken" else ()
 
     def effective(self, name: str) -> EffectiveProfile:
         if self.failure is not None:

@@ -1,0 +1,82 @@
+"""Which configured callers cannot reach the unix sockets, by mode and group.
+
+Only a warning comes of it: ACLs and groups of a running process are not seen from here, and a
+caller that cannot connect is denied in any case.
+"""
+
+from __future__ import annotations
+
+import pwd
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from supervisor.api.accounts import group_name, groups_of, user_name
+from supervisor.api.config import DEFAULT_GROUP, CallerEntry
+
+
+def unreachable(entries: Iterable[CallerEntry], sockets: Sequence[Path]) -> list[str]:
+    """Give a warning for each caller by uid or gid that can connect to none of `sockets`."""
+    warnings = []
+    for entry in entries:
+        users = _users(entry)
+        if not users or not sockets:
+            continue
+        obstacles = [_obstacle(uid, groups, path) for uid, groups in users for path in sockets]
+        if None not in obstacles and obstacles[0] is not None:
+            warnings.append(_warning(entry, sockets[0], obstacles[0]))
+    return warnings
+
+
+def _users(entry: CallerEntry) -> list[tuple[int, frozenset[int]]]:
+    """Give user and groups of whoever matches an entry; nothing where it is no unix caller."""
+    if entry.uid is not None:
+        return [(entry.uid, groups_of(entry.uid))]
+    if entry.gid is not None:
+        users = [user.pw_uid for user in pwd.getpwall() if user.pw_gid == entry.gid]
+        return [(uid, groups_of(uid)) for uid in users] or [(-1, frozenset({entry.gid}))]
+    return []
+
+
+def _obstacle(uid: int, groups: frozenset[int], socket: Path) -> Path | None:
+    """Give what keeps a user from connecting: the socket, or a folder on the way to it."""
+    if uid == 0:
+        return None
+    # Connecting needs the right to write the socket and to pass its folders (unix(7)).
+    if not _may(socket, uid, groups, stat.S_IWOTH):
+        return socket
+    closed = (folder for folder in socket.parents if not _may(folder, uid, groups, stat.S_IXOTH))
+    return next(closed, None)
+
+
+def _may(path: Path, uid: int, groups: frozenset[int], bit: int) -> bool:
+    found = path.stat()
+    if found.st_uid == uid:
+        return bool(found.st_mode & bit << 6)
+    if found.st_gid in groups:
+        return bool(found.st_mode & bit << 3)
+    return bool(found.st_mode & bit)
+
+
+def _warning(entry: CallerEntry, socket: Path, obstacle: Path) -> str:
+    found = obstacle.stat()
+    key, number = entry.identity
+    mode = f"mode {stat.S_IMODE(found.st_mode):04o}, {user_name(found.st_uid)}"
+    place = "it" if obstacle == socket else str(obstacle)
+    return (
+        f"caller {entry.name!r} ({key} {number}) cannot reach {socket}: "
+        f"{place} is {mode}:{group_name(found.st_gid)}; {_way_out(entry, socket, obstacle)}"
+    )
+
+
+def _way_out(entry: CallerEntry, socket: Path, obstacle: Path) -> str:
+    if obstacle != socket:
+        return f"to let it pass: chmod o+x {obstacle}"
+    user = user_name(entry.uid) if entry.uid is not None else "USER"
+    found = socket.stat()
+    if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
+        return f"to let it in: usermod -aG {group_name(found.st_gid)} {user}"
+    return (
+        f"to let it in: groupadd --system {DEFAULT_GROUP}; usermod -aG {DEFAULT_GROUP} {user}; "
+        "then restart the daemon, with socket.mode 0660"
+    )
