@@ -166,7 +166,7 @@ def test_the_program_has_a_session_default_signals_and_no_status_descriptor() ->
 
 
 def test_a_program_that_closes_its_output_is_seen_to_have() -> None:
-    with running("/", SH, "-c", "exec >&-; sleep 600") as cell:
+    with running("/", SH, "-c", "exec >&-; exec sleep 600") as cell:
         assert cell.process.stdout is not None
         assert cell.process.stdout.read() == b""
         assert cell.process.poll() is None
