@@ -193,6 +193,13 @@ def test_an_auditor_needs_no_profile(tmp_path: Path) -> None:
     assert entry.profiles == []
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n"])
+def test_an_empty_file_says_what_to_write(text: str, tmp_path: Path) -> None:
+    message = problem(tmp_path, text).message
+    assert "config.yaml:1:1: is empty" in message
+    assert "callers:" in message
+
+
 def test_errors_keep_their_line_breaks(tmp_path: Path) -> None:
     problems = problem(tmp_path, "a: 1\nb: 2\n").message
     assert len(re.findall(r"config\.yaml:\d:1: unknown key", problems)) == 2

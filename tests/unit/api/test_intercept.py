@@ -13,7 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from supervisor.api import intercept
 from supervisor.api.server import SERVICES
+from supervisor.api.status import build_status
 from supervisor.errors import AuditUnavailable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.api.harness import (
@@ -315,3 +317,23 @@ def rejects(running: Running, reason: str) -> float:
     """Give the counter of one reason."""
     labels = {"reason": reason}
     return running.metrics.registry.get_sample_value("stockade_rejects_total", labels) or 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (grpc.aio.InternalError("the connection is gone"), asyncio.CancelledError),
+        (grpc.aio.AbortError(), grpc.aio.AbortError),
+        (RuntimeError(), RuntimeError),
+    ],
+)
+def test_a_refusal_that_nobody_can_hear(raised: Exception, expected: type[BaseException]) -> None:
+    class Context:
+        async def abort_with_status(self, status: object) -> None:
+            raise raised
+
+    async def main() -> None:
+        with pytest.raises(expected):
+            await intercept._abort(Context(), build_status(grpc.StatusCode.NOT_FOUND, "X", "x"))
+
+    run(main())

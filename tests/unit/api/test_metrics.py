@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from supervisor import __version__
 from supervisor.api.metrics import Metrics
 from supervisor.call.events import Timeline
 from supervisor.call.outcome import KINDS, LimitKind
@@ -96,10 +100,7 @@ def test_labels_are_few(feed: Callable[[Metrics, int], None], series_max: int) -
 def series(metrics: Metrics) -> int:
     """Count what is kept for each combination of labels."""
     return sum(
-        not sample.name.endswith("_created")
-        for family in metrics.registry.collect()
-        for sample in family.samples
-        if sample.labels
+        1 for family in metrics.registry.collect() for sample in family.samples if sample.labels
     )
 
 
@@ -115,7 +116,29 @@ def test_no_series_names_a_call() -> None:
         for sample in family.samples
         for label in sample.labels
     }
-    assert labels <= {"profile", "outcome", "phase", "wall", "name", "reason", "problem", "le"}
+    assert labels <= {
+        "profile", "outcome", "phase", "wall", "name", "reason", "problem", "le", "version",
+    }  # fmt: skip
+
+
+def test_the_build_and_the_room_that_is_left(tmp_path: Path) -> None:
+    metrics = Metrics([], tmp_path)
+    assert value(metrics, "stockade_build_info", version=__version__) == 1
+    free = value(metrics, "stockade_state_free_bytes")
+    assert free is not None
+    assert 0 < free <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+    tmp_path.rmdir()
+    gone = value(metrics, "stockade_state_free_bytes")
+    assert gone is not None
+    assert math.isnan(gone)
+
+
+def test_no_series_of_creation_times() -> None:
+    metrics = Metrics(["python"])
+    metrics.call_closed("python", "exited", Timeline(accepted_ns=1, preparing_ns=2))
+    names = {s.name for family in metrics.registry.collect() for s in family.samples}
+    assert "stockade_calls_total" in names
+    assert not [name for name in names if name.endswith("_created")]
 
 
 def test_prometheus_can_read_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -13,8 +14,11 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from supervisor import __version__
+from supervisor.api import server
 from supervisor.api.config import Configuration
 from supervisor.api.metrics import Metrics
 from supervisor.api.server import SERVICES, Server, serve
@@ -294,6 +298,12 @@ def test_a_grant_of_a_profile_that_is_not_there(tmp_path: Path) -> None:
     assert (type(error), error.reason) == (ProfileError, "CONFIG_PROFILE_UNKNOWN")
 
 
+def test_a_grant_by_name_of_a_profile_that_is_wrong(tmp_path: Path) -> None:
+    config = {"callers": [{"name": "me", "uid": ME, "profiles": ["broken"]}]}
+    error = start_error(tmp_path, config)
+    assert (type(error), error.reason) == (ProfileError, "CONFIG_PROFILE_INVALID")
+
+
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:
     error = start_error(tmp_path, {"socket": {"group": "no-such-group-here"}})
     assert (type(error), error.reason) == (ProfileError, "SOCKET_GROUP_MISSING")
@@ -368,7 +378,7 @@ def test_drain_ends_calls_and_lets_clients_hear_of_it(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_serve_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     async def main() -> None:
         engine = FakeEngine()
@@ -391,3 +401,93 @@ def test_serve_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
         assert not (tmp_path / "s.sock").exists()
 
     run(main())
+
+
+def test_a_hangup_that_is_ignored_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nohup(1) does it."""
+    monkeypatch.setattr(
+        signal, "getsignal", lambda n: signal.SIG_IGN if n == signal.SIGHUP else signal.SIG_DFL
+    )
+    assert server._stop_signals() == (signal.SIGTERM, signal.SIGINT)
+
+
+# The log
+
+
+def test_the_start_line_and_who_cannot_come_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "stockade")
+    stranger = 3_999_999_998
+
+    async def main() -> None:
+        settings = {
+            "listen": [f"unix://{tmp_path}/s.sock"],
+            "state": "/srv/state",
+            "callers": [{"name": "far", "uid": stranger, "profiles": ["python"]}],
+        }
+        config = Configuration.model_validate(settings)
+        one = Server(FakeEngine(), config, Metrics([]), source="/etc/x.yaml")  # type: ignore[arg-type]
+        await one.start()
+        await one.stop()
+
+    run(main())
+    (line,) = [line for line in caplog.messages if line.startswith("stockade ")]
+    for part in (__version__, "/srv/state", "/etc/x.yaml", "3 profiles", f"unix://{tmp_path}/s."):
+        assert part in line
+    (warning,) = [line for line in caplog.messages if "cannot reach" in line]
+    assert f"caller 'far' (uid {stranger})" in warning
+
+
+def test_a_stop_that_was_asked_for_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "stockade")
+
+    async def main() -> None:
+        engine = FakeEngine()
+        async with connected(tmp_path, engine=engine) as (running_, _):
+            drain = engine.drain
+
+            async def drain_slowly(grace_s: float) -> None:
+                engine.health_problems = ("SHUTTING_DOWN",)
+                async with asyncio.timeout(20):
+                    while "health: NOT_SERVING: SHUTTING_DOWN" not in caplog.messages:
+                        await asyncio.sleep(0.05)
+                await drain(grace_s)
+
+            engine.drain = drain_slowly  # type: ignore[method-assign]
+            await running_.server.stop()
+
+    run(main())
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+def test_a_broken_batch_is_no_traceback_and_all_else_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a client goes while it is answered, it falls out of a task of gRPC's own."""
+    caplog.set_level(logging.INFO)
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
+        task = asyncio.create_task(serve(FakeEngine(), config))  # type: ignore[arg-type]
+        async with asyncio.timeout(20):
+            while not (tmp_path / "s.sock").exists():
+                await asyncio.sleep(0.01)
+        batch = cygrpc.ExecuteBatchError("Failed grpc_call_start_batch: 10")
+        for error in (batch, cygrpc.InternalError("internal"), RuntimeError("a bug")):
+            lost = loop.create_task(fail(error))
+            await asyncio.wait([lost])
+            del lost
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+
+    run(main())
+    traces = [str(r.exc_info[1]) for r in caplog.records if r.exc_info]
+    assert traces == ["internal", "a bug"]
+    assert any("connection broke" in line for line in caplog.messages)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervisor.cli import serve
-from supervisor.errors import AuditUnavailable, InvalidRequest, ProfileError
+from supervisor.cli.folders import shipped_profiles
+from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, ProfileError
 from tests.unit.cli.conftest import Stockade
 
 
@@ -89,3 +95,213 @@ def test_a_profile_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ProfileError):
         serve.build_daemon(config, tmp_path / "run")
     assert not (tmp_path / "state").exists()
+
+
+# What is checked before anything is made
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that can raise the walls, and a daemon that stops where it would begin."""
+    monkeypatch.setattr("supervisor.linux.host.check_host", lambda: None)
+    monkeypatch.setattr(serve, "_enter_private_mounts", lambda: None)
+
+
+def test_without_root_nothing_is_made(
+    stockade: Stockade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    places = [tmp_path / name for name in ("state", "run")]
+    result = stockade(
+        "serve", "--state", places[0], "--runtime-dir", places[1],
+        "--listen", f"unix://{tmp_path}/s.sock",
+    )  # fmt: skip
+    assert "[ROOT_REQUIRED]" in result.stderr
+    assert result.exit_code == HostError.exit_code
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("root")
+def test_a_configuration_that_all_can_write(stockade: Stockade, file: Path, tmp_path: Path) -> None:
+    file.chmod(0o666)
+    result = stockade("serve", "--config", file, "--state", tmp_path / "state")
+    assert "[POLICY_WRITABLE]" in result.stderr
+    assert result.exit_code == ProfileError.exit_code
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.usefixtures("root")
+def test_profiles_that_all_can_write(stockade: Stockade, tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    profiles.chmod(0o777)
+    result = stockade("serve", "--profiles", profiles, "--state", tmp_path / "state")
+    assert "[POLICY_WRITABLE]" in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.usefixtures("root")
+def test_a_refusal_to_start_is_json_where_the_log_is(stockade: Stockade, file: Path) -> None:
+    file.chmod(0o666)
+    result = stockade("serve", "--config", file, "--log-json")
+    (line,) = result.stderr.splitlines()
+    assert json.loads(line)["level"] == "critical"
+    assert "POLICY_WRITABLE" in json.loads(line)["message"]
+    assert result.exit_code == ProfileError.exit_code
+
+
+WRONG = "profile: wrong\nextends: nothing\nwhy: A test.\n"
+
+
+def with_wrong_profile(folder: Path) -> Path:
+    profiles = folder / "profiles"
+    shutil.copytree(shipped_profiles(), profiles)
+    (profiles / "wrong.yaml").write_text(WRONG)
+    return profiles
+
+
+def config_with(folder: Path, grant: str) -> Path:
+    path = folder / "granted.yaml"
+    path.write_text(f"callers: [{{name: a, uid: 0, profiles: ['{grant}']}}]\n")
+    return path
+
+
+def test_a_wrong_profile_that_is_granted_by_name(tmp_path: Path) -> None:
+    config = serve.configuration(
+        config_with(tmp_path, "wrong"),
+        state=tmp_path / "state",
+        folders=(with_wrong_profile(tmp_path),),
+    )
+    with pytest.raises(ProfileError) as caught:
+        serve.build_daemon(config, tmp_path / "run")
+    assert caught.value.reason == "CONFIG_PROFILE_INVALID"
+    assert "wrong.yaml:2:10: " in caught.value.message
+    assert "^" in caught.value.message
+    assert not (tmp_path / "state").exists()
+
+
+# The wiring
+
+
+class Built:
+    """Stands in for the engine and keeps what it was made with."""
+
+    def __init__(self, **given: Any) -> None:
+        self.__dict__.update(given)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.engine.Engine", Built)
+
+
+@pytest.mark.usefixtures("built")
+def test_a_wrong_profile_that_is_granted_with_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = serve.configuration(
+        config_with(tmp_path, "*"),
+        state=tmp_path / "state",
+        folders=(with_wrong_profile(tmp_path),),
+    )
+    asyncio.run(close(serve.build_daemon(config, tmp_path / "run")))
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "wrong.yaml:2:10: " in warning
+
+
+@pytest.mark.usefixtures("built")
+def test_limits_reach_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("limits: {calls: 7, keepalive: 3s}\n")
+    config = serve.configuration(path, state=tmp_path / "state")
+    daemon = serve.build_daemon(config, tmp_path / "run")
+    engine: Any = daemon.engine
+    assert engine.options.calls_max == 7
+    assert engine.options.keep_alive_s == 3.0
+    assert engine.state == tmp_path / "state"
+    assert engine.runtime == tmp_path / "run"
+    assert engine.observer is daemon.metrics
+    assert engine.store is daemon.store
+    assert daemon.metrics.registry.get_sample_value("stockade_state_free_bytes")
+    asyncio.run(close(daemon))
+
+
+async def close(daemon: serve.Daemon) -> None:
+    await daemon.store.close()
+
+
+# What goes wrong on the way
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        MemoryError(),
+    ],
+)
+@pytest.mark.usefixtures("root")
+def test_a_host_that_has_no_more(
+    error: Exception, stockade: Stockade, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(serve, "build_daemon", fail)
+    result = stockade("serve", "--state", tmp_path / "state")
+    assert "[HOST_EXHAUSTED]" in result.stderr
+    assert result.exit_code == HostError.exit_code
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError(errno.EIO, "no disk")])
+def test_what_is_not_exhaustion_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, serve.exhaustion_named():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("count", [0, 3])
+def test_calls_of_a_daemon_that_died_are_told(
+    count: int,
+    stockade: Stockade,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    class Store:
+        interrupted = (object(),) * count
+        failure = None
+
+        async def close(self) -> None:
+            await asyncio.sleep(0)
+
+    class Engine:
+        async def start(self) -> None:
+            Store.interrupted = ()
+
+    async def served(*_: object, **given: Any) -> None:
+        assert given["source"] == ""
+
+    daemon = Built(store=Store(), engine=Engine(), metrics=None)
+    monkeypatch.setattr(serve, "build_daemon", lambda *_: daemon)
+    monkeypatch.setattr("supervisor.api.server.serve", served)
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    result = stockade("serve", "--state", tmp_path / "state")
+    assert result.exit_code == 0
+    told = [line for line in result.stderr.splitlines() if "interrupted" in line]
+    assert [f" WARNING stockade: the last daemon died: {count} calls" in line for line in told] == (
+        [True] if count else []
+    )
+
+
+def test_grpc_is_quiet_where_the_log_is_ours(
+    stockade: Stockade, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRPC_VERBOSITY", "")  # so that it is put back
+    monkeypatch.delenv("GRPC_VERBOSITY")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    stockade("serve", "--config", file)
+    assert os.environ["GRPC_VERBOSITY"] == "NONE"
