@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import os
 import re
 import sys
 import time
@@ -16,14 +17,17 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names
 from supervisor.cli.ps import ended
 from supervisor.cli.safe import command as shown
-from supervisor.cli.safe import safe
+from supervisor.cli.safe import safe, shorten
 from supervisor.cli.session import daemon_options, json_option, session
-from supervisor.errors import AuditCorrupt, InvalidRequest
+from supervisor.errors import AuditCorrupt, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from supervisor.audit.verify import VerifyReport
+    from supervisor.call.types import Digest
+    from supervisor.client import Call
 
 ARGV_WIDTH = 80
+FILES_WIDTH = 200
 STATE = Path("/var/lib/stockade")
 LOG_NAME = "log"
 LEAF = re.compile(r"[0-9a-f]{64}")
@@ -158,8 +162,8 @@ def show(call_id: str) -> None:
 
     \b
     Examples:
-      stockade audit show 0b9f4c1e
-      stockade audit show --json 0b9f4c1e | jq -r '.entries[].kind'
+      stockade audit show CALL
+      stockade audit show --json CALL | jq -r '.entries[].kind'
 
     \b
     Exit codes:
@@ -182,39 +186,72 @@ def show(call_id: str) -> None:
 @click.option(
     "--stream",
     type=click.Choice(STREAMS),
-    default="stdout",
-    show_default=True,
-    help="Which stream.",
+    help="Which stream.  [default: stdout]",
+)
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    metavar="PATH",
+    help="Instead of a stream, a file that the call left behind, by its path under /work; only "
+    "for the caller whose call it was.",
 )
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
-def cat(call_id: str, stream: str) -> None:
-    """Write the recorded bytes of one stream of CALL to standard output, exactly as they were.
-    They come from a program that nobody trusts: mind your terminal.
+def cat(call_id: str, stream: str | None, path: str | None) -> None:
+    """Write the recorded bytes of one stream of CALL, or of a file that it left behind, to
+    standard output, exactly as they were. They come from a program that nobody trusts: mind your
+    terminal.
 
     With --json, one JSON object a line: `offset`, and `data` in base64.
 
     \b
     Examples:
-      stockade audit cat 0b9f4c1e > stdout.bin
-      stockade audit cat --stream stderr 0b9f4c1e | cat -v
+      stockade audit cat CALL > stdout.bin
+      stockade audit cat --stream stderr CALL | cat -v
+      stockade audit cat --output chart.png CALL > chart.png
 
     \b
     Exit codes:
       0  written
-      3  there is no such record
+      3  there is no such record or file
       8  the bytes are not those that were recorded; other failures as in `stockade --help`
     """
+    if stream and path:
+        raise click.UsageError("give either --stream or --output")
     current = session()
     offset = 0
     with current.client() as client:
-        for data in client.read_output(call_id, stream):
+        if path:
+            pieces = client.stream_blob(_left_behind(client.get(call_id), path))
+        else:
+            pieces = client.read_output(call_id, stream or "stdout")
+        for data in pieces:
             if current.json:
                 out.line({"offset": offset, "data": base64.b64encode(data).decode()})
             else:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             offset += len(data)
+
+
+def _left_behind(call: Call, path: str) -> Digest:
+    """Find a file among what a call left behind.
+
+    Raises:
+        NotFound: `OUTPUT_NOT_FOUND`.
+    """
+    files = (
+        {os.fsdecode(file.path): file for file in call.finished.outputs} if call.finished else {}
+    )
+    if path not in files:
+        raise NotFound(
+            "OUTPUT_NOT_FOUND",
+            f"call {call.call_id} left no file {path!r} behind",
+            hint=f"it left {shorten(', '.join(files), FILES_WIDTH) or 'none'}; what is kept are "
+            "the files that --output of `run` named",
+        )
+    return files[path].digest
 
 
 @command.command("verify", short_help="Verify a state folder, without a daemon.")
@@ -243,7 +280,7 @@ def verify(
     Examples:
       stockade audit verify
       stockade audit verify /mnt/backup/stockade
-      stockade audit verify --expect 0b9f4c1e=5f2c…e9 --json /var/lib/stockade
+      stockade audit verify --expect CALL=HEX --json /var/lib/stockade
 
     \b
     Exit codes:

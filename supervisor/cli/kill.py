@@ -70,7 +70,7 @@ def command(
 
     \b
     Examples:
-      stockade kill 0b9f4c1e
+      stockade kill 0199a3f2-6c1d-7b4e-9a55-3f0c8d2e71b6
       stockade kill --agent writer --why 'runaway loop'
       stockade kill --all
       stockade kill --signal TERM $(stockade ps --ids)

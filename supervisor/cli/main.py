@@ -7,15 +7,29 @@ imports gRPC, pydantic or rich.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 import click
 
 from supervisor import __version__
 from supervisor.cli.output import report
 from supervisor.cli.session import Session, daemon_options
-from supervisor.errors import StockadeError
+from supervisor.errors import HostError, StockadeError
 
 EXIT_INTERRUPTED = 130
+DAEMON_PACKAGES = frozenset(
+    {
+        "apsw",
+        "google_crc32c",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "pydantic",
+        "ruamel",
+        "zstandard",
+    }
+)
+"""What the extra `daemon` installs: a verb that needs one of them says so where it is missing."""
 
 VERBS = {
     "run": "Run a program in a sandbox of its own.",
@@ -59,6 +73,12 @@ class Verbs(click.Group):
         except StockadeError as error:
             report(error, as_json=ctx.ensure_object(Session).json)
             ctx.exit(error.exit_code)
+        except ModuleNotFoundError as missing:
+            if not _is_of_the_daemon(missing):
+                raise
+            extra = _extra_missing(ctx.invoked_subcommand or "", missing)
+            report(extra, as_json=ctx.ensure_object(Session).json)
+            ctx.exit(extra.exit_code)
         except BrokenPipeError:
             raise  # click ends quietly where nobody reads the output any more
         except OSError as error:
@@ -67,6 +87,20 @@ class Verbs(click.Group):
             ctx.exit(StockadeError.exit_code)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
+
+
+def _extra_missing(verb: str, missing: ModuleNotFoundError) -> HostError:
+    return HostError(
+        "EXTRA_MISSING",
+        f"`stockade {verb}` needs the daemon's packages: pip install 'stockade[daemon]'",
+        metadata={"module": missing.name or ""},
+    )
+
+
+def _is_of_the_daemon(missing: ModuleNotFoundError) -> bool:
+    """Say whether a package of the extra is not installed; any other module is a bug of ours."""
+    package = (missing.name or "").partition(".")[0]
+    return package in DAEMON_PACKAGES and importlib.util.find_spec(package) is None
 
 
 @click.group(

@@ -11,7 +11,9 @@ import base64
 import dataclasses
 import enum
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +27,8 @@ from supervisor.errors import StockadeError
 
 SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 KIBI = 1024
+NAME_WIDTH = 10
+MIN_WIDTH = 40
 
 
 def document(value: Any) -> None:
@@ -56,6 +60,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
     for row in [list(columns), *cells]:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
+
+
+def columns() -> int | None:
+    """Give the width of the terminal; None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def paragraph(name: str, text: str, width: int, *, indent: int = 2) -> None:
+    """Print a named text in lines of at most `width` columns, the name standing out."""
+    hanging = " " * (indent + NAME_WIDTH)
+    first = " " * indent + name.ljust(NAME_WIDTH)
+    for row in textwrap.wrap(
+        safe(text), max(width, MIN_WIDTH), initial_indent=first, subsequent_indent=hanging
+    ):
+        click.echo(row)
 
 
 def heading(title: str) -> None:
@@ -124,11 +143,16 @@ def moment(time_ns: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Give a duration with three figures at most and a fitting unit."""
+    """Give a duration with about three figures and a fitting unit, never with an exponent."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if seconds * factor >= 1 or seconds == 0:
-            return f"{seconds * factor:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
-    return f"{seconds * 1e6:.3g} µs"
+            return f"{_figures(seconds * factor)} {unit}"
+    return f"{_figures(seconds * 1e6)} µs"
+
+
+def _figures(value: float) -> str:
+    text = f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def age(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +14,13 @@ from supervisor.cli.completion import profile_names
 from supervisor.cli.folders import profile_folders, shipped_profiles
 from supervisor.cli.safe import safe
 from supervisor.cli.session import daemon_options, json_option, session
-from supervisor.errors import ProfileError
+from supervisor.errors import NotFound, ProfileError
 
 if TYPE_CHECKING:
     from supervisor.profile.load import Problem, ProfileSet
+    from supervisor.profile.model import EffectiveProfile
 
+TABLE_WIDTH_MIN = 120
 EXIT_PROBLEMS = ProfileError.exit_code
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,24 +44,30 @@ def command() -> None:
     """
 
 
+alone_option = click.option(
+    "--alone", is_flag=True, help="Do not load the shipped profiles beside those of the folders."
+)
+
+
 def _folders_option(function: F) -> F:
     return click.option(
         "--dir",
         "folders",
         multiple=True,
         type=click.Path(path_type=Path, file_okay=False),
-        help="Read the profiles of this folder, without a daemon; may be given again.",
-    )(function)
+        help="Read the profiles of this folder and the shipped ones, without a daemon; may be "
+        "given again.",
+    )(alone_option(function))
 
 
 @command.command("ls", short_help="List profiles.")
 @_folders_option
 @daemon_options
-def ls(folders: tuple[Path, ...]) -> None:
-    """List the profiles that you may use, or those of a folder.
+def ls(folders: tuple[Path, ...], alone: bool) -> None:
+    """List the profiles that you may use, or those of folders.
 
     With --json, one document: a list of `name`, `why`, `digest`, `mode`; `problems` is how many
-    a profile of a folder has.
+    a profile of a folder has. `lint` shows them.
 
     \b
     Examples:
@@ -71,7 +79,8 @@ def ls(folders: tuple[Path, ...]) -> None:
       0  listed
       7  no daemon answers; other failures as in `stockade --help`
     """
-    rows = _local_rows(_load(folders)) if folders else _daemon_rows()
+    _check(folders, alone=alone)
+    rows = _local_rows(folders, alone=alone) if folders else _daemon_rows()
     if session().json:
         out.document(rows)
         return
@@ -98,7 +107,7 @@ def ls(folders: tuple[Path, ...]) -> None:
 @click.argument("name", metavar="PROFILE", shell_complete=profile_names)
 @_folders_option
 @daemon_options
-def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
+def show(name: str, folders: tuple[Path, ...], alone: bool, canonical: bool) -> None:
     """Show what PROFILE comes to after `extends`, `use` and `drop`, with the file and line that
     each value is from.
 
@@ -117,7 +126,11 @@ def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
       2  the profile is wrong
       3  there is no such profile; other failures as in `stockade --help`
     """
-    summary, data, lines = _local_profile(name, folders) if folders else _daemon_profile(name)
+    _check(folders, alone=alone)
+    if folders:
+        summary, data, lines = _local_profile(name, folders, alone=alone)
+    else:
+        summary, data, lines = _daemon_profile(name)
     if canonical:
         click.echo(data, nl=False)
     elif session().json:
@@ -143,7 +156,7 @@ def show(name: str, folders: tuple[Path, ...], canonical: bool) -> None:
 @click.argument("name", metavar="PROFILE", shell_complete=profile_names)
 @_folders_option
 @daemon_options
-def explain(name: str, folders: tuple[Path, ...]) -> None:
+def explain(name: str, folders: tuple[Path, ...], alone: bool) -> None:
     """Say wall by wall what PROFILE sets, how open that is, what a call could do with it at
     worst, and what to do about it.
 
@@ -162,15 +175,20 @@ def explain(name: str, folders: tuple[Path, ...]) -> None:
       2  the profile is wrong
       3  there is no such profile; other failures as in `stockade --help`
     """
+    _check(folders, alone=alone)
     if folders:
         from supervisor.profile.explain import explain as explain_profile
 
-        findings: tuple[Any, ...] = tuple(explain_profile(_load(folders).effective(name)))
+        findings: tuple[Any, ...] = explain_profile(_effective(name, folders, alone=alone))
     else:
         with session().client() as client:
             findings = client.explain(name)
     if session().json:
         out.document(findings)
+        return
+    width = out.columns()
+    if width is not None and width < TABLE_WIDTH_MIN:
+        _blocks(findings, width)
         return
     out.table(
         ("WALL", "EXPOSURE", "SETTING", "AT WORST", "ADVICE"),
@@ -178,10 +196,20 @@ def explain(name: str, folders: tuple[Path, ...]) -> None:
     )
 
 
+def _blocks(findings: tuple[Any, ...], width: int) -> None:
+    """Print findings one below the other, for a terminal that is too narrow for their table."""
+    for position, found in enumerate(findings):
+        if position:
+            out.heading("")
+        out.heading(f"{found.wall}: {found.exposure}")
+        out.paragraph("setting", found.setting, width)
+        out.paragraph("at worst", found.verdict, width)
+        if found.advice:
+            out.paragraph("advice", found.advice, width)
+
+
 @command.command("lint", short_help="Check profiles, without a daemon.")
-@click.option(
-    "--alone", is_flag=True, help="Do not load the shipped profiles beside those that are checked."
-)
+@alone_option
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @json_option
 @click.pass_context
@@ -210,6 +238,8 @@ def lint(context: click.Context, /, paths: tuple[Path, ...], alone: bool) -> Non
         for problem in problems:
             click.echo(safe(problem.render(), lines=True))
         out.note(f"{out.count(checked, 'file')} checked, {out.count(len(problems), 'problem')}")
+        if problems:
+            out.note(_looked_up(tuple(_beside(_expand(paths)[0], alone=alone))))
     if problems:
         context.exit(EXIT_PROBLEMS)
 
@@ -218,18 +248,38 @@ def _lint(paths: tuple[Path, ...], *, alone: bool) -> tuple[list[Problem], int]:
     """Give the problems of the files that PATHS mean, and how many profiles were looked at."""
     folders, only = _expand(paths)
     wanted = {folder.resolve() for folder in folders}
-    if not alone and shipped_profiles().resolve() not in wanted:
-        folders = [shipped_profiles(), *folders]
-    profiles = _load(tuple(folders))
-    found: dict[tuple[str, int, int, str], Problem] = {}
+    profiles = _load(_beside(folders, alone=alone))
     everything = [p for name in profiles.names for p in profiles.problems(name)]
-    for problem in [*everything, *profiles.stray]:
+    found = []
+    for problem in _distinct([*everything, *profiles.stray]):
         path = Path(problem.file).resolve()
         inside = path.parent in wanted or path.parent.parent in wanted
         if inside and (not only or path in only):
-            key = (problem.file, problem.line, problem.column, problem.message)
-            found[key] = problem
-    return [found[key] for key in sorted(found)], len(only) or len(profiles.names)
+            found.append(problem)
+    return found, len(only) or len(profiles.names)
+
+
+def _distinct(problems: Iterable[Problem]) -> list[Problem]:
+    """Give each problem once, by place: a parent's is also its children's."""
+    found = {(p.file, p.line, p.column, p.message): p for p in problems}
+    return [found[key] for key in sorted(found)]
+
+
+def _check(folders: tuple[Path, ...], *, alone: bool) -> None:
+    if alone and not folders:
+        raise click.UsageError("--alone is for --dir: the daemon decides what it loads")
+
+
+def _beside(folders: Sequence[Path], *, alone: bool) -> list[Path]:
+    """Give the folders to load: the shipped profiles first, unless they are not wanted."""
+    shipped = shipped_profiles()
+    if alone or shipped.resolve() in {folder.resolve() for folder in folders}:
+        return list(folders)
+    return [shipped, *folders]
+
+
+def _looked_up(folders: Sequence[Path]) -> str:
+    return "profiles and fragments were looked up in " + ", ".join(map(str, folders))
 
 
 def _expand(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path]]:
@@ -250,7 +300,7 @@ def _expand(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path]]:
     return list(folders), set() if whole else only
 
 
-def _load(folders: tuple[Path, ...]) -> ProfileSet:
+def _load(folders: Sequence[Path]) -> ProfileSet:
     from supervisor.profile.load import ProfileSet
 
     return ProfileSet.load(folders)
@@ -261,10 +311,14 @@ def _daemon_rows() -> list[dict[str, Any]]:
         return [{**out.to_json(summary), "problems": 0} for summary in client.profiles()]
 
 
-def _local_rows(profiles: ProfileSet) -> list[dict[str, Any]]:
+def _local_rows(folders: tuple[Path, ...], *, alone: bool) -> list[dict[str, Any]]:
+    profiles = _load(_beside(folders, alone=alone))
+    if profiles.stray:
+        count = out.count(len(_distinct(profiles.stray)), "problem")
+        out.note(f"{count} in files that are no profile's: see lint")
     rows = []
     for name in profiles.names:
-        problems = profiles.problems(name)
+        problems = _distinct(profiles.problems(name))
         row = {"name": name, "why": "", "digest": "", "mode": "", "problems": len(problems)}
         if not problems:
             profile = profiles.effective(name)
@@ -279,10 +333,25 @@ def _daemon_profile(name: str) -> tuple[dict[str, Any], bytes, list[dict[str, An
     return out.to_json(profile.summary), profile.canonical, out.to_json(profile.lines)
 
 
+def _effective(name: str, folders: tuple[Path, ...], *, alone: bool) -> EffectiveProfile:
+    """Give a profile out of folders.
+
+    Raises:
+        NotFound, ProfileError: as `ProfileSet.effective`; the hint says where was looked.
+    """
+    looked_up = _beside(folders, alone=alone)
+    profiles = _load(looked_up)
+    try:
+        return profiles.effective(name)
+    except (NotFound, ProfileError) as error:
+        error.hint = "; ".join(part for part in (error.hint, _looked_up(looked_up)) if part)
+        raise
+
+
 def _local_profile(
-    name: str, folders: tuple[Path, ...]
+    name: str, folders: tuple[Path, ...], *, alone: bool
 ) -> tuple[dict[str, Any], bytes, list[dict[str, Any]]]:
-    profile = _load(folders).effective(name)
+    profile = _effective(name, folders, alone=alone)
     summary = {
         "name": profile.name,
         "why": profile.why,

@@ -151,7 +151,8 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     Exit codes:
       N      the program's own
       124    it reached its time limit
-      125    it was refused or did not start; the reason is on standard error
+      125    it was refused or did not start, or the connection was lost for good;
+             the reason is on standard error, with the call's id where it had started
       128+N  it was killed by signal N, also by a memory, output or other limit (137)
       2      wrong command line
     """
@@ -174,11 +175,17 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
 def _follow(
     client: Supervisor, execution: Execution, options: dict[str, Any], *, as_json: bool
 ) -> int:
-    from supervisor.cli.streaming import follow
+    from supervisor.cli.streaming import add_hint, follow
 
     finished, code = follow(execution, as_json=as_json, quiet=options["quiet"])
     if finished is not None and options["output_dir"] is not None:
-        _save(client, finished, options["output_dir"], quiet=options["quiet"] or as_json)
+        try:
+            _save(client, finished, options["output_dir"], quiet=options["quiet"] or as_json)
+        except StockadeError as error:
+            error.metadata.setdefault("call_id", execution.call_id)
+            add_hint(error, f"call {execution.call_id} has ended; its files: "
+                            f"stockade audit cat --output PATH {execution.call_id}")  # fmt: skip
+            raise
     return code
 
 

@@ -6,7 +6,8 @@ daemon's entries are never left out in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from supervisor.call import outcome
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 TEXT_WIDTH = 160
 ARGV_WIDTH = 4000
+DENIALS_SHOWN_MAX = 50
+WHO_MAX = 3
+UNKNOWN = "not known"
 PHASES = (
     ("accepted", "accepted_ns"),
     ("preparing", "preparing_ns"),
@@ -74,6 +78,10 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
 
 def denial(body: Mapping[str, Any]) -> str:
     """Name one denial from its entry, as `unshare(0x10000000) x3`."""
+    return f"{_denial(body)} x{body.get('count', 1)}"
+
+
+def _denial(body: Mapping[str, Any]) -> str:
     denied = Denied(
         wall=Wall.LIMIT if body.get("wall") == Wall.LIMIT else Wall.SYSCALL,
         name=str(body.get("name", "?")),
@@ -82,7 +90,7 @@ def denial(body: Mapping[str, Any]) -> str:
         used=int(body.get("used") or 0),
         allowed=int(body.get("allowed") or 0),
     )
-    return f"{describe_denial(denied)} x{body.get('count', 1)}"
+    return describe_denial(denied)
 
 
 def _state(call: Call) -> str:
@@ -145,43 +153,98 @@ def _tell_events(record: Record) -> None:
 def _folded(
     entries: tuple[RecordEntry, ...],
 ) -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
-    """Give entries with their meaning; pieces of one stream in a row become one line."""
-    run: list[RecordEntry] = []
-    stream, size_bytes = "", 0
+    """Give entries with their meaning; pieces of one stream in a row become one line, and so do
+    denials in a row."""
+    run: list[tuple[RecordEntry, Mapping[str, Any]]] = []
+    current: tuple[str, object] = ("", None)
 
     def flush() -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
         if run:
-            pieces = f" in {len(run)} pieces" if len(run) > 1 else ""
-            yield run[0], run[-1], "output", f"{stream} {out.size(size_bytes)}{pieces}"
+            bodies = [body for _, body in run]
+            tell = _pieces if current[0] == "output" else _denials
+            yield run[0][0], run[-1][0], current[0], tell(bodies)
             run.clear()
 
     for entry in entries:
         body = _map(entry.body().get("body"))
-        if entry.kind == "output":
-            if run and body.get("stream") != stream:
-                yield from flush()
-            stream = str(body.get("stream"))
-            size_bytes = int(body.get("length") or 0) + (size_bytes if run else 0)
-            run.append(entry)
-        else:
+        kind = (entry.kind, body.get("stream"))
+        if run and kind != current:
             yield from flush()
+        if entry.kind in ("output", "denied"):
+            current = kind
+            run.append((entry, body))
+        else:
             yield entry, entry, entry.kind, happening(entry.kind, body)
     yield from flush()
 
 
+def _pieces(bodies: list[Mapping[str, Any]]) -> str:
+    pieces = f" in {len(bodies)} pieces" if len(bodies) > 1 else ""
+    size_bytes = sum(int(body.get("length") or 0) for body in bodies)
+    return f"{bodies[0].get('stream')} {out.size(size_bytes)}{pieces}"
+
+
+def _denials(bodies: list[Mapping[str, Any]]) -> str:
+    grouped = _grouped(bodies)
+    if len(grouped) == 1:
+        (group,) = grouped
+        return group.told()
+    total = sum(group.count for group in grouped)
+    return f"{total} denials of {len(grouped)} kinds; listed below"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """Denials that differ in who was denied only."""
+
+    wall: object
+    what: str
+    rule: object
+    count: int = 0
+    who: dict[str, None] = field(default_factory=dict)
+
+    def told(self) -> str:
+        """Name the denial and how often it was."""
+        return f"{self.what} x{self.count}"
+
+    def whom(self) -> str:
+        """Name the first programs."""
+        more = f" and {len(self.who) - WHO_MAX} more" if len(self.who) > WHO_MAX else ""
+        return ", ".join(list(self.who)[:WHO_MAX]) + more
+
+
+def _grouped(bodies: Iterable[Mapping[str, Any]]) -> list[_Group]:
+    """Fold denials by wall, name, detail and rule, the most frequent first."""
+    groups: dict[tuple[str, ...], _Group] = {}
+    for body in bodies:
+        what = _denial(body)
+        key = (str(body.get("wall")), what, str(body.get("rule")))
+        group = groups.setdefault(
+            key, _Group(wall=body.get("wall"), what=what, rule=body.get("rule"))
+        )
+        group.count += int(body.get("count") or 1)
+        program, pid = _text(body.get("program", "")), body.get("pid")
+        if who := f"{program} {pid}" if pid else program:
+            group.who[who] = None
+    return sorted(groups.values(), key=lambda group: -group.count)
+
+
 def _tell_denials(record: Record) -> None:
-    rows = []
-    for entry in record.entries:
-        if entry.kind != "denied":
-            continue
-        body = _map(entry.body().get("body"))
-        program = _text(body.get("program", ""))
-        pid = body.get("pid")
-        rows.append((body.get("wall"), denial(body), f"{program} {pid}" if pid else program,
-                     body.get("rule")))  # fmt: skip
-    if rows:
-        _section("denied")
-        out.table(("WALL", "WHAT", "WHO", "RULE"), rows)
+    groups = _grouped(
+        _map(entry.body().get("body")) for entry in record.entries if entry.kind == "denied"
+    )
+    if not groups:
+        return
+    _section("denied")
+    out.table(
+        ("WALL", "WHAT", "WHO", "RULE"),
+        [
+            (group.wall, group.told(), group.whom(), group.rule)
+            for group in groups[:DENIALS_SHOWN_MAX]
+        ],
+    )
+    if len(groups) > DENIALS_SHOWN_MAX:
+        out.heading(f"and {len(groups) - DENIALS_SHOWN_MAX} more; --json has all")
 
 
 def _tell_end(finished: Finished) -> None:
@@ -210,9 +273,11 @@ def _tell_end(finished: Finished) -> None:
     _section("outcome")
     out.field("outcome", f"the call {outcome.describe(finished.outcome)}")
     out.field("exit code", outcome.exit_code(finished.outcome))
-    out.field("cpu", f"{out.duration(usage.cpu_user_s)} user, "
-                     f"{out.duration(usage.cpu_system_s)} system")  # fmt: skip
-    out.field("memory", f"{out.size(usage.memory_peak_bytes)} at most")
+    # Nobody was left to read the counters of an interrupted call.
+    known = not isinstance(finished.outcome, outcome.Interrupted)
+    cpu = f"{out.duration(usage.cpu_user_s)} user, {out.duration(usage.cpu_system_s)} system"
+    out.field("cpu", cpu if known else UNKNOWN)
+    out.field("memory", f"{out.size(usage.memory_peak_bytes)} at most" if known else UNKNOWN)
     out.field("processes", f"{usage.pids_peak} at most" if usage.pids_peak else "")
     out.field("denials", finished.denials)
     out.field("record", f"sha256:{finished.record}" if finished.record else "")
@@ -224,8 +289,24 @@ def _section(title: str) -> None:
 
 
 def _outcome(body: Mapping[str, Any]) -> str:
-    fields = ", ".join(f"{name} {value}" for name, value in body.items() if name != "kind")
+    limit = str(body.get("limit", ""))
+    fields = ", ".join(
+        f"{name.removesuffix('_bytes').removesuffix('_s')} {_measured(name, value, limit)}"
+        for name, value in body.items()
+        if name != "kind" and value != ""
+    )
     return f"{body.get('kind', '?')} ({fields})" if fields else str(body.get("kind", "?"))
+
+
+def _measured(name: str, value: Any, limit: str) -> str:
+    """Give a field of an outcome with its unit; what is no number stays as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if name in ("used", "allowed"):
+        return outcome.amount(limit, int(value))
+    if name.endswith("_bytes"):
+        return outcome.amount(outcome.LimitKind.MEMORY, int(value))
+    return out.duration(float(value)) if name.endswith("_s") else str(value)
 
 
 def _text(value: Json) -> str:

@@ -82,7 +82,25 @@ class Signals:
 
 
 def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
-    """Print a call's events until it ends and give its Finished and the exit code."""
+    """Print a call's events until it ends and give its Finished and the exit code.
+
+    Raises:
+        StockadeError: the call cannot be followed any more; its hint names the call.
+    """
+    try:
+        return _follow(execution, as_json=as_json, quiet=quiet)
+    except StockadeError as error:
+        if call_id := error.metadata.get("call_id"):
+            add_hint(error, f"call {call_id} had started; stockade attach {call_id}")
+        raise
+
+
+def add_hint(error: StockadeError, hint: str) -> None:
+    """Say one more thing about an error."""
+    error.hint = "; ".join(part for part in (error.hint, hint) if part)
+
+
+def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
     sinks = {
         Stream.STDOUT: sys.stdout.buffer,
         Stream.STDERR: sys.stderr.buffer,
@@ -110,16 +128,17 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
                     out.note(f"lost {lost.count} of {lost.what}: {lost.reason}")
                 case Finished() as finished:
                     if not as_json:
-                        _last_word(finished, denials, quiet=quiet)
+                        _last_word(execution.call_id, finished, denials, quiet=quiet)
                     return finished, outcome.exit_code(finished.outcome)
     return None, outcome.EXIT_NOT_RUN
 
 
 def describe_denial(denied: Denied) -> str:
-    """Name what was denied, as in `unshare(0x10000000)` or `memory: 9 used, 8 allowed`."""
+    """Name what was denied, as in `unshare(0x10000000)` or `cpu: 1.011 s used, 1 s allowed`."""
     if denied.wall is Wall.LIMIT:
         more = f", {denied.detail}" if denied.detail else ""
-        return f"{denied.name}: {denied.used} used, {denied.allowed} allowed{more}"
+        used, allowed = (outcome.amount(denied.name, n) for n in (denied.used, denied.allowed))
+        return f"{denied.name}: {used} used, {allowed} allowed{more}"
     if denied.detail:
         whole = denied.detail.startswith(f"{denied.name}(")
         return denied.detail if whole else f"{denied.name}({denied.detail})"
@@ -129,22 +148,25 @@ def describe_denial(denied: Denied) -> str:
     return f"{denied.name}({', '.join(hex(n) if n > 9 else str(n) for n in arguments)})"
 
 
-def _last_word(finished: Finished, denials: Counter[str], *, quiet: bool) -> None:
-    """Say what was not a normal end, and what was denied."""
-    if not isinstance(finished.outcome, outcome.Exited):
-        out.note(f"the call {outcome.describe(finished.outcome)}")
+def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet: bool) -> None:
+    """Say what was not a normal end, and what was denied; name the call where there is more."""
+    failed = not isinstance(finished.outcome, outcome.Exited)
+    if failed:
+        out.note(f"call {call_id} {outcome.describe(finished.outcome)}")
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):
         out.note(f"{name} x{count}")
     if len(denials) > DENIALS_SHOWN_MAX:
-        out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials; see `stockade audit show`")
+        out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials")
     for summary in finished.streams:
         if summary.truncated:
             stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
             out.note(f"{summary.stream}: {stored} of {total} are on record")
     for skipped in finished.skipped:
         out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
+    if denials and not failed:
+        out.note(f"all of it: stockade audit show {call_id}")
 
 
 def _discard(sink: BinaryIO) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from supervisor.audit.store import Store
-from supervisor.v1 import audit_pb2, types_pb2
+from supervisor.v1 import audit_pb2, tool_pb2, types_pb2
 from tests.unit.cli import record
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
@@ -72,6 +73,39 @@ def test_cat(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert [request.stream for request in daemon.asked("ReadOutput")] == [
         types_pb2.STD_STREAM_STDOUT, types_pb2.STD_STREAM_STDERR, types_pb2.STD_STREAM_STDOUT,
     ]  # fmt: skip
+
+
+def test_cat_of_a_file_that_the_call_left_behind(daemon: FakeDaemon, stockade: Stockade) -> None:
+    file = types_pb2.OutputFile(path=b"d/chart\xff.png", digest=fake.blob(RAW), mode=0o644)
+    call = fake.call(finished=fake.finish(outputs=[file]))
+    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=call))
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=RAW)]))
+    path = os.fsdecode(file.path)
+    assert stockade("audit", "cat", "--output", path, "call-1").stdout_bytes == RAW
+    assert daemon.asked("ReadBlob")[0].digest == file.digest
+    (line,) = stockade("audit", "cat", "--json", "-o", path, "call-1").stdout.splitlines()
+    assert base64.b64decode(json.loads(line)["data"]) == RAW
+    missing = stockade("audit", "cat", "--output", "chart.png", "call-1")
+    assert (missing.exit_code, missing.stdout) == (3, "")
+    assert "[OUTPUT_NOT_FOUND]" in missing.stderr
+    assert "d/chart\\xff.png" in missing.stderr
+
+
+def test_cat_of_a_live_call_has_no_files(daemon: FakeDaemon, stockade: Stockade) -> None:
+    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=fake.call()))
+    assert stockade("audit", "cat", "--output", "x", "call-1").exit_code == 3
+
+
+def test_cat_of_other_bytes_is_damage(daemon: FakeDaemon, stockade: Stockade) -> None:
+    file = types_pb2.OutputFile(path=b"x", digest=fake.blob(b"abc"), mode=0o644)
+    call = fake.call(finished=fake.finish(outputs=[file]))
+    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=call))
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"abd")]))
+    assert stockade("audit", "cat", "--output", "x", "call-1").exit_code == 8
+
+
+def test_cat_gives_one_thing(stockade: Stockade) -> None:
+    assert stockade("audit", "cat", "--output", "x", "--stream", "stdout", "c").exit_code == 2
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`image`: what the store says, printed; the store itself is tested in its own room."""
+"""`image`: what a store says, printed; and once with the real store and its umoci."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from supervisor.errors import NotFound
 from supervisor.oci import images
 from supervisor.oci.images import StoredImage
 from tests.unit.cli.conftest import Stockade
+from tests.unit.oci.layout import write_layout
 
 IMAGE = StoredImage(name="debian\x1b", digest="a" * 64, size_bytes=3 << 20)
 
@@ -35,11 +36,12 @@ class FakeStore:
         return IMAGE
 
 
-@pytest.fixture(autouse=True)
-def _store(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "ImageStore", FakeStore)
 
 
+@pytest.mark.usefixtures("store")
 def test_import(stockade: Stockade, tmp_path: Path) -> None:
     said = stockade("image", "import", tmp_path, "debian").stdout
     assert said == f"image: oci:debian@sha256:{'b' * 64}\n"
@@ -47,12 +49,14 @@ def test_import(stockade: Stockade, tmp_path: Path) -> None:
     assert found == {"name": "debian", "digest": "b" * 64, "size_bytes": len(str(tmp_path))}
 
 
+@pytest.mark.usefixtures("store")
 def test_ls(stockade: Stockade) -> None:
     _, row = stockade("image", "ls").stdout.splitlines()
     assert row == f"debian\\e  3.0 MiB  sha256:{'a' * 64}"
     assert json.loads(stockade("image", "ls", "--json").stdout)[0]["digest"] == "a" * 64
 
 
+@pytest.mark.usefixtures("store")
 def test_rm(stockade: Stockade) -> None:
     assert stockade("image", "rm", "debian").stdout.startswith("removed debian\\e sha256:aa")
     result = stockade("image", "rm", "other")
@@ -62,3 +66,35 @@ def test_rm(stockade: Stockade) -> None:
 
 def test_layout_must_be_there(stockade: Stockade) -> None:
     assert stockade("image", "import", "/nonexistent", "x").exit_code == 2
+
+
+@pytest.mark.root  # umoci gives unpacked files their owners
+def test_the_real_store(stockade: Stockade, tmp_path: Path) -> None:
+    digest = write_layout(tmp_path / "layout", {"usr/bin/tool": b"#!/bin/sh\n"})
+    state = ("--state", tmp_path / "state")
+    assert stockade("image", "ls", *state).stderr == "stockade: no images\n"
+    said = stockade("image", "import", tmp_path / "layout", "tools", *state)
+    assert (said.exit_code, said.stdout) == (0, f"image: oci:tools@sha256:{digest}\n")
+    again = json.loads(
+        stockade("image", "import", tmp_path / "layout", "more", *state, "--json").stdout
+    )
+    assert json.loads(stockade("image", "ls", "--json", *state).stdout) == [
+        again, {**again, "name": "tools"},
+    ]  # fmt: skip
+    assert stockade("image", "rm", "more", *state).stdout == f"removed more sha256:{digest}\n"
+    _, row = stockade("image", "ls", *state).stdout.splitlines()
+    assert row.split()[0] == "tools"
+    assert stockade("image", "rm", f"sha256:{digest}", *state).exit_code == 0
+    gone = stockade("image", "rm", "tools", *state)
+    assert (gone.exit_code, "[IMAGE_NOT_FOUND]" in gone.stderr) == (3, True)
+
+
+def test_the_real_store_refuses(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    state = ("--state", tmp_path / "state")
+    none = stockade("image", "import", tmp_path / "empty", "tools", *state)
+    assert (none.exit_code, "[IMAGE_LAYOUT_INVALID]" in none.stderr) == (2, True)
+    write_layout(tmp_path / "layout", {"f": b""})
+    name = stockade("image", "import", tmp_path / "layout", "../up", *state)
+    assert (name.exit_code, "[IMAGE_NAME_INVALID]" in name.stderr) == (2, True)
+    assert stockade("image", "ls", *state).stderr == "stockade: no images\n"

@@ -95,7 +95,16 @@ def test_events(event: events.Event, name: str, fields: dict[str, object]) -> No
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0 s"), (0.0000123, "12.3 µs"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (5000, "5000 s")],
+    [
+        (0, "0 s"),
+        (0.0000123, "12.3 µs"),
+        (0.0123, "12.3 ms"),
+        (1.5, "1.5 s"),
+        (5000, "5000 s"),
+        (0.9999, "1000 ms"),
+        (999.9, "1000 s"),
+        (0.5, "500 ms"),
+    ],
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert output.duration(seconds) == shown
@@ -131,3 +140,19 @@ def test_moment() -> None:
 def test_count() -> None:
     assert [output.count(n, "call") for n in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
     assert [output.count(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_columns_are_those_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "77")
+    assert output.columns() is None
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert output.columns() == 77
+
+
+def test_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+    output.paragraph("advice", "word " * 20 + "\x1b[2J", 44)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("  advice    word ")
+    assert rest
+    assert all(row.startswith(" " * 12 + "w") or "\\e[2J" in row for row in rest)
+    assert max(map(len, (first, *rest))) <= 44

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from supervisor.cli.main import VERBS, cli
+from supervisor.cli.main import DAEMON_PACKAGES, VERBS, cli
+from supervisor.cli.main import _is_of_the_daemon as is_of_the_daemon
+from supervisor.client import Supervisor
 from tests.unit.cli.conftest import Stockade
-from tests.unit.client.fake_daemon import Abort, FakeDaemon
+from tests.unit.client.fake_daemon import Abort, FakeDaemon, silence
 
 
 def commands(
@@ -84,6 +88,84 @@ def test_start_is_quick_because_little_is_imported() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path.cwd()
     )
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("path", "command"), EVERY)
+def test_examples_show_no_short_ids(path: tuple[str, ...], command: click.Command) -> None:
+    """A call is named by its whole id only, so an example with less would fail."""
+    assert not re.search(r"\b[0-9a-f]{8}\b(?!-)", command.help or ""), path
+
+
+WITHOUT_EXTRA = """
+import runpy, sys
+
+sys.modules.update(dict.fromkeys({missing!r}))
+sys.argv = {argv!r}
+runpy.run_module("supervisor.cli.main", run_name="__main__")
+"""
+
+
+def without_extra(*arguments: str, missing: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """Run the command line where these packages are not installed."""
+    code = WITHOUT_EXTRA.format(missing=set(missing), argv=["stockade", *arguments])
+    return subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=Path.cwd()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve"],
+        ["doctor"],
+        ["profile", "lint"],
+        ["profile", "explain", "--dir", "profiles", "python"],
+        ["audit", "verify", "."],
+    ],
+    ids=" ".join,
+)
+def test_base_install_says_what_is_missing(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    arguments = [str(tmp_path) if argument == "." else argument for argument in arguments]
+    said = without_extra(*arguments, missing=DAEMON_PACKAGES)
+    assert (said.returncode, said.stdout) == (5, "")
+    assert said.stderr == (
+        f"stockade: `stockade {arguments[0]}` needs the daemon's packages: "
+        "pip install 'stockade[daemon]' [EXTRA_MISSING]\n"
+    )
+
+
+def test_a_missing_module_that_is_a_bug_is_seen() -> None:
+    said = without_extra("profile", "lint", missing=["supervisor.profile"])
+    assert said.returncode == 1
+    assert "ModuleNotFoundError" in said.stderr
+    assert "EXTRA_MISSING" not in said.stderr
+
+
+def test_a_missing_part_of_an_installed_package_is_a_bug() -> None:
+    error = ModuleNotFoundError("no", name="pydantic.no_such_part")
+    assert not is_of_the_daemon(error)
+
+
+def test_the_extra_is_what_the_verbs_look_for() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extra = {
+        re.split(r"[<>=]", one)[0].replace("-", "_")
+        for one in project["optional-dependencies"]["daemon"]
+    }
+    renamed = {"grpcio_health_checking": "grpc_health", "grpcio_reflection": "grpc_reflection",
+               "ruamel.yaml": "ruamel"}  # fmt: skip
+    assert {renamed.get(name, name) for name in extra} == DAEMON_PACKAGES
+
+
+def test_a_daemon_that_never_answers(
+    stockade: Stockade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = Supervisor.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timeout", 0.5)
+    with silence(tmp_path) as address:
+        assert stockade("audit", "ls", "--address", address).exit_code == 7
 
 
 def test_version(stockade: Stockade) -> None:

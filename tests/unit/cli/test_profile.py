@@ -39,11 +39,85 @@ def test_ls(daemon: FakeDaemon, stockade: Stockade) -> None:
 
 
 def test_ls_of_a_folder(stockade: Stockade, wrong: Path) -> None:
-    folders = ["--dir", str(shipped_profiles()), "--dir", str(wrong.parent)]
+    folders = ["--dir", str(wrong.parent)]
     found = json.loads(stockade("profile", "ls", "--json", *folders).stdout)
     assert {row["name"]: row["problems"] for row in found}["mine"] == 1
     assert {row["name"]: row["problems"] for row in found}["python"] == 0
     assert "1 problem: see lint" in stockade("profile", "ls", *folders).stdout
+
+
+def test_a_folder_s_profiles_stand_beside_the_shipped_ones(
+    stockade: Stockade, tmp_path: Path
+) -> None:
+    good(tmp_path, "good")
+    for verb in (["explain"], ["show"]):
+        assert stockade("profile", *verb, "--dir", tmp_path, "good").exit_code == 0
+        alone = stockade("profile", *verb, "--dir", tmp_path, "--alone", "good")
+        assert alone.exit_code == 2
+        assert f"looked up in {tmp_path}" in alone.stderr
+    names = {row["name"] for row in rows(stockade, tmp_path)}
+    assert {"good", "python", "base"} <= names
+    assert [row["name"] for row in rows(stockade, tmp_path, "--alone")] == ["good"]
+
+
+def rows(stockade: Stockade, folder: Path, *options: str) -> list[dict[str, object]]:
+    listed = stockade("profile", "ls", "--json", "--dir", folder, *options)
+    found: list[dict[str, object]] = json.loads(listed.stdout)
+    return found
+
+
+@pytest.mark.parametrize("options", [[], ["--alone"]])
+def test_ls_and_lint_agree(stockade: Stockade, wrong: Path, options: list[str]) -> None:
+    good(wrong.parent, "good")
+    good(wrong.parent, "python")  # stands twice, unless alone
+    linted = stockade("profile", "lint", "--json", *options, wrong.parent)
+    problems: dict[str, int] = {}
+    for problem in json.loads(linted.stdout):
+        name = Path(problem["file"]).stem
+        problems[name] = problems.get(name, 0) + 1
+    listed = rows(stockade, wrong.parent, *options)
+    assert {row["name"]: row["problems"] for row in listed if row["problems"]} == problems
+    assert ("python" in problems) and ("good" in problems) == bool(options)
+
+
+def test_a_problem_that_two_ways_lead_to_is_one(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "fragments").mkdir()
+    (tmp_path / "fragments" / "part.yaml").write_text("fragment: part\nspell: 1\n")
+    for name, parent in (("one", "base"), ("two", "one")):
+        path = good(tmp_path, name)
+        path.write_text(f"profile: {name}\nextends: {parent}\nuse: [part]\nwhy: Mine.\n")
+    found = json.loads(stockade("profile", "lint", "--json", tmp_path).stdout)
+    counts = {row["name"]: row["problems"] for row in rows(stockade, tmp_path)}
+    assert (counts["one"], counts["two"]) == (len(found), len(found))
+
+
+def test_ls_tells_of_files_that_are_no_profile_s(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text("profile: mine\n")
+    said = stockade("profile", "ls", "--dir", tmp_path)
+    assert "1 problem in files that are no profile's: see lint" in said.stderr
+    assert stockade("profile", "lint", tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize("verb", [["ls"], ["show", "x"], ["explain", "x"]])
+def test_alone_is_for_folders(stockade: Stockade, verb: list[str]) -> None:
+    assert stockade("profile", *verb, "--alone").exit_code == 2
+
+
+def test_explain_on_a_narrow_terminal(stockade: Stockade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.cli.output.columns", lambda: 80)
+    lines = stockade(
+        "profile", "explain", "--dir", shipped_profiles(), "python"
+    ).stdout.splitlines()
+    assert any(line.startswith("syscalls: ") for line in lines)
+    assert any(line.startswith("  at worst  ") for line in lines)
+    assert max(map(len, lines)) <= 80
+    monkeypatch.setattr("supervisor.cli.output.columns", lambda: 120)
+    assert (
+        "AT WORST"
+        in stockade(
+            "profile", "explain", "--dir", shipped_profiles(), "python"
+        ).stdout.splitlines()[0]
+    )
 
 
 def test_show(daemon: FakeDaemon, stockade: Stockade) -> None:
@@ -90,6 +164,7 @@ def test_a_profile_that_is_not_there(stockade: Stockade) -> None:
     result = stockade("profile", "show", "--dir", shipped_profiles(), "pyton")
     assert result.exit_code == 3
     assert "[PROFILE_NOT_FOUND]" in result.stderr
+    assert f"looked up in {shipped_profiles()}" in result.stderr
 
 
 def test_lint_of_what_is_shipped(stockade: Stockade) -> None:
@@ -121,7 +196,9 @@ def test_lint_of_one_file_says_nothing_of_others(stockade: Stockade, wrong: Path
 def test_lint_alone(stockade: Stockade, tmp_path: Path) -> None:
     path = good(tmp_path, "good")
     assert stockade("profile", "lint", path).exit_code == 0
-    assert stockade("profile", "lint", "--alone", path).exit_code == 2
+    alone = stockade("profile", "lint", "--alone", path)
+    assert alone.exit_code == 2
+    assert f"looked up in {tmp_path}" in alone.stderr
 
 
 def test_lint_of_a_fragment(stockade: Stockade, tmp_path: Path) -> None:

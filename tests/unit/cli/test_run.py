@@ -53,6 +53,7 @@ def test_exit_codes(
     assert result.exit_code == exit_code
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == bool(said)
+    assert not said or result.stderr.startswith("stockade: call call-1 ")
 
 
 def test_refused(daemon: FakeDaemon, stockade: Stockade) -> None:
@@ -65,6 +66,38 @@ def test_refused(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert (result.exit_code, result.stdout) == (125, "")
     assert "[PROFILE_NOT_FOUND]" in result.stderr
     assert "did you mean" in result.stderr
+
+
+def breaks(_: Any) -> Iterator[Any]:
+    raise Abort("UNAVAILABLE", message="Socket closed")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("verb", "exit_code"),
+    [(["run", "--json", "-p", "python", "x"], 125), (["attach", "--json", "call-1"], 7)],
+)
+def test_a_lost_connection_names_the_call(
+    daemon: FakeDaemon, stockade: Stockade, verb: list[str], exit_code: int
+) -> None:
+    def begins(_: Any) -> Iterator[Any]:
+        yield fake.accepted()
+        raise Abort("UNAVAILABLE", message="Socket closed")
+
+    daemon.play("Execute", begins)
+    daemon.play("Attach", begins, breaks)
+    result = stockade(*verb)
+    assert result.exit_code == exit_code
+    assert "call call-1 had started; stockade attach call-1" in result.stderr
+    error = json.loads(result.stderr.splitlines()[-1])["error"]
+    assert (error["reason"], error["metadata"]["call_id"]) == ("CONNECTION_LOST", "call-1")
+
+
+def test_no_call_is_named_where_none_had_started(daemon: FakeDaemon, stockade: Stockade) -> None:
+    daemon.play("Execute", breaks)
+    daemon.play("Attach", breaks)
+    assert "had started" not in stockade("run", "-p", "python", "x").stderr
+    assert "had started" not in stockade("attach", "call-1").stderr
 
 
 def test_no_daemon(stockade: Stockade) -> None:
@@ -84,7 +117,8 @@ def test_denials_are_summed_up(daemon: FakeDaemon, stockade: Stockade) -> None:
     )
     lines = stockade("run", "-p", "python", "x").stderr.splitlines()
     assert lines[0] == "stockade: denied unshare(0x10000000) x5"
-    assert "stockade: limit memory: 9 used, 8 allowed x1" in lines
+    assert "stockade: limit memory: 9 bytes used, 8 bytes allowed x1" in lines
+    assert lines[-1] == "stockade: all of it: stockade audit show call-1"
     assert "stockade: denied connect(203.0.113.9:443\\e) x1" in lines
     assert stockade("run", "-q", "-p", "python", "x").stderr == ""
 
@@ -179,6 +213,7 @@ def test_an_output_that_would_leave_its_folder(
     result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
     assert result.exit_code == 125
     assert "[OUTPUT_PATH]" in result.stderr
+    assert "stockade audit cat --output PATH call-1" in result.stderr
     assert not (tmp_path / "evil").exists()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from supervisor.call.types import Digest
 from supervisor.cli import story
-from supervisor.client import Record, wire
+from supervisor.client import Record, RecordEntry, wire
 from supervisor.v1 import types_pb2
 from tests.unit.cli import record
 from tests.unit.client import fake_daemon as fake
@@ -66,6 +69,54 @@ def test_a_call_that_never_ran(capsys: pytest.CaptureFixture[str]) -> None:
     assert "started" not in shown
 
 
+def test_what_an_interrupted_call_used_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted = fake.finish(interrupted=types_pb2.Interrupted(message="the daemon died"))
+    interrupted.ClearField("usage")
+    shown = told(capsys, Record(call=wire.call(fake.call(finished=interrupted)), entries=()))
+    assert [line.split() for line in shown.splitlines() if "not known" in line] == [
+        ["cpu", "not", "known"],
+        ["memory", "not", "known"],
+    ]
+    assert "0 B" not in shown
+
+
+def denied(count: int, **body: object) -> Record:
+    """Make a record with so many denials in a row; `{}` in a value is the number of each."""
+    given = {"wall": "syscall", "name": "bpf", "detail": "", "count": 2, "rule": "r", **body}
+    bodies = [
+        {key: value.format(n) if isinstance(value, str) else value for key, value in given.items()}
+        for n in range(count)
+    ]
+    return Record(
+        call=wire.call(fake.call()),
+        entries=tuple(
+            RecordEntry(
+                index=n, sequence=n, time_ns=fake.START_NS, kind="denied",
+                json=json.dumps({"body": body}).encode(), leaf=Digest.of(b""),
+            )
+            for n, body in enumerate(bodies, 1)
+        ),
+    )  # fmt: skip
+
+
+def test_denials_that_are_alike_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = told(capsys, denied(100, program="p{}", pid=7))
+    assert "1-100" in shown
+    assert shown.count("bpf() x200") == 2  # when it happened, and under what was denied
+    assert "p0 7, p1 7, p2 7 and 97 more" in shown
+
+
+@pytest.mark.parametrize("differing", ["name", "detail", "rule"])
+def test_denials_that_differ_are_listed_up_to_a_bound(
+    capsys: pytest.CaptureFixture[str], differing: str
+) -> None:
+    lines = told(capsys, denied(60, **{differing: "z{}z"})).splitlines()
+    start = lines.index("denied")
+    assert len(lines[start:]) == 2 + 50 + 1  # the heading, the columns, the last line
+    assert lines[-1] == "and 10 more; --json has all"
+    assert any("120 denials of 60 kinds" in line for line in lines[:start])
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "shown"),
     [
@@ -75,8 +126,23 @@ def test_a_call_that_never_ran(capsys: pytest.CaptureFixture[str]) -> None:
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),
         (
             "denied",
-            {"wall": "limit", "name": "memory", "used": 9, "allowed": 8},
-            "memory: 9 used, 8 allowed x1",
+            {"wall": "limit", "name": "memory", "used": 3 << 20, "allowed": 2 << 20},
+            "memory: 3 MiB used, 2 MiB allowed x1",
+        ),
+        (
+            "outcome",
+            {"outcome": {"kind": "limit_exceeded", "limit": "cpu", "used": 1011, "allowed": 1000}},
+            "limit_exceeded (limit cpu, used 1.011 s, allowed 1 s)",
+        ),
+        (
+            "outcome",
+            {"outcome": {"kind": "out_of_memory", "limit_bytes": 1 << 20, "kills": 1}},
+            "out_of_memory (limit 1 MiB, kills 1)",
+        ),
+        (
+            "outcome",
+            {"outcome": {"kind": "timed_out", "limit_s": 2.0}},
+            "timed_out (limit 2 s)",
         ),
         ("spell", {"a": 1, "b": "c"}, "a=1, b=c"),
     ],

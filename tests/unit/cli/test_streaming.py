@@ -116,13 +116,15 @@ def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:
         (Denied(wall=Wall.SYSCALL, name="setns", arguments=(0, 0)), "setns(0)"),
         (Denied(wall=Wall.SYSCALL, name="sync"), "sync()"),
         (Denied(wall=Wall.LIMIT, name="pids", used=3, allowed=2), "pids: 3 used, 2 allowed"),
+        (Denied(wall=Wall.LIMIT, name="cpu", used=1011, allowed=1000),
+         "cpu: 1.011 s used, 1 s allowed"),
         (
             Denied(wall=Wall.SYSCALL, name="bpf", detail="bpf(BPF_MAP_CREATE)", arguments=(1,)),
             "bpf(BPF_MAP_CREATE)",
         ),
         (
             Denied(wall=Wall.LIMIT, name="memory", used=9, allowed=8, detail="1 killed"),
-            "memory: 9 used, 8 allowed, 1 killed",
+            "memory: 9 bytes used, 8 bytes allowed, 1 killed",
         ),
         (Denied(wall=Wall.NETWORK, name="connect", detail="a:1"), "connect(a:1)"),
     ],

@@ -470,8 +470,8 @@ def test_a_write_to_stdin_ends_where_nobody_can_be_reached(tmp_path: Path) -> No
 
 
 def test_a_page_that_leads_to_itself_ends_the_list(daemon: FakeDaemon, client: Supervisor) -> None:
-    token = "1"
-    daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(next_page_token=token))
+    place = "1"
+    daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(next_page_token=place))
     with pytest.raises(InvariantError) as caught:
         list(client.list_calls(limit=5))
     assert caught.value.reason == "PAGE_LOOP"
