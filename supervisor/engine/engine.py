@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 
 from supervisor.audit.index import CallSummary
@@ -143,7 +143,7 @@ class Engine:
             raise
         self._spawn(self._run(call))
         queue = call.subscribers.add()
-        return self._subscription(call, queue, iter([call.first_event()]), attached=False)
+        return self._subscription(call, queue, (call.first_event(),), attached=False)
 
     def _find_repeat(self, caller: Caller, request: CallRequest) -> LiveCall | str | None:
         live = self._requests.get((caller.name, request.request_id))
@@ -246,7 +246,7 @@ class Engine:
         self,
         call: LiveCall | None,
         queue: Queue | None,
-        recorded: Iterator[CallEvent],
+        recorded: Iterable[CallEvent],
         *,
         attached: bool,
         call_id: str = "",

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
-from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Timeline, Wall
+from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Lost, Timeline, Wall
 from supervisor.call.outcome import (
     SIGKILL,
     Exited,
@@ -87,11 +87,13 @@ class LiveCall:
         self._output_bytes = 0
         self._sealing = False
         self._end: ProgramEnd | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._dead = asyncio.Event()
         self._pumps: list[asyncio.Future[None]] = []
         self._watch: LimitWatch | None = None
         self._times = Timeline()
         self._stdin = StdinWriter(self._record_stdin)
-        self._sandbox = Sandbox(host, call_id, profile, request, self.tell)
+        self._sandbox = Sandbox(host, call_id, profile, request, self.tell, self.lose)
 
     async def admit(self) -> None:
         """Write INTENT; whoever waits on `accepted` goes on afterwards.
@@ -148,6 +150,8 @@ class LiveCall:
             self._give_up(error)
         finally:
             self._mark("ended_ns")
+            if self._timer is not None:
+                self._timer.cancel()
             if self.state is not State.DRAINING:
                 self._advance(Step.ENDED if self.state is State.RUNNING else Step.FAILED)
         collected = await self._drain()
@@ -159,14 +163,19 @@ class LiveCall:
     async def _start(self) -> None:
         self._advance(Step.ADMITTED)
         self._mark("preparing_ns")
+        began_s = time.monotonic()
+        # The clock runs from here: what a caller hands in must not hold a call up for ever.
+        limit_s = self._timeout_s()
+        self._timer = asyncio.get_running_loop().call_later(
+            limit_s, self.stop_because, TimedOut(limit_s=limit_s)
+        )
         await self._sandbox.prepare(self._content)
         self._sandbox.arm()
         self._advance(Step.ARMED)
         self._mark("armed_ns")
         if self._cause is not None:
             raise StockadeError("STOPPED", "the call was stopped before it ran")
-        preparation_s = (self._times.armed_ns - self._times.accepted_ns) / 1e9
-        self.publish(self._record().started(preparation_s))
+        self.publish(self._record().started(time.monotonic() - began_s))
         self._mark("started_ns")
         await self._sandbox.start()
         self._advance(Step.STARTED)
@@ -176,10 +185,6 @@ class LiveCall:
         """Wait for the program's end; the pipes are still being read afterwards."""
         sandbox = self._sandbox
         self._stdin.open(sandbox.stdin_fd, sandbox.close_stdin)
-        limit_s = self._timeout_s()
-        timer = asyncio.get_running_loop().call_later(
-            limit_s, self.stop_because, TimedOut(limit_s=limit_s)
-        )
         feed = asyncio.ensure_future(
             self._stdin.feed(self.request.stdin, end=not self.request.stdin_open)
         )
@@ -195,7 +200,6 @@ class LiveCall:
             return await sandbox.ended()
         finally:
             self._ended.set()
-            timer.cancel()
             watch.cancel()
             self._stdin.hang_up()
             feed.cancel()
@@ -217,6 +221,7 @@ class LiveCall:
         """Kill what is left, read everything to its end, take the outputs."""
         try:
             await self._sandbox.quiesce()
+            self._dead.set()
             await asyncio.gather(*self._pumps, return_exceptions=True)
             if self._watch is not None:
                 return await self._look_back(self._watch)
@@ -251,15 +256,15 @@ class LiveCall:
             self.tell(denied)
 
     def _tell_filter_kill(self) -> None:
-        """Tell that the filter killed the program: for a foreign ABI it does not ask first."""
+        """Tell that the filter may have killed the program: for a foreign ABI it does not ask."""
         end = self._end
         if end is not None and end.what == "signal" and end.value == signal.SIGSYS:
             self.tell(
                 Denied(
                     wall=Wall.SYSCALL,
                     name="SIGSYS",
-                    detail="killed by SIGSYS: a system call of a foreign ABI (i386 or x32)",
-                    rule="syscalls: only those of x86_64",
+                    detail="ended by SIGSYS: a foreign ABI's system call (i386, x32), or its own",
+                    rule="syscalls: those of x86_64 only",
                 )
             )
 
@@ -286,7 +291,7 @@ class LiveCall:
         event = await recorder.finish(finished)
         self._advance(Step.SEALED)
         self._observer.call_closed(self.profile.name, kind(outcome), self._times)
-        self.subscribers.put(event)
+        self.subscribers.close(event)
 
     def _outcome(self, end: ProgramEnd | None) -> Outcome:
         if self._cause is not None:
@@ -319,7 +324,7 @@ class LiveCall:
         if self._cause is None and not self._sealing:
             self._cause = cause
         if self.state not in (State.DRAINING, State.CLOSED):
-            self._sandbox.kill()
+            self._sandbox.stop()
 
     def disconnect(self) -> None:
         """End the call because its caller went away."""
@@ -365,6 +370,14 @@ class LiveCall:
         if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
+    def lose(self, count: int) -> None:
+        """Record that denied system calls were gone before they could be read."""
+        try:
+            lost = Lost(what="denial", count=count, reason="THREAD_GONE")
+            self.publish(self._record().lost(lost))
+        except StockadeError as error:
+            self._fail(error)
+
     def publish(self, event: CallEvent) -> None:
         """Deliver an event that was recorded just now, in the order of the record."""
         if self._lock.locked():
@@ -393,10 +406,10 @@ class LiveCall:
             async with self._lock:
                 events = await self._record_output(stream, data)
                 self._put_in_order(events)
-            if events:
+            if events and not self._ended.is_set():
                 await self.subscribers.room(events[-1])
 
-        await pump_output(fd, take, self._ended)
+        await pump_output(fd, take, self._ended, self._dead)
 
     async def _record_output(self, stream: Stream, data: bytes) -> list[CallEvent]:
         recorder = self._record()

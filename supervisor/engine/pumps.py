@@ -22,17 +22,24 @@ writes byte by byte would otherwise make a record hundreds of times as large as 
 
 
 async def pump_output(
-    fd: int, take: Callable[[bytes], Awaitable[None]], ended: asyncio.Event
+    fd: int,
+    take: Callable[[bytes], Awaitable[None]],
+    ended: asyncio.Event,
+    dead: asyncio.Event,
 ) -> None:
     """Read a pipe to its end; `take` holds the reading up until it is done with a chunk.
 
-    `ended` says that the program is gone: nothing is waited for any more.
+    `ended` says that the program is gone: nothing is waited for any more. `dead` says that every
+    process of the call is: an empty pipe is at its end then, also where its other end is still in
+    flight in some socket's queue.
     """
     while True:
         try:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
-            await wait_readable(fd)
+            if dead.is_set():
+                return
+            await _readable_or(fd, dead)
             continue
         if not data:
             return
@@ -41,6 +48,17 @@ async def pump_output(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_S):
                     await ended.wait()
+
+
+async def _readable_or(fd: int, event: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(wait_readable(fd)), asyncio.ensure_future(event.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
+        # The descriptor must not be watched any more when this returns.
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class StdinWriter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 
 from supervisor.call.events import (
@@ -23,6 +23,8 @@ from supervisor.call.events import (
 )
 from supervisor.errors import StockadeError
 
+OVERFULL_BYTES = 8 << 20
+REPLAY_EVENTS = 64
 EVENT_BYTES = 256
 """What an event without output counts for."""
 
@@ -42,6 +44,15 @@ def _has_entry(event: CallEvent) -> bool:
     return True
 
 
+def _batch(recorded: Iterator[CallEvent]) -> list[CallEvent]:
+    events: list[CallEvent] = []
+    for event in recorded:
+        events.append(event)
+        if len(events) >= REPLAY_EVENTS or isinstance(event.event, Output):
+            break
+    return events
+
+
 class Queue:
     """What waits for one reader."""
 
@@ -52,6 +63,7 @@ class Queue:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._taken = 0
         self.ended = False
         self.failure: StockadeError | None = None
 
@@ -65,6 +77,33 @@ class Queue:
             self._room.clear()
         self._changed.set()
 
+    @property
+    def overfull(self) -> bool:
+        """Say whether far more waits than fits: events that nobody held up for this reader."""
+        return self._bytes > self._bytes_max + OVERFULL_BYTES
+
+    def let_go(self, last: CallEvent) -> None:
+        """Throw away what waits and say so: the record has it, and the reader can attach again."""
+        lost = Lost(what="output", count=len(self._events), reason=SLOW_SUBSCRIBER)
+        self._events.clear()
+        self._bytes = 0
+        self._room.set()
+        event = replace(last, event=lost)
+        self._events.append(event)
+        self._bytes += size_of(event)
+        self._changed.set()
+        self.end()
+
+    def expire(self, stall_s: float, last: CallEvent, seen: int | None = None) -> None:
+        """Let an ended reader go that takes nothing for so long."""
+        if not self._events or len(self._events) == 1:
+            return
+        if seen == self._taken:
+            self.let_go(last)
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(stall_s, self.expire, stall_s, last, self._taken)
+
     def end(self, failure: StockadeError | None = None) -> None:
         """Say that nothing comes any more, and why; the first word stands."""
         if not self.ended:
@@ -72,13 +111,10 @@ class Queue:
         self._room.set()
         self._changed.set()
 
-    def drop(self) -> int:
-        """Throw away what waits; give how many events that was."""
-        count = len(self._events)
-        self._events.clear()
-        self._bytes = 0
-        self._room.set()
-        return count
+    @property
+    def has_room(self) -> bool:
+        """Say whether more can be put without waiting."""
+        return self._room.is_set()
 
     async def room(self, timeout_s: float) -> bool:
         """Wait for room; say whether there is any."""
@@ -106,6 +142,7 @@ class Queue:
                 return None
         if self._events:
             event = self._events.popleft()
+            self._taken += 1
             self._bytes -= size_of(event)
             if self._bytes <= self._bytes_max:
                 self._room.set()
@@ -122,7 +159,7 @@ class Subscription:
         self,
         call_id: str,
         *,
-        recorded: Iterator[CallEvent],
+        recorded: Iterable[CallEvent],
         queue: Queue | None,
         keep_alive_s: float,
         attached: bool,
@@ -131,7 +168,8 @@ class Subscription:
     ) -> None:
         self.call_id = call_id
         self.attached = attached
-        self._recorded = recorded
+        self._in_memory = isinstance(recorded, tuple)
+        self._recorded = iter(recorded)
         self._queue = queue
         self._keep_alive_s = keep_alive_s
         self._on_close = on_close
@@ -141,11 +179,9 @@ class Subscription:
     async def __aiter__(self) -> AsyncIterator[CallEvent]:
         """Give the events in order; the last is Finished, or Lost where the reader was let go."""
         sequence = 0
-        for event in self._recorded:
+        async for event in self._replay():
             sequence = event.sequence
             yield self._mark(event)
-            # Reading the record blocks a little each time: others get their turn.
-            await asyncio.sleep(0)
         if self._queue is None:
             return
         while True:
@@ -164,6 +200,16 @@ class Subscription:
             yield self._mark(following)
             if isinstance(following.event, Finished):
                 return
+
+    async def _replay(self) -> AsyncIterator[CallEvent]:
+        """Read the record in a thread: it may be long, and others' entries lie in between."""
+        if self._in_memory:
+            for event in self._recorded:
+                yield event
+            return
+        while batch := await asyncio.to_thread(_batch, self._recorded):
+            for event in batch:
+                yield event
 
     def _mark(self, event: CallEvent) -> CallEvent:
         if self.attached and isinstance(event.event, Accepted):
@@ -205,17 +251,34 @@ class Subscribers:
     def put(self, event: CallEvent) -> None:
         """Give an event to every reader."""
         self.last_sequence = max(self.last_sequence, event.sequence)
-        for queue in self._queues:
+        for queue in list(self._queues):
             queue.put(event)
+            if queue.overfull:
+                self._let_go(queue, event)
 
     async def room(self, last: CallEvent) -> None:
-        """Wait for the slowest reader, and let one go that takes nothing."""
-        for queue in list(self._queues):
-            if not await queue.room(self._stall_s):
-                count = queue.drop()
-                lost = Lost(what="output", count=count, reason=SLOW_SUBSCRIBER)
-                queue.put(replace(last, event=lost))
-                self.remove(queue)
+        """Wait until every reader has room, and let those go that take nothing meanwhile.
+
+        All of them have the same time: many slow readers hold a call up no longer than one.
+        """
+        queues = [queue for queue in self._queues if not queue.has_room]
+        for queue, found in zip(
+            queues,
+            await asyncio.gather(*(queue.room(self._stall_s) for queue in queues)),
+            strict=True,
+        ):
+            if not found:
+                self._let_go(queue, last)
+
+    def _let_go(self, queue: Queue, last: CallEvent) -> None:
+        queue.let_go(last)
+        self.remove(queue)
+
+    def close(self, last: CallEvent) -> None:
+        """Publish the last event; a reader that does not come for it does not keep the rest."""
+        self.put(last)
+        for queue in self._queues:
+            queue.expire(self._stall_s, last)
 
     def end(self, failure: StockadeError | None = None) -> None:
         """Say to every reader that nothing comes any more, and why; the first word stands."""

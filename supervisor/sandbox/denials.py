@@ -2,12 +2,15 @@
 
 The first of a kind (same system call, same arguments) is told before its caller gets the answer;
 repeats are counted and told once a second and at the end. A caller waits for its answer, so the
-pace at which answers are given bounds what a flood can cost the daemon: nothing is ever dropped.
+pace at which answers are given bounds what a flood can cost the daemon, and what is asked is read
+at once all the same: a flood hides nothing. A thread that is killed while it waits takes what it
+asked with it; how many did is told as lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import select
 import time
@@ -53,10 +56,19 @@ class _Folded:
 class DenialWatcher:
     """Owns the notify descriptor of one sandbox, from arming to the end."""
 
-    def __init__(self, fd: int, policy: SyscallPolicy, tell: Callable[[Denied], None]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        policy: SyscallPolicy,
+        tell: Callable[[Denied], None],
+        lose: Callable[[int], None],
+    ) -> None:
         self._fd = fd
         self._policy = policy
         self._tell = tell
+        self._lose = lose
+        self._gone = 0
+        self._owed: collections.deque[Notification] = collections.deque()
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -92,29 +104,33 @@ class DenialWatcher:
                     # Every task of the sandbox is gone: the descriptor only hangs up from now on.
                     self._loop.remove_reader(self._fd)
                 return
-            if self._over_pace():
-                return
             notification = receive(self._fd)
-            if notification is not None:
-                try:
-                    self._note(notification)
-                finally:
-                    refuse(self._fd, notification)
+            if notification is None:
+                self._gone += 1
+                self._flush_later()
+                continue
+            try:
+                self._note(notification)
+            finally:
+                self._owed.append(notification)
+                self._answer()
 
-    def _over_pace(self) -> bool:
-        now = time.monotonic()
-        if now - self._second >= 1.0:
-            self._second, self._answers = now, 0
-        self._answers += 1
-        if self._answers <= ANSWERS_PER_S_MAX:
-            return False
-        self._loop.remove_reader(self._fd)
-        self._paused = self._loop.call_later(self._second + 1.0 - now, self._resume)
-        return True
+    def _answer(self) -> None:
+        """Answer those that wait, as fast as the pace allows; each is a thread of the call, so
+        `limits.pids` bounds how many there are."""
+        while self._owed and self._paused is None:
+            now = time.monotonic()
+            if now - self._second >= 1.0:
+                self._second, self._answers = now, 0
+            if self._answers >= ANSWERS_PER_S_MAX:
+                self._paused = self._loop.call_later(self._second + 1.0 - now, self._resume)
+                return
+            self._answers += 1
+            refuse(self._fd, self._owed.popleft())
 
     def _resume(self) -> None:
         self._paused = None
-        self._loop.add_reader(self._fd, self._readable)
+        self._answer()
 
     def _note(self, notification: Notification) -> None:
         self.count += 1
@@ -127,9 +143,12 @@ class DenialWatcher:
             folded.last, folded.repeats = denied, folded.repeats + 1
             return
         self._folded[key] = _Folded(denied, mixed=not key[1])
+        self._flush_later()
+        self._tell(denied)
+
+    def _flush_later(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(FOLD_S, self._flush)
-        self._tell(denied)
 
     def _flush(self) -> None:
         self._timer = None
@@ -137,6 +156,9 @@ class DenialWatcher:
         for entry in folded.values():
             if entry.repeats:
                 self._tell(entry.rest())
+        if self._gone:
+            gone, self._gone = self._gone, 0
+            self._lose(gone)
 
 
 def _denied(notification: Notification, policy: SyscallPolicy) -> Denied:

@@ -200,7 +200,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
     )
     call_id = f"doctor-{os.urandom(4).hex()}"
-    sandbox = Sandbox(host, call_id, profile, request, denied.append)
+    sandbox = Sandbox(host, call_id, profile, request, denied.append, _lose)
     try:
         await sandbox.prepare(_no_files)
         sandbox.arm()
@@ -234,6 +234,10 @@ async def _until_end_or_limit(sandbox: Sandbox) -> ProgramEnd:
 def _read(fd: int) -> str:
     """Read what is in a pipe that nobody writes to any more."""
     return os.read(fd, PIPE_BYTES).decode(errors="replace")
+
+
+def _lose(count: int) -> None:
+    raise StockadeError("DOCTOR_FAILED", f"{count} denials could not be read")
 
 
 def _no_files(file: InputFile) -> Iterator[bytes]:

@@ -33,7 +33,7 @@ NOT_REGULAR, TOO_LARGE, TOO_MANY, UNREADABLE = "NOT_REGULAR", "TOO_LARGE", "TOO_
 
 def place_inputs(
     work: int,
-    files: Sequence[InputFile],
+    files: Iterable[InputFile],
     uid_base: int,
     content: Callable[[InputFile], Iterator[bytes]],
 ) -> None:
@@ -46,12 +46,10 @@ def place_inputs(
         InvalidRequest: `FILES_TOO_LARGE`, where the mount is full.
     """
     for file in files:
-        parts = file.path.split(b"/")
+        *folders, name = file.path.split(b"/")
         try:
-            with _as_user(uid_base):
-                _make_parents(work, parts[:-1])
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-                fd = open_below(work, parts, flags)
+            with _as_user(uid_base), closing_fd(_make_folders(work, folders)) as folder:
+                fd = open_below(folder, [name], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             with closing_fd(fd):
                 for chunk in content(file):
                     _write_all(fd, chunk)
@@ -67,13 +65,15 @@ def _as_user(uid_base: int) -> contextlib.AbstractContextManager[None]:
     return filesystem_identity(uid_base + UID, uid_base + GID)
 
 
-def _make_parents(work: int, parts: Sequence[bytes]) -> None:
-    for depth in range(1, len(parts) + 1):
-        with (
-            closing_fd(_parent(work, list(parts[: depth - 1]))) as parent,
-            contextlib.suppress(FileExistsError),
-        ):
-            os.mkdir(parts[depth - 1], 0o755, dir_fd=parent)
+def _make_folders(work: int, parts: Sequence[bytes]) -> int:
+    """Make the folders of a path where they are missing; give the last one, open."""
+    current = os.dup(work)
+    for part in parts:
+        with closing_fd(current) as parent:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=parent)
+            current = open_below(parent, [part], os.O_RDONLY | os.O_DIRECTORY)
+    return current
 
 
 def _parent(work: int, parts: list[bytes]) -> int:

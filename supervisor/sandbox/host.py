@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
@@ -25,6 +26,7 @@ from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.uids import UidRanges
 
 PARENT_CGROUP = "stockade"
+FILE_THREADS = 4
 REAP_ROUNDS_MAX = 400
 REAP_ROUND_S = 0.01
 
@@ -71,6 +73,7 @@ class SandboxHost:
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
         )
+        self.files = concurrent.futures.ThreadPoolExecutor(FILE_THREADS, "files")
         self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
 
     def _take_lock(self) -> int:
@@ -96,6 +99,7 @@ class SandboxHost:
         self.listener.close()
         self.reap()
         self.uids.close()
+        self.files.shutdown()
         cgroup.remove_parent(self.hierarchies, self.parent)
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)

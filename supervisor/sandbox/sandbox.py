@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +73,16 @@ class Sandbox:
         profile: EffectiveProfile,
         request: CallRequest,
         tell: Callable[[Denied], None],
+        lose: Callable[[int], None],
     ) -> None:
         self._host = host
         self._call_id = call_id
         self._profile = profile
         self._request = request
         self._tell = tell
+        self._lose = lose
         self._stack = contextlib.ExitStack()
+        self._stopped = threading.Event()
         self._pid = 0
         self._pidfd = -1
         self._status_fd = -1
@@ -106,7 +111,7 @@ class Sandbox:
         await self._create(bundle)
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
-            self._watcher = DenialWatcher(notify_fd, self._profile.syscalls, self._tell)
+            self._watcher = DenialWatcher(notify_fd, self._profile.syscalls, self._tell, self._lose)
         except BaseException:
             os.close(notify_fd)
             raise
@@ -121,9 +126,15 @@ class Sandbox:
             ) from error
         self._stack.callback(self._routes.close)
         if self._request.files:
-            await asyncio.to_thread(
-                place_inputs, self._work_fd, self._request.files, self._uid_base, content
+            await asyncio.get_running_loop().run_in_executor(
+                self._host.files, self._place_inputs, content
             )
+            if self._stopped.is_set():
+                raise RuntimeFailed("STOPPED", "the call was stopped while it was being prepared")
+
+    def _place_inputs(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
+        files = itertools.takewhile(lambda _: not self._stopped.is_set(), self._request.files)
+        place_inputs(self._work_fd, files, self._uid_base, content)
 
     def _require_known_kills(self) -> None:
         unknown = sorted(name for name in self._profile.syscalls.kill if not filter_knows(name))
@@ -234,6 +245,11 @@ class Sandbox:
             self.kill()
             return True
         return process.send_signal(self._pidfd, number)
+
+    def stop(self) -> None:
+        """Kill every process of the call, and give up what is still being prepared."""
+        self._stopped.set()
+        self.kill()
 
     def kill(self) -> None:
         """Kill every process of the call at once."""

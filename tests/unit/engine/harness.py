@@ -67,7 +67,9 @@ class FakeSandbox:
         profile: EffectiveProfile,
         request: CallRequest,
         tell: Callable[[Denied], None],
+        lose: Callable[[int], None],
     ) -> None:
+        self.lose = lose
         self.host, self.call_id, self.profile, self.request = host, call_id, profile, request
         self.tell = tell
         self.cgroup = FakeCgroup()
@@ -129,6 +131,9 @@ class FakeSandbox:
     def signal(self, number: int) -> bool:
         self.signals.append(number)
         return True
+
+    def stop(self) -> None:
+        self.kill()
 
     def kill(self) -> None:
         self.log.append("kill")

@@ -377,7 +377,7 @@ def test_everything_is_read_to_the_end() -> None:
     async def scenario() -> None:
         with output() as (read, write):
             taken = Taken()
-            pump = asyncio.ensure_future(pump_output(read, taken, asyncio.Event()))
+            pump = asyncio.ensure_future(pump_output(read, taken, asyncio.Event(), asyncio.Event()))
             for n in range(20):
                 os.write(write, b"%d\n" % n)
                 await asyncio.sleep(0)
@@ -400,7 +400,7 @@ def test_small_writes_are_gathered() -> None:
                 await taken(data)
                 gathering.set()
 
-            pump = asyncio.ensure_future(pump_output(read, take, asyncio.Event()))
+            pump = asyncio.ensure_future(pump_output(read, take, asyncio.Event(), asyncio.Event()))
             os.write(write, b"0")
             await gathering.wait()
             # In one go of the loop, so that no clock has a part in it.
@@ -419,7 +419,7 @@ def test_the_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         with output() as (read, write):
             taken, ended = Taken(), asyncio.Event()
-            pump = asyncio.ensure_future(pump_output(read, taken, ended))
+            pump = asyncio.ensure_future(pump_output(read, taken, ended, asyncio.Event()))
             os.write(write, b"last words")
             os.close(write)
             await asyncio.sleep(0.01)
@@ -437,7 +437,7 @@ def test_a_large_chunk_is_not_waited_on(monkeypatch: pytest.MonkeyPatch) -> None
     async def scenario() -> None:
         with output() as (read, write):
             taken = Taken()
-            pump = asyncio.ensure_future(pump_output(read, taken, asyncio.Event()))
+            pump = asyncio.ensure_future(pump_output(read, taken, asyncio.Event(), asyncio.Event()))
             os.write(write, b"x" * SMALL_BYTES)
             os.close(write)
             await pump
@@ -455,7 +455,7 @@ def test_reading_waits_for_who_takes() -> None:
                 await taken(data)
                 await gate.wait()
 
-            pump = asyncio.ensure_future(pump_output(read, take, asyncio.Event()))
+            pump = asyncio.ensure_future(pump_output(read, take, asyncio.Event(), asyncio.Event()))
             os.write(write, b"x" * SMALL_BYTES)
             await asyncio.sleep(0.01)
             os.write(write, b"y")
@@ -465,5 +465,29 @@ def test_reading_waits_for_who_takes() -> None:
             os.close(write)
             await pump
             assert taken.chunks[1:] == [b"y"]
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_pipe_is_at_its_end_when_everything_is_dead() -> None:
+    """Its other end may still be in flight in a socket's queue, where nobody can use it."""
+
+    async def scenario() -> None:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        taken: list[bytes] = []
+        dead = asyncio.Event()
+
+        async def take(data: bytes) -> None:
+            taken.append(data)
+
+        pump = asyncio.ensure_future(pump_output(read, take, asyncio.Event(), dead))
+        await asyncio.sleep(0)
+        assert not pump.done()
+        os.write(write, b"the rest")
+        dead.set()
+        await asyncio.wait_for(pump, 30)
+        assert taken == [b"the rest"]
+        os.close(read)
+        os.close(write)
 
     asyncio.run(scenario())

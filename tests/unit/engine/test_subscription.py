@@ -238,3 +238,33 @@ def test_a_reader_that_left_holds_nobody_up() -> None:
         await waiting
 
     asyncio.run(scenario())
+
+
+def test_a_call_that_is_over_does_not_keep_what_nobody_reads() -> None:
+    async def scenario() -> None:
+        subscribers = Subscribers(1, 0.01)
+        reader = subscribers.add()
+        subscribers.put(event(1))
+        subscribers.put(event(2))
+        subscribers.close(event(3))
+        subscribers.end()
+        while len(reader._events) > 1:
+            await asyncio.sleep(0.005)
+        left = await reader.get(LONG_S)
+        assert left is not None
+        assert isinstance(left.event, Lost)
+        assert left.event.count == 3
+
+    asyncio.run(scenario())
+
+
+def test_slow_readers_wait_side_by_side() -> None:
+    async def scenario() -> None:
+        subscribers = Subscribers(1, 0.2)
+        for _ in range(50):
+            subscribers.add()
+        subscribers.put(event(1))
+        async with asyncio.timeout(5):  # one after the other it would be ten seconds
+            await subscribers.room(event(1))
+
+    asyncio.run(scenario())

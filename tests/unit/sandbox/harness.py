@@ -94,5 +94,9 @@ def made(
 ) -> Sandbox:
     """Make a sandbox that was not prepared yet."""
     return Sandbox(
-        host, new_call_id(), profile or shipped(), wanted or request("true"), told.append
+        host, new_call_id(), profile or shipped(), wanted or request("true"), told.append, _lose
     )
+
+
+def _lose(count: int) -> None:
+    raise AssertionError(f"{count} denials were lost")

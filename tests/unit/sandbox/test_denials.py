@@ -36,6 +36,7 @@ class Kernel:
         self.waiting: deque[Notification | None] = deque()
         self.answered: list[int] = []
         self.told: list[Denied] = []
+        self.lost: list[int] = []
         self.order: list[str] = []
         self._id = 0
 
@@ -85,7 +86,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 @contextlib.asynccontextmanager
 async def watched(kernel: Kernel) -> AsyncIterator[DenialWatcher]:
-    watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, kernel.tell)
+    watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, kernel.tell, kernel.lost.append)
     try:
         yield watcher
     finally:
@@ -184,7 +185,7 @@ def test_beyond_so_many_kinds_arguments_are_not_claimed(
     assert any(denied.name == "mount" and denied.arguments[0] == 99 for denied in kernel.told)
 
 
-def test_a_call_that_vanished_is_neither_told_nor_answered(kernel: Kernel) -> None:
+def test_a_call_that_vanished_is_counted_and_not_answered(kernel: Kernel) -> None:
     async def scenario() -> None:
         async with watched(kernel) as watcher:
             kernel.vanish()
@@ -195,6 +196,7 @@ def test_a_call_that_vanished_is_neither_told_nor_answered(kernel: Kernel) -> No
     run(scenario)
     assert [denied.name for denied in kernel.told] == ["mount"]
     assert kernel.answered == [1]
+    assert kernel.lost == [1]  # what is not known is at least counted
 
 
 def test_a_number_that_nobody_knows(kernel: Kernel) -> None:
@@ -218,7 +220,7 @@ def test_the_answer_comes_even_where_telling_fails(kernel: Kernel) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: problems.append(context))
-        watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, fail)
+        watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, fail, kernel.lost.append)
         kernel.ask(PTRACE)
         while not kernel.answered:
             await asyncio.sleep(0)
@@ -262,6 +264,7 @@ def test_a_flood_waits_and_is_not_dropped(kernel: Kernel, monkeypatch: pytest.Mo
                 await asyncio.sleep(0)
             await asyncio.sleep(0.01)
             assert len(kernel.answered) == 10  # a second has not passed
+            assert watcher.count == 25  # and yet all of them are known
             now += 1.0
             while len(kernel.answered) < 20:
                 await asyncio.sleep(0)
