@@ -73,6 +73,29 @@ def test_the_example_names_every_key() -> None:
             assert re.search(rf"\b{key}:", text), key
 
 
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+def test_the_documented_example_loads_and_names_every_key(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", OPERATIONS.read_text(), re.S)
+    found = load(tmp_path, text)
+    for model in models(Configuration):
+        for key in model.model_fields:
+            assert re.search(rf"^[ {{-]*(.*[{{ ])?{key}:", uncommented(text), re.M), key
+    # What is said to be a default is one.
+    default = Configuration()
+    shared = {"calls_per_caller": found.limits.calls_per_caller}
+    assert found.limits == default.limits.model_copy(update=shared)
+    assert (found.state, found.socket.mode, found.socket.group) == (
+        default.state, default.socket.mode, default.socket.group,
+    )  # fmt: skip
+    assert found.listen[0] == default.listen[0]
+
+
+def uncommented(text: str) -> str:
+    return re.sub(r"(^|\s)#.*$", "", text, flags=re.M)
+
+
 def models(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [model, *(kind for kind in vars(config).values() if is_model(kind))]
 

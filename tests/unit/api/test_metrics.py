@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_no_series_of_creation_times() -> None:
     names = {s.name for family in metrics.registry.collect() for s in family.samples}
     assert "stockade_calls_total" in names
     assert not [name for name in names if name.endswith("_created")]
+
+
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+def test_every_metric_is_documented(tmp_path: Path) -> None:
+    text = OPERATIONS.read_text()
+    documented = re.findall(r"^\| `(stockade_[a-z_]+)` \|", text, re.M)
+    families = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics(["python"], tmp_path).registry.collect()
+    }
+    assert sorted(documented) == sorted(families)
+    named = set(re.findall(r"stockade_[a-z_]+", text))
+    assert {name.removesuffix("_bucket") for name in named} == families
 
 
 def test_prometheus_can_read_it() -> None:
