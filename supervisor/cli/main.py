@@ -92,7 +92,8 @@ class Verbs(click.Group):
 def _extra_missing(verb: str, missing: ModuleNotFoundError) -> HostError:
     return HostError(
         "EXTRA_MISSING",
-        f"`stockade {verb}` needs the daemon's packages: pip install 'stockade[daemon]'",
+        f"this use of `stockade {verb}` needs the daemon's packages: "
+        "pip install 'stockade[daemon]'",
         metadata={"module": missing.name or ""},
     )
 

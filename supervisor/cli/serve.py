@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisor.call.events import Timeline
 from supervisor.cli.folders import profile_folders
 from supervisor.cli.session import json_option
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, StockadeError
@@ -308,11 +309,10 @@ async def _serve(
     from supervisor.api.server import serve
 
     daemon = build_daemon(config, runtime_folder)
-    open_calls = len(daemon.store.interrupted)
+    open_calls = [call.call_id for call in daemon.store.interrupted]
     try:
         await daemon.engine.start()
-        if open_calls:
-            log.warning("the last daemon died: %d calls closed as interrupted", open_calls)
+        _tell_of_interrupted(daemon, open_calls)
         try:
             await serve(
                 daemon.engine,
@@ -330,6 +330,15 @@ async def _serve(
     if daemon.store.failure is not None:
         raise daemon.store.failure
     log.info("stopped")
+
+
+def _tell_of_interrupted(daemon: Daemon, call_ids: list[str]) -> None:
+    if not call_ids:
+        return
+    log.warning("the last daemon died: %d calls closed as interrupted", len(call_ids))
+    for call_id in call_ids:
+        profile = daemon.store.get_call(call_id).profile
+        daemon.metrics.call_closed(profile, "interrupted", Timeline())
 
 
 def _listener(address: str) -> Any:

@@ -130,7 +130,7 @@ def test_base_install_says_what_is_missing(arguments: list[str], tmp_path: Path)
     said = without_extra(*arguments, missing=DAEMON_PACKAGES)
     assert (said.returncode, said.stdout) == (5, "")
     assert said.stderr == (
-        f"stockade: `stockade {arguments[0]}` needs the daemon's packages: "
+        f"stockade: this use of `stockade {arguments[0]}` needs the daemon's packages: "
         "pip install 'stockade[daemon]' [EXTRA_MISSING]\n"
     )
 

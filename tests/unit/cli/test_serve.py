@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.api.metrics import Metrics
 from supervisor.cli import serve
 from supervisor.cli.folders import shipped_profiles
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, ProfileError
@@ -272,8 +273,11 @@ def test_calls_of_a_daemon_that_died_are_told(
     tmp_path: Path,
 ) -> None:
     class Store:
-        interrupted = (object(),) * count
+        interrupted = tuple(Built(call_id=str(number)) for number in range(count))
         failure = None
+
+        def get_call(self, call_id: str) -> Built:
+            return Built(profile="python")
 
         async def close(self) -> None:
             await asyncio.sleep(0)
@@ -285,7 +289,8 @@ def test_calls_of_a_daemon_that_died_are_told(
     async def served(*_: object, **given: Any) -> None:
         assert given["source"] == ""
 
-    daemon = Built(store=Store(), engine=Engine(), metrics=None)
+    metrics = Metrics(["python"])
+    daemon = Built(store=Store(), engine=Engine(), metrics=metrics)
     monkeypatch.setattr(serve, "build_daemon", lambda *_: daemon)
     monkeypatch.setattr("supervisor.api.server.serve", served)
     monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
@@ -295,6 +300,8 @@ def test_calls_of_a_daemon_that_died_are_told(
     assert [f" WARNING stockade: the last daemon died: {count} calls" in line for line in told] == (
         [True] if count else []
     )
+    labels = {"profile": "python", "outcome": "interrupted"}
+    assert metrics.registry.get_sample_value("stockade_calls_total", labels) == (count or None)
 
 
 def test_grpc_is_quiet_where_the_log_is_ours(
