@@ -39,7 +39,8 @@ mount -t tmpfs -o mode=755,size=1500m tmpfs /upper
 mkdir /upper/files /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work root /root
 cd /root
-mkdir -p proc sys dev run tmp var/lib root
+mkdir -p proc sys dev run tmp var/lib var/tmp root
+chmod 1777 var/tmp
 for link in bin lib lib32 lib64 libx32 sbin; do ln -s "usr/$link" "$link"; done
 mount -t proc proc proc
 mount -t sysfs sysfs sys
@@ -184,14 +185,15 @@ def _environment(tools: Tools) -> dict[str, str]:
 @contextlib.contextmanager
 def _share(tools: Tools, folder: Path) -> Iterator[Path]:
     """Serve /usr, /etc and the checkout, read-only, from a mount namespace of its own."""
-    tree, socket = folder / "tree", folder / "virtiofs.sock"
-    tree.mkdir()
-    lines = ["set -e"]
+    socket = folder / "virtiofs.sock"
+    # Not below `folder`, which is removed with all that is in it: this one stays empty for us.
+    tree = Path(tempfile.mkdtemp(prefix="stockade-vm-share-"))
+    lines = ["set -e", f"mount -t tmpfs -o mode=755 share {tree}"]
     for source in (Path("/usr"), Path("/etc"), ROOT):
-        target = tree / str(source).lstrip("/")
-        target.mkdir(parents=True)
-        lines.append(f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(target))}")
-        lines.append(f"mount -o remount,bind,ro {shlex.quote(str(target))}")
+        target = shlex.quote(f"{tree}{source}")
+        lines.append(f"mkdir -p {target}")
+        lines.append(f"mount --bind {shlex.quote(str(source))} {target}")
+        lines.append(f"mount -o remount,bind,ro {target}")
     server = [
         str(tools.virtiofsd), f"--socket-path={socket}", "-o", f"source={tree}",
         "-o", "cache=always", "-o", "sandbox=chroot", "-o", "no_posix_lock",
@@ -213,6 +215,7 @@ def _share(tools: Tools, folder: Path) -> Iterator[Path]:
         process.kill()
         process.wait()
         log.close()
+        tree.rmdir()
 
 
 def _initramfs(tools: Tools, kernel: Kernel, command: str) -> bytes:

@@ -205,6 +205,7 @@ def real_cgroup() -> Iterator[Cgroup]:
     """Make a cgroup on every tree of this host, and remove it."""
     hierarchies = cgroup.detect()
     call = Cgroup(hierarchies, f"stockade-unit-test-{secrets.token_hex(4)}/call")
+    cgroup.make_parent(hierarchies, str(Path(call.path).parent))
     for tree in hierarchies.trees:
         (tree / call.path).mkdir(parents=True)
     try:
