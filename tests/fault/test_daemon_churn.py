@@ -30,7 +30,7 @@ GROWTH_MAX = 40 << 20
 EXPECTED = {
     # What may be said of a call that has ended, is not as far yet, or is not there.
     "CALL_CLOSED", "CALL_NOT_FOUND", "STDIN_CLOSED", "STDIN_OFFSET", "SEQUENCE_AHEAD",
-    "SIGNAL_INVALID", "RECORD_NOT_FOUND", "CALLS_LIMIT", "DEADLINE_EXCEEDED",
+    "SIGNAL_INVALID", "RECORD_NOT_FOUND", "CALLS_LIMIT", "DEADLINE_EXCEEDED", "NO_ANSWER",
 }  # fmt: skip
 
 
