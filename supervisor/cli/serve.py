@@ -153,11 +153,15 @@ def _run(
     folders: tuple[Path, ...],
     runtime_folder: Path,
 ) -> None:
+    from supervisor.api.guarded import require_guarded
+    from supervisor.linux.host import check_host
+
+    check_host()
     source = configuration_file(config_path)
     config = configuration(source, state=state, addresses=addresses, folders=folders)
     # systemd's address is read here: no other room looks at the environment.
     notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
-    _check(config, source)
+    require_guarded(config, source=source, profiles=profile_folders(config.profiles))
     with exhaustion_named():
         _enter_private_mounts()
         asyncio.run(_serve(config, runtime_folder, notify_socket, source))
@@ -235,20 +239,6 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
         options=EngineOptions(calls_max=config.limits.calls, keep_alive_s=config.limits.keepalive),
     )
     return Daemon(config=config, metrics=metrics, store=store, engine=engine)
-
-
-def _check(config: Configuration, source: Path | None) -> None:
-    """Refuse what can be refused before anything is made.
-
-    Raises:
-        HostError: `ROOT_REQUIRED`, or this host cannot raise the walls at all.
-        ProfileError: somebody else could write what is policy, or read a key.
-    """
-    from supervisor.api.guarded import require_guarded
-    from supervisor.linux.host import check_host
-
-    check_host()
-    require_guarded(config, source=source, profiles=profile_folders(config.profiles))
 
 
 def _warn_of_problems(profiles: ProfileSet) -> None:
@@ -335,7 +325,7 @@ async def _serve(
 def _tell_of_interrupted(daemon: Daemon, call_ids: list[str]) -> None:
     if not call_ids:
         return
-    log.warning("the last daemon died: %d calls closed as interrupted", len(call_ids))
+    log.warning("the last daemon died; calls closed as interrupted: %d", len(call_ids))
     for call_id in call_ids:
         profile = daemon.store.get_call(call_id).profile
         daemon.metrics.call_closed(profile, "interrupted", Timeline())
