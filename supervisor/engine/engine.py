@@ -19,6 +19,7 @@ from supervisor.call.events import CallEvent
 from supervisor.call.outcome import Stopped
 from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest
+from supervisor.engine.limits import LimitWatch
 from supervisor.engine.live import LiveCall
 from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.engine.subscription import Queue, Subscription
@@ -31,6 +32,8 @@ from supervisor.errors import (
     ShuttingDown,
     StockadeError,
 )
+from supervisor.linux.credentials import cgroup_of
+from supervisor.linux.locks import holders
 from supervisor.linux.process import reap_strangers
 from supervisor.profile.load import ProfileSet
 from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
@@ -40,6 +43,7 @@ log = logging.getLogger("stockade.engine")
 SIGNAL_MAX = 64
 SIGSTOP = 19
 REAP_S = 5.0
+LOCKS_S = 1.0
 
 
 class Engine:
@@ -79,6 +83,7 @@ class Engine:
             await self.store.close_interrupted(call, "the daemon ended while the call lived")
         await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
         self._spawn(self._reap_strangers())
+        self._spawn(self._watch_locks())
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the live ones end for a while, kill the rest, clean up."""
@@ -366,12 +371,36 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _watch_locks(self) -> None:
+        """End calls that hold more file locks than any program needs: see `linux.locks`."""
+        while self._host is not None:
+            await asyncio.sleep(LOCKS_S)
+            if self._live:
+                counts = await asyncio.to_thread(_count_locks, set(self._live))
+                for call_id, held in counts.items():
+                    outcome, call = LimitWatch.locks(held), self._live.get(call_id)
+                    if outcome is not None and call is not None:
+                        call.stop_because(outcome)
+
     async def _reap_strangers(self) -> None:
         """Reap orphans that came to us as their subreaper, so that no zombie stays."""
         while self._host is not None:
             await asyncio.sleep(REAP_S)
             if self._host is not None:
                 reap_strangers()
+
+
+def _count_locks(call_ids: set[str]) -> dict[str, int]:
+    """Count the record locks that each of these calls holds. Blocks."""
+    counts = dict.fromkeys(call_ids, 0)
+    for pid, held in holders().items():
+        try:
+            call_id = cgroup_of(pid)[""].rpartition("/")[2]
+        except (OSError, KeyError):
+            continue  # it has ended, and its locks with it
+        if call_id in counts:
+            counts[call_id] += held
+    return counts
 
 
 def _require_same(request: CallRequest, fingerprint: str) -> None:

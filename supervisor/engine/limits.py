@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from supervisor.call.events import Denied, Wall
 from supervisor.call.outcome import LimitExceeded, LimitKind, Outcome, OutOfMemory
+from supervisor.linux.locks import LOCK_BYTES
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import Sandbox
 from supervisor.sandbox.sandbox import DiskUse
@@ -14,9 +15,24 @@ from supervisor.sandbox.sandbox import DiskUse
 POLL_S = 0.1
 MS_S = 1000
 
+LOCKS_MAX = 20_000
+"""Record locks that a call may hold: 4 MB of kernel memory that no cgroup is charged for."""
+
 
 class LimitWatch:
     """The limits that the kernel does not stop a call at by itself."""
+
+    @staticmethod
+    def locks(held: int) -> Outcome | None:
+        """Give the outcome of holding so many record locks."""
+        if held <= LOCKS_MAX:
+            return None
+        return LimitExceeded(
+            limit=LimitKind.MEMORY,
+            used=held * LOCK_BYTES,
+            allowed=LOCKS_MAX * LOCK_BYTES,
+            subject=f"{held} file locks",
+        )
 
     def __init__(
         self, sandbox: Sandbox, profile: EffectiveProfile, tell: Callable[[Denied], None]

@@ -65,7 +65,7 @@ class RootFolders:
                 `ROOT_FOLDER_STALE`.
         """
         key = self._key(profile)
-        if key not in self._ready:
+        if key not in self._ready or not self._ready[key].is_dir():
             self._ready[key] = self._make(profile, self._folder / key)
         return self._ready[key]
 

@@ -36,8 +36,8 @@ INODES_MIN = 1024
 
 MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/buddyinfo", "/proc/cmdline", "/proc/config.gz",
-    "/proc/diskstats", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
-    "/proc/key-users", "/proc/keys", "/proc/latency_stats", "/proc/modules", "/proc/partitions",
+    "/proc/diskstats", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/key-users",
+    "/proc/keys", "/proc/latency_stats", "/proc/locks", "/proc/modules", "/proc/partitions",
     "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/timer_list",
     "/proc/timer_stats", "/proc/vmallocinfo",
 )  # fmt: skip
@@ -185,7 +185,8 @@ def _mount(destination: str, kind: str, options: Sequence[str]) -> Json:
 
 
 def _bind(source: str, destination: str) -> Json:
-    options = ["rbind", "ro", "nosuid", "nodev", "rprivate"]
+    # "rro" reaches the mounts below as well, which "ro" alone does not (mount_setattr(2)).
+    options = ["rbind", "ro", "rro", "nosuid", "nodev", "rprivate"]
     return {"destination": destination, "type": "bind", "source": source, "options": list(options)}
 
 

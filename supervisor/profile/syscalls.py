@@ -50,8 +50,8 @@ _ELEMENTARY = (
         "@basic-io",
         "Read, write, copy and wait through descriptors that are already open, and make pipes.",
         "close close_range copy_file_range dup dup2 dup3 fadvise64 fcntl ioctl lseek pipe pipe2 "
-        "poll pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile splice tee "
-        "vmsplice write writev",
+        "poll pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile "
+        "splice tee vmsplice write writev",
     ),
     _set(
         "@file-system",
@@ -59,7 +59,7 @@ _ELEMENTARY = (
         "access cachestat chdir chmod chown creat faccessat faccessat2 fallocate fchdir fchmod "
         "fchmodat fchmodat2 fchown fchownat fgetxattr file_getattr file_setattr flistxattr flock "
         "fremovexattr fsetxattr fstat fstatfs ftruncate futimesat getcwd getdents getdents64 "
-        "getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch "
+        "getxattr getxattrat "
         "lchown lgetxattr link linkat listxattr listxattrat llistxattr lremovexattr lsetxattr "
         "lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 readlink readlinkat "
         "removexattr removexattrat rename renameat renameat2 rmdir setxattr setxattrat stat "
@@ -137,6 +137,11 @@ _ELEMENTARY = (
         "@aio",
         "Old asynchronous I/O (libaio), which only some databases use.",
         "io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit",
+    ),
+    _set(
+        "@watch-files",
+        "Be told what happens to files (inotify): also what other calls do to the host's /usr.",
+        "inotify_add_watch inotify_init inotify_init1 inotify_rm_watch",
     ),
     _set(
         "@network-io",
@@ -274,6 +279,13 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 # 32 bits count, so only they are compared.
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
+# ioctl(2): makes the host load the module of a line discipline.
+_TIOCSETD = 0x5423
+
+# fcntl(2): locks of an open file description belong to no process, so nobody could say which
+# call holds the kernel memory that they take: see `linux.locks`.
+_F_OFD_SETLK, _F_OFD_SETLKW = 37, 38
+
 # prctl(2): a nested filter hides denials; PR_SET_MM moves the argv that the record reads from
 # the kernel; core scheduling can keep a sibling CPU idle.
 _PR_SET_SECCOMP, _PR_SET_MM, _PR_SCHED_CORE = 22, 35, 62
@@ -290,7 +302,8 @@ def _any_of(index: int, values: Iterable[int], mask: int = ALL_BITS) -> Alternat
 
 CONDITIONS: Mapping[str, Alternatives] = {
     "clone": ((masked(0, (ALL_BITS & ~LOW_32) | _CLONE_NAMESPACES, 0),),),
-    "ioctl": not_equal(1, (_TIOCSTI, _TIOCLINUX), LOW_32),
+    "ioctl": not_equal(1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD), LOW_32),
+    "fcntl": not_equal(1, (_F_OFD_SETLK, _F_OFD_SETLKW), LOW_32),
     "mknod": _any_of(1, _NODE_TYPES, _NODE_TYPE_BITS),
     "mknodat": _any_of(2, _NODE_TYPES, _NODE_TYPE_BITS),
     "personality": _any_of(0, _PERSONALITIES),

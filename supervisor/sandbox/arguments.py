@@ -21,7 +21,8 @@ _FLAGS_CLONE = {
 }
 _PTRACE = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
 _PRCTL = {22: "PR_SET_SECCOMP", 35: "PR_SET_MM", 62: "PR_SCHED_CORE"}
-_IOCTL = {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX"}
+_IOCTL = {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX", 0x5423: "TIOCSETD"}
+_FCNTL = {37: "F_OFD_SETLK", 38: "F_OFD_SETLKW"}
 _KIND_MASK = 0xF
 _INT = 0xFFFFFFFF
 
@@ -72,6 +73,7 @@ _WRITERS: dict[str, Callable[[Sequence[int]], str]] = {
     "ptrace": lambda a: f"ptrace({_named(_PTRACE, a[0])}, {a[1]})",
     "prctl": lambda a: f"prctl({_named(_PRCTL, a[0])})",
     "ioctl": lambda a: f"ioctl({a[0]}, {_named(_IOCTL, a[1])})",
+    "fcntl": lambda a: f"fcntl({a[0]}, {_named(_FCNTL, a[1])})",
     "personality": lambda a: f"personality({a[0]:#x})",
     "tkill": lambda a: f"tkill({a[0]}, {_signal(a[1])})",
 }

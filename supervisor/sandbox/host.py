@@ -64,6 +64,8 @@ class SandboxHost:
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
         for name in ("runc", "bundles", "roots"):
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        for folder in (options.state, options.runtime, self.folder):
+            _require_own(folder)
         _require_passable(self.folder / "roots")
         _require_passable(self.cell)
         self._lock = self._take_lock()
@@ -147,6 +149,9 @@ class SandboxHost:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with contextlib.suppress(OSError):
+                    # Anybody can put a name into his own arguments; only root's run for us.
+                    if entry.stat().st_uid != os.geteuid():
+                        continue
                     if marker in (entry / "cmdline").read_bytes().split(b"\0"):
                         found.append(int(entry.name))
         return found
@@ -165,6 +170,26 @@ class SandboxHost:
             if root.is_mount():
                 mounts.unmount(root)
             shutil.rmtree(entry)
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a place that somebody else could change under the daemon, which runs as root.
+
+    Folders above may be shared where, like /tmp, they keep others from renaming what is ours.
+    """
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if not place.exists():
+            continue  # nobody but root can make it, by what its parent shows
+        status = place.stat()
+        theirs = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid != os.getegid() else 0)
+        sticky = place != folder.resolve() and status.st_mode & stat.S_ISVTX
+        if status.st_uid != os.geteuid() or (status.st_mode & theirs and not sticky):
+            raise HostError(
+                "FOLDER_NOT_OURS",
+                f"{place} belongs to uid {status.st_uid} with mode {stat.S_IMODE(status.st_mode):o}"
+                f", so others could change what is in {folder}",
+                hint=f"chown root {place} && chmod go-w {place}, or choose another folder",
+            )
 
 
 def _require_passable(path: Path) -> None:

@@ -148,7 +148,7 @@ class Sandbox:
     def _make_bundle(self) -> Path:
         root = self._host.roots.path(self._profile)
         bundle = self._host.folder / "bundles" / self._call_id
-        bundle.mkdir(mode=0o700)
+        bundle.mkdir(mode=0o700, parents=True)
         self._stack.callback(shutil.rmtree, bundle)
         places = SandboxPlaces(
             call_id=self._call_id,

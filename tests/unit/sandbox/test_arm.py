@@ -62,8 +62,8 @@ def _options(path: str, change: Callable[[list[str]], list[str]]) -> Callable[[S
     return apply
 
 
-def _less(option: str) -> Callable[[list[str]], list[str]]:
-    return lambda options: [one for one in options if one != option]
+def _less(*gone: str) -> Callable[[list[str]], list[str]]:
+    return lambda options: [one for one in options if one not in gone]
 
 
 def _bound(spec: Spec) -> None:
@@ -116,7 +116,7 @@ TAMPERED: dict[str, tuple[Callable[[Spec], None], str]] = {
     ),
     "another cgroup": (_elsewhere, "could not be read back"),
     "writable root": (lambda spec: spec["root"].update(readonly=False), "files: / can be written"),
-    "writable /usr": (_options("/usr", _less("ro")), "files: /usr can be written"),
+    "writable /usr": (_options("/usr", _less("ro", "rro")), "files: /usr can be written"),
     "exec on /work": (_options("/work", _less("noexec")), "files: /work is tmpfs"),
     "setuid on /tmp": (_options("/tmp", _less("nosuid")), "files: /tmp is tmpfs"),
     "devices on /work": (_options("/work", _less("nodev")), "files: /work is tmpfs"),
