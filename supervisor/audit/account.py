@@ -35,7 +35,7 @@ from supervisor.call.types import (
     text,
     untext,
 )
-from supervisor.errors import AuditUnavailable
+from supervisor.errors import AuditUnavailable, CapacityError
 
 if TYPE_CHECKING:
     from supervisor.profile.model import EffectiveProfile
@@ -119,8 +119,8 @@ def outcome_body(
 ) -> tuple[dict[str, Json], Finished]:
     """Give the body of OUTCOME, and what of `finished` it holds.
 
-    Blocks where the list of files has to go to a blob. On a full disk the list is cut, and the
-    body says by how much.
+    Blocks where the list of files has to go to a blob. Where that cannot be kept, on a full disk
+    or without a descriptor, the list is cut, and the body says by how much.
 
     Raises:
         AuditUnavailable: `JOURNAL_UNAVAILABLE`.
@@ -135,8 +135,10 @@ def outcome_body(
         return body, finished
     try:
         digest = blobs.put(encoded)
+    except CapacityError:
+        return _cut_files(body, finished)
     except AuditUnavailable as error:
-        if error.reason != "RECORD_FULL":
+        if error.reason == "JOURNAL_UNAVAILABLE":
             raise
         return _cut_files(body, finished)
     body["outputs"], body["skipped"] = [], []
@@ -188,7 +190,12 @@ def finished_of(entry: StoredEntry, blobs: BlobStore) -> Finished:
 
 def refs_of(finished: Finished, caller: str) -> list[BlobRef]:
     """Give the blobs that a call's caller may read: what the call left behind."""
-    return [BlobRef(sha256=output.digest.sha256, caller=caller) for output in finished.outputs]
+    return [ref_of(output.digest, caller) for output in finished.outputs]
+
+
+def ref_of(digest: Digest, caller: str) -> BlobRef:
+    """Give what lets a caller read a blob, by its hash and its true size."""
+    return BlobRef(sha256=digest.sha256, size_bytes=digest.size_bytes, caller=caller)
 
 
 def blobs_named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:

@@ -27,6 +27,8 @@ from typing import Self
 import google_crc32c
 import zstandard
 
+from supervisor.audit.parts import PartFolder
+from supervisor.audit.shortage import SHORTAGES, open_to_read, shortage
 from supervisor.audit.space import NO_SPACE, sync_directory
 from supervisor.call.types import Digest
 from supervisor.errors import (
@@ -70,14 +72,16 @@ class BlobStore:
     def __init__(self, directory: Path, fail: Fail) -> None:
         self._directory = directory
         self._fail = fail
+        self.parts = PartFolder(directory)
 
     @classmethod
     def at(cls, directory: Path, fail: Fail) -> BlobStore:
         """Give the store in `directory`, and make its folders where they are missing."""
         store = cls(directory, fail)
         hashes = directory / "sha256"
-        for folder in (directory, store.part_directory, hashes):
+        for folder in (directory, hashes):
             folder.mkdir(mode=0o700, exist_ok=True)  # parents=True would ignore the mode
+        store.parts.hold()
         if not (hashes / "ff").is_dir():
             for number in range(256):
                 (hashes / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
@@ -88,7 +92,11 @@ class BlobStore:
     @property
     def part_directory(self) -> Path:
         """Give the folder of what is not finished."""
-        return self._directory / "part"
+        return self.parts.path
+
+    def close(self) -> None:
+        """Let go of the folders; nothing is written afterwards."""
+        self.parts.close()
 
     def recording_path(self, sha256: str) -> Path:
         """Give where a sealed recording lies."""
@@ -99,14 +107,15 @@ class BlobStore:
         return self._directory / "sha256" / sha256[:2] / (sha256 + BLOB_SUFFIX)
 
     def has(self, digest: Digest) -> bool:
-        """Say whether a blob is there."""
+        """Say whether there is a blob with this hash; its size is not looked at."""
         return _is_sha256(digest.sha256) and self.blob_path(digest.sha256).is_file()
 
     def put(self, data: bytes) -> Digest:
         """Keep `data` and make it durable.
 
         Raises:
-            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         digest = Digest.of(data)
         if not self.has(digest):
@@ -122,7 +131,8 @@ class BlobStore:
         `expected`, where given, is what `commit` checks the content against.
 
         Raises:
-            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         return BlobWriter(self, self._fail, expected)
 
@@ -131,10 +141,9 @@ class BlobStore:
 
         Raises:
             NotFound: `BLOB_NOT_FOUND`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
         """
-        if not self.has(digest):
-            raise NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
-        return BlobReader(self.blob_path(digest.sha256), digest.sha256)
+        return BlobReader(self._open(digest), digest.sha256)
 
     def get(self, digest: Digest) -> bytes:
         """Give a whole blob that is known to be small.
@@ -153,9 +162,7 @@ class BlobStore:
             NotFound: `BLOB_NOT_FOUND`.
             AuditCorrupt: `DIGEST_MISMATCH`.
         """
-        if not self.has(digest):
-            raise NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
-        with self.blob_path(digest.sha256).open("rb") as file:
+        with os.fdopen(self._open(digest), "rb") as file:
             left = os.fstat(file.fileno()).st_size - _TRAILER.size
             checksum = 0
             while left > 0 and (data := file.read(min(CHUNK_BYTES, left))):
@@ -169,10 +176,15 @@ class BlobStore:
 
         The name need not be durable: after a crash the file is found in either place.
         """
+        source, target = self.part_directory / call_id, self.recording_path(sha256)
         try:
-            (self.part_directory / call_id).rename(self.recording_path(sha256))
+            if not target.parent.is_dir():
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            source.rename(target)
+        except FileNotFoundError:
+            return True  # somebody deleted it, which verification tells
         except OSError as error:
-            if error.errno not in NO_SPACE:
+            if error.errno not in NO_SPACE | SHORTAGES:
                 raise self._fail("rename", error) from error
             return False
         return True
@@ -181,6 +193,29 @@ class BlobStore:
         """Remove unfinished blobs of a former daemon; recordings stay."""
         for path in self.part_directory.glob("blob.*"):
             path.unlink()
+
+    def open_folder(self, sha256: str) -> int:
+        """Open the folder of a blob, made again where it is gone, to sync it later.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        folder = self.blob_path(sha256).parent
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return os.open(folder, flags)
+        except FileNotFoundError:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_directory(folder.parent)
+            return os.open(folder, flags)
+
+    def _open(self, digest: Digest) -> int:
+        if not _is_sha256(digest.sha256):
+            raise _missing(digest)
+        try:
+            return open_to_read(self.blob_path(digest.sha256))
+        except FileNotFoundError as error:
+            raise _missing(digest) from error
 
 
 class BlobWriter:
@@ -193,10 +228,10 @@ class BlobWriter:
         self._hasher = hashlib.sha256()
         self._checksum = 0
         self._size = 0
-        self._path = store.part_directory / f"blob.{secrets.token_hex(16)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        name = f"blob.{secrets.token_hex(16)}"
+        self._path = store.part_directory / name
         try:
-            self._fd = os.open(self._path, flags, 0o600)
+            self._fd = store.parts.create(name)
         except OSError as error:
             raise self._error("open", error) from error
 
@@ -221,6 +256,7 @@ class BlobWriter:
 
         Raises:
             InvalidRequest: `DIGEST_MISMATCH`, as soon as there is more than was announced.
+            CapacityError: `MEMORY_EXHAUSTED`.
             AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
         """
         self._hasher.update(data)
@@ -241,19 +277,26 @@ class BlobWriter:
 
         Raises:
             InvalidRequest: `DIGEST_MISMATCH`.
-            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         digest = Digest(sha256=self._hasher.hexdigest(), size_bytes=self._size)
         if self._expected is not None and digest != self._expected:
             raise _mismatch(self._expected, digest)
         try:
+            # Opened first: once it has its name, nothing may fail for want of a descriptor.
+            folder = self._store.open_folder(digest.sha256)
+        except OSError as error:
+            raise self._error("open", error) from error
+        try:
             write_all(self._fd, _TRAILER.pack(_TRAILER_MAGIC, 4, self._checksum))
             os.fdatasync(self._fd)
-            target = self._store.blob_path(digest.sha256)
-            self._path.rename(target)
-            sync_directory(target.parent)
+            self._path.rename(self._store.blob_path(digest.sha256))
+            os.fsync(folder)
         except OSError as error:
             raise self._error("fdatasync", error) from error
+        finally:
+            os.close(folder)
         os.close(self._fd)
         self._fd = -1
         return digest
@@ -268,16 +311,16 @@ class BlobWriter:
     def _error(self, what: str, error: OSError) -> StockadeError:
         if error.errno in NO_SPACE:
             return record_full("a blob", error)
-        return self._fail(what, error)
+        return shortage("a blob", error) or self._fail(what, error)
 
 
 class BlobReader:
     """A blob that is being read; the end of it raises where the content is not what it should
     be."""
 
-    def __init__(self, path: Path, sha256: str) -> None:
+    def __init__(self, fd: int, sha256: str) -> None:
         self._sha256 = sha256
-        self._file = path.open("rb")
+        self._file = os.fdopen(fd, "rb")
         self._stream = zstandard.ZstdDecompressor().stream_reader(
             self._file, read_across_frames=True
         )
@@ -343,6 +386,10 @@ def record_full(what: str, error: OSError) -> AuditUnavailable:
         hint="make room on the filesystem of the state directory",
         retry_after_s=5.0,
     )
+
+
+def _missing(digest: Digest) -> NotFound:
+    return NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
 
 
 def _mismatch(expected: Digest, found: Digest) -> InvalidRequest:

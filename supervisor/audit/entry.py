@@ -190,6 +190,11 @@ def decode_head(payload: bytes) -> Head | None:
     )
 
 
+def mark_of_call(call_id: str) -> bytes:
+    """Give bytes that every entry of a call has in it, and hardly any other entry."""
+    return f'"call":"{call_id}","index":'.encode()
+
+
 def body_of(payload: bytes) -> dict[str, Json]:
     """Decode the body of an entry."""
     body = json.loads(payload)["body"]

@@ -34,7 +34,7 @@ SQLITE_MIN = "3.51.3"
 """Older ones can corrupt a database in WAL mode (sqlite.org, WAL-reset bug)."""
 
 WAITING_ROWS_MAX = 10_000
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -56,7 +56,8 @@ CREATE INDEX calls_caller ON calls (caller, first_index);
 CREATE INDEX calls_profile ON calls (profile, first_index);
 CREATE INDEX calls_denied ON calls (first_index) WHERE denials > 0;
 CREATE TABLE blob_refs (
-  sha256 TEXT NOT NULL, caller TEXT NOT NULL, PRIMARY KEY (sha256, caller)
+  sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL, caller TEXT NOT NULL,
+  PRIMARY KEY (sha256, size_bytes, caller)
 ) STRICT, WITHOUT ROWID;
 """
 
@@ -100,9 +101,10 @@ class LowWater:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRef:
-    """A caller that may read a blob."""
+    """A caller that may read a blob; a blob with another size is another blob."""
 
     sha256: str
+    size_bytes: int
     caller: str
 
 
@@ -229,8 +231,9 @@ class Index:
         with self._lock:
             if ref in self._refs:
                 return True
-            query = "SELECT 1 FROM blob_refs WHERE sha256 = ? AND caller = ?"
-            return self._db.execute(query, (ref.sha256, ref.caller)).fetchone() is not None
+            query = "SELECT 1 FROM blob_refs WHERE sha256 = ? AND size_bytes = ? AND caller = ?"
+            values = (ref.sha256, ref.size_bytes, ref.caller)
+            return self._db.execute(query, values).fetchone() is not None
 
     def _write(self, low_water: LowWater) -> None:
         self._db.executemany(
@@ -238,8 +241,8 @@ class Index:
             [_to_sql(row) for row in self._rows.values()],
         )
         self._db.executemany(
-            "INSERT OR IGNORE INTO blob_refs VALUES (?, ?)",
-            [(ref.sha256, ref.caller) for ref in self._refs],
+            "INSERT OR IGNORE INTO blob_refs VALUES (?, ?, ?)",
+            [(ref.sha256, ref.size_bytes, ref.caller) for ref in self._refs],
         )
         position = low_water.position
         self._db.execute(
@@ -290,6 +293,7 @@ def _open_file(path: Path) -> apsw.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -2048")
+        db.execute("PRAGMA temp_store = MEMORY")  # a file of its own could find no descriptor
         version = db.execute("PRAGMA user_version").fetchone()
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise apsw.CorruptError("the index is damaged")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from supervisor.audit.account import outcome_body
 from supervisor.audit.blobs import BlobStore
@@ -27,6 +26,7 @@ from supervisor.audit.recording import (
     seal_part,
 )
 from supervisor.audit.segment import read_exactly
+from supervisor.audit.shortage import shortage
 from supervisor.call.events import Finished, Lost, Timeline
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Stream, StreamSummary, Usage
@@ -93,6 +93,7 @@ def close(
     """Write the outcome of an interrupted call; the caller commits. Blocks.
 
     Raises:
+        CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
         AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
         AuditCorrupt: `CHAIN_BROKEN`.
     """
@@ -117,7 +118,7 @@ def close(
             sequence=sequence,
             reserved=True,
         )
-    sealed = _seal(blobs.part_directory / call_id, rest.size, journal) if reader else None
+    sealed = _seal(blobs, call_id, rest.size, journal) if reader else None
     body, finished = outcome_body(
         _finished(row, rest, message, time_ns), sealed, record_full=False, blobs=blobs
     )
@@ -127,15 +128,18 @@ def close(
     return entry, replace(finished, record=entry.leaf, record_bytes=len(entry.json) + 1), sealed
 
 
-def _seal(path: Path, size: int, journal: Journal) -> Sealed | None:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def _seal(blobs: BlobStore, call_id: str, size: int, journal: Journal) -> Sealed | None:
+    try:
+        fd = os.open(blobs.part_directory / call_id, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise (shortage("the recording", error) or journal.fail("open", error)) from error
     hasher = hashlib.sha256()
     try:
-        seal_part(path, fd, size)
+        seal_part(blobs.parts, call_id, fd, size)
         for offset in range(0, size, FRAME_BYTES_MAX):
             hasher.update(read_exactly(fd, min(FRAME_BYTES_MAX, size - offset), offset))
     except OSError as error:
-        raise journal.fail("fdatasync", error) from error
+        raise (shortage("the recording", error) or journal.fail("fdatasync", error)) from error
     finally:
         os.close(fd)
     return Sealed(sha256=hasher.hexdigest(), size_bytes=size) if size else None

@@ -10,7 +10,8 @@ may have marked the pages clean that it could not write (Rebello et al., USENIX 
 
 Lack of space is not a failure. Blocks are kept allocated past the end of the log, so that an
 entry that ends a running call always fits; every other entry leaves that reserve alone and is
-refused. A segment may grow past its size where there is no room for a new one.
+refused. A segment may grow past its size where there is no room for a new one, or no descriptor:
+everything that the journal writes to is open before it is needed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from supervisor.audit.entry import (
 from supervisor.audit.mark import DurableMark, open_mark
 from supervisor.audit.recovery import LogEnd, recover
 from supervisor.audit.segment import MAGIC, segment_name
+from supervisor.audit.shortage import NO_DESCRIPTORS, SHORTAGES, Spare
 from supervisor.audit.space import NO_SPACE, Allocator, free_bytes, sync_directory
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, StockadeError
@@ -99,6 +101,8 @@ class Journal:
         self.failure: StockadeError | None = None
         self._fd = os.open(directory / segment_name(self._segment), os.O_RDWR | os.O_CLOEXEC)
         self._mark_fd = open_mark(directory)
+        self._directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._spare = Spare()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     @classmethod
@@ -127,7 +131,7 @@ class Journal:
         os.fdatasync(journal._fd)
         journal._move_mark(end.size, end.leaf, end.end)
         os.fsync(journal._mark_fd)
-        sync_directory(directory)
+        os.fsync(journal._directory_fd)
         journal._thread.start()
         return journal, end
 
@@ -248,8 +252,9 @@ class Journal:
         self._thread.join()
         if self.failure is None:
             os.fsync(self._mark_fd)
-        os.close(self._mark_fd)
-        os.close(self._fd)
+        self._spare.give()
+        for fd in (self._directory_fd, self._mark_fd, self._fd):
+            os.close(fd)
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -370,7 +375,8 @@ class Journal:
             self._durable = size
 
     def _roll(self) -> None:
-        """Begin a new segment, if there is room for it and its reserve; else go on with the old.
+        """Begin a new segment, if there is room for it and its reserve, and a descriptor; else go
+        on with the old, and try again after the next entry.
 
         All entries and the mark are made durable first, so a segment that is not the last is
         whole.
@@ -387,12 +393,14 @@ class Journal:
                 fd, allocated = self._open_next()
             except OSError as error:
                 (self._directory / _NEW_SEGMENT).unlink(missing_ok=True)
-                if error.errno in NO_SPACE:
+                self._spare.take_back()
+                if error.errno in NO_SPACE | SHORTAGES:
                     return
                 raise
-            sync_directory(self._directory)
+            os.fsync(self._directory_fd)
             os.ftruncate(self._fd, self._offset)  # gives back what was allocated past the end
             os.close(self._fd)
+            self._spare.take_back()  # where it was used, the old segment has just made room
             self._sealed_bytes += self._offset
             self._fd, self._allocated = fd, allocated
             self._segment, self._offset = self._size, len(MAGIC)
@@ -401,7 +409,7 @@ class Journal:
     def _open_next(self) -> tuple[int, int]:
         options = self._options
         wanted = options.reserve_bytes + options.reserve_call_bytes * (self._live_calls + 1)
-        fd = _make_segment(self._directory)
+        fd = self._make_next()
         try:
             allocated = self._allocator.extend(
                 fd, len(MAGIC), len(MAGIC) + wanted, options.allocate_step_bytes
@@ -411,6 +419,15 @@ class Journal:
             os.close(fd)
             raise
         return fd, allocated
+
+    def _make_next(self) -> int:
+        try:
+            return _make_segment(self._directory)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS or not self._spare.held:
+                raise
+        self._spare.give()
+        return _make_segment(self._directory)
 
 
 def _again(failure: StockadeError) -> StockadeError:

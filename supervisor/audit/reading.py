@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from supervisor.audit.account import finished_of, refs_of, row_of_intent
+from supervisor.audit.account import digest_of, finished_of, ref_of, refs_of, row_of_intent
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.codec import denied_from_json
-from supervisor.audit.entry import LEAF_BYTES, Kind, Position, StoredEntry
+from supervisor.audit.entry import LEAF_BYTES, Kind, Position, StoredEntry, mark_of_call
 from supervisor.audit.index import (
     BlobRef,
     CallRow,
@@ -21,7 +21,16 @@ from supervisor.audit.index import (
 )
 from supervisor.audit.journal import Journal
 from supervisor.audit.recovery import check_link, corrupt
-from supervisor.audit.segment import MAGIC, BadFrame, read_exactly, read_frames, segment_name
+from supervisor.audit.segment import (
+    MAGIC,
+    BadFrame,
+    find_frames,
+    read_exactly,
+    read_frames,
+    segment_name,
+)
+from supervisor.audit.shortage import open_to_read
+from supervisor.errors import AuditCorrupt
 
 BATCH_ROWS = 1000
 
@@ -31,23 +40,32 @@ def read_log(journal: Journal, start: Position) -> Iterator[StoredEntry]:
 
     Raises:
         AuditCorrupt: `CHAIN_BROKEN`.
+        CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
     """
-    tail, segments = journal.tail, journal.segments
     last: StoredEntry | None = None
-    for segment in segments:
-        if not start.segment <= segment <= tail.segment:
-            continue
-        offset = start.offset if segment == start.segment else len(MAGIC)
-        end = tail.offset if segment == tail.segment else None
+    for segment, offset, end in _ranges(journal, start):
         for entry in _read_segment(journal.directory, segment, offset, end, last):
             last = entry
             yield entry
 
 
+def _ranges(journal: Journal, start: Position) -> Iterator[tuple[int, int, int | None]]:
+    """Give what there is to read from `start` on, as (segment, begin, end or None for all of it).
+
+    The tail is looked at first: a segment that begins meanwhile is not read, and those before the
+    tail's do not change any more.
+    """
+    tail, segments = journal.tail, journal.segments
+    for segment in segments:
+        if start.segment <= segment <= tail.segment:
+            offset = start.offset if segment == start.segment else len(MAGIC)
+            yield segment, offset, tail.offset if segment == tail.segment else None
+
+
 def _read_segment(
     directory: Path, segment: int, offset: int, end: int | None, last: StoredEntry | None
 ) -> Iterator[StoredEntry]:
-    fd = os.open(directory / segment_name(segment), os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_to_read(directory / segment_name(segment))
     index = last.index + 1 if last else segment
     try:
         for frame in read_frames(fd, offset, os.fstat(fd).st_size if end is None else end):
@@ -64,18 +82,55 @@ def _read_segment(
         os.close(fd)
 
 
-def read_call(journal: Journal, row: CallRow) -> Iterator[StoredEntry]:
-    """Give the entries of one call, in order, up to its outcome or to the end of the log.
+def read_call(
+    journal: Journal, row: CallRow, last: Position | None = None
+) -> Iterator[StoredEntry]:
+    """Give the entries of one call, in order, up to its outcome, to the one at `last`, or to
+    where the log ended when the reading began.
+
+    Each is checked, and that none is missing between them. The entries of others are passed over
+    unread: there may be tens of thousands.
 
     Raises:
         AuditCorrupt: `CHAIN_BROKEN`.
+        CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
     """
-    call_id = row.summary.call_id
-    for entry in read_log(journal, row.first):
-        if entry.call_id == call_id:
-            yield entry
-            if entry.kind == Kind.OUTCOME:
-                return
+    call_id, sequence = row.summary.call_id, 1
+    for entry in _find_entries(journal, row.first, mark_of_call(call_id)):
+        if entry.call_id != call_id:
+            continue
+        if entry.sequence != sequence:
+            raise _missing(entry, sequence)
+        yield entry
+        sequence += 1
+        if entry.kind == Kind.OUTCOME or entry.position == last:
+            return
+
+
+def _missing(entry: StoredEntry, sequence: int) -> AuditCorrupt:
+    return corrupt(
+        f"its sequence is {entry.sequence}, and {sequence} is next",
+        segment=entry.position.segment,
+        offset=entry.position.offset,
+        index=entry.index,
+        head=entry.head,
+    )
+
+
+def _find_entries(journal: Journal, start: Position, wanted: bytes) -> Iterator[StoredEntry]:
+    for segment, offset, end in _ranges(journal, start):
+        fd = open_to_read(journal.directory / segment_name(segment))
+        try:
+            size = os.fstat(fd).st_size if end is None else end
+            for frame in find_frames(fd, offset, size, wanted):
+                yield frame.entry(segment)
+        except BadFrame as bad:
+            index = bad.head.index if bad.head else -1
+            raise corrupt(
+                bad.why, segment=segment, offset=bad.offset, index=index, head=bad.head
+            ) from bad
+        finally:
+            os.close(fd)
 
 
 def read_entry(journal: Journal, position: Position) -> StoredEntry:
@@ -106,7 +161,7 @@ class CatchUp:
         """Take one more entry of the log into account."""
         if entry.kind == Kind.BLOB:
             body = entry.body()
-            self.refs.append(BlobRef(sha256=str(body["sha256"]), caller=str(body["caller"])))
+            self.refs.append(ref_of(digest_of(body), str(body["caller"])))
         if not entry.call_id:
             return
         if entry.kind == Kind.INTENT:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from supervisor.profile.model import Capture, RecordPolicy
 
 
+GAPS = frozenset({"RECORD_FULL", "RECORD_UNAVAILABLE"})
+"""Reasons after which a call still gets its outcome, with a `truncated` entry that says why."""
+
+
 class _StreamState:
     """How far a stream is: bytes seen, bytes stored, and whether storing has ended."""
 
@@ -76,7 +80,7 @@ class CallRecorder:
         self._sequence = intent.sequence
         self._last = intent
         self._lock = threading.Lock()
-        self._full = False
+        self._gap = ""
         self._closed = False
         self._finishing: asyncio.Task[CallEvent] | None = None
         self._streams = {
@@ -98,16 +102,16 @@ class CallRecorder:
     @property
     def record_full(self) -> bool:
         """Say whether something could not be stored for lack of space."""
-        return self._full
+        return self._gap == "RECORD_FULL"
 
     def output(self, stream: Stream, data: bytes) -> list[CallEvent]:
         """Record bytes of the program; give the events to deliver.
 
-        The first time that the disk is full this raises, and the call has to be ended; after
-        that, bytes are only counted and hashed.
+        The first time that something cannot be stored this raises, and the call has to be
+        ended; after that, bytes are only counted and hashed.
 
         Raises:
-            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`; `JOURNAL_UNAVAILABLE`.
         """
         return list(self._record(stream, data)) if data else []
 
@@ -115,7 +119,7 @@ class CallRecorder:
         """Record bytes for the program, before it gets them.
 
         Raises:
-            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`; `JOURNAL_UNAVAILABLE`.
         """
         self.output(Stream.STDIN, data)
 
@@ -219,7 +223,7 @@ class CallRecorder:
             state.seen = True
             state.hasher.update(data)
             offset, state.size = state.size, state.size + len(data)
-            keep = 0 if self._full else state.room(len(data))
+            keep = 0 if self._gap else state.room(len(data))
             for begin in range(0, keep, FRAME_BYTES_MAX):
                 part = _slice(data, begin, min(begin + FRAME_BYTES_MAX, keep))
                 entry = self._store(stream, state, part, offset + begin)
@@ -245,7 +249,8 @@ class CallRecorder:
                 self.recording.write(frame)
                 entry = self._append(Kind.OUTPUT, ref.to_json(), reserved=False)
             except AuditUnavailable as error:
-                self._full = self._full or error.reason == "RECORD_FULL"
+                if error.reason in GAPS:
+                    self._gap = self._gap or error.reason
                 raise
             self.recording.advance(frame)
         state.stored += len(part)
@@ -255,7 +260,7 @@ class CallRecorder:
         """Let bytes by that are not stored; the first time, say so in the log."""
         entry = self._last
         if not state.truncated:
-            why = "record_full" if self._full else "cap"
+            why = self._gap.lower() or "cap"
             body: dict[str, Json] = {"stream": stream.value, "offset": state.stored, "why": why}
             entry = self.append(Kind.TRUNCATED, body, reserved=True)
             state.truncated = True

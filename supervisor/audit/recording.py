@@ -9,17 +9,21 @@ checked, alone, also while the call still writes. While the call lives, the file
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import zstandard
 
-from supervisor.audit.blobs import BlobStore, Fail, damaged, record_full
+from supervisor.audit.blobs import BlobStore, Fail, damaged, record_full, write_all
+from supervisor.audit.parts import PartFolder
 from supervisor.audit.segment import read_exactly
-from supervisor.audit.space import NO_SPACE, sync_directory
+from supervisor.audit.shortage import open_to_read, shortage, unavailable
+from supervisor.audit.space import NO_SPACE
 from supervisor.call.types import Digest, Json, Stream
+
+log = logging.getLogger(__name__)
 
 FRAME_BYTES_MAX = 1 << 20
 """Of a stream, before compression."""
@@ -82,7 +86,7 @@ class RecordingWriter:
 
     def __init__(self, blobs: BlobStore, call_id: str, fail: Fail) -> None:
         self._blobs = blobs
-        self._path = blobs.part_directory / call_id
+        self._call_id = call_id
         self._fail = fail
         self._fd = -1
         self._hasher = hashlib.sha256()
@@ -93,18 +97,19 @@ class RecordingWriter:
         """Write a frame at the end; it counts only after `advance`.
 
         Raises:
-            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         try:
             if self._fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                self._fd = os.open(self._path, flags, 0o600)
+                self._fd = self._blobs.parts.create(self._call_id)
             done = os.pwrite(self._fd, frame, self.size)
             while done < len(frame):
                 done += os.pwrite(self._fd, memoryview(frame)[done:], self.size + done)
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise record_full("the output", error) from error
+            if shortage("the output", error) is not None:
+                raise unavailable("the output", error) from error
             raise self._fail("pwrite", error) from error
 
     def advance(self, frame: bytes) -> None:
@@ -120,6 +125,9 @@ class RecordingWriter:
     def seal(self) -> Sealed | None:
         """Make the recording durable where it is; None where nothing was recorded.
 
+        A recording that was deleted meanwhile is written again. Where there is no room for that,
+        it is lost alone: the outcome names it, and verification tells.
+
         Raises:
             AuditUnavailable: `JOURNAL_UNAVAILABLE`.
         """
@@ -128,9 +136,12 @@ class RecordingWriter:
         fd, self._fd = self._fd, -1
         self.sealed_sha256 = self._hasher.hexdigest()
         try:
-            seal_part(self._path, fd, self.size)
+            if self.size == 0 or os.fstat(fd).st_nlink or self._write_again(fd):
+                seal_part(self._blobs.parts, self._call_id, fd, self.size)
         except OSError as error:
-            raise self._fail("fdatasync", error) from error
+            if shortage("the recording", error) is None:
+                raise self._fail("fdatasync", error) from error
+            log.warning("call %s: its recording may not be durable: %s", self._call_id, error)
         finally:
             os.close(fd)
         return Sealed(sha256=self.sealed_sha256, size_bytes=self.size) if self.size else None
@@ -141,8 +152,27 @@ class RecordingWriter:
             os.close(self._fd)
             self._fd = -1
 
+    def _write_again(self, fd: int) -> bool:
+        """Copy what was deleted, and let `fd` be the copy; False where it is lost."""
+        try:
+            copy = self._blobs.parts.create(self._call_id)
+            try:
+                for offset in range(0, self.size, FRAME_BYTES_MAX):
+                    length = min(FRAME_BYTES_MAX, self.size - offset)
+                    write_all(copy, read_exactly(fd, length, offset))
+                os.dup2(copy, fd, inheritable=False)
+            finally:
+                os.close(copy)
+        except OSError as error:
+            if error.errno not in NO_SPACE and shortage("the recording", error) is None:
+                raise
+            log.error("call %s: its recording was deleted and is lost: %s", self._call_id, error)
+            return False
+        log.warning("call %s: its recording was deleted; it was written again", self._call_id)
+        return True
 
-def seal_part(path: Path, fd: int, size: int) -> None:
+
+def seal_part(parts: PartFolder, name: str, fd: int, size: int) -> None:
     """Cut an unfinished recording to `size` and make it durable.
 
     It stays under `part/` until the outcome that names its digest is durable: whatever happens
@@ -152,11 +182,11 @@ def seal_part(path: Path, fd: int, size: int) -> None:
         OSError: as the kernel says.
     """
     if size == 0:
-        path.unlink()
+        (parts.path / name).unlink(missing_ok=True)
         return
     os.ftruncate(fd, size)
     os.fdatasync(fd)
-    sync_directory(path.parent)
+    parts.sync()
 
 
 class RecordingReader:
@@ -199,13 +229,17 @@ class RecordingReader:
 
 
 def open_recording(blobs: BlobStore, call_id: str, sha256: str = "") -> RecordingReader | None:
-    """Open the recording of a call, wherever it lies; None where there is none."""
+    """Open the recording of a call, wherever it lies; None where there is none.
+
+    Raises:
+        CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+    """
     paths = [blobs.part_directory / call_id]
     if sha256:
         paths.insert(0, blobs.recording_path(sha256))
     for path in paths:
         try:
-            return RecordingReader(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            return RecordingReader(open_to_read(path))
         except FileNotFoundError:
             continue
     return None

@@ -1,6 +1,7 @@
 """The record of one call as others want it: a summary, its entries, its events, its streams.
 
-A live call's record can be read while it is written.
+A live call's record can be read while it is written, and from any thread: what is read of the log
+and of a recording ends before the place where the writer is.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Records:
             NotFound: `RECORD_NOT_FOUND`.
             AuditCorrupt: `CHAIN_BROKEN`.
         """
-        entries = read_call(self._journal, self._existing(call_id))
+        live = self._live.get(call_id)
+        last = live.recorder.last_entry.position if live is not None else None
+        entries = read_call(self._journal, self._existing(call_id), last)
         return (entry for entry in entries if entry.sequence >= from_sequence)
 
     def events(self, call_id: str, from_sequence: int) -> Iterator[CallEvent]:

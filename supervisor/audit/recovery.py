@@ -68,7 +68,7 @@ def corrupt(
     message: str, *, segment: int, offset: int, index: int, head: Head | None = None
 ) -> AuditCorrupt:
     """Make the error that names a damaged place of the log."""
-    what = f"entry {index}"
+    what = f"entry {index}" if index >= 0 else "an entry"
     if head is not None:
         what += f" ({head.kind}" + (f" of call {head.call})" if head.call else ")")
     return AuditCorrupt(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ MAGIC = b"stockade log 1\n\0"
 SUFFIX = ".seg"
 _SEGMENT = re.compile(r"[0-9]{20}\.seg")
 READ_BYTES = 256 * 1024
+_LENGTH = struct.Struct(">I")
 _FRAME_BYTES_MIN = HEADER.size + LEAF_BYTES + len(PAYLOAD_PREFIX)
 
 
@@ -110,6 +112,42 @@ def read_frames(fd: int, start: int, end: int) -> Iterator[Frame]:
         frame = decode_frame(buffer, offset - base, offset)
         yield frame
         offset = frame.end
+
+
+def find_frames(fd: int, start: int, end: int, wanted: bytes) -> Iterator[Frame]:
+    """Give those frames from `start` up to `end` whose bytes have `wanted` in them.
+
+    The others are passed over: that they begin where the one before ends is all that is checked.
+
+    Raises:
+        BadFrame: at the first bytes that are no frame.
+    """
+    buffer, base, offset, hit = b"", start, start, -1
+    while offset < end:
+        available = base + len(buffer) - offset
+        if available < FRAME_BYTES_MAX and base + len(buffer) < end:
+            buffer = read_exactly(fd, min(READ_BYTES, end - offset), offset)
+            base, hit = offset, buffer.find(wanted)
+        at = offset - base
+        following = _frame_end(buffer, at, offset)
+        if 0 <= hit < following:
+            yield decode_frame(buffer, at, offset)
+            hit = buffer.find(wanted, following)
+        offset = base + following
+
+
+def _frame_end(buffer: bytes, at: int, offset: int) -> int:
+    """Give where the frame at `buffer[at:]` ends, looking only at its length and its form."""
+    begin = at + HEADER.size
+    if not buffer.startswith(PAYLOAD_PREFIX, begin):
+        raise BadFrame(offset, "the entry has not the form of an entry")
+    length = _LENGTH.unpack_from(buffer, at)[0]
+    following: int = begin + length + LEAF_BYTES
+    if not len(PAYLOAD_PREFIX) <= length <= ENTRY_BYTES_MAX:
+        raise BadFrame(offset, "the length of the frame is wrong")
+    if following > len(buffer):
+        raise BadFrame(offset, "the frame is cut off")
+    return following
 
 
 def decode_frame(buffer: bytes, at: int, offset: int) -> Frame:

@@ -23,6 +23,7 @@ from supervisor.audit.account import (
     intent_body,
     needs_blob,
     outcome_body,
+    ref_of,
     refs_of,
     row_of_intent,
 )
@@ -30,7 +31,6 @@ from supervisor.audit.blobs import BlobStore
 from supervisor.audit.directory import BLOBS_NAME, INDEX_NAME, LOG_NAME, lock_state
 from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
 from supervisor.audit.index import (
-    BlobRef,
     CallSummary,
     Index,
     LowWater,
@@ -127,6 +127,7 @@ class Store:
             )
             undo.callback(journal.close)
             blobs = BlobStore.at(directory / BLOBS_NAME, journal.fail)
+            undo.callback(blobs.close)
             blobs.sweep()
             index = Index(directory / INDEX_NAME)
             undo.callback(index.close)
@@ -178,8 +179,8 @@ class Store:
         """Write INTENT and wait until it is durable; nothing may run before.
 
         Raises:
-            CapacityError: `JOURNAL_FULL`.
-            AuditUnavailable: `JOURNAL_UNAVAILABLE`.
+            CapacityError: `JOURNAL_FULL`, `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+            AuditUnavailable: `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         if not CALL_ID.fullmatch(call_id):
             raise InvariantError("CALL_ID_INVALID", f"{call_id!r} is no call id")
@@ -322,11 +323,14 @@ class Store:
             "caller": caller,
         }
         self._journal.append(Kind.BLOB, body, time_ns=self._clock_ns())
-        self._index.put([], [BlobRef(sha256=digest.sha256, caller=caller)], self._low_water())
+        self._index.put([], [ref_of(digest, caller)], self._low_water())
 
     def may_read_blob(self, digest: Digest, caller: str) -> bool:
-        """Say whether a caller uploaded a blob, or a call of it left it behind."""
-        return self._index.may_read(BlobRef(sha256=digest.sha256, caller=caller))
+        """Say whether a caller uploaded a blob, or a call of it left it behind.
+
+        A digest with another size than the blob has is that of no blob.
+        """
+        return self._index.may_read(ref_of(digest, caller))
 
     async def close(self) -> None:
         """Make everything durable and let go of the directory."""
@@ -339,6 +343,7 @@ class Store:
         if self.healthy:  # else the log on disk may end before the place that would be noted
             self._index.put([], [], self._low_water())
         self._index.close()
+        self.blobs.close()
         os.close(self._lock_fd)
 
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -402,16 +407,20 @@ class Store:
             self._place(recorder.call_id, sealed.sha256)
         finished = replace(finished, record=entry.leaf, record_bytes=len(entry.json) + 1)
         row = with_outcome(live.row, finished, last=entry.position, sequence=entry.sequence)
+        # Whoever reads in another thread finds it in one place or in the other.
+        water = self._low_water(without=recorder.call_id)
+        self._index.put([row], refs_of(finished, row.summary.caller.name), water)
         self._forget(recorder.call_id)
-        self._index.put([row], refs_of(finished, row.summary.caller.name), self._low_water())
         return CallEvent(
             call_id=entry.call_id, sequence=entry.sequence, time_ns=entry.time_ns, event=finished
         )
 
-    def _low_water(self) -> LowWater:
+    def _low_water(self, *, without: str = "") -> LowWater:
         size_leaf = self._journal.head
         tail = LowWater(position=self._journal.tail, leaf=size_leaf[1].hex())
-        intents = [live.recorder.intent for live in self._live.values()]
+        intents = [
+            live.recorder.intent for call_id, live in self._live.items() if call_id != without
+        ]
         return low_water_of([*intents, *self._intents.values()], tail)
 
     def _place(self, call_id: str, sha256: str) -> None:

@@ -47,7 +47,7 @@ class CallCheck:
         self._open: dict[str, _Open] = {}
         self._closed: set[str] = set()
         self._orphans: set[str] = set()
-        self._checked: set[str] = set()
+        self._sizes: dict[str, int | None] = {}
 
     @property
     def calls(self) -> int:
@@ -254,20 +254,22 @@ class CallCheck:
         return value if isinstance(value, dict) else None
 
     def _check_blob(self, entry: StoredEntry, digest: Digest) -> None:
-        if digest.sha256 in self._checked:
-            return
-        self._checked.add(digest.sha256)
-        size = 0
+        """Check a blob, once, and the size that each entry says it has."""
+        if digest.sha256 not in self._sizes:
+            self._sizes[digest.sha256] = self._read_blob(entry, digest)
+        size = self._sizes[digest.sha256]
+        if size is not None and size != digest.size_bytes:
+            self._problem(entry, f"blob {digest.sha256} has {size} bytes, not {digest.size_bytes}")
+
+    def _read_blob(self, entry: StoredEntry, digest: Digest) -> int | None:
+        """Give the size of a blob; None where it cannot be read, which is told."""
         try:
             self._blobs.check_file(digest)
             with self._blobs.open(digest) as reader:
-                for chunk in reader.chunks():
-                    size += len(chunk)
+                return sum(len(chunk) for chunk in reader.chunks())
         except (AuditCorrupt, NotFound) as error:
             self._problem(entry, error.message)
-            return
-        if size != digest.size_bytes:
-            self._problem(entry, f"blob {digest.sha256} has {size} bytes, not {digest.size_bytes}")
+            return None
 
     def _problem(self, entry: StoredEntry, message: str) -> None:
         self._report(

@@ -123,7 +123,7 @@ def test_requests_are_found_per_caller(index: Index) -> None:
 
 
 def test_blobs_are_granted_per_caller(index: Index) -> None:
-    ref = BlobRef(sha256="a" * 64, caller="tester")
+    ref = BlobRef(sha256="a" * 64, size_bytes=1, caller="tester")
     assert not index.may_read(ref)
     index.put([], [ref, ref], WATER)
     assert index.may_read(ref)
@@ -140,7 +140,7 @@ def test_rows_wait_while_the_disk_is_full(index: Index) -> None:
     index.put([row(1)], [], WATER)
     (pages,) = index._db.execute("PRAGMA page_count").fetchone()
     index._db.execute(f"PRAGMA max_page_count = {pages}")
-    ref = BlobRef(sha256="a" * 64, caller="tester")
+    ref = BlobRef(sha256="a" * 64, size_bytes=1, caller="tester")
     later = LowWater(position=Position(segment=0, offset=99), leaf="cd")
     number = 2
     while index.put([row(number)], [ref], later):

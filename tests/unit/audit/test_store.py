@@ -396,8 +396,10 @@ def test_nothing_of_a_finished_call_stays_in_memory(tmp_path: Path) -> None:
             assert store._unplaced == {}
             links = Path("/proc/self/fd").iterdir()
             descriptors = [str(link.readlink()) for link in links if link.is_symlink()]
-            blobs = str(tmp_path / "blobs")
-            assert not [name for name in descriptors if name.startswith(blobs)]
+            part = str(tmp_path / "blobs" / "part")
+            assert [name for name in descriptors if name.startswith(str(tmp_path / "blobs"))] == [
+                part
+            ]
 
     asyncio.run(scenario())
 
