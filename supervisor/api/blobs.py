@@ -3,15 +3,32 @@ granted."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 
 from supervisor.api import translate
 from supervisor.api.paging import in_thread, to_end
 from supervisor.audit.store import Store
 from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, Digest
-from supervisor.errors import InvalidRequest, NotFound, OutOfRange
+from supervisor.errors import (
+    CapacityError,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    OutOfRange,
+)
 from supervisor.v1 import tool_pb2
+
+UPLOADS_MAX = 64
+"""Uploads that are open at a time: each has a descriptor, and a file that is not finished."""
+
+UPLOADS_PER_CALLER = 16
+UPLOAD_IDLE_S = 30.0
+"""An upload ends where the next message takes longer."""
+
+UPLOADS_RETRY_S = 1.0
 
 
 class BlobDoor:
@@ -23,9 +40,10 @@ class BlobDoor:
     def __init__(self, store: Store, *, blob_bytes_max: int) -> None:
         self._store = store
         self._blob_bytes_max = blob_bytes_max
+        self._uploads: Counter[str] = Counter()
 
     def require(self, caller: str, digests: Iterable[Digest]) -> None:
-        """Refuse digests that `caller` does not have.
+        """Refuse digests that `caller` does not have, also for their size alone.
 
         Raises:
             NotFound: `BLOB_NOT_FOUND`.
@@ -42,11 +60,34 @@ class BlobDoor:
         Raises:
             InvalidRequest: `DIGEST_INVALID`, `DIGEST_MISMATCH`, `BLOB_TOO_LARGE`,
                 `BLOB_CHUNK_TOO_LARGE`.
-            CapacityError: `JOURNAL_FULL`, where no call would be taken either.
-            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+            CapacityError: `UPLOADS_LIMIT`; `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`; `JOURNAL_FULL`,
+                where no call would be taken either.
+            DeadlineExceeded: `UPLOAD_IDLE`.
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
         self._store.check_admission(0)
-        first = await anext(aiter(requests), None)
+        with self._place(caller):
+            digest = await self._take(aiter(requests))
+        self._store.grant_blob(digest, caller)
+        return digest
+
+    @contextlib.contextmanager
+    def _place(self, caller: str) -> Iterator[None]:
+        """Have one of the uploads that may be open at a time."""
+        if self._uploads[caller] >= UPLOADS_PER_CALLER:
+            raise _too_many("caller", UPLOADS_PER_CALLER)
+        if self._uploads.total() >= UPLOADS_MAX:
+            raise _too_many("daemon", UPLOADS_MAX)
+        self._uploads[caller] += 1
+        try:
+            yield
+        finally:
+            self._uploads[caller] -= 1
+            if not self._uploads[caller]:
+                del self._uploads[caller]
+
+    async def _take(self, requests: AsyncIterator[tool_pb2.WriteBlobRequest]) -> Digest:
+        first = await _next(requests)
         if first is None or not first.HasField("digest"):
             raise InvalidRequest("DIGEST_INVALID", "the first message carries the digest")
         digest = translate.digest(first.digest)
@@ -56,17 +97,16 @@ class BlobDoor:
                 f"the blob has {digest.size_bytes} bytes and {self._blob_bytes_max} are taken",
                 metadata={"limit_bytes": str(self._blob_bytes_max)},
             )
-        writer = await to_end(self._store.blobs.writer, digest)
+        writer = await to_end(self._store.blobs.writer, digest, undo=lambda late: late.close())
         try:
             await to_end(writer.write, _chunk(first.data))
-            async for request in requests:
+            while (request := await _next(requests)) is not None:
                 if request.HasField("digest"):
                     raise InvalidRequest("DIGEST_INVALID", "only the first message has a digest")
                 await to_end(writer.write, _chunk(request.data))
             await to_end(writer.commit)
         finally:
             await to_end(writer.close)
-        self._store.grant_blob(digest, caller)
         return digest
 
     async def read(self, caller: str, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
@@ -80,7 +120,7 @@ class BlobDoor:
         self.require(caller, [digest])
         if offset > digest.size_bytes:
             raise OutOfRange("BLOB_OFFSET", f"the blob has {digest.size_bytes} bytes")
-        reader = await to_end(self._store.blobs.open, digest)
+        reader = await to_end(self._store.blobs.open, digest, undo=lambda late: late.close())
         try:
             position = 0
             # Read from the start even where less is wanted: the digest covers all of it.
@@ -90,11 +130,32 @@ class BlobDoor:
                     if end > offset:
                         yield data[max(0, offset - position) :]
                     position = end
-            if position != digest.size_bytes:
-                # A hash of ours with a size that nobody announced: no such content.
-                raise _missing(digest)
         finally:
             reader.close()
+
+
+async def _next(
+    requests: AsyncIterator[tool_pb2.WriteBlobRequest],
+) -> tool_pb2.WriteBlobRequest | None:
+    try:
+        async with asyncio.timeout(UPLOAD_IDLE_S):
+            return await anext(requests, None)
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            "UPLOAD_IDLE",
+            f"no message of the upload came for {UPLOAD_IDLE_S:g} seconds",
+            hint="begin again, and send without a pause",
+        ) from error
+
+
+def _too_many(scope: str, limit: int) -> CapacityError:
+    return CapacityError(
+        "UPLOADS_LIMIT",
+        f"{limit} uploads are open, which is the limit of one {scope}",
+        hint="end some of them first",
+        metadata={"scope": scope, "limit": str(limit)},
+        retry_after_s=UPLOADS_RETRY_S,
+    )
 
 
 def _missing(digest: Digest) -> NotFound:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol, TypeVar
 
@@ -21,6 +23,8 @@ class Message(Protocol):
 
     def ByteSize(self) -> int: ...  # noqa: N802, D102 - protobuf's name
 
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -50,17 +54,32 @@ def page(
     return rows, token
 
 
-async def to_end(work: Callable[..., T], *arguments: object) -> T:
-    """Run `work` in a thread; cancelled or not, return only when it is done.
+async def to_end(
+    work: Callable[..., T], *arguments: object, undo: Callable[[T], object] | None = None
+) -> T:
+    """Run `work` in a thread; cancelled, even twice, or not, return only when it is done.
 
-    So nobody closes under a thread what the thread still uses.
+    So nobody closes under a thread what the thread still uses. `undo` gets a result that came
+    when nobody was there any more to take it.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    task = asyncio.create_task(asyncio.to_thread(work, *arguments))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is raised below
+                await asyncio.wait([task])
+        if not task.cancelled():
+            _leave(task, undo)
         raise
+
+
+def _leave(task: asyncio.Task[T], undo: Callable[[T], object] | None) -> None:
+    error = task.exception()
+    if error is not None:
+        log.info("whoever asked is gone, and it failed: %s", error)
+    elif undo is not None:
+        undo(task.result())
 
 
 async def in_thread(values: Iterator[T]) -> AsyncGenerator[T, None]:

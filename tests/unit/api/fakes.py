@@ -153,6 +153,7 @@ class FakeBlobs:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self.opened = 0
         self.closed = 0
 
     def has(self, digest: Digest) -> bool:
@@ -161,6 +162,7 @@ class FakeBlobs:
         )
 
     def writer(self, expected: Digest) -> FakeWriter:
+        self.opened += 1
         return FakeWriter(self, expected)
 
     def open(self, digest: Digest) -> FakeReader:
@@ -173,7 +175,7 @@ class FakeStore:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.blobs = FakeBlobs()
-        self.granted: set[tuple[str, str]] = set()
+        self.granted: set[tuple[Digest, str]] = set()
         self.entry_bytes = 200
 
     def check_admission(self, live_calls: int) -> None:
@@ -234,11 +236,11 @@ class FakeStore:
                 yield event.event.offset, event.event.data
 
     def grant_blob(self, digest: Digest, caller: str) -> None:
-        self.granted.add((digest.sha256, caller))
+        self.granted.add((digest, caller))
 
     def may_read_blob(self, digest: Digest, caller: str) -> bool:
         self._engine.fail()
-        return (digest.sha256, caller) in self.granted
+        return (digest, caller) in self.granted
 
 
 @dataclass(eq=False, slots=True, kw_only=True)

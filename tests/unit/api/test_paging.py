@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -75,6 +76,43 @@ def test_work_is_ended_before_anybody_goes_on() -> None:
         assert ended.is_set()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nobody_is_left_to_hear_of_it(fails: bool) -> None:
+    """Cancelled twice: the work ends first, its result is undone, its error is not lost to the
+    loop's handler."""
+    unheard: list[dict[str, object]] = []
+    undone: list[str] = []
+
+    async def main() -> None:
+        started, go = threading.Event(), threading.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, told: unheard.append(told))
+
+        def work() -> str:
+            started.set()
+            go.wait(10)
+            if fails:
+                raise OSError("disk")
+            return "made"
+
+        task = asyncio.create_task(to_end(work, undo=undone.append))
+        await asyncio.to_thread(started.wait, 10)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert unheard == []
+    assert undone == ([] if fails else ["made"])
 
 
 def test_an_error_of_the_work_comes_through() -> None:
