@@ -57,6 +57,9 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
             self._rejected(error.reason)
             raise
         subscription = await self._submit(identity, call_request)
+        # What was handed in can be large, and the stream lives as long as the call does.
+        del call_request
+        request.Clear()
         try:
             async for event in subscription:
                 yield tool_pb2.ExecuteResponse(event=messages.call_event(event))

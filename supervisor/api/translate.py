@@ -31,6 +31,9 @@ from supervisor.v1 import tool_pb2, types_pb2
 
 WORK = "/work"
 PATH_BYTES_MAX = 4095
+PATH_PARTS_MAX = 64
+"""Folders are made one by one, as the sandbox's user; outputs are taken from no deeper either."""
+
 """PATH_MAX with its NUL is 4096 bytes (path_resolution(7))."""
 
 NAME_BYTES_MAX = 255
@@ -284,6 +287,7 @@ def _file(message: tool_pb2.InputFile) -> InputFile:
         any(part in (b"", b".", b"..") or len(part) > NAME_BYTES_MAX for part in parts)
         or b"\0" in path
         or len(path) > PATH_BYTES_MAX - len(WORK) - 1
+        or len(parts) > PATH_PARTS_MAX
     ):
         raise _file_error("FILE_PATH_INVALID", path, "is not a plain path relative to /work")
     if message.mode > MODE_MAX:

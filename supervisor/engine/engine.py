@@ -34,7 +34,7 @@ from supervisor.errors import (
 )
 from supervisor.linux.credentials import cgroup_of
 from supervisor.linux.locks import holders
-from supervisor.linux.process import reap_strangers
+from supervisor.linux.process import reap_strangers, trim_heap
 from supervisor.profile.load import ProfileSet
 from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 
@@ -44,6 +44,7 @@ SIGNAL_MAX = 64
 SIGSTOP = 19
 REAP_S = 5.0
 LOCKS_S = 1.0
+LARGE_BYTES = 1 << 20
 
 
 class Engine:
@@ -180,6 +181,13 @@ class Engine:
                 retry_after_s=self._options.retry_after_s,
             )
         profile = self.profiles.effective(request.profile)
+        if len(request.stdin) > profile.limits.output_bytes:
+            raise InvalidRequest(
+                "STDIN_TOO_LARGE",
+                f"{len(request.stdin)} bytes of standard input; limits.output bounds it as well: "
+                f"{profile.limits.output_bytes}",
+                hint="hand large input over in files",
+            )
         self.store.check_admission(len(self._live))
         call = LiveCall(
             new_call_id(),
@@ -198,10 +206,14 @@ class Engine:
         return call
 
     async def _run(self, call: LiveCall) -> None:
+        # Buffers of this size go back to the host only when somebody asks (malloc_trim(3)).
+        large = len(call.request.stdin) + sum(len(file.data or b"") for file in call.request.files)
         try:
             await call.run()
         finally:
             self._forget(call)
+            if large > LARGE_BYTES:
+                trim_heap()
 
     def _forget(self, call: LiveCall) -> None:
         self._live.pop(call.call_id, None)

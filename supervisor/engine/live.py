@@ -92,7 +92,7 @@ class LiveCall:
         self._pumps: list[asyncio.Future[None]] = []
         self._watch: LimitWatch | None = None
         self._times = Timeline()
-        self._stdin = StdinWriter(self._record_stdin)
+        self._stdin = StdinWriter(self._record_stdin, profile.limits.output_bytes)
         self._sandbox = Sandbox(host, call_id, profile, request, self.tell, self.lose)
 
     async def admit(self) -> None:
@@ -179,6 +179,8 @@ class LiveCall:
         self._mark("started_ns")
         await self._sandbox.start()
         self._advance(Step.STARTED)
+        # Placed by now; only what is still to be fed is kept.
+        self.request = replace(self.request, files=())
         self._running.set()
 
     async def _follow(self) -> ProgramEnd:
@@ -188,6 +190,7 @@ class LiveCall:
         feed = asyncio.ensure_future(
             self._stdin.feed(self.request.stdin, end=not self.request.stdin_open)
         )
+        self.request = replace(self.request, stdin=b"")
         self._watch = LimitWatch(sandbox, self.profile, self.tell)
         watch = asyncio.ensure_future(self._watch.run(self.stop_because))
         self._pumps = [

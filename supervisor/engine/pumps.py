@@ -64,8 +64,9 @@ async def _readable_or(fd: int, event: asyncio.Event) -> None:
 class StdinWriter:
     """The standard input of one call: in order, each byte once, recorded before it is written."""
 
-    def __init__(self, record: Callable[[bytes], None]) -> None:
+    def __init__(self, record: Callable[[bytes], None], bytes_max: int) -> None:
         self._record = record
+        self._bytes_max = bytes_max
         self._fd = -1
         self._close: Callable[[], None] = lambda: None
         self._lock = asyncio.Lock()
@@ -89,7 +90,7 @@ class StdinWriter:
         Writing again what was written before changes nothing.
 
         Raises:
-            InvalidRequest: `STDIN_CHUNK_TOO_LARGE`.
+            InvalidRequest: `STDIN_CHUNK_TOO_LARGE`, `STDIN_TOO_LARGE`.
             OutOfRange: `STDIN_OFFSET`: there is a gap, or bytes that were not sent before.
             CallStateError: `STDIN_CLOSED`.
         """
@@ -136,6 +137,12 @@ class StdinWriter:
     async def _put(self, data: bytes, *, refuse: bool = True) -> None:
         if not data:
             return
+        if self.offset + len(data) > self._bytes_max:
+            raise InvalidRequest(
+                "STDIN_TOO_LARGE",
+                f"standard input is bounded by limits.output: {self._bytes_max} bytes",
+                hint="hand large input over in files",
+            )
         self._record(data)
         self.offset += len(data)
         view = memoryview(data)

@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supervisor.call.events import Denied, Wall
@@ -131,6 +131,8 @@ class Sandbox:
             )
             if self._stopped.is_set():
                 raise RuntimeFailed("STOPPED", "the call was stopped while it was being prepared")
+        # What was handed in can be large, and the call may live for long.
+        self._request = replace(self._request, files=(), stdin=b"")
 
     def _place_inputs(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
         files = itertools.takewhile(lambda _: not self._stopped.is_set(), self._request.files)

@@ -28,14 +28,14 @@ PIPE_KEEPS = 1 << 16
 class Target:
     """A pipe with a program's end, and a record; the writer is open at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = 1 << 30) -> None:
         pipe = make_pipe()
         self.read_fd, self.write_fd = pipe.read, pipe.write
         os.set_blocking(pipe.read, False)
         os.set_blocking(pipe.write, False)
         self.recorded = bytearray()
         self.closes = 0
-        self.writer = StdinWriter(self.recorded.extend)
+        self.writer = StdinWriter(self.recorded.extend, bytes_max)
         self.writer.open(self.write_fd, self.close)
 
     def close(self) -> None:
@@ -289,7 +289,7 @@ def test_what_cannot_be_recorded_is_not_written() -> None:
 
     async def scenario() -> None:
         with target() as one:
-            writer = StdinWriter(refuse)
+            writer = StdinWriter(refuse, 1 << 30)
             writer.open(one.write_fd, one.close)
             await writer.feed(b"", end=False)
             with pytest.raises(AuditUnavailable):
@@ -489,5 +489,18 @@ def test_an_empty_pipe_is_at_its_end_when_everything_is_dead() -> None:
         assert taken == [b"the rest"]
         os.close(read)
         os.close(write)
+
+    asyncio.run(scenario())
+
+
+def test_standard_input_is_bounded() -> None:
+    async def scenario() -> None:
+        target = Target(bytes_max=10)
+        await target.writer.feed(b"12345678", end=False)
+        with pytest.raises(InvalidRequest) as raised:
+            await target.writer.write(8, b"901", end=False)
+        assert raised.value.reason == "STDIN_TOO_LARGE"
+        assert await target.writer.write(8, b"90", end=True) == 10
+        assert bytes(target.recorded) == b"1234567890"
 
     asyncio.run(scenario())
