@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from supervisor.api.config import CallerEntry
-from supervisor.api.front import Peer
+from supervisor.api.peers import Peer
 from supervisor.call.types import Caller
 from supervisor.errors import NotPermitted, ProfileError, Unauthenticated
 from supervisor.profile.load import ProfileSet
@@ -152,12 +152,20 @@ class Directory:
             return self._unix(peer)
         return self._tls(peer, certificate or {})
 
-    def _unix(self, peer: Peer) -> Identity:
+    def knows(self, peer: Peer) -> bool:
+        """Say whether `peer` can be a caller: over TLS only its certificate will tell."""
+        return peer.transport != "unix" or self._unix_entry(peer) is not None
+
+    def _unix_entry(self, peer: Peer) -> CallerEntry | None:
         entry = None
         if peer.uid is not None:
             entry = self._by_uid.get(peer.uid)
         if entry is None and peer.gid is not None:
             entry = self._by_gid.get(peer.gid)
+        return entry
+
+    def _unix(self, peer: Peer) -> Identity:
+        entry = self._unix_entry(peer)
         if entry is None:
             raise Unauthenticated(
                 "PEER_UNKNOWN",

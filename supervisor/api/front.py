@@ -4,8 +4,7 @@ gRPC does not tell a unix peer's credentials. So the daemon listens itself: it r
 (unix(7)) of each accepted connection, opens a second one to gRPC's own socket in a folder that
 only the daemon can enter, and copies bytes both ways. The second connection comes from an abstract
 name that was made up for it; gRPC reports that name as the peer of each request, and `Peers` knows
-whose it is. TLS passes through unread: it ends in gRPC, and only the count and the address are
-kept here.
+whose it is, and how many there may be. TLS passes through unread: it ends in gRPC.
 
 Two rules. A connection is in `Peers` before gRPC can see it, and until both of its ends are closed.
 Nothing here looks at a byte that it copies.
@@ -15,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
-import secrets
 import select
 import socket
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from supervisor.api.peers import NoRoomError, Peer, Peers, peer_of
 
 log = logging.getLogger("stockade.api")
 
@@ -32,81 +31,19 @@ kernel gives at most what the sender's buffer held, 208 KiB by default."""
 SEND_BUFFER_BYTES = 1 << 20
 """Asked for on the way to the client: a larger piece a wake-up. The kernel caps it at wmem_max."""
 
-REFUSALS_QUIET_S = 10.0
-"""How long one line in the log speaks for all refusals: whoever floods the door does not also
+QUIET_S = 10.0
+"""How long one line in the log speaks for all of its kind: whoever floods the door does not also
 flood the log."""
+
+STRANGER_S = 5.0
+"""Time enough to be told that one is no caller."""
 
 ACCEPT_RETRY_S = 0.1
 SWEEP_S = 5.0
 CONNECT_RETRY_S = 0.01
 CONNECT_TRIES = 500
-PEER_SCHEME = "unix-abstract:"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """The other end of a connection: credentials on a unix socket, an address on TCP."""
-
-    transport: str  # "unix" or "tls"
-    address: str
-    uid: int | None = None
-    gid: int | None = None
-    pid: int | None = None
-
-
-class Peers:
-    """Who is at the other end of each live connection, by the name that gRPC reports.
-
-    Holds at most `connections_max` peers of each transport, so that strangers on TCP, who get as
-    far as TLS before anybody knows them, cannot keep the callers on the unix socket out. The
-    names cannot be guessed, but that is a second line: only what can enter the daemon's private
-    folder can connect to gRPC at all.
-    """
-
-    def __init__(self, connections_max: int) -> None:
-        self.connections_max = connections_max
-        self._prefix = f"stockade-{secrets.token_hex(16)}-"
-        self._next = 0
-        self._peers: dict[str, Peer] = {}
-
-    def __len__(self) -> int:
-        return len(self._peers)
-
-    def add(self, peer: Peer) -> str | None:
-        """Give a new name to `peer`, or None where there is no room."""
-        if sum(peer.transport == held.transport for held in self._peers.values()) >= (
-            self.connections_max
-        ):
-            return None
-        self._next += 1
-        name = f"{self._prefix}{self._next}"
-        self._peers[name] = peer
-        return name
-
-    def remove(self, name: str) -> None:
-        """Forget a connection that is closed."""
-        del self._peers[name]
-
-    def find(self, reported: str) -> Peer | None:
-        """Give whose connection gRPC's `context.peer()` means, or None where it is not ours."""
-        if not reported.startswith(PEER_SCHEME):
-            return None
-        return self._peers.get(reported.removeprefix(PEER_SCHEME))
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """Read who is at the other end of an accepted connection.
-
-    Raises:
-        OSError: the connection is already gone.
-    """
-    if connection.family == socket.AF_UNIX:
-        size = struct.calcsize("3i")
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        pid, uid, gid = struct.unpack("iII", raw)
-        return Peer(transport="unix", address=f"uid {uid}", uid=uid, gid=gid, pid=pid)
-    host, port, *_ = connection.getpeername()
-    return Peer(transport="tls", address=f"{host}:{port}")
+NAME_TRIES = 8
+"""For a name that somebody else has bound; of a token's 128 bits that is no accident."""
 
 
 class _Way:
@@ -241,6 +178,22 @@ class _Link:
         self._on_close(self)
 
 
+class _Quiet:
+    """Warnings of one kind: a line now and then, with the count of all."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._count = 0
+        self._until_s = 0.0
+
+    def warn(self, *arguments: object) -> None:
+        self._count += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._until_s:
+            self._until_s = now_s + QUIET_S
+            log.warning(f"{self._message} (%d so far)", *arguments, self._count)
+
+
 class Front:
     """One public listening socket, and the connections that came in through it."""
 
@@ -251,8 +204,10 @@ class Front:
         self._peers = peers
         self._buffer = memoryview(bytearray(COPY_BYTES))
         self._links: dict[_Link, str] = {}
-        self._refused = 0
-        self._quiet_until_s = 0.0
+        self._timers: dict[_Link, asyncio.TimerHandle] = {}
+        self._not_accepted = _Quiet("accept failed: %s")
+        self._refused = _Quiet("refused a connection of %s")
+        self._broken = _Quiet("a connection could not be passed on: %s")
         self._task: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -288,14 +243,17 @@ class Front:
                 connection, _ = await loop.sock_accept(self._listener)
             except OSError as error:
                 # Out of descriptors, or the client was gone before it was accepted.
-                log.warning("accept failed: %s", error)
+                self._not_accepted.warn(error)
                 await asyncio.sleep(ACCEPT_RETRY_S)
                 continue
             try:
                 await self._admit(connection)
+            except NoRoomError as error:
+                self._refused.warn(error)
+            except OSError as error:
+                self._broken.warn(error)
             except Exception:
-                # One connection that goes wrong must not close the door for the others.
-                connection.close()
+                # A bug that one connection meets must not close the door for the others.
                 log.exception("a connection could not be passed on")
 
     async def _sweep_all(self) -> None:
@@ -305,32 +263,32 @@ class Front:
                 link.sweep()
 
     async def _admit(self, connection: socket.socket) -> None:
-        peer = peer_of(connection)
-        name = self._peers.add(peer)
-        if name is None:
-            connection.close()
-            self._note_refusal(peer)
-            return
         try:
-            twin = await self._connect(name)
+            peer = peer_of(connection)
+            self._tune(connection)
+            name, twin = await self._twin(peer)
         except BaseException:
-            self._peers.remove(name)
             connection.close()
             raise
-        self._tune(connection)
-        self._links[_Link(connection, twin, self._buffer, self._closed)] = name
+        self._pass_on(connection, twin, name)
 
-    def _note_refusal(self, peer: Peer) -> None:
-        self._refused += 1
-        now_s = asyncio.get_running_loop().time()
-        if now_s >= self._quiet_until_s:
-            self._quiet_until_s = now_s + REFUSALS_QUIET_S
-            log.warning(
-                "refused a connection of %s, the %d. so far: all %d are in use",
-                peer.address,
-                self._refused,
-                self._peers.connections_max,
-            )
+    async def _twin(self, peer: Peer) -> tuple[str, socket.socket]:
+        for _ in range(NAME_TRIES):
+            name = self._peers.add(peer)
+            try:
+                return name, await self._connect(name)
+            except BaseException as error:
+                self._peers.remove(name)
+                if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, f"{NAME_TRIES} names in turn were bound by somebody else")
+
+    def _pass_on(self, connection: socket.socket, twin: socket.socket, name: str) -> None:
+        link = _Link(connection, twin, self._buffer, self._closed)
+        self._links[link] = name
+        if self._peers.is_stranger(name):
+            loop = asyncio.get_running_loop()
+            self._timers[link] = loop.call_later(STRANGER_S, link.close)
 
     async def _connect(self, name: str) -> socket.socket:
         twin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -360,3 +318,6 @@ class Front:
 
     def _closed(self, link: _Link) -> None:
         self._peers.remove(self._links.pop(link))
+        timer = self._timers.pop(link, None)
+        if timer is not None:
+            timer.cancel()

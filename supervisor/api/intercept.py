@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import grpc
 
 from supervisor.api import callers
-from supervisor.api.front import Peer
+from supervisor.api.peers import Peer
 from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
 from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError

@@ -27,10 +27,11 @@ from supervisor import __version__
 from supervisor.api import callers, sockets, systemd
 from supervisor.api.audit_service import AuditService
 from supervisor.api.config import Configuration, Tls, split_host_port
-from supervisor.api.front import Front, Peer, Peers
+from supervisor.api.front import Front
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
 from supervisor.api.metrics import Metrics, MetricsServer
+from supervisor.api.peers import Peer, Peers
 from supervisor.api.profile_service import ProfileService
 from supervisor.api.reach import unreachable
 from supervisor.api.tool_service import ToolService
@@ -105,7 +106,7 @@ class Server:
         self._metrics = metrics
         self._notify_socket = notify_socket
         self._directory = callers.Directory(config.callers)
-        self._peers = Peers(config.limits.connections)
+        self._peers = Peers(config.limits.connections, self._directory.knows)
         self._health = Health(SERVICES)
         self._listeners: list[socket.socket] = []
         self._fronts: list[Front] = []

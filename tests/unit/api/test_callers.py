@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.api.callers import Directory, Grants
 from supervisor.api.config import CallerEntry
-from supervisor.api.front import Peer
+from supervisor.api.peers import Peer
 from supervisor.call.types import Caller
 from supervisor.errors import NotPermitted, Unauthenticated
 
@@ -103,3 +103,11 @@ def test_audit_is_refused_by_default() -> None:
     with pytest.raises(NotPermitted) as caught:
         grants.require_audit()
     assert caught.value.reason == "AUDIT_NOT_GRANTED"
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [(unix(5, 9), True), (unix(9, 7), True), (unix(9, 9), False), (TLS, True)],
+)
+def test_who_can_be_a_caller_at_all(peer: Peer, *, expected: bool) -> None:
+    assert directory({"uid": 5}, {"gid": 7}).knows(peer) is expected
