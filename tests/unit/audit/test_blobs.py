@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -18,10 +19,12 @@ from supervisor.call.types import Digest
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
+    CapacityError,
     InvalidRequest,
     NotFound,
     StockadeError,
 )
+from tests.support.descriptors import no_descriptors
 
 
 def fail(what: str, error: OSError) -> StockadeError:
@@ -173,3 +176,61 @@ def test_sha256sum_agrees_with_a_recording_name(blobs: BlobStore) -> None:
         ["sha256sum", blobs.recording_path(sha256)], check=True, capture_output=True, text=True
     )
     assert shown.stdout.split()[0] == blobs.recording_path(sha256).name
+
+
+def test_without_a_descriptor_only_the_request_fails(blobs: BlobStore) -> None:
+    kept = blobs.put(b"kept")
+    writer = blobs.writer()
+    writer.write(b"half")
+    with no_descriptors():
+        for attempt in (
+            lambda: blobs.put(b"new"),
+            lambda: blobs.open(kept),
+            lambda: blobs.check_file(kept),
+            writer.commit,
+        ):
+            with pytest.raises(CapacityError) as caught:
+                attempt()
+            assert caught.value.reason == "FDS_EXHAUSTED"
+            assert caught.value.retry_after_s
+    digest = writer.commit()  # nothing of it was given up
+    assert blobs.get(digest) == b"half"
+    assert parts(blobs) == []
+
+
+def test_without_memory_only_the_request_fails(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*arguments: object) -> int:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(CapacityError) as caught:
+        patch.setattr(os, "open", exhausted)
+        blobs.put(b"new")
+    assert caught.value.reason == "MEMORY_EXHAUSTED"
+    assert blobs.get(blobs.put(b"new")) == b"new"
+
+
+def test_deleting_the_parts_fails_what_lay_there(blobs: BlobStore) -> None:
+    writer = blobs.writer()
+    writer.write(b"half")
+    shutil.rmtree(blobs.part_directory)
+    with pytest.raises(AuditUnavailable) as caught:
+        writer.commit()
+    assert caught.value.reason == "RECORD_UNAVAILABLE"
+    writer.close()
+    assert blobs.get(blobs.put(b"after")) == b"after"
+
+
+def test_a_folder_of_hashes_comes_back(blobs: BlobStore) -> None:
+    digest = Digest.of(b"content")
+    folder = blobs.blob_path(digest.sha256).parent
+    folder.rmdir()
+    assert blobs.put(b"content") == digest
+    assert blobs.get(digest) == b"content"
+    sha256 = "ab" * 32
+    (blobs.part_directory / "call-1").write_bytes(b"recording")
+    blobs.recording_path(sha256).parent.rmdir()
+    assert blobs.place_recording("call-1", sha256)
+    assert blobs.recording_path(sha256).read_bytes() == b"recording"
+    assert blobs.place_recording("call-1", sha256)  # gone: there is nothing to try again

@@ -128,6 +128,7 @@ def test_blobs_are_granted_per_caller(index: Index) -> None:
     index.put([], [ref, ref], WATER)
     assert index.may_read(ref)
     assert not index.may_read(replace(ref, caller="other"))
+    assert not index.may_read(replace(ref, size_bytes=2))
 
 
 def test_unfinished_calls_are_known(index: Index) -> None:

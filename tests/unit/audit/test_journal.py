@@ -21,6 +21,7 @@ from supervisor.audit.mark import read_mark
 from supervisor.audit.reading import read_log
 from supervisor.audit.segment import MAGIC, list_segments
 from supervisor.errors import AuditUnavailable, CapacityError, StockadeError
+from tests.support.descriptors import no_descriptors
 
 START = Position(segment=0, offset=len(MAGIC))
 QUIET = JournalOptions(linger_s=60.0)
@@ -341,3 +342,54 @@ def test_a_segment_grows_where_there_is_no_room_for_a_new_one(
         journal.sync()
         assert len(journal.segments) == 2
     assert not (tmp_path / "log" / "new").exists()
+
+
+def fill_and_sync(journal: Journal, numbers: range) -> None:
+    for number in numbers:
+        append(journal, number)
+        journal.sync()
+
+
+def test_a_segment_begins_without_a_free_descriptor(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=1000) as journal:
+        with no_descriptors():
+            fill_and_sync(journal, range(20))
+            assert len(journal.segments) > 2
+            assert journal.failure is None
+            assert journal._spare.held
+        assert [entry.body()["number"] for entry in read_log(journal, START)] == list(range(20))
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_segment_grows_where_no_new_one_can_be_opened(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def exhausted(path: Path, *arguments: int) -> int:
+        if Path(path).name in ("new", "null"):
+            raise OSError(code, os.strerror(code))
+        return real(path, *arguments)
+
+    with opened(tmp_path, segment_bytes=1000) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", exhausted)
+            fill_and_sync(journal, range(20))
+            assert journal.segments == (0,)
+            assert journal.failure is None
+        fill_and_sync(journal, range(20, 22))
+        assert len(journal.segments) == 2
+        assert journal._spare.held
+        numbers = [entry.body()["number"] for entry in read_log(journal, START)]
+        assert numbers == list(range(22))
+    with opened(tmp_path) as journal:
+        assert journal.head[0] == 22
+
+
+def test_reading_without_a_descriptor_fails_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        append(journal)
+        with no_descriptors(), pytest.raises(CapacityError) as caught:
+            list(read_log(journal, START))
+        assert caught.value.reason == "FDS_EXHAUSTED"
+        assert len(list(read_log(journal, START))) == 1

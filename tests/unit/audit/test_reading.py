@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.entry import Kind, Position
+from supervisor.audit.entry import Kind, Position, mark_of_call
 from supervisor.audit.index import LowWater
 from supervisor.audit.journal import JournalOptions
-from supervisor.audit.reading import low_water_of, read_entry, read_log
+from supervisor.audit.reading import low_water_of, read_call, read_entry, read_log
 from supervisor.audit.segment import MAGIC
 from supervisor.audit.store import Store
 from supervisor.call.types import Digest, OutputFile, Stream
@@ -169,5 +169,76 @@ def test_a_call_without_intent_is_damage(tmp_path: Path) -> None:
         with pytest.raises(AuditCorrupt) as caught:
             Store.open(tmp_path)
         assert caught.value.metadata["call"] == "ghost"
+
+    asyncio.run(scenario())
+
+
+def test_a_call_is_read_past_the_entries_of_others(tmp_path: Path) -> None:
+    """Others have the call's id in their bodies, and frames of every size."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            mine = await begin(store, "mine")
+            other = await begin(store, "other")
+            mark = mark_of_call("mine").decode()
+            for number in range(60):
+                other.signalled("tester", number, mark * (number % 20))
+                await store.note("noise", {"call": "mine", "index": 1, "text": "x" * 60_000})
+                if number % 7 == 0:
+                    mine.signalled("tester", number, "why")
+            await mine.finish(make_finished())
+            row = store._records.row("mine")
+            assert row is not None
+            found = list(read_call(store._journal, row))
+            everything = read_log(store._journal, START)
+            assert found == [entry for entry in everything if entry.call_id == "mine"]
+            assert len(found) == 11
+            assert list(read_call(store._journal, row, found[4].position)) == found[:5]
+            await other.finish(make_finished())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("at", ["body of mine", "length of another", "prefix of another"])
+def test_damage_on_the_way_is_found(at: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            mine, other = await begin(store, "mine"), await begin(store, "other")
+            other.signalled("tester", 1, "x" * 200)
+            other.signalled("tester", 2, "x" * 200)
+            mine.signalled("tester", 15, "why")
+            await mine.finish(make_finished())
+            entries = list(read_log(store._journal, START))
+            offsets = {
+                "body of mine": entries[4].position.offset + 40,
+                "length of another": entries[2].position.offset + 3,
+                "prefix of another": entries[2].position.offset + 18,
+            }
+            path = tmp_path / "log" / "00000000000000000000.seg"
+            good = path.read_bytes()
+            bad = bytearray(good)
+            bad[offsets[at]] ^= 4
+            path.write_bytes(bad)
+            with pytest.raises(AuditCorrupt) as caught:
+                list(store.entries("mine"))
+            assert caught.value.reason == "CHAIN_BROKEN"
+            path.write_bytes(good)
+            await other.finish(make_finished())
+
+    asyncio.run(scenario())
+
+
+def test_an_entry_that_is_missing_is_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            for kind, sequence in ((Kind.STARTED, 2), (Kind.SIGNAL, 4)):
+                store._journal.append(kind, {}, call="call-1", sequence=sequence, time_ns=1)
+            row = store._records.row("call-1")
+            assert row is not None
+            with pytest.raises(AuditCorrupt) as caught:
+                list(read_call(store._journal, row))
+            assert caught.value.metadata["index"] == "2"
+            recorder.recording.close()
 
     asyncio.run(scenario())

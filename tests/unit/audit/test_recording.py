@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from supervisor.audit.recording import (
 )
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditCorrupt, AuditUnavailable, StockadeError
+from tests.support.descriptors import no_descriptors
 
 
 def fail(what: str, error: OSError) -> StockadeError:
@@ -164,3 +166,56 @@ def test_a_reference_comes_back() -> None:
     assert ref.frame_end == 7
     with pytest.raises(TypeError):
         FrameRef.from_json({**ref.to_json(), "offset": "1"})
+
+
+def test_a_recording_that_cannot_be_made_is_no_failure_of_the_disk(blobs: BlobStore) -> None:
+    writer = RecordingWriter(blobs, "call-1", fail)
+    with no_descriptors(), pytest.raises(AuditUnavailable) as caught:
+        writer.write(compress(b"one"))
+    assert caught.value.reason == "RECORD_UNAVAILABLE"
+    assert not writer.begun
+    assert writer.seal() is None
+
+
+def test_sealing_needs_no_descriptor(blobs: BlobStore) -> None:
+    writer = RecordingWriter(blobs, "call-1", fail)
+    add(writer, b"one")
+    with no_descriptors():
+        sealed = writer.seal()
+        assert sealed is not None
+        assert blobs.place_recording("call-1", sealed.sha256)
+    assert hashlib.sha256(blobs.recording_path(sealed.sha256).read_bytes()).hexdigest() == (
+        sealed.sha256
+    )
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_deleted_recording_is_written_again(folder: bool, blobs: BlobStore) -> None:
+    writer = RecordingWriter(blobs, "call-1", fail)
+    first = add(writer, os.urandom(FRAME_BYTES_MAX))
+    if folder:
+        shutil.rmtree(blobs.part_directory)
+    else:
+        (blobs.part_directory / "call-1").unlink()
+    second = add(writer, b"later")
+    writer.write(compress(b"never named by an entry"))
+    sealed = writer.seal()
+    assert sealed is not None
+    assert blobs.place_recording("call-1", sealed.sha256)
+    reader = open_recording(blobs, "call-1", sealed.sha256)
+    assert reader is not None
+    assert reader.digest() == Digest(sha256=sealed.sha256, size_bytes=second.frame_end)
+    assert len(reader.read(first)) == FRAME_BYTES_MAX
+    assert reader.read(second) == b"later"
+    reader.close()
+
+
+def test_a_deleted_recording_that_finds_no_room_is_lost_alone(blobs: BlobStore) -> None:
+    writer = RecordingWriter(blobs, "call-1", fail)
+    add(writer, b"one")
+    shutil.rmtree(blobs.part_directory)
+    with no_descriptors():
+        sealed = writer.seal()
+    assert sealed is not None
+    assert blobs.place_recording("call-1", sealed.sha256)
+    assert open_recording(blobs, "call-1", sealed.sha256) is None

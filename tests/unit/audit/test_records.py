@@ -124,3 +124,70 @@ def test_a_damaged_recording_is_told(tmp_path: Path) -> None:
             assert missing.value.reason == "RECORD_NOT_FOUND"
 
     asyncio.run(scenario())
+
+
+def test_threads_read_a_call_while_it_and_others_are_written(tmp_path: Path) -> None:
+    """Every reading is a beginning of the record without a gap, and never shorter than what was
+    there when it began; segments begin and the call ends meanwhile."""
+    errors: list[BaseException] = []
+
+    async def scenario() -> None:
+        options = JournalOptions(segment_bytes=4000, linger_s=0.001)
+        async with opened(tmp_path, options) as store:
+            mine, other = await begin(store, "mine"), await begin(store, "other")
+            ended = threading.Event()
+
+            def read() -> None:
+                try:
+                    while not ended.is_set():
+                        least = store.get_call("mine").last_sequence
+                        events = list(store.events("mine"))
+                        sequences = [event.sequence for event in events]
+                        assert sequences == list(range(1, len(events) + 1))
+                        assert len(events) >= least
+                        summaries, _ = store.list_calls(limit=5)
+                        assert {call.call_id for call in summaries} == {"mine", "other"}
+                except BaseException as error:  # noqa: BLE001 - told to the test
+                    errors.append(error)
+
+            threads = [threading.Thread(target=read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for number in range(150):
+                mine.output(Stream.STDOUT, b"%d\n" % number)
+                other.output(Stream.STDERR, b"x" * 300)
+                await asyncio.sleep(0.0005)
+            await mine.finish(make_finished())
+            await other.finish(make_finished())
+            await asyncio.sleep(0.02)
+            ended.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
+            assert len(store._journal.segments) > 5
+            assert len(list(store.events("mine"))) == 152
+
+    asyncio.run(scenario())
+    assert errors == []
+
+
+def test_the_record_of_a_live_call_ends_with_its_last_entry(tmp_path: Path) -> None:
+    """What others write after it is not even looked at."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            mine = await begin(store, "mine")
+            mine.output(Stream.STDOUT, b"x")
+            await store.note("noise", {})
+            end = store._journal.tail.offset
+            with (tmp_path / "log" / "00000000000000000000.seg").open("r+b") as file:
+                file.seek(end - 50)
+                good = file.read(50)
+                file.seek(end - 50)
+                file.write(bytes(50))
+                file.flush()
+                assert [entry.sequence for entry in store.entries("mine")] == [1, 2]
+                file.seek(end - 50)
+                file.write(good)
+            await mine.finish(make_finished())
+
+    asyncio.run(scenario())

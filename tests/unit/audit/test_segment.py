@@ -11,11 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.audit.entry import Head, Kind, encode_entry, encode_frame, leaf_hash
+from supervisor.audit import segment
+from supervisor.audit.entry import (
+    FRAME_BYTES_MAX,
+    NO_LEAF,
+    Head,
+    Kind,
+    encode_entry,
+    encode_frame,
+    leaf_hash,
+    mark_of_call,
+)
 from supervisor.audit.segment import (
     BadFrame,
     decode_frame,
     find_frame,
+    find_frames,
     list_segments,
     read_frames,
     segment_name,
@@ -100,3 +111,39 @@ def test_segments_are_listed_in_order(tmp_path: Path) -> None:
     for name in (segment_name(100), segment_name(0), segment_name(9), "durable", "12.seg", "x.seg"):
         (tmp_path / name).touch()
     assert list_segments(tmp_path) == [0, 9, 100]
+
+
+@pytest.mark.parametrize("read_bytes", [FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 1 << 20])
+def test_only_wanted_frames_are_decoded(
+    read_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment, "READ_BYTES", read_bytes)
+    payloads = [
+        encode_entry(
+            Head(
+                index=number,
+                prev=NO_LEAF,
+                time_ns=1,
+                kind="noise",
+                call="wanted" if number % 9 == 4 else "",
+                sequence=1,
+            ),
+            {"text": "x" * (number * 617 % 60_000)},
+        )
+        for number in range(200)
+    ]
+    data = b"".join(encode_frame(payload, leaf_hash(payload), 0) for payload in payloads)
+    path = tmp_path / "frames"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        found = list(find_frames(file.fileno(), 0, len(data), mark_of_call("wanted")))
+        assert [frame.head.index for frame in found] == list(range(4, 200, 9))
+        assert found == [
+            frame
+            for frame in read_frames(file.fileno(), 0, len(data))
+            if frame.head.call == "wanted"
+        ]
+        with pytest.raises(BadFrame):
+            list(find_frames(file.fileno(), 0, len(data) - 1, mark_of_call("wanted")))
+        with pytest.raises(BadFrame):
+            list(find_frames(file.fileno(), 0, len(data) + 1, mark_of_call("wanted")))

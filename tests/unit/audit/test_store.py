@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
 import pytest
 
 from supervisor.audit import journal as journal_module
+from supervisor.audit.entry import Kind
 from supervisor.audit.index import LowWater
+from supervisor.audit.journal import JournalOptions
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Finished, Wall
+from supervisor.call.events import Denied, Finished, Output, Wall
 from supervisor.call.outcome import Failed
-from supervisor.call.types import Digest, Stream
+from supervisor.call.types import Digest, OutputFile, Stream
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
@@ -25,7 +29,15 @@ from supervisor.errors import (
     NotFound,
     StockadeError,
 )
-from tests.support.records import CALLER, begin, make_finished, make_request, opened
+from tests.support.descriptors import no_descriptors
+from tests.support.records import (
+    CALLER,
+    begin,
+    make_finished,
+    make_profile,
+    make_request,
+    opened,
+)
 
 
 def test_a_call_is_known_from_intent_to_outcome(tmp_path: Path) -> None:
@@ -414,5 +426,84 @@ def test_files_are_private(tmp_path: Path) -> None:
             for path in (tmp_path / "state").rglob("*"):
                 assert path.stat().st_mode & 0o077 == 0, path
         assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+    asyncio.run(scenario())
+
+
+def test_without_a_descriptor_calls_end_and_the_daemon_goes_on(tmp_path: Path) -> None:
+    """One call has its recording open, another has none yet, a third cannot begin."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path, JournalOptions(segment_bytes=1500)) as store:
+            writing = await begin(store, "writing")
+            writing.output(Stream.STDOUT, b"before")
+            silent = await begin(store, "silent")
+            many = tuple(
+                OutputFile(path=b"%0200d" % number, digest=Digest.of(b""), mode=0o644)
+                for number in range(200)
+            )
+            with no_descriptors():
+                with pytest.raises(CapacityError) as refused:
+                    await begin(store, "new", profile=make_profile(name="another"))
+                assert refused.value.reason == "FDS_EXHAUSTED"
+                with pytest.raises(AuditUnavailable) as ended:
+                    silent.output(Stream.STDERR, b"lost")
+                assert ended.value.reason == "RECORD_UNAVAILABLE"
+                (counted,) = silent.output(Stream.STDERR, b"counted")
+                assert isinstance(counted.event, Output)
+                assert counted.event.truncated
+                writing.output(Stream.STDOUT, b" and after")
+                done = await writing.finish(make_finished(outputs=many))
+                assert isinstance(done.event, Finished)
+                assert 0 < len(done.event.outputs) < len(many)
+                await silent.finish(make_finished(Failed(reason="RECORD_UNAVAILABLE", message="")))
+                store.check_admission(0)
+                assert store.get_call("silent").finished is not None
+                assert store._index.complete
+            assert store.healthy
+            read = b"".join(data for _, data in store.read_stream("writing", Stream.STDOUT))
+            assert read == b"before and after"
+            cut = next(entry for entry in store.entries("silent") if entry.kind == Kind.TRUNCATED)
+            assert cut.body()["why"] == "record_unavailable"
+            assert len(store._journal.segments) > 1
+            await (await begin(store, "next")).finish(make_finished())
+
+    asyncio.run(scenario())
+    report = verify(tmp_path)
+    # The files are of this test's making; nothing else is missing.
+    assert {problem.message for problem in report.problems} <= {
+        f"there is no blob {Digest.of(b'').sha256}"
+    }
+
+
+def test_deleting_the_parts_under_the_daemon_costs_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            one = await begin(store, "one")
+            one.output(Stream.STDOUT, b"on")
+            shutil.rmtree(tmp_path / "blobs" / "part")
+            two = await begin(store, "two")
+            two.output(Stream.STDOUT, b"two")
+            one.output(Stream.STDOUT, b"e")
+            await one.finish(make_finished())
+            shutil.rmtree(tmp_path / "blobs" / "part")
+            await two.finish(make_finished())
+            for call_id in ("one", "two"):
+                read = b"".join(data for _, data in store.read_stream(call_id, Stream.STDOUT))
+                assert read == call_id.encode()
+            assert store.blobs.get(store.blobs.put(b"kept")) == b"kept"
+            assert store.healthy
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).ok
+
+
+def test_a_blob_is_granted_with_its_size(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            digest = store.blobs.put(b"data")
+            store.grant_blob(digest, "tester")
+            assert not store.may_read_blob(replace(digest, size_bytes=5), "tester")
+            assert store.may_read_blob(digest, "tester")
 
     asyncio.run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,22 @@ def test_an_open_call_is_told(tmp_path: Path) -> None:
     asyncio.run(scenario())
     assert forge(tmp_path, lambda entries: None) == []
     assert Kind.OUTPUT == "output"
+
+
+@pytest.mark.parametrize("kind", [Kind.BLOB, Kind.INTENT])
+def test_every_entry_that_names_a_blob_has_its_size_right(kind: Kind, tmp_path: Path) -> None:
+    """Also where another entry named the same blob before, with the right size."""
+
+    def forgery(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        good = Digest.of(b"file")
+        if kind is Kind.BLOB:
+            false = {"sha256": good.sha256, "size_bytes": 5, "caller": "tester"}
+            entries.append(("blob", "", 0, false))
+        else:
+            body = copy.deepcopy(entries[0][3])
+            body["profile"]["size_bytes"] += 1
+            entries.append(("intent", "call-2", 1, body))
+
+    asyncio.run(write(tmp_path))
+    (problem,) = forge(tmp_path, forgery)
+    assert (problem.index, problem.kind) == (5, kind)
