@@ -171,10 +171,12 @@ class ToolServiceServicer:
 
     def WriteBlob(self, request_iterator, context):
         """Uploads content that a later Execute names in `files`. The first message carries the digest;
-        content that does not match it is refused and not kept.
+        content that does not match it is refused and not kept. A caller has 16 uploads open at a
+        time, and each ends where the next message takes longer than 30 seconds.
 
         Errors: INVALID_ARGUMENT DIGEST_INVALID, DIGEST_MISMATCH, BLOB_TOO_LARGE,
-        BLOB_CHUNK_TOO_LARGE; RESOURCE_EXHAUSTED JOURNAL_FULL, UNAVAILABLE RECORD_FULL.
+        BLOB_CHUNK_TOO_LARGE; RESOURCE_EXHAUSTED UPLOADS_LIMIT, JOURNAL_FULL, FDS_EXHAUSTED,
+        MEMORY_EXHAUSTED; DEADLINE_EXCEEDED UPLOAD_IDLE; UNAVAILABLE RECORD_FULL, RECORD_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
