@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,11 +304,13 @@ async def serve(
     config: Configuration,
     metrics: Metrics | None = None,
     *,
+    stop: asyncio.Event,
     notify_socket: str = "",
     source: str = "",
 ) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP, then drain and return. The engine has been started,
-    and is drained also where the server could not start.
+    """Serve until `stop` is set, then drain and return.
+
+    The engine has been started; where this raises, it is for the caller to drain it.
 
     `notify_socket` is what systemd left in $NOTIFY_SOCKET, `source` is the configuration's file.
 
@@ -317,12 +318,8 @@ async def serve(
         HostError: an address cannot be listened on.
         ProfileError: the configuration asks for what is not there.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_loose_exception)
-    signals = _stop_signals()
-    for number in signals:
-        loop.add_signal_handler(number, _ask_to_stop, number, stop)
     try:
         server = Server(
             engine,
@@ -331,28 +328,11 @@ async def serve(
             notify_socket=notify_socket,
             source=source,
         )
-        try:
-            await server.start()
-        except BaseException:
-            await engine.drain(0)
-            raise
+        await server.start()
         await stop.wait()
         await server.stop()
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
         loop.set_exception_handler(None)
-
-
-def _stop_signals() -> tuple[signal.Signals, ...]:
-    """What stops the daemon; a SIGHUP that nohup(1) has had ignored stays so."""
-    stops = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    return tuple(number for number in stops if signal.getsignal(number) != signal.SIG_IGN)
-
-
-def _ask_to_stop(number: signal.Signals, stop: asyncio.Event) -> None:
-    log.info("%s: draining", number.name)
-    stop.set()
 
 
 def _on_loose_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ import click
 
 from supervisor.call.events import Timeline
 from supervisor.cli.folders import profile_folders
+from supervisor.cli.process import StopSignals, settle
 from supervisor.cli.session import json_option
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, StockadeError
 
@@ -153,6 +154,19 @@ def _run(
     folders: tuple[Path, ...],
     runtime_folder: Path,
 ) -> None:
+    signals = StopSignals()
+    with signals.installed():
+        _prepare_and_serve(signals, config_path, state, addresses, folders, runtime_folder)
+
+
+def _prepare_and_serve(
+    signals: StopSignals,
+    config_path: Path | None,
+    state: Path | None,
+    addresses: tuple[str, ...],
+    folders: tuple[Path, ...],
+    runtime_folder: Path,
+) -> None:
     from supervisor.api.guarded import require_guarded
     from supervisor.linux.host import check_host
 
@@ -162,9 +176,11 @@ def _run(
     # systemd's address is read here: no other room looks at the environment.
     notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
     require_guarded(config, source=source, profiles=profile_folders(config.profiles))
+    transports = len({listener.tls is None for listener in config.listen})
+    settle(calls=config.limits.calls, connections=config.limits.connections * transports)
     with exhaustion_named():
         _enter_private_mounts()
-        asyncio.run(_serve(config, runtime_folder, notify_socket, source))
+        asyncio.run(_serve(config, runtime_folder, notify_socket, source, signals))
 
 
 def configuration_file(path: Path | None) -> Path | None:
@@ -294,32 +310,55 @@ def _stop(failure: StockadeError) -> None:
 
 
 async def _serve(
-    config: Configuration, runtime_folder: Path, notify_socket: str, source: Path | None
+    config: Configuration,
+    runtime_folder: Path,
+    notify_socket: str,
+    source: Path | None,
+    signals: StopSignals,
 ) -> None:
-    from supervisor.api.server import serve
-
-    daemon = build_daemon(config, runtime_folder)
-    open_calls = [call.call_id for call in daemon.store.interrupted]
-    try:
-        await daemon.engine.start()
-        _tell_of_interrupted(daemon, open_calls)
+    if signals.asked is not None:
+        log.info("%s: stopped before the start", signals.asked.name)
+        return
+    with signals.heard() as stop:
+        daemon = build_daemon(config, runtime_folder)
         try:
-            await serve(
-                daemon.engine,
-                config,
-                daemon.metrics,
-                notify_socket=notify_socket,
-                source=str(source or ""),
-            )
-        except BaseException:
-            # What the engine put on the host goes, also where nobody could listen.
-            await daemon.engine.drain(0.0)
-            raise
-    finally:
-        await daemon.store.close()
+            if signals.asked is None:
+                await _start_and_serve(daemon, signals, stop, notify_socket, source)
+        finally:
+            await daemon.store.close()
     if daemon.store.failure is not None:
         raise daemon.store.failure
     log.info("stopped")
+
+
+async def _start_and_serve(
+    daemon: Daemon,
+    signals: StopSignals,
+    stop: asyncio.Event,
+    notify_socket: str,
+    source: Path | None,
+) -> None:
+    from supervisor.api.server import serve
+
+    open_calls = [call.call_id for call in daemon.store.interrupted]
+    await daemon.engine.start()
+    try:
+        _tell_of_interrupted(daemon, open_calls)
+        if signals.asked is None:
+            await serve(
+                daemon.engine,
+                daemon.config,
+                daemon.metrics,
+                stop=stop,
+                notify_socket=notify_socket,
+                source=str(source or ""),
+            )
+            return
+    except BaseException:
+        # What the engine put on the host goes, also where nobody could listen.
+        await daemon.engine.drain(0.0)
+        raise
+    await daemon.engine.drain(0.0)
 
 
 def _tell_of_interrupted(daemon: Daemon, call_ids: list[str]) -> None:

@@ -133,7 +133,7 @@ class Daemon:
 
     def serving(self) -> bool:
         """Say whether it takes calls, by grpc.health.v1."""
-        return self.health() == health_pb2.HealthCheckResponse.SERVING
+        return bool(self.health() == health_pb2.HealthCheckResponse.SERVING)
 
     def answers(self) -> bool:
         """Say whether anybody answers at its address, whatever the answer."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import stat
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from supervisor import __version__
-from supervisor.api import server
 from supervisor.api.config import Configuration
 from supervisor.api.metrics import Metrics
 from supervisor.api.server import SERVICES, Server, serve
@@ -263,18 +261,6 @@ def test_tls_files_that_cannot_be_used(
 # Start and stop
 
 
-def test_an_engine_behind_a_server_that_cannot_start_is_drained(tmp_path: Path) -> None:
-    async def main() -> None:
-        engine = FakeEngine()
-        (tmp_path / "s.sock").write_text("in the way")
-        config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
-        with pytest.raises(HostError):
-            await serve(engine, config)  # type: ignore[arg-type]
-        assert engine.drained_with == 0
-
-    run(main())
-
-
 def start_error(folder: Path, config: dict[str, Any]) -> StockadeError:
     """Give what a start raises; fail where it leaves a socket behind."""
     before = set(folder.rglob("*"))
@@ -378,37 +364,29 @@ def test_drain_ends_calls_and_lets_clients_hear_of_it(tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_serve_until_a_signal(number: signal.Signals, tmp_path: Path) -> None:
+def test_serve_until_it_is_stopped(tmp_path: Path) -> None:
     async def main() -> None:
         engine = FakeEngine()
         config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
         loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
             systemd.bind(str(tmp_path / "notify"))
             systemd.setblocking(False)
             task = asyncio.create_task(
-                serve(engine, config, notify_socket=str(tmp_path / "notify"))  # type: ignore[arg-type]
+                serve(engine, config, stop=stop, notify_socket=str(tmp_path / "notify"))  # type: ignore[arg-type]
             )
             async with asyncio.timeout(20):
                 assert await loop.sock_recv(systemd, 100) == b"READY=1"
                 async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s.sock") as channel:
                     await Client(channel).execute(b"echo")
-                os.kill(os.getpid(), number)
+                stop.set()
                 await task
                 assert await loop.sock_recv(systemd, 100) == b"STOPPING=1"
         assert engine.drained_with == config.limits.drain_grace
         assert not (tmp_path / "s.sock").exists()
 
     run(main())
-
-
-def test_a_hangup_that_is_ignored_stays_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As nohup(1) does it."""
-    monkeypatch.setattr(
-        signal, "getsignal", lambda n: signal.SIG_IGN if n == signal.SIGHUP else signal.SIG_DFL
-    )
-    assert server._stop_signals() == (signal.SIGTERM, signal.SIGINT)
 
 
 # The log
@@ -475,7 +453,8 @@ def test_a_broken_batch_is_no_traceback_and_all_else_is(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
-        task = asyncio.create_task(serve(FakeEngine(), config))  # type: ignore[arg-type]
+        stop = asyncio.Event()
+        task = asyncio.create_task(serve(FakeEngine(), config, stop=stop))  # type: ignore[arg-type]
         async with asyncio.timeout(20):
             while not (tmp_path / "s.sock").exists():
                 await asyncio.sleep(0.01)
@@ -484,7 +463,7 @@ def test_a_broken_batch_is_no_traceback_and_all_else_is(
             lost = loop.create_task(fail(error))
             await asyncio.wait([lost])
             del lost
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop.set()
         await task
 
     run(main())

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that can raise the walls, and a daemon that stops where it would begin."""
     monkeypatch.setattr("supervisor.linux.host.check_host", lambda: None)
     monkeypatch.setattr(serve, "_enter_private_mounts", lambda: None)
+    monkeypatch.setattr(serve, "settle", lambda **_: None)
 
 
 def test_without_root_nothing_is_made(
@@ -293,7 +295,7 @@ def test_calls_of_a_daemon_that_died_are_told(
         assert given["source"] == ""
 
     metrics = Metrics(["python"])
-    daemon = Built(store=Store(), engine=Engine(), metrics=metrics)
+    daemon = Built(store=Store(), engine=Engine(), metrics=metrics, config=None)
     monkeypatch.setattr(serve, "build_daemon", lambda *_: daemon)
     monkeypatch.setattr("supervisor.api.server.serve", served)
     monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
@@ -306,6 +308,94 @@ def test_calls_of_a_daemon_that_died_are_told(
     ] == ([True] if count else [])
     labels = {"profile": "python", "outcome": "interrupted"}
     assert metrics.registry.get_sample_value("stockade_calls_total", labels) == (count or None)
+
+
+class StubDaemon:
+    """The rooms of a daemon that sends itself a signal at one moment and tells what was done."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+        self.deeds: list[str] = []
+        self.store = self.engine = self
+        self.config = self.metrics = None
+        self.interrupted = ()
+        self.failure = None
+
+    def deed(self, name: str) -> None:
+        self.deeds.append(name)
+        if name == self.moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def build(self, *_: object) -> StubDaemon:
+        self.deed("build")
+        return self
+
+    async def start(self) -> None:
+        self.deed("start")
+        await asyncio.sleep(0)
+
+    async def drain(self, _grace_s: float) -> None:
+        self.deed("drain")
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self.deed("close")
+        await asyncio.sleep(0)
+
+    async def serve(self, *_: object, stop: asyncio.Event, **_given: object) -> None:
+        self.deed("serve")
+        if self.moment == "fail":
+            raise HostError("ADDRESS_UNUSABLE", "no")
+        async with asyncio.timeout(20):
+            await stop.wait()
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("moment", "deeds"),
+    [
+        ("settle", []),
+        ("build", ["build", "close"]),
+        ("start", ["build", "start", "drain", "close"]),
+        ("serve", ["build", "start", "serve", "close"]),
+        ("fail", ["build", "start", "serve", "drain", "close"]),
+    ],
+)
+def test_a_signal_at_any_moment_ends_it_in_order(
+    moment: str,
+    deeds: list[str],
+    stockade: Stockade,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    daemon = StubDaemon(moment)
+    if moment == "settle":
+        monkeypatch.setattr(serve, "settle", lambda **_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(serve, "build_daemon", daemon.build)
+    monkeypatch.setattr("supervisor.api.server.serve", daemon.serve)
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    result = stockade("serve", "--state", tmp_path / "state")
+    assert result.exit_code == (HostError.exit_code if moment == "fail" else 0)
+    assert daemon.deeds == deeds
+
+
+@pytest.mark.usefixtures("root")
+def test_a_second_signal_does_not_cut_the_end_short(
+    stockade: Stockade, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon = StubDaemon("serve")
+    close = daemon.close
+
+    async def closed() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await close()
+
+    monkeypatch.setattr(daemon, "close", closed)
+    monkeypatch.setattr(serve, "build_daemon", daemon.build)
+    monkeypatch.setattr("supervisor.api.server.serve", daemon.serve)
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    assert stockade("serve", "--state", tmp_path / "state").exit_code == 0
+    assert daemon.deeds[-1] == "close"
 
 
 def test_grpc_is_quiet_where_the_log_is_ours(
