@@ -161,8 +161,8 @@ _COMPOSITE = (
     ),
     SyscallSet(
         name="@default",
-        help="What an ordinary program needs: @local and @network-io.",
-        includes=("@local", "@network-io"),
+        help="What an ordinary program needs: @local, @network-io and @watch-files.",
+        includes=("@local", "@network-io", "@watch-files"),
     ),
 )  # fmt: skip
 
