@@ -62,9 +62,11 @@ def test_every_set_has_one_sentence_of_help() -> None:
     assert [s.name for s in SETS.values() if not s.help.endswith(".") or "\n" in s.help] == []
 
 
-def test_default_is_local_and_network() -> None:
-    assert members("@default") == members("@local") | members("@network-io")
-    assert expand_sets(["@default"]) == expand_sets(["@local", "@network-io"])
+def test_default_is_local_network_and_watching() -> None:
+    assert members("@default") == members("@local") | members("@network-io") | members(
+        "@watch-files"
+    )
+    assert expand_sets(["@default"]) == expand_sets(["@local", "@network-io", "@watch-files"])
     assert "@aio" not in expand_sets(["@default"])
 
 
