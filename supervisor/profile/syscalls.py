@@ -286,6 +286,13 @@ _TIOCSETD = 0x5423
 # call holds the kernel memory that they take: see `linux.locks`.
 _F_OFD_SETLK, _F_OFD_SETLKW = 37, 38
 
+# setsockopt(2) at SOL_SOCKET: programs for the kernel's BPF compiler, also on AF_UNIX sockets. The
+# kernel frees them on a shared work queue: some thousand of them, freed at once, were seen to stop
+# every later filter of a 6.18 host for good (bpf_prog_pack_free waits for vfree, which waits for
+# its place on the same queue). No ordinary program attaches one. Both arguments are 32 bits wide.
+_SOL_SOCKET = 1
+_SOCKET_PROGRAMS = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+
 # prctl(2): a nested filter hides denials; PR_SET_MM moves the argv that the record reads from
 # the kernel; core scheduling can keep a sibling CPU idle.
 _PR_SET_SECCOMP, _PR_SET_MM, _PR_SCHED_CORE = 22, 35, 62
@@ -300,12 +307,22 @@ def _any_of(index: int, values: Iterable[int], mask: int = ALL_BITS) -> Alternat
     return tuple((masked(index, mask, value),) for value in values)
 
 
+def _no_socket_programs() -> Alternatives:
+    level = masked(1, LOW_32, _SOL_SOCKET)
+    harmless = not_equal(2, _SOCKET_PROGRAMS, LOW_32)
+    return (
+        *not_equal(1, (_SOL_SOCKET,), LOW_32),
+        *((level, *rules) for rules in harmless),
+    )
+
+
 CONDITIONS: Mapping[str, Alternatives] = {
     "clone": ((masked(0, (ALL_BITS & ~LOW_32) | _CLONE_NAMESPACES, 0),),),
     "ioctl": not_equal(1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD), LOW_32),
     "fcntl": not_equal(1, (_F_OFD_SETLK, _F_OFD_SETLKW), LOW_32),
     "mknod": _any_of(1, _NODE_TYPES, _NODE_TYPE_BITS),
     "mknodat": _any_of(2, _NODE_TYPES, _NODE_TYPE_BITS),
+    "setsockopt": _no_socket_programs(),
     "personality": _any_of(0, _PERSONALITIES),
     "prctl": not_equal(0, (_PR_SET_SECCOMP, _PR_SET_MM, _PR_SCHED_CORE), LOW_32),
 }

@@ -22,6 +22,12 @@ _FLAGS_CLONE = {
 _PTRACE = {0: "PTRACE_TRACEME", 16: "PTRACE_ATTACH", 0x4206: "PTRACE_SEIZE"}
 _PRCTL = {22: "PR_SET_SECCOMP", 35: "PR_SET_MM", 62: "PR_SCHED_CORE"}
 _IOCTL = {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX", 0x5423: "TIOCSETD"}
+_SOCKET_OPTIONS = {
+    26: "SO_ATTACH_FILTER",
+    50: "SO_ATTACH_BPF",
+    51: "SO_ATTACH_REUSEPORT_CBPF",
+    52: "SO_ATTACH_REUSEPORT_EBPF",
+}
 _FCNTL = {37: "F_OFD_SETLK", 38: "F_OFD_SETLKW"}
 _KIND_MASK = 0xF
 _INT = 0xFFFFFFFF
@@ -74,6 +80,7 @@ _WRITERS: dict[str, Callable[[Sequence[int]], str]] = {
     "prctl": lambda a: f"prctl({_named(_PRCTL, a[0])})",
     "ioctl": lambda a: f"ioctl({a[0]}, {_named(_IOCTL, a[1])})",
     "fcntl": lambda a: f"fcntl({a[0]}, {_named(_FCNTL, a[1])})",
+    "setsockopt": lambda a: f"setsockopt({a[0]}, {a[1] & _INT}, {_named(_SOCKET_OPTIONS, a[2])})",
     "personality": lambda a: f"personality({a[0]:#x})",
     "tkill": lambda a: f"tkill({a[0]}, {_signal(a[1])})",
 }

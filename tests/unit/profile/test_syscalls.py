@@ -265,3 +265,14 @@ def test_denials_are_the_other_side(name: str, arguments: tuple[int, int, int]) 
     inverse = denials(rules)
     assert inverse
     assert evaluate(rules, arguments) != evaluate(inverse, arguments)
+
+
+@pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
+@pytest.mark.parametrize("level", [0, 1, 2, 6, 41, 0xFFFFFFFF])
+def test_no_program_is_attached_to_a_socket(level: int, high: int) -> None:
+    """And IPV6_V6ONLY, which has the number of SO_ATTACH_FILTER at another level, is left."""
+    for option in (0, 1, 2, 25, 26, 27, 49, 50, 51, 52, 53, 0xFFFFFFFF):
+        allowed = level != 1 or option not in (26, 50, 51, 52)
+        arguments = (3, level | high, option | high, 0, 0, 0)
+        assert evaluate(CONDITIONS["setsockopt"], arguments) == allowed
+        assert evaluate(denials(CONDITIONS["setsockopt"]), arguments) != allowed
