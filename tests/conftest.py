@@ -7,6 +7,7 @@ import os
 import hypothesis
 import pytest
 
+from tests.support.filters import STUCK, filters_are_stuck
 from tests.support.rounds import rounds
 
 NO_SKIP = os.environ.get("CI") == "true" or os.environ.get("STOCKADE_NO_SKIP") == "1"
@@ -18,6 +19,8 @@ SKIPS_ALLOWED = (
     "the kernel has no cgroup v2 controllers:",
     "the kernel has only cgroup v2:",
     "no virtual machine can be made here:",
+    # A machine in this state can run no container at all; only its next boot can.
+    STUCK,
 )
 
 hypothesis.settings.register_profile(
@@ -40,12 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # A marker wins over --timeout, so it has to grow by itself.
             longer = pytest.mark.timeout(rounds(timeout.args[0]))
             item.add_marker(longer, append=False)
-    if os.geteuid() == 0:
-        return
-    needs_root = pytest.mark.skip(reason="needs root")
-    for item in items:
-        if item.get_closest_marker("root"):
-            item.add_marker(needs_root)
+    reason = "needs root" if os.geteuid() != 0 else ""
+    asks = [item for item in items if item.get_closest_marker("root")]
+    if not reason and asks and filters_are_stuck():
+        reason = f"{STUCK} see tests/support/filters.py"
+    for item in asks if reason else []:
+        item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

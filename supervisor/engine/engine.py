@@ -102,9 +102,9 @@ class Engine:
             task.cancel()
         if self.store.healthy:
             await self.store.note("daemon_stopped", {"pid": os.getpid()})
-        if self._host is not None:
-            self._host.close()
-            self._host = None
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()
         self._executor.shutdown()
 
     @property
@@ -388,7 +388,12 @@ class Engine:
         while self._host is not None:
             await asyncio.sleep(LOCKS_S)
             if self._live:
-                counts = await asyncio.to_thread(_count_locks, set(self._live))
+                try:
+                    counts = await asyncio.to_thread(_count_locks, set(self._live))
+                except OSError as error:
+                    # A host without descriptors now may have some in a second.
+                    log.warning("file locks could not be counted: %s", error)
+                    continue
                 for call_id, held in counts.items():
                     outcome, call = LimitWatch.locks(held), self._live.get(call_id)
                     if outcome is not None and call is not None:
@@ -409,7 +414,7 @@ def _count_locks(call_ids: set[str]) -> dict[str, int]:
         try:
             call_id = cgroup_of(pid)[""].rpartition("/")[2]
         except (OSError, KeyError):
-            continue  # it has ended, and its locks with it
+            continue  # it has ended, and its locks with it: see the rule on clone
         if call_id in counts:
             counts[call_id] += held
     return counts

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 LOCK_BYTES = 200
-READ_BYTES_MAX = 8 << 20
-"""About a hundred thousand locks. Whoever holds more is seen in the first part as well."""
+READ_BYTES_MAX = 256 << 20
+"""About four million locks: more than all calls of a host can make between two looks."""
 
 
 def holders(path: Path = Path("/proc/locks")) -> dict[int, int]:

@@ -31,6 +31,10 @@ CELL_ARGV_BYTES_MAX = 2_000_000
 POINTER_AND_NUL_BYTES = 9
 
 SHM_BYTES = 16 << 20
+PTS_OPTIONS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+PTYS_MAX = 64
+"""Pseudo-terminals are counted for the whole host (kernel.pty.max)."""
+
 PAGE_BYTES = 4096
 INODES_MIN = 1024
 
@@ -166,9 +170,7 @@ def _mounts(profile: EffectiveProfile, cell: str) -> list[Json]:
     mounts: list[Json] = [
         _mount("/proc", "proc", ["nosuid", "noexec", "nodev"]),
         _mount("/dev", "tmpfs", ["nosuid", "noexec", "mode=755", "size=64k"]),
-        _mount(
-            "/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
-        ),
+        _mount("/dev/pts", "devpts", [*PTS_OPTIONS, f"max={PTYS_MAX}"]),
         _tmpfs(WritableMount(path="/dev/shm", size_bytes=SHM_BYTES)),  # noqa: S108
         _bind(cell, CELL_PATH),
     ]

@@ -285,6 +285,12 @@ _TIOCSETD = 0x5423
 # fcntl(2): locks of an open file description belong to no process, so nobody could say which
 # call holds the kernel memory that they take: see `linux.locks`.
 _F_OFD_SETLK, _F_OFD_SETLKW = 37, 38
+# And two that tell of, or hold up, what others do to a shared file: leases and dnotify.
+_F_SETLEASE, _F_NOTIFY = 1024, 1026
+
+# clone(2): a process that shares its descriptors without being a thread leaves its record locks
+# behind when it ends, under the number of a process that is no more.
+_CLONE_FILES, _CLONE_THREAD = 0x400, 0x10000
 
 # setsockopt(2) at SOL_SOCKET: programs for the kernel's BPF compiler, also on AF_UNIX sockets. The
 # kernel frees them on a shared work queue: some thousand of them, freed at once, were seen to stop
@@ -316,10 +322,15 @@ def _no_socket_programs() -> Alternatives:
     )
 
 
+_CLONE_NEVER = (ALL_BITS & ~LOW_32) | _CLONE_NAMESPACES
+
 CONDITIONS: Mapping[str, Alternatives] = {
-    "clone": ((masked(0, (ALL_BITS & ~LOW_32) | _CLONE_NAMESPACES, 0),),),
+    "clone": (
+        (masked(0, _CLONE_NEVER | _CLONE_FILES, 0),),
+        (masked(0, _CLONE_NEVER | _CLONE_FILES | _CLONE_THREAD, _CLONE_FILES | _CLONE_THREAD),),
+    ),
     "ioctl": not_equal(1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD), LOW_32),
-    "fcntl": not_equal(1, (_F_OFD_SETLK, _F_OFD_SETLKW), LOW_32),
+    "fcntl": not_equal(1, (_F_OFD_SETLK, _F_OFD_SETLKW, _F_SETLEASE, _F_NOTIFY), LOW_32),
     "mknod": _any_of(1, _NODE_TYPES, _NODE_TYPE_BITS),
     "mknodat": _any_of(2, _NODE_TYPES, _NODE_TYPE_BITS),
     "setsockopt": _no_socket_programs(),
