@@ -43,12 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # A marker wins over --timeout, so it has to grow by itself.
             longer = pytest.mark.timeout(rounds(timeout.args[0]))
             item.add_marker(longer, append=False)
-    reason = "needs root" if os.geteuid() != 0 else ""
     asks = [item for item in items if item.get_closest_marker("root")]
-    if not reason and asks and filters_are_stuck():
-        reason = f"{STUCK} see tests/support/filters.py"
-    for item in asks if reason else []:
-        item.add_marker(pytest.mark.skip(reason=reason))
+    loads = [item for item in items if item.get_closest_marker("seccomp")]
+    if os.geteuid() != 0:
+        for item in asks:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+    if (asks or loads) and filters_are_stuck():
+        for item in {*asks, *loads}:
+            item.add_marker(pytest.mark.skip(reason=f"{STUCK} see tests/support/filters.py"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -26,6 +26,9 @@ JUMP_EQUAL = 0x15
 ARGUMENTS = (1 << 63 | 7, 2, 3, 4, 5, 6)
 
 
+pytestmark = pytest.mark.seccomp
+
+
 def _install_filter() -> int:
     """Notify of getpriority, allow all else; give the listener."""
     program = b"".join(
