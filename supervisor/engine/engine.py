@@ -390,8 +390,9 @@ class Engine:
             if self._live:
                 try:
                     counts = await asyncio.to_thread(_count_locks, set(self._live))
-                except OSError as error:
-                    # A host without descriptors now may have some in a second.
+                except (OSError, ValueError) as error:
+                    # A host without descriptors now may have some in a second. The watch goes on:
+                    # ended, it would bound nothing any more and nobody would know.
                     log.warning("file locks could not be counted: %s", error)
                     continue
                 for call_id, held in counts.items():
