@@ -237,7 +237,9 @@ def _stdin(choice: str | None) -> bytes | BinaryIO:
     if choice == STDIN_OURS or choice is None:
         if sys.stdin is None or sys.stdin.closed or (choice is None and sys.stdin.isatty()):
             return b""
-        return sys.stdin.buffer
+        # Unbuffered: a thread may still wait in it when we end, and Python aborts at exit where it
+        # cannot take a buffer's lock.
+        return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     try:
         return Path(choice).open("rb")
     except OSError as error:

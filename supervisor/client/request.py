@@ -11,9 +11,10 @@ import hashlib
 import io
 import math
 import os
+import select
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -136,8 +137,9 @@ def upload_of(content: Content) -> Upload:
 
 def read_some(source: BinaryIO) -> bytes:
     """Read what there is, at most one chunk of standard input; empty at the end."""
-    read = getattr(source, "read1", source.read)
-    data: bytes = read(STDIN_CHUNK_BYTES_MAX)
+    read: Callable[[int], bytes | None] = getattr(source, "read1", source.read)
+    while (data := read(STDIN_CHUNK_BYTES_MAX)) is None:
+        select.select([source], [], [])  # It does not block, and has nothing yet.
     return data
 
 

@@ -45,10 +45,10 @@ def stopping(daemon: FakeDaemon) -> FakeDaemon:
     return daemon
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
+def start(*arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     # A test runner in the background may ignore SIGINT, and a child would inherit that.
     return subprocess.Popen(
-        [*COMMAND, *arguments, "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [*COMMAND, *arguments, "x"], stdin=stdin, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=dict(os.environ),
         preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (2, 1, 15)],
     )  # fmt: skip
@@ -86,9 +86,10 @@ def test_what_is_ignored_stays_ignored(stopping: FakeDaemon) -> None:
     assert signal.SIGHUP not in [request.signal for request in stopping.asked("Signal")]
 
 
+@pytest.mark.parametrize("stdin", [subprocess.DEVNULL, subprocess.PIPE], ids=["none", "idle pipe"])
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_nobody_reads(stopping: FakeDaemon, options: list[str]) -> None:
-    process = start(*options)
+def test_nobody_reads(stopping: FakeDaemon, options: list[str], stdin: int) -> None:
+    process = start(*options, stdin=stdin)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()

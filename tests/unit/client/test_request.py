@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import uuid
 from pathlib import Path
 
@@ -128,6 +129,16 @@ def test_more_stdin_is_written_later() -> None:
     assert prepared.stdin is not None
     assert prepared.execute.stdin_open
     assert prepared.execute.stdin + read_some(prepared.stdin) == data
+
+
+def test_a_pipe_that_does_not_block_has_not_ended() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    with os.fdopen(reader, "rb", buffering=0) as source:
+        late = threading.Timer(0.1, lambda: (os.write(writer, b"late"), os.close(writer)))
+        late.start()
+        assert read_some(source) == b"late"
+        late.join()
+        assert read_some(source) == b""
 
 
 def test_a_pipe_is_not_waited_for() -> None:
