@@ -181,8 +181,29 @@ class Cgroup:
         except FileNotFoundError:
             return 0.0, 0.0
 
+    def bound_sockets(self, size_bytes: int) -> None:
+        """Bound what TCP and UDP sockets buffer, which version 1 does not charge to the memory.
+
+        `memory.kmem.tcp` counts both, and counts only where it has a limit (mm/memcontrol-v1.c).
+        Version 2 charges buffers to the memory itself. The runtime no longer sets this.
+
+        Raises:
+            OSError: it cannot be set.
+        """
+        if not self._hierarchies.pure:
+            (self._in("memory") / "memory.kmem.tcp.limit_in_bytes").write_text(str(size_bytes))
+
+    def sockets_peak(self) -> int:
+        """Give the most that sockets buffered, in bytes; 0 where it is part of the memory."""
+        if self._hierarchies.pure:
+            return 0
+        try:
+            return _number(self._in("memory") / "memory.kmem.tcp.max_usage_in_bytes")
+        except FileNotFoundError:
+            return 0
+
     def limits(self) -> dict[str, int]:
-        """Read back what is enforced: memory and memory_and_swap in bytes, pids.
+        """Read back what is enforced: memory, memory_and_swap and sockets in bytes, pids.
 
         Raises:
             OSError: a limit cannot be read, so nobody can say that it stands.
@@ -194,11 +215,13 @@ class Cgroup:
             return {
                 "memory": limit,
                 "memory_and_swap": limit + swap,
+                "sockets": 0,
                 "pids": _number(pids / "pids.max"),
             }
         return {
             "memory": _number(memory / "memory.limit_in_bytes"),
             "memory_and_swap": _number(memory / "memory.memsw.limit_in_bytes"),
+            "sockets": _number(memory / "memory.kmem.tcp.limit_in_bytes"),
             "pids": _number(pids / "pids.max"),
         }
 
@@ -212,14 +235,19 @@ class Cgroup:
             for folder in _bottom_up(tree / self.path):
                 _rmdir(folder)
 
-    def destroy(self) -> None:
-        """Kill what lives in it, wait for it to be empty, remove it; for leftovers."""
-        for _ in range(KILL_ROUNDS_MAX):
+    def destroy(self, rounds: int = KILL_ROUNDS_MAX) -> None:
+        """Kill what lives in it, wait for it to be empty, remove it; for leftovers.
+
+        Raises:
+            OSError: EBUSY, where something still lives after so many `rounds` of 5 ms.
+        """
+        for _ in range(rounds):
             self.kill()
             if not self.populated():
-                break
+                self.remove()
+                return
             time.sleep(KILL_ROUND_S)
-        self.remove()
+        raise OSError(errno.EBUSY, "its processes cannot be ended", os.fspath(self.unified))
 
 
 def _bottom_up(top: Path) -> Iterator[Path]:

@@ -21,6 +21,8 @@ from supervisor.profile.model import EffectiveProfile
 SECCOMP_MODE_FILTER = 2
 PAGE_BYTES = 4096
 KIB = 1024
+SOCKETS_SHARE = 8
+"""Sockets may buffer this part of the memory, on top of it, where no cgroup counts it there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +95,18 @@ def _resources(pid: int, profile: EffectiveProfile, cgroup: Cgroup) -> Iterator[
     allowed = profile.limits.memory_bytes - profile.limits.memory_bytes % PAGE_BYTES
     if has["memory"] > allowed or has["memory_and_swap"] > allowed:
         yield f"resources: memory {has['memory']}, with swap {has['memory_and_swap']}"
+    if has["sockets"] > socket_bytes(profile):
+        yield f"resources: sockets may buffer {has['sockets']} bytes"
     if has["pids"] > profile.limits.pids:
         yield f"resources: pids {has['pids']}"
     for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
         if line.startswith("Max open files") and int(line.split()[4]) > profile.limits.files:
             yield f"resources: {line}"
+
+
+def socket_bytes(profile: EffectiveProfile) -> int:
+    """Give how much the TCP and UDP sockets of a call may buffer, where that has its own limit."""
+    return profile.limits.memory_bytes // SOCKETS_SHARE
 
 
 def _files(mounts: list[MountLine], profile: EffectiveProfile) -> Iterator[str]:

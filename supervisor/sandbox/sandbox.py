@@ -24,13 +24,14 @@ from supervisor.call.events import Denied, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
 from supervisor.errors import HostError, InvariantError, RuntimeFailed
 from supervisor.linux import process
+from supervisor.linux.cgroup import KILL_ROUNDS_MAX
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
 from supervisor.linux.netns import RouteCounters
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
-from supervisor.sandbox.arm import read_back
+from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
 from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
 from supervisor.sandbox.host import SandboxHost
@@ -40,6 +41,7 @@ READY = "ready\n"
 WORK = "/work"
 KILL_POLL_S = 0.002
 KILL_POLLS_MAX = 5000
+KILL_AGAIN_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Sandbox:
         self._lose = lose
         self._stack = contextlib.ExitStack()
         self._stopped = threading.Event()
+        self._stays = False
         self._pid = 0
         self._pidfd = -1
         self._status_fd = -1
@@ -117,6 +120,8 @@ class Sandbox:
             raise
         self._stack.callback(self._watcher.close)
         try:
+            with contextlib.suppress(FileNotFoundError):  # Not its cgroup: arming says so.
+                self.cgroup.bound_sockets(socket_bytes(self._profile))
             self._hold_mounts()
             self._routes = RouteCounters(self._pid)
         except OSError as error:
@@ -181,7 +186,7 @@ class Sandbox:
                 theirs.callback(os.close, fd)
             self._stack.callback(self._host.runtime.remove, self._call_id)
             self._stack.callback(self._forget_init)
-            self._stack.callback(self.cgroup.destroy)
+            self._stack.callback(self._remove_cgroup)
             fds = StandardFds(
                 stdin=stdin.read, stdout=stdout.write, stderr=stderr.write, status=status.write
             )
@@ -274,7 +279,7 @@ class Sandbox:
         return found
 
     def network_denials(self) -> Iterator[Denied]:
-        """Tell what wanted to leave and found no route."""
+        """Tell what wanted to leave and found no route, and that sockets filled their buffers."""
         counts = self._routes.refused() if self._routes is not None else {}
         for family, count in counts.items():
             if count:
@@ -285,6 +290,16 @@ class Sandbox:
                     count=count,
                     rule="egress: nothing is allowed",
                 )
+        used, allowed = self.cgroup.sockets_peak(), socket_bytes(self._profile)
+        if used >= allowed:
+            yield Denied(
+                wall=Wall.LIMIT,
+                name="memory",
+                detail="socket buffers",
+                used=used,
+                allowed=allowed,
+                rule="limits.memory",
+            )
 
     def collect(
         self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
@@ -312,6 +327,7 @@ class Sandbox:
                 break
             await asyncio.sleep(KILL_POLL_S)
         else:
+            self._stays = True
             raise RuntimeFailed("SANDBOX_STAYS", f"processes of {self._call_id} cannot be ended")
         if self._watcher is not None:
             self._watcher.close()
@@ -319,6 +335,10 @@ class Sandbox:
     def destroy(self) -> None:
         """Take everything down, in reverse order. Safe at any stage, and more than once."""
         self._stack.close()
+
+    def _remove_cgroup(self) -> None:
+        # This is the event loop's thread: what was waited for once is hardly waited for again.
+        self.cgroup.destroy(KILL_AGAIN_ROUNDS if self._stays else KILL_ROUNDS_MAX)
 
     def _forget_init(self) -> None:
         process.disown(self._pid)

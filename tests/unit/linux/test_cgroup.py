@@ -120,7 +120,14 @@ def test_readings_of_version_2(pure: Hierarchies) -> None:
     assert call.cpu() == pytest.approx((1.5, 0.25))
     assert call.populated()
     unlimited = (1 << 63) - 1
-    assert call.limits() == {"memory": unlimited, "memory_and_swap": unlimited, "pids": 64}
+    assert call.limits() == {
+        "memory": unlimited,
+        "memory_and_swap": unlimited,
+        "sockets": 0,
+        "pids": 64,
+    }
+    call.bound_sockets(1)
+    assert call.sockets_peak() == 0
 
 
 def test_readings_of_version_1(hybrid: Hierarchies) -> None:
@@ -130,6 +137,8 @@ def test_readings_of_version_1(hybrid: Hierarchies) -> None:
         memory__max_usage_in_bytes="8192\n",
         memory__limit_in_bytes="1048576\n",
         memory__memsw__limit_in_bytes="1048576\n",
+        memory__kmem__tcp__limit_in_bytes="9223372036854771712\n",
+        memory__kmem__tcp__max_usage_in_bytes="4096\n",
     )
     write(hybrid.controllers["pids"] / "call", pids__events="max 1\n", pids__max="max\n")
     write(
@@ -143,8 +152,11 @@ def test_readings_of_version_1(hybrid: Hierarchies) -> None:
     assert call.limits() == {
         "memory": 1 << 20,
         "memory_and_swap": 1 << 20,
+        "sockets": 9223372036854771712,
         "pids": (1 << 63) - 1,
     }
+    call.bound_sockets(1 << 16)
+    assert (call.limits()["sockets"], call.sockets_peak()) == (1 << 16, 4096)
 
 
 def test_figures_of_what_is_not_there_are_0_but_limits_are_not(pure: Hierarchies) -> None:
@@ -154,6 +166,7 @@ def test_figures_of_what_is_not_there_are_0_but_limits_are_not(pure: Hierarchies
     assert call.processes() == []
     assert not call.populated()
     call.kill()
+    assert call.sockets_peak() == 0
     call.destroy()
     with pytest.raises(OSError):
         call.limits()
@@ -251,6 +264,9 @@ def test_a_populated_cgroup_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> N
     with real_cgroup() as call, started_in(call, "exec sleep 600") as process:
         with pytest.raises(OSError):
             call.remove()
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="cannot be ended"):
+            patch.setattr(Cgroup, "kill", lambda self: None)
+            call.destroy(2)
         assert process.poll() is None
         call.kill()
         process.wait(30)
@@ -260,5 +276,7 @@ def test_a_populated_cgroup_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_limits_of_a_real_cgroup_are_read_back() -> None:
     with real_cgroup() as call:
         has = call.limits()
-        assert set(has) == {"memory", "memory_and_swap", "pids"}
-        assert all(value > 0 for value in has.values())
+        assert set(has) == {"memory", "memory_and_swap", "sockets", "pids"}
+        assert all(value > 0 for name, value in has.items() if name != "sockets")
+        call.bound_sockets(1 << 20)
+        assert call.limits()["sockets"] in (0, 1 << 20)

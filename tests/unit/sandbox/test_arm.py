@@ -195,6 +195,7 @@ PROFILE = shipped()
 LIMITS = {
     "memory": PROFILE.limits.memory_bytes,
     "memory_and_swap": PROFILE.limits.memory_bytes,
+    "sockets": arm.socket_bytes(PROFILE),
     "pids": PROFILE.limits.pids,
 }
 TMPFS = frozenset({"rw", "nosuid", "nodev", "noexec"})
@@ -290,6 +291,7 @@ KNOCKED_OUT: dict[str, tuple[Callable[[Readings], None], str]] = {
     "memory cgroup": (lambda r: r.cgroups.update(memory="/other"), "resources: memory cgroup"),
     "memory": (_limit(memory=LIMITS["memory"] + 4096), "resources: memory"),
     "swap": (_limit(memory_and_swap=LIMITS["memory"] + 4096), "resources: memory"),
+    "sockets": (_limit(sockets=LIMITS["sockets"] + 4096), "resources: sockets"),
     "pids": (_limit(pids=LIMITS["pids"] + 1), "resources: pids"),
     "files": (
         lambda r: setattr(r, "files_line", "Max open files   64   1048576   files"),

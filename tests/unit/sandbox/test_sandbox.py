@@ -331,8 +331,12 @@ def test_processes_that_stay_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(type(sandbox.cgroup), "kill", lambda cgroup: None)
             with pytest.raises(StockadeError) as caught:
                 await sandbox.quiesce()
-        assert caught.value.reason == "SANDBOX_STAYS"
-        sandbox.destroy()
+            assert caught.value.reason == "SANDBOX_STAYS"
+            with pytest.raises(OSError, match="cannot be ended") as busy:
+                sandbox.destroy()
+            assert busy.value.filename == str(sandbox.cgroup.unified)
+            assert list((host.folder / "bundles").iterdir()) == []
+        assert host.reap() == [sandbox.cgroup.path.rpartition("/")[2]]
         assert traces(host) == []
 
     on_host(scenario)
