@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the probes and supervisor/bpf/ share: maps' keys and values, and events.
+ *
+ * supervisor/bpf/layout.py repeats it in Python; tests/unit/bpf/test_layout.py compares the two by
+ * the objects' BTF. Every struct has its padding written out, so that no byte of a key is left to
+ * chance. A change of anything here needs a new ABI_VERSION: a daemon adopts pins of its own
+ * version only.
+ */
+#ifndef STOCKADE_ABI_H
+#define STOCKADE_ABI_H
+
+#include <linux/types.h>
+
+#define ABI_VERSION 1
+
+#define ADDRESS_BYTES 16
+#define COMM_BYTES    16
+
+/* Live calls, and so rows of `calls` and places of `rings`: more than any configuration admits. */
+#define CALLS_MAX 4096
+
+/* Kinds of denials that are told apart for one call; what comes beyond is counted by hook. */
+#define KINDS_MAX  256
+#define FOLDED_MAX 65536
+
+#define RING_BYTES (256 * 1024)
+
+/* So small that an entry of the record (64 KiB) holds them at six bytes for each. */
+#define PATH_BYTES  4096
+#define ARGV_BYTES  2048
+#define CHUNK_BYTES 8192
+
+/* Which hook denied: a kind's part of the key, and the index of call.rest. */
+enum hook {
+	HOOK_CONNECT = 0,
+	HOOK_SENDMSG = 1,
+	HOOK_BIND = 2,
+	HOOK_SOCKET = 3,
+	HOOK_MULTICAST = 4,
+	HOOK_EGRESS = 5,
+	HOOK_INGRESS = 6,
+	HOOKS = 8,
+};
+
+enum event_kind {
+	EVENT_DENIED = 0,
+	EVENT_EXEC = 1,
+	EVENT_ARGV = 2,
+	EVENT_EXIT = 3,
+	EVENT_KINDS = 4,
+};
+
+/* The row of a live call. The daemon writes it before the sandbox exists; the counters are ours. */
+struct call {
+	__u32 ring; /* its place in `rings` */
+	__u32 padding;
+	__u64 sequence; /* events so far: a number is taken before the place in the ring */
+	__u64 lost[EVENT_KINDS]; /* of them, those that found no place */
+	__u64 rest[HOOKS]; /* denials beyond KINDS_MAX */
+	__u64 kinds; /* rows of `folded` that this call has */
+};
+
+/* One kind of denial. `port` is in host order; an IPv4 address is ::ffff:a.b.c.d. */
+struct kind {
+	__u64 call;
+	__u8 address[ADDRESS_BYTES];
+	__u32 hook;
+	__u16 port;
+	__u16 family;
+	__u32 type;
+	__u32 protocol;
+};
+
+/* How often it was denied, and who tried last; no process where a packet was dropped. */
+struct folded {
+	__u64 count;
+	__u64 time_ns;
+	__u32 tgid;
+	__u32 tid;
+	__u8 comm[COMM_BYTES];
+};
+
+/* What every event begins with. `time_ns` is of CLOCK_BOOTTIME. */
+struct header {
+	__u64 call;
+	__u64 sequence;
+	__u64 time_ns;
+	__u32 kind;
+	__u32 tgid;
+	__u32 tid;
+	__u32 uid;
+	__u8 comm[COMM_BYTES];
+};
+
+struct denied_event {
+	struct header header;
+	struct kind kind;
+};
+
+/*
+ * A program was started. Behind it lie path, working directory and the beginning of argv, each as
+ * many bytes as said. Path and directory are names from the leaf to the root, each with a NUL:
+ * reversing them is cheaper outside the kernel. They are as the sandbox sees them; `cut` says which
+ * of them is not whole. `argv_size` is the whole argv's: what is missing follows as EVENT_ARGV.
+ */
+struct exec_event {
+	struct header header;
+	__u64 started_ns; /* of the process, CLOCK_BOOTTIME: with tgid it names a process for good */
+	__u32 parent_tgid;
+	__u32 gid;
+	__u32 path_bytes;
+	__u32 directory_bytes;
+	__u32 argv_bytes;
+	__u32 argv_size;
+	__u32 cut; /* bit 0: path, bit 1: directory, bit 2: argv could not be read */
+	__u32 padding;
+};
+
+/* More of the argv of the process that started a program last: `bytes` of it, from `offset` on. */
+struct argv_event {
+	struct header header;
+	__u32 offset;
+	__u32 bytes;
+};
+
+/* A process has ended. `status` is as wait(2) gives it. */
+struct exit_event {
+	struct header header;
+	__u64 started_ns;
+	__u64 user_ns;
+	__u64 system_ns;
+	__u64 memory_peak_bytes;
+	__u32 status;
+	__u32 parent_tgid;
+};
+
+#endif

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Who ran what, in which call.
+ *
+ *   sched_process_exec   a program was started: path, directory, argv, ids, parent
+ *   sched_process_exit   a process ended: status and what it used
+ *
+ * Both only look; neither can deny. What is told is read from the kernel's own objects after the
+ * program was put in place: the path from the file that is mapped, argv from the new memory's
+ * arg_start, where nothing of the program has run yet. Nothing is taken from the pointers that a
+ * program gave to execve(2), which it could have changed meanwhile.
+ *
+ * A process that belongs to no live call is passed by without a word: it is not ours. An event
+ * that finds no place in its call's ring is counted in call.lost.
+ */
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "abi.h"
+#include "kernel.h"
+#include "maps.h"
+
+#define DEPTH_MAX  2048
+#define NAME_BYTES 256
+#define CHUNKS_MAX 256
+#define PAGE_BYTES 4096
+
+#define CUT_PATH      1
+#define CUT_DIRECTORY 2
+#define CUT_ARGV      4
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/*
+ * A walk from a file up to the root of the sandbox; `at` and `limit` are places in scratch.data. It
+ * lies in a map and not on the stack: the verifier would follow each length that a path can have.
+ */
+struct walk {
+	struct dentry *dentry;
+	struct vfsmount *vfsmount;
+	struct dentry *top;
+	struct vfsmount *top_mount;
+	__u64 at;
+	__u64 limit;
+	bool whole;
+};
+
+struct scratch {
+	struct walk walk;
+	struct exec_event event;
+	__u8 data[2 * PATH_BYTES + ARGV_BYTES];
+};
+
+/* One for each processor: tracepoints do not interrupt each other there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+struct chunk {
+	struct argv_event event;
+	__u8 data[CHUNK_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct chunk);
+} chunks SEC(".maps");
+
+/* The barrier keeps the compiler from proving the bound away, which the verifier has to see. */
+static __always_inline __u64 at_most(__u64 value, __u64 most)
+{
+	barrier_var(value);
+	return value > most ? most : value;
+}
+
+static __always_inline void fill(struct header *header, __u64 id, struct call *call,
+				 enum event_kind kind)
+{
+	__u64 ids = bpf_get_current_pid_tgid();
+
+	header->call = id;
+	header->sequence = next_sequence(call);
+	header->time_ns = bpf_ktime_get_boot_ns();
+	header->kind = kind;
+	header->tgid = ids >> 32;
+	header->tid = (__u32)ids;
+	header->uid = (__u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(header->comm, sizeof(header->comm));
+}
+
+/* Write the name that the walk is at and go up; 1 ends the walk. */
+static long write_name(__u32 number, void *context)
+{
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+	struct dentry *dentry, *parent;
+	struct vfsmount *vfsmount;
+	struct mount *mount;
+	struct walk *walk;
+	long written;
+
+	if (!scratch)
+		return 1;
+	walk = &scratch->walk;
+	dentry = walk->dentry;
+	vfsmount = walk->vfsmount;
+	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+	if (dentry == walk->top && vfsmount == walk->top_mount) {
+		walk->whole = true;
+		return 1;
+	}
+	if (dentry == BPF_CORE_READ(vfsmount, mnt_root)) {
+		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+
+		/* Mounted nowhere: a memfd, or a file of a mount that is gone. */
+		walk->whole = above == mount;
+		if (above == mount)
+			return 1;
+		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
+		return 0;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (walk->at > walk->limit)
+		return 1;
+	written = bpf_probe_read_kernel_str(
+		&scratch->data[at_most(walk->at, 2 * PATH_BYTES - NAME_BYTES)], NAME_BYTES,
+		BPF_CORE_READ(dentry, d_name.name));
+	if (written <= 0)
+		return 1;
+	walk->at += written;
+	/* The root of a file system that is mounted nowhere. */
+	walk->whole = parent == dentry;
+	walk->dentry = parent;
+	return walk->whole;
+}
+
+/*
+ * Write the names of `path` from the leaf up to `root` to scratch.data from `at` on; give where they
+ * end. Where not all of them fit, `bit` is set in event.cut.
+ */
+static __always_inline __u64 write_path(struct scratch *scratch, __u64 at, const struct path *path,
+					const struct path *root, __u32 bit)
+{
+	struct walk *walk = &scratch->walk;
+
+	walk->dentry = BPF_CORE_READ(path, dentry);
+	walk->vfsmount = BPF_CORE_READ(path, mnt);
+	walk->top = BPF_CORE_READ(root, dentry);
+	walk->top_mount = BPF_CORE_READ(root, mnt);
+	walk->at = at;
+	walk->limit = at + PATH_BYTES - NAME_BYTES;
+	walk->whole = false;
+	bpf_loop(DEPTH_MAX, write_name, NULL, 0);
+	if (!walk->whole)
+		scratch->event.cut |= bit;
+	return walk->at;
+}
+
+struct rest {
+	struct call *call;
+	__u64 id;
+	__u64 from;
+	__u64 offset;
+	__u64 size;
+};
+
+/* Tell the next piece of argv; 1 ends the loop. */
+static long send_chunk(__u32 number, void *context)
+{
+	struct rest *rest = context;
+	__u64 left = rest->size - rest->offset;
+	__u32 zero = 0;
+	struct chunk *chunk = bpf_map_lookup_elem(&chunks, &zero);
+	struct call *call = bpf_map_lookup_elem(&calls, &rest->id);
+
+	if (!chunk || !call || rest->offset >= rest->size)
+		return 1;
+	left = at_most(left, CHUNK_BYTES);
+	fill(&chunk->event.header, rest->id, call, EVENT_ARGV);
+	chunk->event.offset = rest->offset;
+	chunk->event.bytes = left;
+	if (bpf_probe_read_user(chunk->data, left, (void *)(rest->from + rest->offset))) {
+		count_lost(call, EVENT_ARGV);
+		return 1;
+	}
+	send(call, EVENT_ARGV, chunk, sizeof(chunk->event) + left);
+	rest->offset += left;
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(watch_exec, struct task_struct *task)
+{
+	__u64 id = bpf_get_current_ancestor_cgroup_id(call_level);
+	struct call *call = bpf_map_lookup_elem(&calls, &id);
+	__u64 length, part;
+	__u32 zero = 0;
+	struct scratch *scratch;
+	struct exec_event *event;
+	struct rest rest = {};
+	struct fs_struct *fs;
+	struct mm_struct *mm;
+	struct file *file;
+
+	/* Not a process of a live call: nothing to tell. */
+	if (!call)
+		return 0;
+	scratch = bpf_map_lookup_elem(&scratches, &zero);
+	if (!scratch) {
+		next_sequence(call);
+		count_lost(call, EVENT_EXEC);
+		return 0;
+	}
+	event = &scratch->event;
+	mm = BPF_CORE_READ(task, mm);
+	fs = BPF_CORE_READ(task, fs);
+	file = BPF_CORE_READ(mm, exe_file);
+	fill(&event->header, id, call, EVENT_EXEC);
+	event->started_ns = BPF_CORE_READ(task, start_boottime);
+	event->parent_tgid = BPF_CORE_READ(task, real_parent, tgid);
+	event->gid = bpf_get_current_uid_gid() >> 32;
+	event->cut = 0;
+	event->padding = 0;
+
+	length = write_path(scratch, 0, &file->f_path, &fs->root, CUT_PATH);
+	event->path_bytes = length;
+	part = write_path(scratch, length, &fs->pwd, &fs->root, CUT_DIRECTORY);
+	event->directory_bytes = part - length;
+	length = at_most(part, 2 * PATH_BYTES);
+
+	rest.from = BPF_CORE_READ(mm, arg_start);
+	rest.size = BPF_CORE_READ(mm, arg_end) - rest.from;
+	rest.id = id;
+	part = at_most(rest.size, ARGV_BYTES);
+	event->argv_size = rest.size;
+	if (bpf_probe_read_user(scratch->data + length, part, (void *)rest.from)) {
+		event->cut |= CUT_ARGV;
+		part = 0;
+	}
+	event->argv_bytes = part;
+	send(call, EVENT_EXEC, event, sizeof(*event) + length + part);
+	rest.offset = part;
+	if (part && part < rest.size)
+		bpf_loop(CHUNKS_MAX, send_chunk, &rest, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(watch_exit, struct task_struct *task)
+{
+	__u64 id = bpf_get_current_ancestor_cgroup_id(call_level);
+	struct call *call = bpf_map_lookup_elem(&calls, &id);
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct exit_event event = {};
+	int status;
+
+	/* Not of a live call, or a thread whose process goes on: nothing to tell. */
+	if (!call || BPF_CORE_READ(signal, live.counter))
+		return 0;
+	fill(&event.header, id, call, EVENT_EXIT);
+	event.started_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	event.user_ns = BPF_CORE_READ(signal, utime) + BPF_CORE_READ(task, utime);
+	event.system_ns = BPF_CORE_READ(signal, stime) + BPF_CORE_READ(task, stime);
+	event.memory_peak_bytes = BPF_CORE_READ(signal, maxrss) * PAGE_BYTES;
+	status = BPF_CORE_READ(signal, group_exit_code);
+	event.status = status ? status : BPF_CORE_READ(task, exit_code);
+	event.parent_tgid = BPF_CORE_READ(task, real_parent, tgid);
+	send(call, EVENT_EXIT, &event, sizeof(event));
+	return 0;
+}

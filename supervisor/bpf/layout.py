@@ -1,0 +1,136 @@
+"""The structures that are shared with the probes, as in probes/include/abi.h.
+
+A test compares names, offsets and sizes with the BTF of the built objects, so a change on one side
+alone is found there. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+ABI_VERSION = 1
+
+ADDRESS_BYTES = 16
+COMM_BYTES = 16
+CALLS_MAX = 4096
+KINDS_MAX = 256
+RING_BYTES = 256 * 1024
+HOOKS = 8
+EVENT_KINDS = 4
+
+HOOK_CONNECT, HOOK_SENDMSG, HOOK_BIND, HOOK_SOCKET = 0, 1, 2, 3
+HOOK_MULTICAST, HOOK_EGRESS, HOOK_INGRESS = 4, 5, 6
+EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT = 0, 1, 2, 3
+CUT_PATH, CUT_DIRECTORY, CUT_ARGV = 1, 2, 4
+
+_u8, _u16, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
+
+
+class CallRow(ctypes.LittleEndianStructure):
+    """struct call: the row of a live call in `calls`."""
+
+    _fields_ = [
+        ("ring", _u32),
+        ("padding", _u32),
+        ("sequence", _u64),
+        ("lost", _u64 * EVENT_KINDS),
+        ("rest", _u64 * HOOKS),
+        ("kinds", _u64),
+    ]
+
+
+class Kind(ctypes.LittleEndianStructure):
+    """struct kind: one kind of denial, the key of `folded`."""
+
+    _fields_ = [
+        ("call", _u64),
+        ("address", _u8 * ADDRESS_BYTES),
+        ("hook", _u32),
+        ("port", _u16),
+        ("family", _u16),
+        ("type", _u32),
+        ("protocol", _u32),
+    ]
+
+
+class Folded(ctypes.LittleEndianStructure):
+    """struct folded: how often a kind was denied, and who tried last."""
+
+    _fields_ = [
+        ("count", _u64),
+        ("time_ns", _u64),
+        ("tgid", _u32),
+        ("tid", _u32),
+        ("comm", _u8 * COMM_BYTES),
+    ]
+
+
+class Header(ctypes.LittleEndianStructure):
+    """struct header: what every event begins with."""
+
+    _fields_ = [
+        ("call", _u64),
+        ("sequence", _u64),
+        ("time_ns", _u64),
+        ("kind", _u32),
+        ("tgid", _u32),
+        ("tid", _u32),
+        ("uid", _u32),
+        ("comm", _u8 * COMM_BYTES),
+    ]
+
+
+class DeniedEvent(ctypes.LittleEndianStructure):
+    """struct denied_event."""
+
+    _fields_ = [("header", Header), ("kind", Kind)]
+
+
+class ExecEvent(ctypes.LittleEndianStructure):
+    """struct exec_event: path, directory and the beginning of argv follow."""
+
+    _fields_ = [
+        ("header", Header),
+        ("started_ns", _u64),
+        ("parent_tgid", _u32),
+        ("gid", _u32),
+        ("path_bytes", _u32),
+        ("directory_bytes", _u32),
+        ("argv_bytes", _u32),
+        ("argv_size", _u32),
+        ("cut", _u32),
+        ("padding", _u32),
+    ]
+
+
+class ArgvEvent(ctypes.LittleEndianStructure):
+    """struct argv_event: `bytes` of argv follow."""
+
+    _fields_ = [("header", Header), ("offset", _u32), ("bytes", _u32)]
+
+
+class ExitEvent(ctypes.LittleEndianStructure):
+    """struct exit_event."""
+
+    _fields_ = [
+        ("header", Header),
+        ("started_ns", _u64),
+        ("user_ns", _u64),
+        ("system_ns", _u64),
+        ("memory_peak_bytes", _u64),
+        ("status", _u32),
+        ("parent_tgid", _u32),
+    ]
+
+
+STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
+    "call": CallRow,
+    "kind": Kind,
+    "folded": Folded,
+    "header": Header,
+    "denied_event": DeniedEvent,
+    "exec_event": ExecEvent,
+    "argv_event": ArgvEvent,
+    "exit_event": ExitEvent,
+}
+"""C name → structure."""
