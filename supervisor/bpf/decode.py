@@ -1,0 +1,233 @@
+"""From the bytes of a ring to values: pure.
+
+A record that does not have the length which it claims is a bug of ours, not the sandbox's: the
+sandbox has no way to write into a ring.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+
+from supervisor.bpf import layout
+from supervisor.errors import InvariantError
+
+HOOK_NAMES = {
+    layout.HOOK_CONNECT: "connect",
+    layout.HOOK_SENDMSG: "sendmsg",
+    layout.HOOK_BIND: "bind",
+    layout.HOOK_SOCKET: "socket",
+    layout.HOOK_MULTICAST: "setsockopt",
+    layout.HOOK_EGRESS: "egress",
+    layout.HOOK_INGRESS: "ingress",
+}
+"""What was denied: the system call, or "egress" and "ingress" where it was a packet."""
+
+FAMILIES = {int(socket.AF_INET): "inet", int(socket.AF_INET6): "inet6"}
+TYPES = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
+PROTOCOLS = {0: "", 1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6", 132: "sctp", 136: "udplite"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A kind of denial: `hook` is a key of HOOK_NAMES, `detail` says what it was for."""
+
+    hook: int
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """Who was denied last, and how often that kind was, so far; pid 0 where it was a packet."""
+
+    count: int
+    pid: int
+    program: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeniedRecord:
+    """The first denial of a kind."""
+
+    sequence: int
+    call: int
+    pid: int
+    program: bytes
+    key: bytes
+    refused: Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRecord:
+    """A program was started. `argv` is its beginning, `argv_bytes` the length of all of it."""
+
+    sequence: int
+    call: int
+    time_ns: int
+    pid: int
+    parent_pid: int
+    uid: int
+    gid: int
+    path: bytes
+    directory: bytes
+    argv: bytes
+    argv_bytes: int
+    cut: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArgvRecord:
+    """More of the argv of the program that the process started last."""
+
+    sequence: int
+    call: int
+    pid: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """A process ended; `status` is as wait(2) gives it."""
+
+    sequence: int
+    call: int
+    time_ns: int
+    pid: int
+    parent_pid: int
+    status: int
+    user_ns: int
+    system_ns: int
+    memory_peak_bytes: int
+
+
+Record = DeniedRecord | ExecRecord | ArgvRecord | ExitRecord
+
+
+def decode(data: bytes) -> Record:
+    """Read one record of a ring.
+
+    Raises:
+        InvariantError: `EVENT_MALFORMED`.
+    """
+    try:
+        header = layout.Header.from_buffer_copy(data)
+        match header.kind:
+            case layout.EVENT_DENIED:
+                return _denied(header, data)
+            case layout.EVENT_EXEC:
+                return _exec(header, data)
+            case layout.EVENT_ARGV:
+                return _argv(header, data)
+            case layout.EVENT_EXIT:
+                return _exit(header, data)
+    except ValueError as error:
+        raise InvariantError("EVENT_MALFORMED", str(error)) from error
+    raise InvariantError("EVENT_MALFORMED", f"an event of kind {header.kind}")
+
+
+def refused(kind: layout.Kind) -> Refused:
+    """Say in words what a kind of denial is for."""
+    name = HOOK_NAMES.get(kind.hook, f"hook {kind.hook}")
+    family = FAMILIES.get(kind.family, f"family {kind.family}")
+    protocol = PROTOCOLS.get(kind.protocol, str(kind.protocol))
+    if kind.hook == layout.HOOK_SOCKET:
+        sort = TYPES.get(kind.type, f"type {kind.type}")
+        detail = f"{family} {sort} {protocol}".strip()
+    elif kind.hook == layout.HOOK_MULTICAST:
+        detail = f"{family} option {kind.protocol}: join a group"
+    else:
+        detail = f"{_endpoint(bytes(kind.address), kind.port)} {protocol}".strip()
+    return Refused(hook=kind.hook, name=name, detail=detail)
+
+
+def tried(folded: layout.Folded) -> Tried:
+    """Read a row of `folded`."""
+    return Tried(count=folded.count, pid=folded.tgid, program=_comm(bytes(folded.comm)))
+
+
+def _endpoint(address: bytes, port: int) -> str:
+    six = ipaddress.IPv6Address(address)
+    where = str(six.ipv4_mapped or six)
+    if not port:
+        return where
+    return f"{where}:{port}" if six.ipv4_mapped else f"[{where}]:{port}"
+
+
+def _comm(raw: bytes) -> bytes:
+    return raw.split(b"\0", 1)[0]
+
+
+def _denied(header: layout.Header, data: bytes) -> DeniedRecord:
+    event = layout.DeniedEvent.from_buffer_copy(data)
+    return DeniedRecord(
+        sequence=header.sequence,
+        call=header.call,
+        pid=header.tgid,
+        program=_comm(bytes(header.comm)),
+        key=bytes(event.kind),
+        refused=refused(event.kind),
+    )
+
+
+def _exec(header: layout.Header, data: bytes) -> ExecRecord:
+    event = layout.ExecEvent.from_buffer_copy(data)
+    rest = data[ctypes.sizeof(layout.ExecEvent) :]
+    if len(rest) < event.path_bytes + event.directory_bytes + event.argv_bytes:
+        raise ValueError(f"an exec event of {len(data)} bytes")
+    path, rest = rest[: event.path_bytes], rest[event.path_bytes :]
+    directory, rest = rest[: event.directory_bytes], rest[event.directory_bytes :]
+    return ExecRecord(
+        sequence=header.sequence,
+        call=header.call,
+        time_ns=header.time_ns,
+        pid=header.tgid,
+        parent_pid=event.parent_tgid,
+        uid=header.uid,
+        gid=event.gid,
+        path=_reversed(path),
+        directory=_reversed(directory),
+        argv=rest[: event.argv_bytes],
+        argv_bytes=event.argv_size,
+        cut=event.cut,
+    )
+
+
+def _argv(header: layout.Header, data: bytes) -> ArgvRecord:
+    event = layout.ArgvEvent.from_buffer_copy(data)
+    start = ctypes.sizeof(layout.ArgvEvent)
+    piece = data[start : start + event.bytes]
+    if len(piece) != event.bytes:
+        raise ValueError(f"an argv event of {len(data)} bytes")
+    return ArgvRecord(
+        sequence=header.sequence,
+        call=header.call,
+        pid=header.tgid,
+        offset=event.offset,
+        data=piece,
+    )
+
+
+def _exit(header: layout.Header, data: bytes) -> ExitRecord:
+    event = layout.ExitEvent.from_buffer_copy(data)
+    return ExitRecord(
+        sequence=header.sequence,
+        call=header.call,
+        time_ns=header.time_ns,
+        pid=header.tgid,
+        parent_pid=event.parent_tgid,
+        status=event.status,
+        user_ns=event.user_ns,
+        system_ns=event.system_ns,
+        memory_peak_bytes=event.memory_peak_bytes,
+    )
+
+
+def _reversed(names: bytes) -> bytes:
+    """Turn names from the leaf to the root, each with a NUL, into a path."""
+    parts = names.split(b"\0")[:-1]
+    return os.fsencode("/") + b"/".join(reversed(parts))

@@ -1,0 +1,232 @@
+"""The fence of one daemon: its probes, attached to the cgroup above all its sandboxes.
+
+The links and maps are pinned in a folder of their own version. A daemon that finds its version
+there takes it over, with the events that are queued; any other is replaced: the new set is
+attached and pinned before the old one goes, so nothing is without a fence in between.
+
+Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.bpf import layout, pins
+from supervisor.bpf.libbpf import library
+from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
+from supervisor.bpf.objects import ProbeObject
+from supervisor.bpf.rings import RingPool
+from supervisor.bpf.watch import Leftover, Watch, leftovers
+from supervisor.errors import HostError
+
+log = logging.getLogger("stockade.fence")
+
+OBJECTS = ("egress", "process")
+SHARED = ("calls", "rings", "folded", "strays")
+CGROUP_PROGRAMS = (
+    "fence_connect4", "fence_connect6", "fence_sendmsg4", "fence_sendmsg6", "fence_bind4",
+    "fence_bind6", "fence_socket", "fence_multicast", "fence_egress", "fence_ingress",
+)  # fmt: skip
+OTHER_PROGRAMS = ("watch_exec", "watch_exit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FencePlaces:
+    """Where the objects lie, where pins go (a bpf file system), and what is fenced.
+
+    `level` is how deep a call's cgroup lies below the root of the unified tree.
+    """
+
+    objects: Path
+    pins: Path
+    cgroup: Path
+    level: int
+
+    def version(self) -> str:
+        """Give the name of this set of probes: of its layout, objects and level."""
+        hasher = hashlib.sha256(f"{layout.ABI_VERSION} {self.level}".encode())
+        for name in OBJECTS:
+            hasher.update(self._read(name))
+        return f"v{layout.ABI_VERSION}-{hasher.hexdigest()[:12]}"
+
+    def object(self, name: str) -> Path:
+        """Give the path of an object."""
+        return self.objects / f"{name}.bpf.o"
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.object(name).read_bytes()
+        except FileNotFoundError as error:
+            raise HostError(
+                "PROBES_MISSING", f"{self.object(name)}: the probes are not built",
+                hint="make setup",
+            ) from error  # fmt: skip
+
+
+class Fence:
+    """The probes in place. `open` first; `close` at an orderly end only."""
+
+    def __init__(self, places: FencePlaces) -> None:
+        self._places = places
+        self._version = places.version()
+        self._folder = places.pins / self._version
+        self._links: list[pins.Link] = []
+        self._cgroup_id = 0
+        self._growing = asyncio.Lock()
+        self.adopted = False
+
+    def open(self) -> None:
+        """Put the probes in place, or take over those of a former daemon. Blocks.
+
+        Raises:
+            HostError: `PROBE_UNLOADABLE`, `PROBE_UNATTACHABLE`, `PROBES_MISSING`,
+                `LIBBPF_MISSING`, `LIBBPF_TOO_OLD`, `FENCE_UNPINNABLE`.
+        """
+        library()
+        self._cgroup_id = self._places.cgroup.stat().st_ino
+        try:
+            self.adopted = self._take_over()
+            if not self.adopted:
+                self._install()
+            self._open_maps()
+            self._forget_others()
+        except OSError as error:
+            raise HostError(
+                "FENCE_UNPINNABLE", f"{self._folder}: {error}", hint="stockade doctor"
+            ) from error
+
+    def _take_over(self) -> bool:
+        """Open the pins of this version; say whether all of them are there and attached to us."""
+        if not self._folder.is_dir():
+            return False
+        try:
+            self._open_links()
+        except FileNotFoundError:
+            self._close_links()
+        if not self._links or any(self._link_faults()):
+            self._close_links()
+            pins.remove_tree(self._folder)
+            return False
+        return True
+
+    def _install(self) -> None:
+        # A bpf file system takes no name with a dot in it.
+        fresh = self._places.pins / f"{self._version}-new"
+        pins.remove_tree(fresh)
+        (fresh / "links").mkdir(parents=True)
+        (fresh / "maps").mkdir()
+        cgroup_fd = os.open(self._places.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        objects: list[ProbeObject] = []
+        try:
+            shared: dict[str, int] = {}
+            for name in OBJECTS:
+                probe = ProbeObject(self._places.object(name))
+                objects.append(probe)
+                probe.configure(self._places.level)
+                probe.share(shared)
+                probe.load()
+                shared = shared or {n: fd for n, fd in probe.map_fds().items() if n in SHARED}
+            for name, fd in shared.items():
+                pins.pin_map(fd, fresh / "maps" / name)
+            for probe in objects:
+                probe.attach(cgroup_fd)
+                probe.pin(fresh / "links")
+        finally:
+            for probe in reversed(objects):
+                probe.close()
+            os.close(cgroup_fd)
+        fresh.rename(self._folder)
+        self._open_links()
+
+    def _open_links(self) -> None:
+        for name in (*CGROUP_PROGRAMS, *OTHER_PROGRAMS):
+            self._links.append(pins.Link(self._folder / "links" / name))
+
+    def _close_links(self) -> None:
+        for link in self._links:
+            link.close()
+        self._links = []
+
+    def _open_maps(self) -> None:
+        fds = {name: pins.open_map(self._folder / "maps" / name) for name in SHARED}
+        self.calls = BpfMap(fds["calls"], ctypes.c_uint64, layout.CallRow, "calls")
+        self.folded = BpfMap(fds["folded"], layout.Kind, layout.Folded, "folded")
+        self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
+        self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
+        self._pool = RingPool(self._rings)
+        if self.adopted:
+            self._pool.adopt()
+
+    def _forget_others(self) -> None:
+        for entry in list(self._places.pins.iterdir()):
+            if entry.name != self._version:
+                log.info("removed the probes of another version: %s", entry.name)
+                pins.remove_tree(entry)
+
+    def leftovers(self) -> dict[int, Leftover]:
+        """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
+        forget it; their processes must be dead."""
+        return leftovers(self._pool.all_free(), self.calls, self.folded)
+
+    async def watch(self, cgroup_id: int) -> Watch:
+        """Let a call in: from here on its processes are told apart from strangers.
+
+        Raises:
+            CapacityError: `RINGS_EXHAUSTED`.
+            HostError: `WALL_NOT_STANDING`: the row cannot be written.
+        """
+        async with self._growing:
+            if self._pool.must_grow:
+                await asyncio.to_thread(self._pool.grow)
+            ring = self._pool.take()
+        row = layout.CallRow(ring=ring.place)
+        try:
+            self.calls.put(ctypes.c_uint64(cgroup_id), row, BPF_NOEXIST)
+        except OSError as error:
+            self._pool.give_back(ring)
+            raise HostError("WALL_NOT_STANDING", f"fence: {error}") from error
+        return Watch(self, cgroup_id, ring)
+
+    def forget(self, watch: Watch) -> None:
+        """Let a call go: whoever is still in its cgroup belongs to no call any more."""
+        self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
+        self._pool.give_back(watch.ring)
+
+    def faults(self) -> list[str]:
+        """Say what is not as it was put in place; empty where every probe stands."""
+        try:
+            return list(self._link_faults())
+        except OSError as error:
+            return [f"fence: {error}"]
+
+    def _link_faults(self) -> Iterator[str]:
+        for link in self._links:
+            if not link.pinned():
+                yield f"fence: {link.name} is no longer pinned"
+            if link.name in CGROUP_PROGRAMS and link.cgroup() != self._cgroup_id:
+                yield f"fence: {link.name} is detached"
+
+    def strays(self) -> dict[str, int]:
+        """Count denials of processes that belong to no live call, by hook."""
+        from supervisor.bpf.decode import HOOK_NAMES
+
+        counts = {}
+        for hook, name in HOOK_NAMES.items():
+            value = self._strays.get(ctypes.c_uint32(hook))
+            counts[name] = value.value if value is not None else 0
+        return counts
+
+    def close(self) -> None:
+        """Take the probes out; every sandbox must be gone."""
+        self._pool.close()
+        for one in (self.calls, self.folded, self._strays, self._rings):
+            one.close()
+        self._close_links()
+        pins.remove_tree(self._folder)

@@ -1,0 +1,259 @@
+"""What the probes tell of one call: read as it comes, complete at the end, gaps counted.
+
+The kernel tells the first denial of a kind in the ring and counts the rest in a map; both are put
+together here. An event without a place in the ring has been counted by its kind in the call's row,
+and becomes what `Told.lost` says. So what is told and what is counted as lost is all there was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from supervisor.bpf import layout
+from supervisor.bpf.decode import (
+    HOOK_NAMES,
+    ArgvRecord,
+    DeniedRecord,
+    ExecRecord,
+    ExitRecord,
+    Record,
+    Refused,
+    Tried,
+    decode,
+    refused,
+    tried,
+)
+from supervisor.bpf.rings import Ring
+
+if TYPE_CHECKING:
+    from supervisor.bpf.maps import BpfMap
+
+FOLD_S = 1.0
+
+LOST_NAMES = {
+    layout.EVENT_DENIED: "denial",
+    layout.EVENT_EXEC: "exec",
+    layout.EVENT_ARGV: "argv",
+    layout.EVENT_EXIT: "exit",
+}
+
+Process = ExecRecord | ArgvRecord | ExitRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A kind of denial, `count` times since it was told last. `detail` is empty and pid 0 where
+    it stands for several kinds of one hook."""
+
+    refused: Refused
+    pid: int
+    program: bytes
+    count: int
+
+
+@dataclass(slots=True)
+class Told:
+    """What a look at a call gave; `lost` counts events by their name in LOST_NAMES."""
+
+    denials: list[Denial] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+Leftover = Told
+
+
+class _Owner(Protocol):
+    calls: BpfMap[ctypes.c_uint64, layout.CallRow]
+    folded: BpfMap[layout.Kind, layout.Folded]
+
+    def forget(self, watch: Watch) -> None: ...
+
+
+class Account:
+    """What was told of one call so far, so that only what is new is told again. Pure."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[bytes, int] = {}
+        self._lost = [0] * layout.EVENT_KINDS
+        self._rest = [0] * layout.HOOKS
+
+    def take(self, records: Iterable[Record]) -> Told:
+        """Take what a ring held."""
+        told = Told()
+        for record in records:
+            if isinstance(record, DeniedRecord):
+                self.kinds[record.key] = 1
+                told.denials.append(
+                    Denial(
+                        refused=record.refused, pid=record.pid, program=record.program, count=1
+                    )
+                )
+            else:
+                told.processes.append(record)
+        return told
+
+    def repeats(self, key: bytes, what: Refused, now: Tried) -> Denial | None:
+        """Take a row of `folded`; give what is new in it."""
+        known = self.kinds.get(key, 0)
+        self.kinds[key] = now.count
+        if now.count <= known:
+            return None
+        return Denial(refused=what, pid=now.pid, program=now.program, count=now.count - known)
+
+    def counters(self, row: layout.CallRow) -> Told:
+        """Take the call's row; give what is new in its counters.
+
+        A denial whose event found no place is in `folded` all the same, and is told from there:
+        it is not lost.
+        """
+        told = Told()
+        for kind, name in LOST_NAMES.items():
+            count = row.lost[kind] - self._lost[kind]
+            self._lost[kind] = row.lost[kind]
+            if count and kind != layout.EVENT_DENIED:
+                told.lost[name] = count
+        for hook, name in HOOK_NAMES.items():
+            count = row.rest[hook] - self._rest[hook]
+            self._rest[hook] = row.rest[hook]
+            if count:
+                several = Refused(hook=hook, name=name, detail="")
+                told.denials.append(Denial(refused=several, pid=0, program=b"", count=count))
+        return told
+
+
+class Watch:
+    """The events of one live call; made by `Fence.watch`, over with `close`."""
+
+    def __init__(self, fence: _Owner, cgroup_id: int, ring: Ring) -> None:
+        self.cgroup_id = cgroup_id
+        self.ring = ring
+        self._fence = fence
+        self._account = Account()
+        self._tell: Callable[[Told], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def standing(self) -> bool:
+        """Say whether the call's row is there."""
+        return self._row() is not None
+
+    def tell(self, tell: Callable[[Told], None]) -> None:
+        """Tell everything from here on, as it comes."""
+        self._tell = tell
+        self._loop.add_reader(self.ring.epoll_fd, self._readable)
+
+    def _row(self) -> layout.CallRow | None:
+        return self._fence.calls.get(ctypes.c_uint64(self.cgroup_id))
+
+    def read(self) -> Told:
+        """Read a batch from the ring; empty where there is nothing."""
+        return self._account.take(self._records(self.ring.read()))
+
+    def _records(self, raw: Sequence[bytes]) -> list[Record]:
+        # A program that was running when a former call of this ring ended may still have told.
+        return [record for data in raw if (record := decode(data)).call == self.cgroup_id]
+
+    def _readable(self) -> None:
+        told = self.read()
+        if told.denials and self._timer is None:
+            self._timer = self._loop.call_later(FOLD_S, self._fold)
+        self._say(told)
+
+    def _fold(self) -> None:
+        self._timer = self._loop.call_later(FOLD_S, self._fold)
+        self._say(self.sweep())
+
+    def _say(self, told: Told) -> None:
+        if self._tell is not None and (told.denials or told.processes or told.lost):
+            self._tell(told)
+
+    def sweep(self, *, all_kinds: bool = False) -> Told:
+        """Look at what the kernel has counted meanwhile."""
+        row = self._row()
+        told = self._account.counters(row) if row is not None else Told()
+        for raw in self._keys(every=all_kinds):
+            key = layout.Kind.from_buffer_copy(raw)
+            value = self._fence.folded.get(key)
+            if value is None:
+                continue
+            denial = self._account.repeats(raw, refused(key), tried(value))
+            if denial is not None:
+                told.denials.append(denial)
+        return told
+
+    def _keys(self, *, every: bool) -> list[bytes]:
+        row = self._row()
+        if every and row is not None and row.kinds > len(self._account.kinds):
+            # The first of a kind found no place in the ring: only the map knows it.
+            return [bytes(k) for k in self._fence.folded.keys() if k.call == self.cgroup_id]
+        return list(self._account.kinds)
+
+    def finish(self) -> None:
+        """Tell what is left, when every process of the call is dead."""
+        self._stop_reading()
+        while told := self._batch():
+            self._say(told)
+        self._say(self.sweep(all_kinds=True))
+
+    def _batch(self) -> Told | None:
+        raw = self.ring.read()
+        return self._account.take(self._records(raw)) if raw else None
+
+    def _stop_reading(self) -> None:
+        self._loop.remove_reader(self.ring.epoll_fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Take the call's rows out, and hand its ring on. More than once does no harm."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_reading()
+        for raw in self._keys(every=True):
+            self._fence.folded.delete(layout.Kind.from_buffer_copy(raw))
+        while self.ring.read():
+            continue
+        self._fence.forget(self)
+
+
+def leftovers(
+    rings: Iterable[Ring],
+    calls: BpfMap[ctypes.c_uint64, layout.CallRow],
+    folded: BpfMap[layout.Kind, layout.Folded],
+) -> dict[int, Leftover]:
+    """Read what calls of a former daemon left, by cgroup id, and remove it."""
+    accounts: dict[int, Account] = {key.value: Account() for key in calls.keys()}
+    found: dict[int, Leftover] = {number: Told() for number in accounts}
+    for ring in rings:
+        while raw := ring.read():
+            for record in map(decode, raw):
+                if record.call in accounts:
+                    _add(found[record.call], accounts[record.call].take([record]))
+    for key in list(folded.keys()):
+        value = folded.get(key)
+        folded.delete(key)
+        if value is not None and key.call in accounts:
+            denial = accounts[key.call].repeats(bytes(key), refused(key), tried(value))
+            if denial is not None:
+                found[key.call].denials.append(denial)
+    for number, account in accounts.items():
+        row = calls.get(ctypes.c_uint64(number))
+        if row is not None:
+            _add(found[number], account.counters(row))
+        calls.delete(ctypes.c_uint64(number))
+    return found
+
+
+def _add(to: Told, more: Told) -> None:
+    to.denials += more.denials
+    to.processes += more.processes
+    for name, count in more.lost.items():
+        to.lost[name] = to.lost.get(name, 0) + count
