@@ -1,8 +1,8 @@
-"""Put the shipped profiles and the cell binary into the wheel, and only there.
+"""Put the shipped profiles, the built programs and the probes into the wheel, and only there.
 
 `force-include` in pyproject.toml would apply to editable installs too: these would fail before
-the cell is built, and would carry a copy of the profiles that goes stale. A checkout reads
-profiles/ and cell/.output/ in place.
+they are built, and would carry a copy of the profiles that goes stale. A checkout reads
+profiles/, cell/.output/ and probes/.output/ in place.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ class DataHook(BuildHookInterface):
         if version == "editable":
             return
         root = Path(self.root)
-        subprocess.run(["make", "-s", "-C", root / "cell"], check=True)  # noqa: S607
+        for room in ("cell", "probes"):
+            subprocess.run(["make", "-s", "-C", root / room], check=True)  # noqa: S607
+        probes = (root / "probes" / ".output").glob("*.bpf.o")
         build_data["force_include"] |= {
             str(root / "profiles"): "supervisor/_data/profiles",
             str(root / "cell" / ".output" / "cell"): "supervisor/_data/cell",
+            str(root / "cell" / ".output" / "canary"): "supervisor/_data/canary",
+            **{str(path): f"supervisor/_data/probes/{path.name}" for path in probes},
         }
         # The cell is a static program of this machine's architecture; the Python is any 3.
         build_data["pure_python"] = False

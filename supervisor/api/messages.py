@@ -16,7 +16,12 @@ from supervisor.call.events import (
     Finished,
     KeepAlive,
     Lost,
+    MoreArgv,
     Output,
+    ProcessEnded,
+    Processes,
+    ProcessEvent,
+    ProgramStarted,
     Started,
     Timeline,
 )
@@ -138,6 +143,8 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
             message.started.CopyFrom(tool_pb2.Started(preparation=duration(event.preparation_s)))
         case Denied() as event:
             message.denied.CopyFrom(denied(event))
+        case Processes() as event:
+            message.processes.events.extend(process_event(one) for one in event.events)
         case Lost() as event:
             message.lost.CopyFrom(
                 tool_pb2.Lost(what=event.what, count=event.count, reason=event.reason)
@@ -163,6 +170,39 @@ def denied(value: Denied) -> tool_pb2.Denied:
         used=value.used,
         allowed=value.allowed,
     )
+
+
+def process_event(value: ProcessEvent) -> tool_pb2.ProcessEvent:
+    """Give what one process did."""
+    message = tool_pb2.ProcessEvent(time=timestamp(value.time_ns), pid=value.pid)
+    match value:
+        case ProgramStarted():
+            message.started.CopyFrom(
+                tool_pb2.ProgramStarted(
+                    path=value.path,
+                    directory=value.directory,
+                    argv=value.argv,
+                    argv_bytes=value.argv_bytes,
+                    parent_pid=value.parent_pid,
+                    uid=value.uid,
+                    gid=value.gid,
+                    cut=value.cut,
+                )
+            )
+        case MoreArgv():
+            message.argv.CopyFrom(tool_pb2.MoreArgv(offset=value.offset, data=value.data))
+        case ProcessEnded():
+            message.ended.CopyFrom(
+                tool_pb2.ProcessEnded(
+                    code=value.code,
+                    signal=value.signal,
+                    cpu_user=duration(value.cpu_user_s),
+                    cpu_system=duration(value.cpu_system_s),
+                    memory_peak_bytes=value.memory_peak_bytes,
+                    parent_pid=value.parent_pid,
+                )
+            )
+    return message
 
 
 def finished(value: Finished) -> tool_pb2.Finished:

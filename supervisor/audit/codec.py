@@ -7,7 +7,18 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from supervisor.call.events import Denied, Finished, Lost, Timeline, Wall
+from supervisor.call.events import (
+    Denied,
+    Finished,
+    Lost,
+    MoreArgv,
+    ProcessEnded,
+    Processes,
+    ProcessEvent,
+    ProgramStarted,
+    Timeline,
+    Wall,
+)
 from supervisor.call.outcome import KINDS, LimitKind, Outcome, kind
 from supervisor.call.types import (
     Caller,
@@ -155,6 +166,72 @@ def denied_from_json(data: Mapping[str, Json]) -> Denied:
         used=_int(data["used"]),
         allowed=_int(data["allowed"]),
     )
+
+
+def processes_to_json(processes: Processes) -> dict[str, Json]:
+    """Give what processes did; whoever makes it keeps it below an entry's size."""
+    return {"events": [_process_to_json(event) for event in processes.events]}
+
+
+def processes_from_json(data: Mapping[str, Json]) -> Processes:
+    """Undo `processes_to_json`."""
+    return Processes(events=tuple(_process_from_json(_map(item)) for item in _list(data["events"])))
+
+
+def _process_to_json(event: ProcessEvent) -> dict[str, Json]:
+    match event:
+        case ProgramStarted():
+            return {
+                "what": "started",
+                "time_ns": event.time_ns,
+                "pid": event.pid,
+                "parent_pid": event.parent_pid,
+                "uid": event.uid,
+                "gid": event.gid,
+                "path": text(event.path),
+                "directory": text(event.directory),
+                "argv": [text(argument) for argument in event.argv],
+                "argv_bytes": event.argv_bytes,
+                "cut": list(event.cut),
+            }
+        case MoreArgv():
+            return {
+                "what": "argv",
+                "time_ns": event.time_ns,
+                "pid": event.pid,
+                "offset": event.offset,
+                "data": text(event.data),
+            }
+        case ProcessEnded():
+            return {"what": "ended", **fields_to_json(event)}
+
+
+def _process_from_json(data: Mapping[str, Json]) -> ProcessEvent:
+    match data["what"]:
+        case "started":
+            return ProgramStarted(
+                time_ns=_int(data["time_ns"]),
+                pid=_int(data["pid"]),
+                parent_pid=_int(data["parent_pid"]),
+                uid=_int(data["uid"]),
+                gid=_int(data["gid"]),
+                path=untext(data["path"]),
+                directory=untext(data["directory"]),
+                argv=tuple(untext(item) for item in _list(data["argv"])),
+                argv_bytes=_int(data["argv_bytes"]),
+                cut=tuple(str(item) for item in _list(data["cut"])),
+            )
+        case "argv":
+            return MoreArgv(
+                time_ns=_int(data["time_ns"]),
+                pid=_int(data["pid"]),
+                offset=_int(data["offset"]),
+                data=untext(data["data"]),
+            )
+        case "ended":
+            fields = {name: value for name, value in data.items() if name != "what"}
+            return ProcessEnded(**_numbers(fields))
+    raise TypeError(f"not what a process does: {data['what']!r}")
 
 
 def lost_to_json(lost: Lost) -> dict[str, Json]:

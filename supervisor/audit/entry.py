@@ -61,6 +61,7 @@ class Kind(enum.StrEnum):
     OUTPUT = "output"
     TRUNCATED = "truncated"
     DENIED = "denied"
+    PROCESSES = "processes"
     LOST = "lost"
     SIGNAL = "signal"
     OUTCOME = "outcome"
@@ -78,6 +79,7 @@ CALL_KINDS = frozenset(
         Kind.OUTPUT,
         Kind.TRUNCATED,
         Kind.DENIED,
+        Kind.PROCESSES,
         Kind.LOST,
         Kind.SIGNAL,
         Kind.OUTCOME,

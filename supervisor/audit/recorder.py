@@ -22,11 +22,21 @@ from supervisor.audit.codec import (
     TEXT_CHARACTERS_MAX,
     denied_to_json,
     lost_to_json,
+    processes_to_json,
 )
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.journal import Journal
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
-from supervisor.call.events import CallEvent, Denied, Event, Finished, Lost, Output, Started
+from supervisor.call.events import (
+    CallEvent,
+    Denied,
+    Event,
+    Finished,
+    Lost,
+    Output,
+    Processes,
+    Started,
+)
 from supervisor.call.types import Digest, Json, Stream, StreamSummary
 from supervisor.errors import AuditUnavailable, InvariantError
 
@@ -141,6 +151,14 @@ class CallRecorder:
         entry = self.append(Kind.DENIED, denied_to_json(denied))
         self.denials += denied.count
         return self._event(entry, denied)
+
+    def processes(self, processes: Processes) -> CallEvent:
+        """Record what the call's processes did.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+        """
+        return self._event(self.append(Kind.PROCESSES, processes_to_json(processes)), processes)
 
     def lost(self, lost: Lost) -> CallEvent:
         """Record that something could not be recorded or delivered.

@@ -85,6 +85,7 @@ class ArgvRecord:
 
     sequence: int
     call: int
+    time_ns: int
     pid: int
     offset: int
     data: bytes
@@ -206,6 +207,7 @@ def _argv(header: layout.Header, data: bytes) -> ArgvRecord:
     return ArgvRecord(
         sequence=header.sequence,
         call=header.call,
+        time_ns=header.time_ns,
         pid=header.tgid,
         offset=event.offset,
         data=piece,

@@ -151,16 +151,19 @@ class Watch:
     def _row(self) -> layout.CallRow | None:
         return self._fence.calls.get(ctypes.c_uint64(self.cgroup_id))
 
-    def read(self) -> Told:
-        """Read a batch from the ring; empty where there is nothing."""
-        return self._account.take(self._records(self.ring.read()))
+    def take(self) -> Told | None:
+        """Take a batch out of the ring; None where there is nothing."""
+        raw = self.ring.read()
+        return self._account.take(self._records(raw)) if raw else None
 
     def _records(self, raw: Sequence[bytes]) -> list[Record]:
         # A program that was running when a former call of this ring ended may still have told.
         return [record for data in raw if (record := decode(data)).call == self.cgroup_id]
 
     def _readable(self) -> None:
-        told = self.read()
+        told = self.take()
+        if told is None:
+            return
         if told.denials and self._timer is None:
             self._timer = self._loop.call_later(FOLD_S, self._fold)
         self._say(told)
@@ -197,13 +200,9 @@ class Watch:
     def finish(self) -> None:
         """Tell what is left, when every process of the call is dead."""
         self._stop_reading()
-        while told := self._batch():
+        while (told := self.take()) is not None:
             self._say(told)
         self._say(self.sweep(all_kinds=True))
-
-    def _batch(self) -> Told | None:
-        raw = self.ring.read()
-        return self._account.take(self._records(raw)) if raw else None
 
     def _stop_reading(self) -> None:
         self._loop.remove_reader(self.ring.epoll_fd)

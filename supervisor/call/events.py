@@ -73,8 +73,64 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramStarted:
+    """A process of the call was given a program; all of it is the kernel's word.
+
+    `path` and `directory` are as the sandbox sees them; `argv` is the beginning of `argv_bytes`
+    bytes, what is missing follows as `MoreArgv`. `cut` names what could not be told whole: "path",
+    "directory", "argv". Process ids are the host's; `uid` and `gid` are the sandbox's own.
+    """
+
+    time_ns: int
+    pid: int
+    parent_pid: int
+    uid: int
+    gid: int
+    path: bytes
+    directory: bytes
+    argv: tuple[bytes, ...]
+    argv_bytes: int
+    cut: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoreArgv:
+    """More of the argv of the program that `pid` was given last, NUL-separated, from `offset` on."""
+
+    time_ns: int
+    pid: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnded:
+    """A process of the call ended: with `code`, or by `signal` where that is not 0."""
+
+    time_ns: int
+    pid: int
+    parent_pid: int
+    code: int
+    signal: int
+    cpu_user_s: float
+    cpu_system_s: float
+    memory_peak_bytes: int
+
+
+ProcessEvent = ProgramStarted | MoreArgv | ProcessEnded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """What the call's processes did since the last of these, in the order of their numbers."""
+
+    events: tuple[ProcessEvent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
-    """Something could not be recorded or delivered: `what` is "output" or "denial"."""
+    """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
+    or "exit" where the probes found no place for it."""
 
     what: str
     count: int
@@ -113,7 +169,7 @@ class Finished:
     record_bytes: int = 0
 
 
-Event = Accepted | Started | Output | Denied | Lost | KeepAlive | Finished
+Event = Accepted | Started | Output | Denied | Processes | Lost | KeepAlive | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

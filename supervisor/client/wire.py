@@ -223,6 +223,42 @@ def _denied(message: tool_pb2.Denied) -> events.Denied:
     )
 
 
+def _process(message: tool_pb2.ProcessEvent) -> events.ProcessEvent:
+    common = {"time_ns": _ns(message.time), "pid": message.pid}
+    match message.WhichOneof("what"):
+        case "started":
+            started = message.started
+            return events.ProgramStarted(
+                **common,
+                parent_pid=started.parent_pid,
+                uid=started.uid,
+                gid=started.gid,
+                path=started.path,
+                directory=started.directory,
+                argv=tuple(started.argv),
+                argv_bytes=started.argv_bytes,
+                cut=tuple(started.cut),
+            )
+        case "argv":
+            return events.MoreArgv(**common, offset=message.argv.offset, data=message.argv.data)
+        case "ended":
+            ended = message.ended
+            return events.ProcessEnded(
+                **common,
+                parent_pid=ended.parent_pid,
+                code=ended.code,
+                signal=ended.signal,
+                cpu_user_s=_seconds(ended.cpu_user),
+                cpu_system_s=_seconds(ended.cpu_system),
+                memory_peak_bytes=ended.memory_peak_bytes,
+            )
+    raise InvariantError(
+        "EVENT_UNKNOWN",
+        "the daemon sent an event of a process that this client does not know",
+        hint="is this client as new as the daemon?",
+    )
+
+
 def _wall(name: str) -> events.Wall:
     try:
         return events.Wall(name)
@@ -247,6 +283,7 @@ _EVENTS: dict[str | None, Any] = {
         stream=stream(m.stream), data=m.data, offset=m.offset, truncated=m.truncated
     ),
     "denied": _denied,
+    "processes": lambda m: events.Processes(events=tuple(_process(e) for e in m.events)),
     "lost": lambda m: events.Lost(what=m.what, count=m.count, reason=m.reason),
     "keep_alive": lambda _: events.KeepAlive(),
     "finished": finished,

@@ -17,7 +17,16 @@ from dataclasses import replace
 
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
-from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Lost, Timeline, Wall
+from supervisor.call.events import (
+    Accepted,
+    CallEvent,
+    Denied,
+    Finished,
+    Lost,
+    Processes,
+    Timeline,
+    Wall,
+)
 from supervisor.call.outcome import (
     SIGKILL,
     Exited,
@@ -93,7 +102,7 @@ class LiveCall:
         self._watch: LimitWatch | None = None
         self._times = Timeline()
         self._stdin = StdinWriter(self._record_stdin, profile.limits.output_bytes)
-        self._sandbox = Sandbox(host, call_id, profile, request, self.tell, self.lose)
+        self._sandbox = Sandbox(host, call_id, profile, request, self.told, self.lose)
 
     async def admit(self) -> None:
         """Write INTENT; whoever waits on `accepted` goes on afterwards.
@@ -170,7 +179,7 @@ class LiveCall:
             limit_s, self.stop_because, TimedOut(limit_s=limit_s)
         )
         await self._sandbox.prepare(self._content)
-        self._sandbox.arm()
+        await self._sandbox.arm()
         self._advance(Step.ARMED)
         self._mark("armed_ns")
         if self._cause is not None:
@@ -373,10 +382,25 @@ class LiveCall:
         if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
+    def told(self, event: Denied | Processes | Lost) -> None:
+        """Record and publish what a wall or the probes tell of the call."""
+        match event:
+            case Denied():
+                self.tell(event)
+            case Processes():
+                try:
+                    self.publish(self._record().processes(event))
+                except StockadeError as error:
+                    self._fail(error)
+            case Lost():
+                self._lost(event)
+
     def lose(self, count: int) -> None:
         """Record that denied system calls were gone before they could be read."""
+        self._lost(Lost(what="denial", count=count, reason="THREAD_GONE"))
+
+    def _lost(self, lost: Lost) -> None:
         try:
-            lost = Lost(what="denial", count=count, reason="THREAD_GONE")
             self.publish(self._record().lost(lost))
         except StockadeError as error:
             self._fail(error)

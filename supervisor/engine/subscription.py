@@ -20,6 +20,7 @@ from supervisor.call.events import (
     KeepAlive,
     Lost,
     Output,
+    Processes,
 )
 from supervisor.errors import StockadeError
 
@@ -31,7 +32,12 @@ EVENT_BYTES = 256
 
 def size_of(event: CallEvent) -> int:
     """Give what an event counts for in a queue, in bytes."""
-    return EVENT_BYTES + (len(event.event.data) if isinstance(event.event, Output) else 0)
+    match event.event:
+        case Output(data=data):
+            return EVENT_BYTES + len(data)
+        case Processes(events=events):
+            return EVENT_BYTES * (1 + len(events))
+    return EVENT_BYTES
 
 
 def _has_entry(event: CallEvent) -> bool:

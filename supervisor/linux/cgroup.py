@@ -99,7 +99,7 @@ def _fields(path: Path) -> dict[str, int]:
 class Cgroup:
     """The cgroup of one call, `path` being relative to the root of each tree.
 
-    The runtime makes it; this reads, kills and removes it. Readings are 0 where the kernel keeps
+    The runtime makes the most of it; this reads, kills and removes it. Readings are 0 where the kernel keeps
     no such figure, and the last reading stays after the cgroup is gone.
     """
 
@@ -114,6 +114,23 @@ class Cgroup:
     def unified(self) -> Path:
         """Give the folder on the unified tree."""
         return self._hierarchies.unified / self.path
+
+    def make(self) -> int:
+        """Make it on the unified tree, before the runtime makes the rest; give its id there.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        self.unified.mkdir(exist_ok=True)
+        return self.identity()
+
+    def identity(self) -> int:
+        """Give its id on the unified tree, as bpf_get_current_ancestor_cgroup_id does; 0 where it is
+        not there."""
+        try:
+            return self.unified.stat().st_ino
+        except FileNotFoundError:
+            return 0
 
     def processes(self) -> list[int]:
         """List the process ids in the cgroup and below it."""
@@ -284,12 +301,13 @@ def children(hierarchies: Hierarchies, parent: str) -> set[str]:
 def make_parent(hierarchies: Hierarchies, parent: str) -> None:
     """Make the daemon's own parent cgroup on the unified tree, with its controllers passed down.
 
-    Nothing on a hybrid host: there the runtime makes it, in every tree.
+    On a hybrid host the unified tree has none, and the runtime makes the rest.
 
     Raises:
         HostError: `CGROUP_CONTROLLER_MISSING`, on a pure version 2 host that withholds one.
     """
     if not hierarchies.pure:
+        (hierarchies.unified / parent.strip("/")).mkdir(parents=True, exist_ok=True)
         return
     _require_controllers(hierarchies.unified)
     for _ in range(PARENT_ROUNDS_MAX):

@@ -32,8 +32,12 @@ def find_program(name: str) -> str:
     return path
 
 
-def run_program(argv: list[str], timeout_s: float = 30.0) -> str:
+def run_program(
+    argv: list[str], timeout_s: float = 30.0, *, pass_fds: tuple[int, ...] = ()
+) -> str:
     """Run a helper program without a shell and without our environment; give its stdout.
+
+    Of our descriptors it gets `pass_fds`.
 
     Raises:
         HostError: `PROGRAM_FAILED`, with what it said.
@@ -45,6 +49,7 @@ def run_program(argv: list[str], timeout_s: float = 30.0) -> str:
         capture_output=True,
         timeout=timeout_s,
         check=False,
+        pass_fds=pass_fds,
     )
     if result.returncode != 0:
         said = result.stderr.decode(errors="replace").strip()

@@ -1,7 +1,8 @@
-"""The daemon's own mount namespace, and the read-only overlays in it.
+"""The daemon's own mount namespace, the read-only overlays in it, and one mount outside of it.
 
-The daemon mounts nothing in the host's namespace: what it mounts is gone when it and its
-sandboxes are, however they ended, so there is nothing to clean up after a crash.
+What the daemon mounts in its own namespace is gone when it and its sandboxes are, however they
+ended. In the host's namespace it mounts one thing, a bpf file system for its pins: that is to be
+there after a crash, so that the fence stands until the next daemon takes it over.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from supervisor.linux.host import find_program, run_program
+
 from supervisor.linux.syscalls import (
     CLONE_NEWNS,
     MNT_DETACH,
     MS_NODEV,
+    MS_NOEXEC,
     MS_NOSUID,
     MS_RDONLY,
     MS_REC,
@@ -49,3 +53,46 @@ def mount_overlay(lower: Sequence[Path], target: Path) -> None:
 def unmount(target: Path) -> None:
     """Detach what is mounted on `target`, also while it is in use."""
     umount2(target, MNT_DETACH)
+
+
+class BpfFolder:
+    """A bpf file system on a folder of ours, in the mount namespace where it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Mount it, or find it mounted. Before `enter_private_mounts`, so that it outlives us.
+
+        Raises:
+            OSError: it cannot be mounted.
+        """
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        if not path.is_mount():
+            mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700")
+
+    def close_if_empty(self) -> None:
+        """Unmount it where nothing is pinned in it, as after a start that failed.
+
+        Raises:
+            OSError: it cannot be unmounted.
+        """
+        if not any(self.path.iterdir()):
+            self.close()
+
+    def close(self) -> None:
+        """Unmount it, with all pins that are left, in the namespace where it was mounted.
+
+        Raises:
+            OSError: it cannot be unmounted.
+        """
+        here = os.stat("/proc/self/ns/mnt")
+        there = os.fstat(self._namespace)
+        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            unmount(self.path)
+        else:
+            # A process with threads cannot go back; the namespace of the host hands it on to ours.
+            command = [find_program("nsenter"), f"--mount=/proc/self/fd/{self._namespace}"]
+            command += [find_program("umount"), "--lazy", os.fspath(self.path)]
+            run_program(command, pass_fds=(self._namespace,))
+        os.close(self._namespace)
+        self.path.rmdir()

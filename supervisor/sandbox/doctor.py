@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied
+from supervisor.call.events import Denied, Lost, Processes
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
 from supervisor.linux.fds import PIPE_BYTES
@@ -32,6 +32,7 @@ from supervisor.profile.model import (
 )
 from supervisor.profile.syscalls import expand_sets, members
 from supervisor.sandbox.host import SandboxHost, SandboxOptions
+from supervisor.sandbox.places import find_cell
 from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
 
 HOLDS, FAILS = "holds", "fails"
@@ -108,13 +109,6 @@ def doctor(runtime: Path, cell: Path | None = None) -> list[Row]:
         return [*asyncio.run(_try_walls(host)), *rows]
 
 
-def find_cell() -> Path:
-    """Give the sandbox's init: a wheel's, or a checkout's; the path is checked where it is used."""
-    package = Path(__file__).resolve().parent.parent
-    packaged = package / "_data" / "cell"
-    return packaged if packaged.is_file() else package.parent / "cell" / ".output" / "cell"
-
-
 def _record(folder: Path) -> Row:
     async def write() -> None:
         store = Store.open(folder)
@@ -171,8 +165,8 @@ def _judge(attempt: Attempt) -> Iterator[Row]:
     yield _holds("syscalls", refused, f"unshare: {seen['unshare'][1]}, and seen by us")
     family = seen["packet"][0] == "refused" and "socket" in told
     yield _holds("socket families", family, f"AF_PACKET: {seen['packet'][1]}, and seen by us")
-    way_out = seen["connect4"][0] == seen["connect6"][0] == "refused" and "no_route" in told
-    yield _holds("no way out", way_out, f"connect: {seen['connect4'][1]}, and counted by us")
+    way_out = seen["connect4"][0] == seen["connect6"][0] == "refused" and "connect" in told
+    yield _holds("no way out", way_out, f"connect: {seen['connect4'][1]}, and seen by us")
     uid, capabilities, no_new_privs = seen["identity"]
     identity = uid != 0 and capabilities == 0 and no_new_privs == "1"
     yield _holds("identity", identity, f"uid {uid}, capabilities {capabilities:#x}")
@@ -196,14 +190,19 @@ def _holds(wall: str, holds: bool, detail: str) -> Row:
 
 async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> Attempt:
     denied: list[Denied] = []
+
+    def note(event: Denied | Processes | Lost) -> None:
+        if isinstance(event, Denied):
+            denied.append(event)
+
     request = CallRequest(
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
     )
     call_id = f"doctor-{os.urandom(4).hex()}"
-    sandbox = Sandbox(host, call_id, profile, request, denied.append, _lose)
+    sandbox = Sandbox(host, call_id, profile, request, note, _lose)
     try:
         await sandbox.prepare(_no_files)
-        sandbox.arm()
+        await sandbox.arm()
         await sandbox.start()
         sandbox.close_stdin()
         async with asyncio.timeout(ATTEMPT_TIMEOUT_S):

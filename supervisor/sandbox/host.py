@@ -12,17 +12,21 @@ import shutil
 import signal
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.bpf.fence import Fence, FencePlaces
+from supervisor.bpf.watch import Leftover
 from supervisor.call.types import Json
-from supervisor.errors import AuditUnavailable, HostError
+from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
 from supervisor.linux.host import check_host, facts
+from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.runtime import Runc
 from supervisor.sandbox.listener import NotifyListener
+from supervisor.sandbox.places import find_canary, find_cell, find_probes
 from supervisor.sandbox.uids import UidRanges
 
 PARENT_CGROUP = "stockade"
@@ -35,11 +39,24 @@ log = logging.getLogger("stockade.sandbox")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """Where sandboxes live. `cell` is the init's binary, on a file system that allows exec."""
+    """Where sandboxes live, and the programs that they are built with: `cell` is the init's binary,
+    on a file system that allows exec."""
 
     state: Path
     runtime: Path
-    cell: Path
+    cell: Path = field(default_factory=find_cell)
+    canary: Path = field(default_factory=find_canary)
+    probes: Path = field(default_factory=find_probes)
+
+    @property
+    def folder(self) -> Path:
+        """Give the folder of this daemon, by its state folder's name."""
+        return self.runtime / instance_of(self.state)
+
+    @property
+    def pins(self) -> Path:
+        """Give the folder where the bpf file system of this daemon is mounted."""
+        return self.folder / "bpf"
 
 
 class SandboxHost:
@@ -49,7 +66,8 @@ class SandboxHost:
     never touch what is the other's, and a new one finds what the former left.
     """
 
-    def __init__(self, options: SandboxOptions) -> None:
+    def __init__(self, options: SandboxOptions, bpf: BpfFolder | None = None) -> None:
+        """Take the places; `bpf` is where pins go, mounted here where it was not before."""
         check_host()
         if not os.access(options.cell, os.X_OK):
             raise HostError(
@@ -58,8 +76,9 @@ class SandboxHost:
                 hint="make setup",
             )
         self.instance = instance_of(options.state)
-        self.folder = options.runtime / self.instance
+        self.folder = options.folder
         self.cell = options.cell.resolve()
+        self.canary = options.canary.resolve()
         self.hierarchies = cgroup.detect()
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
         for name in ("runc", "bundles", "roots"):
@@ -69,6 +88,16 @@ class SandboxHost:
         _require_passable(self.folder / "roots")
         _require_passable(self.cell)
         self._lock = self._take_lock()
+        self._bpf = bpf or BpfFolder(options.pins)
+        self.fence = Fence(
+            FencePlaces(
+                objects=options.probes,
+                pins=self._bpf.path,
+                cgroup=self.hierarchies.unified / self.parent,
+                level=self.parent.count("/") + 2,
+            )
+        )
+        self.leftovers: dict[str, Leftover] = {}
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
         self.listener = NotifyListener(self.folder / "seccomp.sock")
@@ -92,8 +121,16 @@ class SandboxHost:
     def open(self) -> None:
         """End what a former daemon left and get ready for calls. Blocks; call it at start."""
         process.become_subreaper()
-        self.reap()
         cgroup.make_parent(self.hierarchies, self.parent)
+        try:
+            self.fence.open()
+        except StockadeError:
+            self._bpf.close_if_empty()
+            raise
+        ids = {self.cgroup(name).identity(): name for name in self.reap_names()}
+        self.reap()
+        found = self.fence.leftovers()
+        self.leftovers = {ids[number]: left for number, left in found.items() if number in ids}
         self.listener.open()
 
     def close(self) -> None:
@@ -102,6 +139,8 @@ class SandboxHost:
         self.reap()
         self.uids.close()
         self.files.shutdown()
+        self.fence.close()
+        self._bpf.close()
         cgroup.remove_parent(self.hierarchies, self.parent)
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)
@@ -114,6 +153,10 @@ class SandboxHost:
         """Give the cgroup of a call."""
         return cgroup.Cgroup(self.hierarchies, f"{self.parent}/{call_id}")
 
+    def reap_names(self) -> set[str]:
+        """List the calls that have a cgroup."""
+        return cgroup.children(self.hierarchies, self.parent)
+
     def reap(self) -> list[str]:
         """Kill and remove every sandbox of this instance, whoever made it; give their call ids.
 
@@ -122,7 +165,7 @@ class SandboxHost:
         """
         for _ in range(REAP_ROUNDS_MAX):
             self._kill_runtimes()
-            names = cgroup.children(self.hierarchies, self.parent)
+            names = self.reap_names()
             for name in names:
                 self.cgroup(name).kill()
             if not self._alive(names):

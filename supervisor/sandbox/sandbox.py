@@ -20,19 +20,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supervisor.call.events import Denied, Wall
+from supervisor.call.events import Denied, Lost, Processes, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
 from supervisor.errors import HostError, InvariantError, RuntimeFailed
 from supervisor.linux import process
 from supervisor.linux.cgroup import KILL_ROUNDS_MAX
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
-from supervisor.linux.netns import RouteCounters
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
+from supervisor.sandbox.fenced import CallFence
 from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
 from supervisor.sandbox.host import SandboxHost
 
@@ -74,7 +74,7 @@ class Sandbox:
         call_id: str,
         profile: EffectiveProfile,
         request: CallRequest,
-        tell: Callable[[Denied], None],
+        tell: Callable[[Denied | Processes | Lost], None],
         lose: Callable[[int], None],
     ) -> None:
         self._host = host
@@ -93,7 +93,7 @@ class Sandbox:
         self._uid_base = 0
         self._work_fd = -1
         self._mounts: dict[str, int] = {}
-        self._routes: RouteCounters | None = None
+        self._fenced: CallFence | None = None
         self._watcher: DenialWatcher | None = None
         self.cgroup = host.cgroup(call_id)
         self.stdin_fd = -1
@@ -109,6 +109,7 @@ class Sandbox:
         self._require_known_kills()
         self._uid_base = self._stack.enter_context(self._host.uids.lease())
         bundle = self._make_bundle()
+        await self._let_in()
         self._host.listener.expect(self._call_id)
         self._stack.callback(self._host.listener.forget, self._call_id)
         await self._create(bundle)
@@ -123,13 +124,11 @@ class Sandbox:
             with contextlib.suppress(FileNotFoundError):  # Not its cgroup: arming says so.
                 self.cgroup.bound_sockets(socket_bytes(self._profile))
             self._hold_mounts()
-            self._routes = RouteCounters(self._pid)
         except OSError as error:
             # A call may be killed at any moment, also while its sandbox is being built.
             raise RuntimeFailed(
                 "SANDBOX_GONE", f"the sandbox ended while it was being prepared: {error}"
             ) from error
-        self._stack.callback(self._routes.close)
         if self._request.files:
             await asyncio.get_running_loop().run_in_executor(
                 self._host.files, self._place_inputs, content
@@ -138,6 +137,14 @@ class Sandbox:
                 raise RuntimeFailed("STOPPED", "the call was stopped while it was being prepared")
         # What was handed in can be large, and the call may live for long.
         self._request = replace(self._request, files=(), stdin=b"")
+
+    async def _let_in(self) -> None:
+        """Make the call's cgroup and let it through the fence, before anything lives in it."""
+        identity = self.cgroup.make()
+        self._stack.callback(self._remove_cgroup)
+        watch = await self._host.fence.watch(identity)
+        self._fenced = CallFence(self._host.fence, self.cgroup.unified, watch, self._uid_base)
+        self._stack.callback(self._fenced.close)
 
     def _place_inputs(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
         files = itertools.takewhile(lambda _: not self._stopped.is_set(), self._request.files)
@@ -212,15 +219,17 @@ class Sandbox:
             self._mounts[mount.path] = fd
         self._work_fd = self._mounts[WORK]
 
-    def arm(self) -> None:
+    async def arm(self) -> None:
         """Read the walls back.
 
         Raises:
             HostError: `WALL_NOT_STANDING`.
         """
-        if self._watcher is None:
+        if self._watcher is None or self._fenced is None:
             raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
         read_back(self._pid, self._profile, self.cgroup, self._uid_base)
+        await self._fenced.try_canary(self._host.canary)
+        self._fenced.tell(self._tell)
 
     async def start(self) -> None:
         """Let the program go.
@@ -279,17 +288,7 @@ class Sandbox:
         return found
 
     def network_denials(self) -> Iterator[Denied]:
-        """Tell what wanted to leave and found no route, and that sockets filled their buffers."""
-        counts = self._routes.refused() if self._routes is not None else {}
-        for family, count in counts.items():
-            if count:
-                yield Denied(
-                    wall=Wall.NETWORK,
-                    name="no_route",
-                    detail=f"{family}: no interface but loopback",
-                    count=count,
-                    rule="egress: nothing is allowed",
-                )
+        """Tell that sockets filled their buffers."""
         used, allowed = self.cgroup.sockets_peak(), socket_bytes(self._profile)
         if used >= allowed:
             yield Denied(
@@ -331,6 +330,8 @@ class Sandbox:
             raise RuntimeFailed("SANDBOX_STAYS", f"processes of {self._call_id} cannot be ended")
         if self._watcher is not None:
             self._watcher.close()
+        if self._fenced is not None:
+            self._fenced.finish()
 
     def destroy(self) -> None:
         """Take everything down, in reverse order. Safe at any stage, and more than once."""

@@ -95,7 +95,7 @@ class AttachResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[CallEvent, _Mapping]] = ...) -> None: ...
 
 class CallEvent(_message.Message):
-    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished")
+    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class CallEvent(_message.Message):
     LOST_FIELD_NUMBER: _ClassVar[int]
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     sequence: int
     time: _timestamp_pb2.Timestamp
@@ -116,7 +117,8 @@ class CallEvent(_message.Message):
     lost: Lost
     keep_alive: KeepAlive
     finished: Finished
-    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
+    processes: Processes
+    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("profile", "profile_digest", "mode", "attached")
@@ -171,6 +173,70 @@ class Denied(_message.Message):
     used: int
     allowed: int
     def __init__(self, wall: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., program: _Optional[bytes] = ..., count: _Optional[int] = ..., rule: _Optional[str] = ..., used: _Optional[int] = ..., allowed: _Optional[int] = ...) -> None: ...
+
+class Processes(_message.Message):
+    __slots__ = ("events",)
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[ProcessEvent]
+    def __init__(self, events: _Optional[_Iterable[_Union[ProcessEvent, _Mapping]]] = ...) -> None: ...
+
+class ProcessEvent(_message.Message):
+    __slots__ = ("time", "pid", "started", "argv", "ended")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ARGV_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    pid: int
+    started: ProgramStarted
+    argv: MoreArgv
+    ended: ProcessEnded
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[ProgramStarted, _Mapping]] = ..., argv: _Optional[_Union[MoreArgv, _Mapping]] = ..., ended: _Optional[_Union[ProcessEnded, _Mapping]] = ...) -> None: ...
+
+class ProgramStarted(_message.Message):
+    __slots__ = ("path", "directory", "argv", "argv_bytes", "parent_pid", "uid", "gid", "cut")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    ARGV_FIELD_NUMBER: _ClassVar[int]
+    ARGV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARENT_PID_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    path: bytes
+    directory: bytes
+    argv: _containers.RepeatedScalarFieldContainer[bytes]
+    argv_bytes: int
+    parent_pid: int
+    uid: int
+    gid: int
+    cut: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, path: _Optional[bytes] = ..., directory: _Optional[bytes] = ..., argv: _Optional[_Iterable[bytes]] = ..., argv_bytes: _Optional[int] = ..., parent_pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MoreArgv(_message.Message):
+    __slots__ = ("offset", "data")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ProcessEnded(_message.Message):
+    __slots__ = ("code", "signal", "cpu_user", "cpu_system", "memory_peak_bytes", "parent_pid")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    CPU_USER_FIELD_NUMBER: _ClassVar[int]
+    CPU_SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PARENT_PID_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    signal: int
+    cpu_user: _duration_pb2.Duration
+    cpu_system: _duration_pb2.Duration
+    memory_peak_bytes: int
+    parent_pid: int
+    def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., cpu_user: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_system: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., memory_peak_bytes: _Optional[int] = ..., parent_pid: _Optional[int] = ...) -> None: ...
 
 class Lost(_message.Message):
     __slots__ = ("what", "count", "reason")

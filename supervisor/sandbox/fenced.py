@@ -1,0 +1,216 @@
+"""One call behind the fence: let in before its sandbox exists, tried before it runs, told to the end.
+
+The canary is the proof that the fence stands around this very cgroup and that its events arrive:
+a process right inside of it tries to leave, is denied with EPERM, and the ring says so. Only then
+is the program let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from supervisor.bpf import layout
+from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord
+from supervisor.bpf.fence import Fence
+from supervisor.bpf.watch import Denial, Process, Told, Watch
+from supervisor.call.events import (
+    Denied,
+    Lost,
+    MoreArgv,
+    ProcessEnded,
+    Processes,
+    ProcessEvent,
+    ProgramStarted,
+    Wall,
+)
+from supervisor.errors import HostError
+from supervisor.linux import process
+from supervisor.oci.spec import ID_RANGE
+
+CANARY_S = 10.0
+CANARY_PLACES = frozenset({"203.0.113.1:9 udp", "[2001:db8::1]:9 udp"})
+CANARY_FAULTS = {
+    1: "a canary could connect out of the call's cgroup",
+    2: "a canary could not be tried in the call's cgroup",
+}
+
+ENTRY_BYTES_MAX = 48_000
+"""Of what one `processes` entry holds, counted at the six bytes that JSON may need for one."""
+
+EVENT_BYTES = 400
+ESCAPED = 6
+
+RULE = "egress: nothing is allowed"
+MIXED = "places differ"
+LOST_REASON = "RING_FULL"
+
+Event = Denied | Processes | Lost
+
+
+class CallFence:
+    """The fence's side of one sandbox."""
+
+    def __init__(self, fence: Fence, cgroup: Path, watch: Watch, uid_base: int) -> None:
+        self._fence = fence
+        self._cgroup = cgroup
+        self._watch = watch
+        self._uid_base = uid_base
+
+    async def try_canary(self, program: Path) -> None:
+        """See that nothing gets out of the call's cgroup, and that trying is told.
+
+        Raises:
+            HostError: `WALL_NOT_STANDING`.
+        """
+        faults = self._fence.faults()
+        if not self._watch.standing():
+            faults.append("fence: the call has no row")
+        if not faults:
+            faults = [f"fence: {fault}" for fault in await self._canary(program)]
+        if faults:
+            raise HostError(
+                "WALL_NOT_STANDING",
+                "; ".join(faults),
+                hint="stockade doctor tells which wall this host cannot raise",
+            )
+
+    async def _canary(self, program: Path) -> list[str]:
+        pid = process.spawn([os.fspath(program), os.fspath(self._cgroup)], fds={})
+        pidfd = os.pidfd_open(pid)
+        try:
+            async with asyncio.timeout(CANARY_S):
+                code = await process.wait(pidfd)
+        except TimeoutError:
+            process.send_signal(pidfd, 9)
+            process.disown(pid)
+            return ["a canary did not come back"]
+        finally:
+            os.close(pidfd)
+        if code:
+            return [CANARY_FAULTS.get(code, f"a canary ended with {code}")]
+        # Nothing else has run in the call's cgroup yet: what is told is the canary's.
+        told: set[str] = set()
+        while batch := self._watch.take():
+            told |= {denial.refused.detail for denial in batch.denials}
+        return [f"denied, but not told: {place}" for place in sorted(CANARY_PLACES - told)]
+
+    def tell(self, tell: Callable[[Event], None]) -> None:
+        """Tell what happens from here on."""
+
+        def take(told: Told) -> None:
+            for event in events_of(told, self._uid_base):
+                tell(event)
+
+        self._watch.tell(take)
+
+    def finish(self) -> None:
+        """Tell what is left; every process of the call is dead."""
+        self._watch.finish()
+
+    def close(self) -> None:
+        """Let the call go."""
+        self._watch.close()
+
+
+def events_of(told: Told, uid_base: int) -> Iterator[Event]:
+    """Give what was told as events of the call."""
+    offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for batch in _batches(told.processes, uid_base, offset_ns):
+        yield Processes(events=batch)
+    for denial in told.denials:
+        yield _denied(denial)
+    for what, count in told.lost.items():
+        yield Lost(what=what, count=count, reason=LOST_REASON)
+
+
+def _denied(denial: Denial) -> Denied:
+    return Denied(
+        wall=Wall.NETWORK,
+        name=denial.refused.name,
+        detail=denial.refused.detail or MIXED,
+        pid=denial.pid,
+        program=denial.program,
+        count=denial.count,
+        rule=RULE,
+    )
+
+
+def _batches(
+    records: Sequence[Process], uid_base: int, offset_ns: int
+) -> Iterator[tuple[ProcessEvent, ...]]:
+    """Give the records in pieces that an entry of the record can hold, ordered by number: two
+    processors may have written theirs the other way round."""
+    batch: list[ProcessEvent] = []
+    size = 0
+    for record in sorted(records, key=lambda record: record.sequence):
+        weight = EVENT_BYTES + ESCAPED * _length(record)
+        if batch and size + weight > ENTRY_BYTES_MAX:
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(_event(record, uid_base, offset_ns))
+        size += weight
+    if batch:
+        yield tuple(batch)
+
+
+def _length(record: Process) -> int:
+    match record:
+        case ExecRecord():
+            return len(record.path) + len(record.directory) + len(record.argv)
+        case ArgvRecord():
+            return len(record.data)
+        case ExitRecord():
+            return 0
+
+
+def _event(record: Process, uid_base: int, offset_ns: int) -> ProcessEvent:
+    match record:
+        case ExecRecord():
+            return _started(record, uid_base, offset_ns)
+        case ArgvRecord():
+            return MoreArgv(
+                time_ns=record.time_ns + offset_ns,
+                pid=record.pid,
+                offset=record.offset,
+                data=record.data,
+            )
+        case ExitRecord():
+            return ProcessEnded(
+                time_ns=record.time_ns + offset_ns,
+                pid=record.pid,
+                parent_pid=record.parent_pid,
+                code=record.status >> 8 & 0xFF,
+                signal=record.status & 0x7F,
+                cpu_user_s=record.user_ns / 1e9,
+                cpu_system_s=record.system_ns / 1e9,
+                memory_peak_bytes=record.memory_peak_bytes,
+            )
+
+
+def _started(record: ExecRecord, uid_base: int, offset_ns: int) -> ProgramStarted:
+    cut = {
+        "path": record.cut & layout.CUT_PATH,
+        "directory": record.cut & layout.CUT_DIRECTORY,
+        "argv": record.cut & layout.CUT_ARGV,
+    }
+    return ProgramStarted(
+        time_ns=record.time_ns + offset_ns,
+        pid=record.pid,
+        parent_pid=record.parent_pid,
+        uid=_inside(record.uid, uid_base),
+        gid=_inside(record.gid, uid_base),
+        path=record.path,
+        directory=record.directory,
+        argv=tuple(record.argv.removesuffix(b"\0").split(b"\0")) if record.argv else (),
+        argv_bytes=record.argv_bytes,
+        cut=tuple(name for name, bit in cut.items() if bit),
+    )
+
+
+def _inside(number: int, uid_base: int) -> int:
+    """Give a sandbox's own id for a host's; ids that are not its own stay as they are."""
+    return number - uid_base if 0 <= number - uid_base < ID_RANGE else number
