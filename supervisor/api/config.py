@@ -220,6 +220,11 @@ class Configuration(_Closed):
     def _callers_reachable(self) -> Self:
         unix = any(listener.unix is not None for listener in self.listen)
         tcp = any(listener.tcp is not None for listener in self.listen)
+        if not unix and "callers" not in self.model_fields_set:
+            raise ValueError(
+                "callers: is needed where only TCP is served: the default, the daemon's own user, "
+                "calls over the unix socket"
+            )
         for entry in self.callers:
             key, _ = entry.identity
             if key in {"uid", "gid"} and not unix:

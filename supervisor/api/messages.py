@@ -73,6 +73,7 @@ LIMITS = {
     LimitKind.PIDS: types_pb2.LIMIT_KIND_PIDS,
     LimitKind.OUTPUT: types_pb2.LIMIT_KIND_OUTPUT,
     LimitKind.DISK: types_pb2.LIMIT_KIND_DISK,
+    LimitKind.INODES: types_pb2.LIMIT_KIND_INODES,
 }
 EXPOSURES = {
     "closed": profile_pb2.EXPOSURE_CLOSED,

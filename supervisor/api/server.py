@@ -13,6 +13,7 @@ import contextlib
 import logging
 import shutil
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -362,9 +363,22 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
         if b"-----BEGIN " not in content:
             # gRPC takes an empty authority for "no client certificate needed".
             raise ProfileError("TLS_UNUSABLE", f"{name} holds nothing in PEM form")
+    try:
+        # gRPC blames the port where the two do not belong together.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, _no_passphrase)
+    except (ssl.SSLError, ValueError) as error:
+        raise ProfileError(
+            "TLS_UNUSABLE",
+            f"{tls.cert} and {tls.key} cannot be used together: {error}",
+            hint="the key must be that of the certificate, and have no passphrase",
+        ) from error
     return grpc.ssl_server_credentials(
         [(key, cert)], root_certificates=authority, require_client_auth=True
     )
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key has a passphrase")
 
 
 def _host_port(listener: socket.socket) -> str:

@@ -185,7 +185,8 @@ class Journal:
         if not room or free < self._options.free_bytes_min:
             raise CapacityError(
                 "JOURNAL_FULL",
-                f"the record has no room for another call: {free >> 20} MiB are free",
+                f"the record has no room for another call: {free >> 20} MiB are free, "
+                f"{self._options.free_bytes_min >> 20} MiB are kept free",
                 hint="make room on the filesystem of the state directory",
                 retry_after_s=RETRY_AFTER_S,
             )

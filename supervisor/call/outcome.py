@@ -21,6 +21,7 @@ class LimitKind(enum.StrEnum):
     PIDS = "pids"
     OUTPUT = "output"
     DISK = "disk"
+    INODES = "inodes"
 
 
 _MILLISECONDS = frozenset({LimitKind.WALL, LimitKind.CPU})
@@ -60,7 +61,7 @@ class OutOfMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitExceeded:
-    """Another limit was reached; `subject` is the mount of a DISK limit."""
+    """Another limit was reached; `subject` is the mount of DISK and INODES."""
 
     limit: LimitKind
     used: int

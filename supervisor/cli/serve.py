@@ -380,7 +380,8 @@ def _listener(address: str) -> Any:
     except ValidationError as error:
         raise InvalidRequest(
             "ADDRESS_INVALID",
-            f"cannot listen on {address!r}: {error.errors()[0]['msg']}",
+            f"cannot listen on {address!r}: "
+            f"{error.errors()[0]['msg'].removeprefix('Value error, ')}",
             hint="--listen takes unix:///path; TCP goes into the configuration, with its tls:",
             metadata={"address": address},
         ) from error

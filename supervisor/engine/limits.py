@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from supervisor.call.events import Denied, Wall
 from supervisor.call.outcome import LimitExceeded, LimitKind, Outcome, OutOfMemory
 from supervisor.linux.locks import LOCK_BYTES
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import Sandbox
-from supervisor.sandbox.sandbox import DiskUse
 
 POLL_S = 0.1
 MS_S = 1000
@@ -57,14 +56,17 @@ class LimitWatch:
         return self._memory() or self._cpu() or self._disk()
 
     def settle(self, cause: Outcome | None = None) -> Outcome | None:
-        """Look for the last time, after the end: memory still decides, the rest is told, without
-        the `cause` of the end, which is told by itself."""
+        """Look for the last time, after the end, and give what decides where there is no `cause`
+        yet: what cannot have been written decides, however fast the program was gone. Of the full
+        mounts, tell those that do not decide: what does is told by itself."""
         self._pids(final=True)
-        told = cause.subject if isinstance(cause, LimitExceeded) else ""
-        for mount in self._sandbox.disk_use():
-            if mount.full and mount.path != told:
-                self._tell(_full(mount))
-        return self._memory()
+        outcome = self._memory() or self._disk()
+        decided = cause if cause is not None else outcome
+        told = decided.subject if isinstance(decided, LimitExceeded) else ""
+        for full in self._full():
+            if full.subject != told:
+                self._tell(_limit_denial(full))
+        return outcome
 
     def _memory(self) -> Outcome | None:
         kills = self._sandbox.cgroup.oom_kills()
@@ -85,15 +87,24 @@ class LimitWatch:
         )
 
     def _disk(self) -> Outcome | None:
+        return next(self._full(), None)
+
+    def _full(self) -> Iterator[LimitExceeded]:
         for mount in self._sandbox.disk_use():
             if mount.full:
-                return LimitExceeded(
+                yield LimitExceeded(
                     limit=LimitKind.DISK,
                     used=mount.used,
                     allowed=mount.allowed,
                     subject=mount.path,
                 )
-        return None
+            elif mount.files_full:
+                yield LimitExceeded(
+                    limit=LimitKind.INODES,
+                    used=mount.files,
+                    allowed=mount.files_allowed,
+                    subject=mount.path,
+                )
 
     def _pids(self, *, final: bool = False) -> None:
         refused = self._sandbox.cgroup.pids_refused()
@@ -113,25 +124,23 @@ class LimitWatch:
             )
 
 
-def _full(mount: DiskUse) -> Denied:
-    return Denied(
-        wall=Wall.LIMIT,
-        name=LimitKind.DISK.value,
-        detail=mount.path,
-        used=mount.used,
-        allowed=mount.allowed,
-        rule=f"files.write: {mount.path}",
-    )
-
-
 def as_denial(outcome: Outcome) -> Denied | None:
     """Give the denial that goes with a limit's outcome; None for other outcomes."""
     match outcome:
         case OutOfMemory(limit_bytes=allowed, peak_bytes=used, kills=kills):
-            name, subject = LimitKind.MEMORY.value, f"{kills} processes killed"
-        case LimitExceeded(limit=limit, used=used, allowed=allowed, subject=subject):
-            name = limit.value
+            what = f"{kills} {'process' if kills == 1 else 'processes'} killed"
+            return _limit_denial(
+                LimitExceeded(limit=LimitKind.MEMORY, used=used, allowed=allowed, subject=what)
+            )
+        case LimitExceeded():
+            return _limit_denial(outcome)
         case _:
             return None
-    rule = f"files.write: {subject}" if name == LimitKind.DISK else f"limits.{name}"
+
+
+def _limit_denial(reached: LimitExceeded) -> Denied:
+    name, subject = reached.limit.value, reached.subject
+    used, allowed = reached.used, reached.allowed
+    of_mount = name in (LimitKind.DISK, LimitKind.INODES)
+    rule = f"files.write: {subject}" if of_mount else f"limits.{name}"
     return Denied(wall=Wall.LIMIT, name=name, detail=subject, used=used, allowed=allowed, rule=rule)

@@ -98,7 +98,9 @@ def check_host() -> None:
     """
     if os.geteuid() != 0:
         raise HostError(
-            "ROOT_REQUIRED", "the daemon makes namespaces and cgroups, so it runs as root"
+            "ROOT_REQUIRED",
+            "the daemon makes namespaces and cgroups, so it runs as root",
+            hint="run it as root, as with sudo",
         )
     if platform.machine() != MACHINE:
         raise HostError(

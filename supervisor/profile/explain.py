@@ -131,7 +131,7 @@ def _files(profile: EffectiveProfile) -> Finding:
     verdict += f". Writes at most {render_size(total)}, in memory, gone after the call."
     advice = ""
     if wide:
-        advice = f"Name single folders instead of {', '.join(wide)}."
+        advice = f"Name only what is needed instead of {', '.join(wide)}."
     elif profile.read:
         advice = "Whatever lies in these paths later is shown as well."
     return Finding(

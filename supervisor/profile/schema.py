@@ -220,6 +220,8 @@ def _killed_syscall(text: str) -> str:
     _syscall(text)
     if text in syscalls.ENOSYS:
         raise refuse(f"{text} must not kill: libc tries it first, then clone")
+    if text in syscalls.START_NEEDS:
+        raise refuse(f"{text} must not kill: no program starts without it")
     return text
 
 

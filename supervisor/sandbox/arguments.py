@@ -30,6 +30,7 @@ _SOCKET_OPTIONS = {
     52: "SO_ATTACH_REUSEPORT_EBPF",
 }
 _FCNTL = {37: "F_OFD_SETLK", 38: "F_OFD_SETLKW", 1024: "F_SETLEASE", 1026: "F_NOTIFY"}
+_AT_FDCWD = 0xFFFFFF9C
 _KIND_MASK = 0xF
 _INT = 0xFFFFFFFF
 
@@ -60,6 +61,10 @@ def _kind(number: int) -> str:
         return str(number)
 
 
+def _directory(number: int) -> str:
+    return "AT_FDCWD" if number & _INT == _AT_FDCWD else str(number & _INT)
+
+
 def _signal(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -83,5 +88,6 @@ _WRITERS: dict[str, Callable[[Sequence[int]], str]] = {
     "fcntl": lambda a: f"fcntl({a[0]}, {_named(_FCNTL, a[1])})",
     "setsockopt": lambda a: f"setsockopt({a[0]}, {a[1] & _INT}, {_named(_SOCKET_OPTIONS, a[2])})",
     "personality": lambda a: f"personality({a[0]:#x})",
+    "symlinkat": lambda a: f"symlinkat({a[0]:#x}, {_directory(a[1])}, {a[2]:#x})",
     "tkill": lambda a: f"tkill({a[0]}, {_signal(a[1])})",
 }

@@ -21,6 +21,7 @@ from supervisor.call.events import Denied, Wall
 from supervisor.linux.notify import Notification, receive, refuse
 from supervisor.linux.process import comm
 from supervisor.profile.model import SyscallPolicy
+from supervisor.profile.syscall_arguments import real_arguments
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.profile.syscalls import rules_for
 from supervisor.sandbox.arguments import describe
@@ -134,11 +135,11 @@ class DenialWatcher:
 
     def _note(self, notification: Notification) -> None:
         self.count += 1
-        key = (notification.number, notification.arguments)
+        denied = _denied(notification, self._policy)
+        key = (notification.number, denied.arguments)
         if len(self._folded) >= KINDS_MAX and key not in self._folded:
             key = (notification.number, ())
         folded = self._folded.get(key)
-        denied = _denied(notification, self._policy)
         if folded is not None:
             folded.last, folded.repeats = denied, folded.repeats + 1
             return
@@ -166,7 +167,7 @@ def _denied(notification: Notification, policy: SyscallPolicy) -> Denied:
     return Denied(
         wall=Wall.SYSCALL,
         name=name,
-        arguments=notification.arguments,
+        arguments=real_arguments(name, notification.arguments),
         detail=describe(name, notification.arguments),
         pid=notification.pid,
         program=comm(notification.pid),

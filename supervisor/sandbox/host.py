@@ -30,6 +30,10 @@ from supervisor.sandbox.places import find_canary, find_cell, find_probes
 from supervisor.sandbox.uids import UidRanges
 
 PARENT_CGROUP = "stockade"
+SOCKET_NAME = "seccomp.sock"
+SOCKET_PATH_BYTES_MAX = 107
+"""unix(7): sun_path, with its NUL."""
+
 FILE_THREADS = 4
 REAP_ROUNDS_MAX = 400
 REAP_ROUND_S = 0.01
@@ -81,12 +85,15 @@ class SandboxHost:
         self.canary = options.canary.resolve()
         self.hierarchies = cgroup.detect()
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
-        for name in ("runc", "bundles", "roots"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        # Before anything is made: what is refused leaves nothing behind.
         for folder in (options.state, options.runtime, self.folder):
             _require_own(folder)
+        _require_short(self.folder / SOCKET_NAME)
         _require_passable(self.folder / "roots")
         _require_passable(self.cell)
+        for name in ("runc", "bundles", "roots"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        _require_passable(self.folder / "roots")
         self._lock = self._take_lock()
         self._bpf = bpf or BpfFolder(options.pins)
         self.fence = Fence(
@@ -100,7 +107,7 @@ class SandboxHost:
         self.leftovers: dict[str, Leftover] = {}
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
-        self.listener = NotifyListener(self.folder / "seccomp.sock")
+        self.listener = NotifyListener(self.folder / SOCKET_NAME)
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
         )
@@ -235,13 +242,23 @@ def _require_own(folder: Path) -> None:
             )
 
 
+def _require_short(path: Path) -> None:
+    """Refuse a place that is too deep for a socket."""
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise HostError(
+            "RUNTIME_DIR_TOO_LONG",
+            f"{path} is longer than the {SOCKET_PATH_BYTES_MAX} bytes of a socket's path",
+            hint="choose a --runtime-dir with a shorter path",
+        )
+
+
 def _require_passable(path: Path) -> None:
     """Refuse a place that a sandbox's own user could not reach.
 
     The runtime sets the root file system up as that user, who is nobody on the host.
     """
     for folder in path.resolve().parents:
-        if not folder.stat().st_mode & stat.S_IXOTH:
+        if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
             raise HostError(
                 "FOLDER_CLOSED",
                 f"{folder} lets nobody pass through, so a sandbox cannot reach {path}",

@@ -57,12 +57,16 @@ class ProgramEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUse:
-    """A writable mount: what is used of it and what is allowed, in bytes."""
+    """A writable mount: what is used of it and what is allowed, in bytes and in files; `full` and
+    `files_full` say whether there is no more of one."""
 
     path: str
     used: int
     allowed: int
     full: bool
+    files: int = 0
+    files_allowed: int = 0
+    files_full: bool = False
 
 
 class Sandbox:
@@ -283,8 +287,17 @@ class Sandbox:
         for mount in self._profile.write:
             status = os.fstatvfs(self._mounts[mount.path])
             used = (status.f_blocks - status.f_bfree) * status.f_frsize
-            full = status.f_bavail == 0 or (status.f_files > 0 and status.f_favail == 0)
-            found.append(DiskUse(path=mount.path, used=used, allowed=mount.size_bytes, full=full))
+            found.append(
+                DiskUse(
+                    path=mount.path,
+                    used=used,
+                    allowed=mount.size_bytes,
+                    full=status.f_bavail == 0,
+                    files=status.f_files - status.f_ffree,
+                    files_allowed=status.f_files,
+                    files_full=status.f_files > 0 and status.f_favail == 0,
+                )
+            )
         return found
 
     def network_denials(self) -> Iterator[Denied]:

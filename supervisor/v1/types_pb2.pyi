@@ -36,6 +36,7 @@ class LimitKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LIMIT_KIND_PIDS: _ClassVar[LimitKind]
     LIMIT_KIND_OUTPUT: _ClassVar[LimitKind]
     LIMIT_KIND_DISK: _ClassVar[LimitKind]
+    LIMIT_KIND_INODES: _ClassVar[LimitKind]
 STD_STREAM_UNSPECIFIED: StdStream
 STD_STREAM_STDIN: StdStream
 STD_STREAM_STDOUT: StdStream
@@ -54,6 +55,7 @@ LIMIT_KIND_MEMORY: LimitKind
 LIMIT_KIND_PIDS: LimitKind
 LIMIT_KIND_OUTPUT: LimitKind
 LIMIT_KIND_DISK: LimitKind
+LIMIT_KIND_INODES: LimitKind
 
 class Digest(_message.Message):
     __slots__ = ("sha256", "size_bytes")

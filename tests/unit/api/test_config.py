@@ -204,11 +204,14 @@ TLS = "{tcp: '127.0.0.1:0', tls: {cert: a, key: b, client_ca: c}}"
         "callers: [{name: a, cn: a, profiles: [p]}]\n",
         f"listen: [{TLS}]\ncallers: [{{name: a, uid: 1, profiles: [p]}}]\n",
         f"listen: [{TLS}]\ncallers: [{{name: a, gid: 1, profiles: [p]}}]\n",
-        f"listen: [{TLS}]\n",
     ],
 )
 def test_a_caller_that_nothing_can_match(text: str, tmp_path: Path) -> None:
     assert "matches nothing" in problem(tmp_path, text).message
+
+
+def test_the_default_caller_is_of_the_unix_socket(tmp_path: Path) -> None:
+    assert "callers: is needed" in problem(tmp_path, f"listen: [{TLS}]\n").message
 
 
 def test_an_auditor_needs_no_profile(tmp_path: Path) -> None:

@@ -258,6 +258,12 @@ def test_tls_files_that_cannot_be_used(
     assert start_error(tmp_path, config).reason == "TLS_UNUSABLE"
 
 
+def test_a_certificate_with_another_s_key(tmp_path: Path, authority: Authority) -> None:
+    config = tls_config(tmp_path, authority)
+    Path(config["listen"][0]["tls"]["key"]).write_bytes(authority.issue("localhost").key)
+    assert start_error(tmp_path, config).reason == "TLS_UNUSABLE"
+
+
 # Start and stop
 
 

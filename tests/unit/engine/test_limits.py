@@ -76,11 +76,38 @@ def test_memory_is_named_before_what_follows_from_it() -> None:
     assert isinstance(one.watch.look(), OutOfMemory)
 
 
-def test_after_the_end_only_memory_decides() -> None:
-    """A program that ended by itself with a full disk, or at its CPU limit, has ended by itself."""
+def test_after_the_end_the_cpu_limit_does_not_decide() -> None:
+    """A program that ended by itself at its CPU limit has ended by itself."""
     one = Watched()
-    one.cgroup.cpu_s, one.disks = (9.0, 9.0), [FULL]
+    one.cgroup.cpu_s = (9.0, 9.0)
     assert one.watch.settle() is None
+    assert one.told == []
+
+
+def test_after_the_end_a_full_mount_decides() -> None:
+    """However fast the program was gone; the denial goes with the outcome."""
+    one = Watched()
+    one.disks = [FULL]
+    wanted = LimitExceeded(limit=LimitKind.DISK, used=900, allowed=1000, subject="/work")
+    assert one.watch.settle() == wanted
+    assert one.told == []
+
+
+def test_a_mount_without_room_for_another_file_is_full() -> None:
+    one = Watched()
+    one.disks = [replace(FULL, full=False, files=64, files_allowed=64, files_full=True)]
+    wanted = LimitExceeded(limit=LimitKind.INODES, used=64, allowed=64, subject="/work")
+    assert one.watch.look() == one.watch.settle() == wanted
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [TimedOut(limit_s=1), LimitExceeded(limit=LimitKind.DISK, used=1, allowed=2, subject="/tmp")],
+)
+def test_a_full_mount_that_does_not_decide_is_told(cause: Outcome) -> None:
+    one = Watched()
+    one.disks = [FULL]
+    one.watch.settle(cause)
     [told] = one.told
     assert (told.wall, told.name, told.detail) == (Wall.LIMIT, "disk", "/work")
     assert (told.used, told.allowed, told.rule) == (900, 1000, "files.write: /work")
@@ -130,6 +157,11 @@ def test_watching_ends_with_the_first_limit(monkeypatch: pytest.MonkeyPatch) -> 
         (
             LimitExceeded(limit=LimitKind.DISK, used=9, allowed=10, subject="/w"),
             "disk",
+            "files.write: /w",
+        ),
+        (
+            LimitExceeded(limit=LimitKind.INODES, used=9, allowed=10, subject="/w"),
+            "inodes",
             "files.write: /w",
         ),
     ],

@@ -97,6 +97,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("syscalls: {allow: [{name: init_module, why: x}]}", 27, "loads code", ""),
         ('syscalls: {kill: ["@ipc"]}', 19, "single system calls", ""),
         ("syscalls: {kill: [clone3]}", 19, "must not kill", ""),
+        ("syscalls: {kill: [execve]}", 19, "no program starts without it", ""),
         ("syscalls: {kill: [ptracee]}", 19, "not a system call", "'ptrace'"),
         ("syscalls: {allow: \"@default\"}", 19, "must be a list", ""),
         ("syscalls: [\"@default\"]", 11, "must be a mapping", ""),

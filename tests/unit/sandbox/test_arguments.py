@@ -31,6 +31,8 @@ HIGH = 1 << 32
         ("ioctl", (0, 0x5412), "ioctl(0, TIOCSTI)"),
         ("ioctl", (0, 0x5412 | HIGH), "ioctl(0, TIOCSTI)"),
         ("personality", (0x40000,), "personality(0x40000)"),
+        ("symlinkat", (16, 0xFFFFFF9C, 32), "symlinkat(0x10, AT_FDCWD, 0x20)"),
+        ("symlinkat", (16, 5, 32), "symlinkat(0x10, 5, 0x20)"),
         ("tkill", (3, 9), "tkill(3, SIGKILL)"),
         ("tkill", (3, 99), "tkill(3, 99)"),
         ("mount", (1, 2, 3), ""),

@@ -158,11 +158,22 @@ def test_a_missing_init_is_named(runtime: Path) -> None:
     assert caught.value.reason == "CELL_MISSING"
 
 
-def test_a_folder_that_sandboxes_cannot_pass_is_named(runtime: Path) -> None:
-    runtime.chmod(0o700)
+@pytest.mark.parametrize(
+    ("mode", "below", "reason"),
+    [
+        (0o700, "run", "FOLDER_CLOSED"),
+        (0o733, "run", "FOLDER_NOT_OURS"),
+        (0o711, "long" * 25, "RUNTIME_DIR_TOO_LONG"),
+    ],
+)
+def test_a_place_that_does_not_do_is_named_and_left_as_it_was(
+    runtime: Path, mode: int, below: str, reason: str
+) -> None:
+    runtime.chmod(mode)
     with pytest.raises(HostError) as caught:
-        SandboxHost(options(runtime))
-    assert caught.value.reason == "FOLDER_CLOSED"
+        SandboxHost(options(runtime / below))
+    assert caught.value.reason == reason
+    assert list(runtime.iterdir()) == []
 
 
 def test_an_instance_is_named_after_its_state(tmp_path: Path) -> None:
