@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from supervisor.audit.account import outcome_body
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.codec import lost_to_json
+from supervisor.audit.codec import denied_to_json, lost_to_json, processes_to_json
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.index import CallRow
 from supervisor.audit.journal import Journal
@@ -27,9 +28,9 @@ from supervisor.audit.recording import (
 )
 from supervisor.audit.segment import read_exactly
 from supervisor.audit.shortage import shortage
-from supervisor.call.events import Finished, Lost, Timeline
+from supervisor.call.events import Denied, Finished, Lost, Processes, Timeline
 from supervisor.call.outcome import Interrupted
-from supervisor.call.types import Digest, Stream, StreamSummary, Usage
+from supervisor.call.types import Digest, Json, Stream, StreamSummary, Usage
 from supervisor.errors import AuditCorrupt
 
 
@@ -87,10 +88,21 @@ class _Rest:
         )
 
 
+Leftover = Denied | Processes | Lost
+"""What was told of a call and not yet recorded when its daemon ended."""
+
+
 def close(
-    journal: Journal, blobs: BlobStore, row: CallRow, *, message: str, time_ns: int
+    journal: Journal,
+    blobs: BlobStore,
+    row: CallRow,
+    *,
+    message: str,
+    time_ns: int,
+    events: Sequence[Leftover] = (),
 ) -> tuple[StoredEntry, Finished, Sealed | None]:
-    """Write the outcome of an interrupted call; the caller commits. Blocks.
+    """Write what is left to be told of an interrupted call, and its outcome; the caller commits.
+    Blocks.
 
     Raises:
         CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
@@ -107,20 +119,19 @@ def close(
         if reader is not None:
             reader.close()
     sequence = row.summary.last_sequence
+    left = [*events]
     if rest.lost_bytes:
+        left.append(Lost(what="output", count=rest.lost_bytes, reason="RECORDING_TORN"))
+    for event in left:
         sequence += 1
-        lost = Lost(what="output", count=rest.lost_bytes, reason="RECORDING_TORN")
+        kind, entry_body = _entry_of(event)
         journal.append(
-            Kind.LOST,
-            lost_to_json(lost),
-            time_ns=time_ns,
-            call=call_id,
-            sequence=sequence,
-            reserved=True,
+            kind, entry_body, time_ns=time_ns, call=call_id, sequence=sequence, reserved=True
         )
+    denials = sum(event.count for event in events if isinstance(event, Denied))
     sealed = _seal(blobs, call_id, rest.size, journal) if reader else None
     body, finished = outcome_body(
-        _finished(row, rest, message, time_ns), sealed, record_full=False, blobs=blobs
+        _finished(row, rest, message, time_ns, denials), sealed, record_full=False, blobs=blobs
     )
     entry = journal.append(
         Kind.OUTCOME, body, time_ns=time_ns, call=call_id, sequence=sequence + 1, reserved=True
@@ -145,7 +156,17 @@ def _seal(blobs: BlobStore, call_id: str, size: int, journal: Journal) -> Sealed
     return Sealed(sha256=hasher.hexdigest(), size_bytes=size) if size else None
 
 
-def _finished(row: CallRow, rest: _Rest, message: str, time_ns: int) -> Finished:
+def _entry_of(event: Leftover) -> tuple[Kind, dict[str, Json]]:
+    match event:
+        case Denied():
+            return Kind.DENIED, denied_to_json(event)
+        case Processes():
+            return Kind.PROCESSES, processes_to_json(event)
+        case Lost():
+            return Kind.LOST, lost_to_json(event)
+
+
+def _finished(row: CallRow, rest: _Rest, message: str, time_ns: int, denials: int) -> Finished:
     return Finished(
         outcome=Interrupted(message=message),
         timeline=Timeline(
@@ -158,5 +179,5 @@ def _finished(row: CallRow, rest: _Rest, message: str, time_ns: int) -> Finished
         outputs=(),
         skipped=(),
         usage=Usage(),
-        denials=row.summary.denials,
+        denials=row.summary.denials + denials,
     )

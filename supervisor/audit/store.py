@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -221,8 +221,11 @@ class Store:
         self._append_own(kind, body)
         await self._journal.commit()
 
-    async def close_interrupted(self, call: OpenCall, message: str) -> None:
-        """Give a call of a former daemon its outcome. Doing it again does nothing.
+    async def close_interrupted(
+        self, call: OpenCall, message: str, *, events: Sequence[interruption.Leftover] = ()
+    ) -> None:
+        """Give a call of a former daemon its outcome, after `events` that were waiting to be told.
+        Doing it again does nothing.
 
         Raises:
             AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
@@ -233,7 +236,12 @@ class Store:
             return
         entry, finished, sealed = await self._in_thread(
             lambda: interruption.close(
-                self._journal, self.blobs, row, message=message, time_ns=self._clock_ns()
+                self._journal,
+                self.blobs,
+                row,
+                message=message,
+                time_ns=self._clock_ns(),
+                events=events,
             )
         )
         await self._journal.commit()

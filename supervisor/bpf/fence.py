@@ -165,8 +165,9 @@ class Fence:
             self._pool.adopt()
 
     def _forget_others(self) -> None:
+        # The kernel's own files in it have a dot in their names, as no pin can.
         for entry in list(self._places.pins.iterdir()):
-            if entry.name != self._version:
+            if entry.name != self._version and "." not in entry.name:
                 log.info("removed the probes of another version: %s", entry.name)
                 pins.remove_tree(entry)
 

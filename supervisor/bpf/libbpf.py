@@ -93,9 +93,7 @@ class Library:
             ) from error
         major = self._library.libbpf_major_version()
         if major < VERSION_MAJOR_MIN:
-            raise HostError(
-                "LIBBPF_TOO_OLD", f"libbpf {major} is older than {VERSION_MAJOR_MIN}.0"
-            )
+            raise HostError("LIBBPF_TOO_OLD", f"libbpf {major} is older than {VERSION_MAJOR_MIN}.0")
         self._said: collections.deque[str] = collections.deque(maxlen=LOG_LINES_MAX)
         self._lock = threading.Lock()
         self._format = ctypes.CDLL(None).vsnprintf

@@ -52,9 +52,7 @@ class BpfMap(Generic[K, V]):
         Raises:
             OSError: as the kernel says: E2BIG where the map is full, EEXIST with BPF_NOEXIST.
         """
-        code = self._lib.bpf_map_update_elem(
-            self.fd, ctypes.byref(key), ctypes.byref(value), flags
-        )
+        code = self._lib.bpf_map_update_elem(self.fd, ctypes.byref(key), ctypes.byref(value), flags)
         check(code, f"{self.name}: write")
 
     def delete(self, key: K) -> bool:
@@ -69,7 +67,7 @@ class BpfMap(Generic[K, V]):
         check(code, f"{self.name}: delete")
         return True
 
-    def keys(self) -> Iterator[K]:
+    def all_keys(self) -> Iterator[K]:
         """Give the keys; rows that come or go meanwhile may be missed or given twice."""
         last: K | None = None
         while True:
@@ -90,9 +88,7 @@ def make_ring(size_bytes: int, name: str = "ring") -> int:
     Raises:
         OSError: as the kernel says.
     """
-    fd: int = library().bpf_map_create(
-        BPF_MAP_TYPE_RINGBUF, name.encode(), 0, 0, size_bytes, None
-    )
+    fd: int = library().bpf_map_create(BPF_MAP_TYPE_RINGBUF, name.encode(), 0, 0, size_bytes, None)
     return check(fd, "make a ring")
 
 

@@ -126,5 +126,3 @@ class RingPool:
         for ring in self._free:
             ring.close()
         self._free = []
-
-

@@ -89,9 +89,7 @@ class Account:
             if isinstance(record, DeniedRecord):
                 self.kinds[record.key] = 1
                 told.denials.append(
-                    Denial(
-                        refused=record.refused, pid=record.pid, program=record.program, count=1
-                    )
+                    Denial(refused=record.refused, pid=record.pid, program=record.program, count=1)
                 )
             else:
                 told.processes.append(record)
@@ -194,7 +192,7 @@ class Watch:
         row = self._row()
         if every and row is not None and row.kinds > len(self._account.kinds):
             # The first of a kind found no place in the ring: only the map knows it.
-            return [bytes(k) for k in self._fence.folded.keys() if k.call == self.cgroup_id]
+            return [bytes(k) for k in self._fence.folded.all_keys() if k.call == self.cgroup_id]
         return list(self._account.kinds)
 
     def finish(self) -> None:
@@ -229,14 +227,14 @@ def leftovers(
     folded: BpfMap[layout.Kind, layout.Folded],
 ) -> dict[int, Leftover]:
     """Read what calls of a former daemon left, by cgroup id, and remove it."""
-    accounts: dict[int, Account] = {key.value: Account() for key in calls.keys()}
+    accounts: dict[int, Account] = {key.value: Account() for key in calls.all_keys()}
     found: dict[int, Leftover] = {number: Told() for number in accounts}
     for ring in rings:
         while raw := ring.read():
             for record in map(decode, raw):
                 if record.call in accounts:
                     _add(found[record.call], accounts[record.call].take([record]))
-    for key in list(folded.keys()):
+    for key in list(folded.all_keys()):
         value = folded.get(key)
         folded.delete(key)
         if value is not None and key.call in accounts:

@@ -95,7 +95,7 @@ class ProgramStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoreArgv:
-    """More of the argv of the program that `pid` was given last, NUL-separated, from `offset` on."""
+    """More of the argv of the program that `pid` was given last, from `offset` on, with NULs."""
 
     time_ns: int
     pid: int

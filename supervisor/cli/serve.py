@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from supervisor.api.metrics import Metrics
     from supervisor.audit.store import Store
     from supervisor.engine import Engine
+    from supervisor.linux.mounts import BpfFolder
     from supervisor.profile.load import ProfileSet
 
 RUNTIME_FOLDER = Path("/run/stockade")
@@ -179,8 +180,9 @@ def _prepare_and_serve(
     transports = len({listener.tls is None for listener in config.listen})
     settle(calls=config.limits.calls, connections=config.limits.connections * transports)
     with exhaustion_named():
+        bpf = _open_bpf(config, runtime_folder)
         _enter_private_mounts()
-        asyncio.run(_serve(config, runtime_folder, notify_socket, source, signals))
+        asyncio.run(_serve(config, runtime_folder, bpf, notify_socket, source, signals))
 
 
 def configuration_file(path: Path | None) -> Path | None:
@@ -218,7 +220,9 @@ def configuration(
     return loaded.model_copy(update=changes)
 
 
-def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
+def build_daemon(
+    config: Configuration, runtime_folder: Path, bpf: BpfFolder | None = None
+) -> Daemon:
     """Load the profiles, open the record, and make the engine; nothing runs yet.
 
     Raises:
@@ -251,6 +255,7 @@ def build_daemon(config: Configuration, runtime_folder: Path) -> Daemon:
         profiles=profiles,
         state=state,
         runtime=runtime_folder,
+        bpf=bpf,
         observer=metrics,
         options=EngineOptions(calls_max=config.limits.calls, keep_alive_s=config.limits.keepalive),
     )
@@ -296,6 +301,16 @@ def _exhausted(what: str) -> HostError:
     )
 
 
+def _open_bpf(config: Configuration, runtime_folder: Path) -> BpfFolder:
+    """Mount where the probes are pinned in the host's mount namespace, while we are in it."""
+    from supervisor.linux.mounts import BpfFolder
+    from supervisor.sandbox import SandboxOptions
+
+    options = SandboxOptions(state=Path(config.state), runtime=runtime_folder)
+    options.check()
+    return BpfFolder(options.pins)
+
+
 def _enter_private_mounts() -> None:
     """Take a mount namespace of our own, while there is one thread: see `linux.mounts`."""
     from supervisor.linux.mounts import enter_private_mounts
@@ -312,15 +327,18 @@ def _stop(failure: StockadeError) -> None:
 async def _serve(
     config: Configuration,
     runtime_folder: Path,
+    bpf: BpfFolder,
     notify_socket: str,
     source: Path | None,
     signals: StopSignals,
 ) -> None:
     if signals.asked is not None:
+        bpf.close_if_empty()
         log.info("%s: stopped before the start", signals.asked.name)
         return
-    with signals.heard() as stop:
-        daemon = build_daemon(config, runtime_folder)
+    with signals.heard() as stop, contextlib.ExitStack() as stack:
+        stack.callback(bpf.close_if_empty)
+        daemon = build_daemon(config, runtime_folder, bpf)
         try:
             if signals.asked is None:
                 await _start_and_serve(daemon, signals, stop, notify_socket, source)

@@ -16,7 +16,7 @@ from pathlib import Path
 from supervisor.audit.index import CallSummary
 from supervisor.audit.store import Store
 from supervisor.call.events import CallEvent
-from supervisor.call.outcome import Stopped
+from supervisor.call.outcome import Failed, Stopped
 from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest
 from supervisor.engine.limits import LimitWatch
@@ -26,6 +26,7 @@ from supervisor.engine.subscription import Queue, Subscription
 from supervisor.errors import (
     CallStateError,
     CapacityError,
+    HostError,
     InvalidRequest,
     OutOfRange,
     RequestConflict,
@@ -34,15 +35,19 @@ from supervisor.errors import (
 )
 from supervisor.linux.credentials import cgroup_of
 from supervisor.linux.locks import holders
+from supervisor.linux.mounts import BpfFolder
 from supervisor.linux.process import reap_strangers, trim_heap
 from supervisor.profile.load import ProfileSet
-from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
+from supervisor.sandbox import SandboxHost, SandboxOptions
 
 log = logging.getLogger("stockade.engine")
 
 SIGNAL_MAX = 64
 SIGSTOP = 19
 REAP_S = 5.0
+FENCE_S = 0.4
+"""Between two looks at the probes: a missing one is noticed within a second."""
+
 LOCKS_S = 1.0
 LARGE_BYTES = 1 << 20
 
@@ -57,6 +62,7 @@ class Engine:
         profiles: ProfileSet,
         state: Path,
         runtime: Path,
+        bpf: BpfFolder | None = None,
         observer: EngineObserver | None = None,
         options: EngineOptions | None = None,
     ) -> None:
@@ -64,7 +70,9 @@ class Engine:
         self.profiles = profiles
         self._observer: EngineObserver = observer or NoObserver()
         self._options = options or EngineOptions()
-        self._where = SandboxOptions(state=state, runtime=runtime, cell=find_cell())
+        self._where = SandboxOptions(state=state, runtime=runtime)
+        self._bpf = bpf
+        self._fence_faults: list[str] = []
         self._host: SandboxHost | None = None
         self._live: dict[str, LiveCall] = {}
         self._requests: dict[tuple[str, str], LiveCall] = {}
@@ -78,13 +86,18 @@ class Engine:
         Raises:
             StockadeError: this host cannot raise the walls, or the record cannot be written.
         """
-        self._host = SandboxHost(self._where)
+        self._host = SandboxHost(self._where, self._bpf)
         self._host.open()
         for call in self.store.interrupted:
-            await self.store.close_interrupted(call, "the daemon ended while the call lived")
+            await self.store.close_interrupted(
+                call,
+                "the daemon ended while the call lived",
+                events=self._host.leftover_events(call.call_id),
+            )
         await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
         self._spawn(self._reap_strangers())
         self._spawn(self._watch_locks())
+        self._spawn(self._watch_fence())
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the live ones end for a while, kill the rest, clean up."""
@@ -115,6 +128,8 @@ class Engine:
             problems.append("NOT_STARTED")
         if self._draining:
             problems.append("SHUTTING_DOWN")
+        if self._fence_faults:
+            problems.append("WALL_NOT_STANDING")
         try:
             self.store.check_admission(len(self._live))
         except StockadeError as error:
@@ -179,6 +194,12 @@ class Engine:
                 f"{len(self._live)} calls live, which is the limit",
                 hint="try again later, or raise limits.calls in the configuration",
                 retry_after_s=self._options.retry_after_s,
+            )
+        if self._fence_faults:
+            raise HostError(
+                "WALL_NOT_STANDING",
+                "; ".join(self._fence_faults),
+                hint="restart the daemon: it puts its probes in place again",
             )
         profile = self.profiles.effective(request.profile)
         if len(request.stdin) > profile.limits.output_bytes:
@@ -399,6 +420,19 @@ class Engine:
                     outcome, call = LimitWatch.locks(held), self._live.get(call_id)
                     if outcome is not None and call is not None:
                         call.stop_because(outcome)
+
+    async def _watch_fence(self) -> None:
+        """See that the probes stay where they were put; where one is gone, end every call."""
+        while self._host is not None and not self._fence_faults:
+            await asyncio.sleep(FENCE_S)
+            if self._host is None:
+                return
+            self._fence_faults = self._host.fence.faults()
+            if self._fence_faults:
+                why = "; ".join(self._fence_faults)
+                log.critical("a wall does not stand any more, no call is taken: %s", why)
+                for call in self._live.values():
+                    call.stop_because(Failed(reason="WALL_NOT_STANDING", message=why))
 
     async def _reap_strangers(self) -> None:
         """Reap orphans that came to us as their subreaper, so that no zombie stays."""

@@ -99,8 +99,8 @@ def _fields(path: Path) -> dict[str, int]:
 class Cgroup:
     """The cgroup of one call, `path` being relative to the root of each tree.
 
-    The runtime makes the most of it; this reads, kills and removes it. Readings are 0 where the kernel keeps
-    no such figure, and the last reading stays after the cgroup is gone.
+    The runtime makes the most of it; this reads, kills and removes it. Readings are 0 where the
+    kernel keeps no such figure, and the last reading stays after the cgroup is gone.
     """
 
     def __init__(self, hierarchies: Hierarchies, path: str) -> None:
@@ -125,8 +125,7 @@ class Cgroup:
         return self.identity()
 
     def identity(self) -> int:
-        """Give its id on the unified tree, as bpf_get_current_ancestor_cgroup_id does; 0 where it is
-        not there."""
+        """Give its id on the unified tree, as the probes know it; 0 where it is not there."""
         try:
             return self.unified.stat().st_ino
         except FileNotFoundError:

@@ -32,9 +32,7 @@ def find_program(name: str) -> str:
     return path
 
 
-def run_program(
-    argv: list[str], timeout_s: float = 30.0, *, pass_fds: tuple[int, ...] = ()
-) -> str:
+def run_program(argv: list[str], timeout_s: float = 30.0, *, pass_fds: tuple[int, ...] = ()) -> str:
     """Run a helper program without a shell and without our environment; give its stdout.
 
     Of our descriptors it gets `pass_fds`.

@@ -7,12 +7,12 @@ there after a crash, so that the fence stands until the next daemon takes it ove
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from supervisor.linux.host import find_program, run_program
-
 from supervisor.linux.syscalls import (
     CLONE_NEWNS,
     MNT_DETACH,
@@ -65,10 +65,15 @@ class BpfFolder:
             OSError: it cannot be mounted.
         """
         self.path = path
+        self._closed = False
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if not path.is_mount():
             mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700")
+
+    def pins(self) -> Iterator[Path]:
+        """Give what was pinned, without the kernel's own files, whose names have a dot."""
+        return (entry for entry in self.path.iterdir() if "." not in entry.name)
 
     def close_if_empty(self) -> None:
         """Unmount it where nothing is pinned in it, as after a start that failed.
@@ -76,8 +81,10 @@ class BpfFolder:
         Raises:
             OSError: it cannot be unmounted.
         """
-        if not any(self.path.iterdir()):
+        if not self._closed and not any(self.pins()):
             self.close()
+            with contextlib.suppress(OSError):  # What else is in it is not ours to judge.
+                self.path.parent.rmdir()
 
     def close(self) -> None:
         """Unmount it, with all pins that are left, in the namespace where it was mounted.
@@ -85,14 +92,18 @@ class BpfFolder:
         Raises:
             OSError: it cannot be unmounted.
         """
-        here = os.stat("/proc/self/ns/mnt")
+        here = Path("/proc/self/ns/mnt").stat()
         there = os.fstat(self._namespace)
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             unmount(self.path)
         else:
-            # A process with threads cannot go back; the namespace of the host hands it on to ours.
+            # A process with threads cannot go back.
             command = [find_program("nsenter"), f"--mount=/proc/self/fd/{self._namespace}"]
             command += [find_program("umount"), "--lazy", os.fspath(self.path)]
             run_program(command, pass_fds=(self._namespace,))
+            # Where the host's mounts are private, nothing is handed on.
+            if self.path.is_mount():
+                unmount(self.path)
         os.close(self._namespace)
+        self._closed = True
         self.path.rmdir()

@@ -1,4 +1,4 @@
-"""One call behind the fence: let in before its sandbox exists, tried before it runs, told to the end.
+"""One call behind the fence: let in before its sandbox exists, tried, and told to the end.
 
 The canary is the proof that the fence stands around this very cgroup and that its events arrive:
 a process right inside of it tries to leave, is denied with EPERM, and the ring says so. Only then

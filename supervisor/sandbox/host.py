@@ -25,6 +25,7 @@ from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.runtime import Runc
+from supervisor.sandbox.fenced import Event, events_of
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
 from supervisor.sandbox.uids import UidRanges
@@ -62,6 +63,27 @@ class SandboxOptions:
         """Give the folder where the bpf file system of this daemon is mounted."""
         return self.folder / "bpf"
 
+    def check(self) -> None:
+        """Refuse places that do not do, before anything is made: then nothing is left behind.
+
+        Raises:
+            HostError: `CELL_MISSING`, `FOLDER_NOT_OURS`, `FOLDER_CLOSED`, `RUNTIME_DIR_TOO_LONG`,
+                or what `check_host` says.
+        """
+        check_host()
+        for program in (self.cell, self.canary):
+            if not os.access(program, os.X_OK):
+                raise HostError(
+                    "CELL_MISSING",
+                    f"{program}: a sandbox's program is not built",
+                    hint="make setup",
+                )
+        for folder in (self.state, self.runtime, self.folder):
+            _require_own(folder)
+        _require_short(self.folder / SOCKET_NAME)
+        _require_passable(self.folder / "roots")
+        _require_passable(self.cell.resolve())
+
 
 class SandboxHost:
     """The places and programs that sandboxes are made with.
@@ -72,25 +94,13 @@ class SandboxHost:
 
     def __init__(self, options: SandboxOptions, bpf: BpfFolder | None = None) -> None:
         """Take the places; `bpf` is where pins go, mounted here where it was not before."""
-        check_host()
-        if not os.access(options.cell, os.X_OK):
-            raise HostError(
-                "CELL_MISSING",
-                f"{options.cell}: the sandbox's init is not built",
-                hint="make setup",
-            )
+        options.check()
         self.instance = instance_of(options.state)
         self.folder = options.folder
         self.cell = options.cell.resolve()
         self.canary = options.canary.resolve()
         self.hierarchies = cgroup.detect()
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
-        # Before anything is made: what is refused leaves nothing behind.
-        for folder in (options.state, options.runtime, self.folder):
-            _require_own(folder)
-        _require_short(self.folder / SOCKET_NAME)
-        _require_passable(self.folder / "roots")
-        _require_passable(self.cell)
         for name in ("runc", "bundles", "roots"):
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
         _require_passable(self.folder / "roots")
@@ -139,6 +149,11 @@ class SandboxHost:
         found = self.fence.leftovers()
         self.leftovers = {ids[number]: left for number, left in found.items() if number in ids}
         self.listener.open()
+
+    def leftover_events(self, call_id: str) -> tuple[Event, ...]:
+        """Give, once, what the probes had to tell of a call of a former daemon."""
+        left = self.leftovers.pop(call_id, None)
+        return tuple(events_of(left, 0)) if left is not None else ()
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone."""
