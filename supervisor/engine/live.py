@@ -179,7 +179,8 @@ class LiveCall:
             limit_s, self.stop_because, TimedOut(limit_s=limit_s)
         )
         await self._sandbox.prepare(self._content)
-        await self._sandbox.arm()
+        self._sandbox.arm()
+        await self._sandbox.try_fence()
         self._advance(Step.ARMED)
         self._mark("armed_ns")
         if self._cause is not None:

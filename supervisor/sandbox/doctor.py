@@ -202,7 +202,8 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
     sandbox = Sandbox(host, call_id, profile, request, note, _lose)
     try:
         await sandbox.prepare(_no_files)
-        await sandbox.arm()
+        sandbox.arm()
+        await sandbox.try_fence()
         await sandbox.start()
         sandbox.close_stdin()
         async with asyncio.timeout(ATTEMPT_TIMEOUT_S):

@@ -223,15 +223,24 @@ class Sandbox:
             self._mounts[mount.path] = fd
         self._work_fd = self._mounts[WORK]
 
-    async def arm(self) -> None:
+    def arm(self) -> None:
         """Read the walls back.
 
         Raises:
             HostError: `WALL_NOT_STANDING`.
         """
-        if self._watcher is None or self._fenced is None:
+        if self._watcher is None:
             raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
         read_back(self._pid, self._profile, self.cgroup, self._uid_base)
+
+    async def try_fence(self) -> None:
+        """See that the fence stands around the call's cgroup; from then on its events are told.
+
+        Raises:
+            HostError: `WALL_NOT_STANDING`.
+        """
+        if self._fenced is None:
+            raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
         await self._fenced.try_canary(self._host.canary)
         self._fenced.tell(self._tell)
 

@@ -112,6 +112,9 @@ class FakeSandbox:
         self.log.append("arm")
         self.fail_at("arm")
 
+    async def try_fence(self) -> None:
+        await self._step("try_fence")
+
     async def start(self) -> None:
         await self._step("start")
         program = self.host.programs[self.request.argv[0]]
@@ -235,6 +238,16 @@ async def echo(sandbox: FakeSandbox) -> ProgramEnd:
     return EXIT_0
 
 
+class FakeFence:
+    """Probes that stand until somebody says otherwise."""
+
+    def __init__(self) -> None:
+        self.missing: list[str] = []
+
+    def faults(self) -> list[str]:
+        return list(self.missing)
+
+
 class FakeHost:
     """What the sandboxes of one engine share: what they run, where they fail, where they wait."""
 
@@ -249,6 +262,11 @@ class FakeHost:
         self.log: list[tuple[str, set[str]]] = []
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
+        self.fence = FakeFence()
+        self.left: dict[str, tuple[Denied | Processes | Lost, ...]] = {}
+
+    def leftover_events(self, call_id: str) -> tuple[Denied | Processes | Lost, ...]:
+        return self.left.pop(call_id, ())
 
     def open(self) -> None:
         self.opened += 1
