@@ -374,12 +374,17 @@ class LiveCall:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
     def lose(self, count: int) -> None:
-        """Record that denied system calls were gone before they could be read."""
+        """Record that denied system calls were gone before they could be read.
+
+        Where some kill, one of these may have been among them, so the call ends.
+        """
         try:
             lost = Lost(what="denial", count=count, reason="THREAD_GONE")
             self.publish(self._record().lost(lost))
         except StockadeError as error:
             self._fail(error)
+        if self.profile.syscalls.kill:
+            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
     def publish(self, event: CallEvent) -> None:
         """Deliver an event that was recorded just now, in the order of the record."""

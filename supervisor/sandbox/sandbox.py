@@ -118,7 +118,9 @@ class Sandbox:
         await self._create(bundle)
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
-            self._watcher = DenialWatcher(notify_fd, self._profile.syscalls, self._tell, self._lose)
+            self._watcher = DenialWatcher(
+                notify_fd, self._pid, self._profile.syscalls, self._tell, self._lose
+            )
         except BaseException:
             os.close(notify_fd)
             raise
