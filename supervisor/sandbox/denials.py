@@ -5,11 +5,11 @@ repeats are counted and told once a second and at the end. A caller waits for it
 pace at which answers are given bounds what a flood can cost the daemon, and what is asked is read
 at once all the same: a flood hides nothing.
 
-A thread that is killed or interrupted while it waits takes what it asked with it. The kernel numbers
-what it tells (kernel/seccomp.c, seccomp_next_notify_id), so a gap in the numbers says how many did,
-and that is told as lost. The sandbox's init makes a system call of its own that is always denied
-before it starts the program and after the program's end (cell/cell.c): between these two marks no
-number is missed. They are answered and counted by nobody.
+A thread that is killed or interrupted while it waits takes what it asked with it. The kernel
+numbers what it tells (kernel/seccomp.c, seccomp_next_notify_id), so a gap in the numbers says how
+many did, and that is told as lost. The sandbox's init makes a system call of its own that is always
+denied before it starts the program and after the program's end (cell/cell.c): between these two
+marks no number is missed. They are answered and counted by nobody.
 """
 
 from __future__ import annotations

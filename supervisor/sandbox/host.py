@@ -31,6 +31,9 @@ SOCKET_PATH_BYTES_MAX = 107
 """unix(7): sun_path, with its NUL."""
 
 FILE_THREADS = 4
+OUTPUT_THREADS = 2
+"""Of its own, and few: a call that left a million files keeps nobody but its like waiting."""
+
 REAP_ROUNDS_MAX = 400
 REAP_ROUND_S = 0.01
 
@@ -82,6 +85,7 @@ class SandboxHost:
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
         )
+        self.outputs = concurrent.futures.ThreadPoolExecutor(OUTPUT_THREADS, "outputs")
         self.files = concurrent.futures.ThreadPoolExecutor(FILE_THREADS, "files")
         self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
 
@@ -109,6 +113,7 @@ class SandboxHost:
         self.reap()
         self.uids.close()
         self.files.shutdown()
+        self.outputs.shutdown()
         cgroup.remove_parent(self.hierarchies, self.parent)
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ WORK = "/work"
 KILL_POLL_S = 0.002
 KILL_POLLS_MAX = 5000
 KILL_AGAIN_ROUNDS = 20
+COLLECT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,7 @@ class Sandbox:
         self._lose = lose
         self._stack = contextlib.ExitStack()
         self._stopped = threading.Event()
+        self._hurried = threading.Event()
         self._stays = False
         self._pid = 0
         self._pidfd = -1
@@ -319,11 +322,21 @@ class Sandbox:
     def collect(
         self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
     ) -> Collected:
-        """Store the output files; every process of the call must be dead. Blocks."""
+        """Store the output files; every process of the call must be dead. Blocks, not for longer
+        than COLLECT_S by the names that it looks at, and not after `hurry`."""
         if self._work_fd < 0:
             return Collected([], [])
         size_bytes_max = sum(mount.size_bytes for mount in self._profile.write)
-        return collect_outputs(self._work_fd, patterns, size_bytes_max, store)
+        end_s = time.monotonic() + COLLECT_S
+
+        def go_on() -> bool:
+            return not self._hurried.is_set() and time.monotonic() < end_s
+
+        return collect_outputs(self._work_fd, patterns, size_bytes_max, store, go_on)
+
+    def hurry(self) -> None:
+        """Let `collect` come to its end."""
+        self._hurried.set()
 
     @property
     def denials(self) -> int:

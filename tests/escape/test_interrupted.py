@@ -1,7 +1,7 @@
 """System calls that are denied and taken back before anybody looks: by a signal, or by a kill.
 
-The kernel drops what waits for a thread that is gone. Its numbers tell how much that was: what is on
-record as denied and what is on record as lost is all that was asked for.
+The kernel drops what waits for a thread that is gone. Its numbers tell how much that was: what is
+on record as denied and what is on record as lost is all that was asked for.
 """
 
 from __future__ import annotations

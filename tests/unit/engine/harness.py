@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -175,10 +177,16 @@ class FakeSandbox:
         self.fail_at("network_denials")
         yield from self.no_routes
 
+    def hurry(self) -> None:
+        self.log.append("hurry")
+
     def collect(
         self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
     ) -> Collected:
+        self.log.append("collect")
         self.fail_at("collect")
+        while "collect" in self.host.held and "hurry" not in self.log:
+            time.sleep(0.005)
         from supervisor.call.types import OutputFile
 
         found = [
@@ -249,6 +257,8 @@ class FakeHost:
         self.log: list[tuple[str, set[str]]] = []
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
+        self.held: set[str] = set()
+        self.outputs = concurrent.futures.ThreadPoolExecutor(1)
 
     def open(self) -> None:
         self.opened += 1
