@@ -28,7 +28,7 @@ from supervisor.linux import process
 from supervisor.linux.cgroup import KILL_ROUNDS_MAX
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
-from supervisor.linux.netns import RouteCounters
+from supervisor.linux.netns import NetlinkBuffers, RouteCounters
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
@@ -44,6 +44,7 @@ KILL_POLL_S = 0.002
 KILL_POLLS_MAX = 5000
 KILL_AGAIN_ROUNDS = 20
 COLLECT_S = 20.0
+NETLINK_SET = "@network-io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,7 @@ class Sandbox:
         self._work_fd = -1
         self._mounts: dict[str, int] = {}
         self._routes: RouteCounters | None = None
+        self._netlink: NetlinkBuffers | None = None
         self._watcher: DenialWatcher | None = None
         self.cgroup = host.cgroup(call_id)
         self.stdin_fd = -1
@@ -133,12 +135,15 @@ class Sandbox:
                 self.cgroup.bound_sockets(socket_bytes(self._profile))
             self._hold_mounts()
             self._routes = RouteCounters(self._pid)
+            self._stack.callback(self._routes.close)
+            if NETLINK_SET in self._profile.syscalls.sets:
+                self._netlink = NetlinkBuffers(self._pid)
+                self._stack.callback(self._netlink.close)
         except OSError as error:
             # A call may be killed at any moment, also while its sandbox is being built.
             raise RuntimeFailed(
                 "SANDBOX_GONE", f"the sandbox ended while it was being prepared: {error}"
             ) from error
-        self._stack.callback(self._routes.close)
         if self._request.files:
             await asyncio.get_running_loop().run_in_executor(
                 self._host.files, self._place_inputs, content
@@ -295,6 +300,10 @@ class Sandbox:
                 )
             )
         return found
+
+    def netlink_use(self) -> tuple[int, int]:
+        """Give how many netlink sockets there are, and what they hold in bytes."""
+        return self._netlink.held() if self._netlink is not None else (0, 0)
 
     def network_denials(self) -> Iterator[Denied]:
         """Tell what wanted to leave and found no route, and that sockets filled their buffers."""

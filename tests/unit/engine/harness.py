@@ -177,6 +177,9 @@ class FakeSandbox:
         self.fail_at("network_denials")
         yield from self.no_routes
 
+    def netlink_use(self) -> tuple[int, int]:
+        return 0, 0
+
     def hurry(self) -> None:
         self.log.append("hurry")
 
