@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-
 RMEM = 4
 """The column of /proc/net/netlink with the bytes of a socket's receive buffer."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, HostError
 from supervisor.linux import cgroup, mounts, process
+from supervisor.linux.devices import make_devices, remove_mount
 from supervisor.linux.host import check_host, facts
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
@@ -81,6 +82,7 @@ class SandboxHost:
         self._lock = self._take_lock()
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
+        self.devices = self.folder / "dev"
         self.listener = NotifyListener(self.folder / SOCKET_NAME)
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
@@ -105,12 +107,15 @@ class SandboxHost:
         process.become_subreaper()
         self.reap()
         cgroup.make_parent(self.hierarchies, self.parent)
+        make_devices(self.devices)
         self.listener.open()
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone."""
         self.listener.close()
         self.reap()
+        remove_mount(self.devices)
+        self.devices.rmdir()
         self.uids.close()
         self.files.shutdown()
         self.outputs.shutdown()

@@ -174,6 +174,7 @@ class Sandbox:
         places = SandboxPlaces(
             call_id=self._call_id,
             root=os.fspath(root),
+            devices=os.fspath(self._host.devices),
             cgroup=f"/{self.cgroup.path}",
             cell=os.fspath(self._host.cell),
             listener=os.fspath(self._host.listener.path),
