@@ -38,6 +38,9 @@ PATH_PARTS_MAX = 64
 
 NAME_BYTES_MAX = 255
 GLOB_BYTES_MAX = 1024
+GLOB_PARTS_MAX = 256
+"""Of all globs together: each may have to be tried on each file that a call leaves."""
+
 CORRELATION_BYTES_MAX = 512
 WHY_BYTES_MAX = 1024
 ENV_VARIABLES_MAX = 1024
@@ -327,6 +330,10 @@ def _globs(globs: Iterable[str]) -> tuple[str, ...]:
     taken = tuple(globs)
     if len(taken) > OUTPUT_GLOBS_MAX:
         raise InvalidRequest("GLOB_INVALID", f"at most {OUTPUT_GLOBS_MAX} globs are taken")
+    if sum(glob.count("/") + 1 for glob in taken) > GLOB_PARTS_MAX:
+        raise InvalidRequest(
+            "GLOB_INVALID", f"all globs together have more than {GLOB_PARTS_MAX} parts"
+        )
     for index, glob in enumerate(taken):
         if not glob or glob.startswith("/"):
             problem = "is not relative to /work"

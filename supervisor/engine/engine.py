@@ -19,7 +19,7 @@ from supervisor.call.events import CallEvent
 from supervisor.call.outcome import Failed, Stopped
 from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest
-from supervisor.engine.limits import LimitWatch
+from supervisor.engine.limits import over_locks
 from supervisor.engine.live import LiveCall
 from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.engine.subscription import Queue, Subscription
@@ -79,6 +79,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._executor = concurrent.futures.ThreadPoolExecutor(self._options.pump_threads, "pump")
+        self._watcher = concurrent.futures.ThreadPoolExecutor(1, "locks")
 
     async def start(self) -> None:
         """End what a former daemon left, close its calls, and say on record that this one began.
@@ -119,6 +120,7 @@ class Engine:
         if host is not None:
             host.close()
         self._executor.shutdown()
+        self._watcher.shutdown(wait=False)
 
     @property
     def health_problems(self) -> tuple[str, ...]:
@@ -410,15 +412,17 @@ class Engine:
             await asyncio.sleep(LOCKS_S)
             if self._live:
                 try:
-                    counts = await asyncio.to_thread(_count_locks, set(self._live))
+                    # A thread of its own: what holds up others must not hold up the watch.
+                    counts, whole = await asyncio.get_running_loop().run_in_executor(
+                        self._watcher, _count_locks, set(self._live)
+                    )
                 except (OSError, ValueError) as error:
                     # A host without descriptors now may have some in a second. The watch goes on:
                     # ended, it would bound nothing any more and nobody would know.
                     log.warning("file locks could not be counted: %s", error)
                     continue
-                for call_id, held in counts.items():
-                    outcome, call = LimitWatch.locks(held), self._live.get(call_id)
-                    if outcome is not None and call is not None:
+                for call_id, outcome in over_locks(counts, whole=whole).items():
+                    if (call := self._live.get(call_id)) is not None:
                         call.stop_because(outcome)
 
     async def _watch_fence(self) -> None:
@@ -442,17 +446,18 @@ class Engine:
                 reap_strangers()
 
 
-def _count_locks(call_ids: set[str]) -> dict[str, int]:
-    """Count the record locks that each of these calls holds. Blocks."""
+def _count_locks(call_ids: set[str]) -> tuple[dict[str, int], bool]:
+    """Count the record locks that each of these calls holds, as `holders` does. Blocks."""
     counts = dict.fromkeys(call_ids, 0)
-    for pid, held in holders().items():
+    found, whole = holders()
+    for pid, held in found.items():
         try:
             call_id = cgroup_of(pid)[""].rpartition("/")[2]
         except (OSError, KeyError):
             continue  # it has ended, and its locks with it: see the rule on clone
         if call_id in counts:
             counts[call_id] += held
-    return counts
+    return counts, whole
 
 
 def _require_same(request: CallRequest, fingerprint: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.call.events import Denied, Wall
 from supervisor.call.outcome import LimitExceeded, LimitKind, Outcome, OutOfMemory
 from supervisor.linux.locks import LOCK_BYTES
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import Sandbox
+from supervisor.sandbox.arm import socket_bytes
 
 POLL_S = 0.1
 MS_S = 1000
@@ -17,26 +18,18 @@ MS_S = 1000
 LOCKS_MAX = 20_000
 """Record locks that a call may hold: 4 MB of kernel memory that no cgroup is charged for."""
 
+NETLINK_SOCKETS_MAX = 1000
+"""Netlink sockets of a call: more than any program opens, and few enough to be looked at often."""
+
 
 class LimitWatch:
     """The limits that the kernel does not stop a call at by itself."""
-
-    @staticmethod
-    def locks(held: int) -> Outcome | None:
-        """Give the outcome of holding so many record locks."""
-        if held <= LOCKS_MAX:
-            return None
-        return LimitExceeded(
-            limit=LimitKind.MEMORY,
-            used=held * LOCK_BYTES,
-            allowed=LOCKS_MAX * LOCK_BYTES,
-            subject=f"{held} file locks",
-        )
 
     def __init__(
         self, sandbox: Sandbox, profile: EffectiveProfile, tell: Callable[[Denied], None]
     ) -> None:
         self._sandbox = sandbox
+        self._profile = profile
         self._limits = profile.limits
         self._tell = tell
         self._forks_refused = 0
@@ -53,7 +46,7 @@ class LimitWatch:
     def look(self) -> Outcome | None:
         """Give the outcome of a limit that is reached; tell of one that only holds."""
         self._pids()
-        return self._memory() or self._cpu() or self._disk()
+        return self._memory() or self._netlink() or self._cpu() or self._disk()
 
     def settle(self, cause: Outcome | None = None) -> Outcome | None:
         """Look for the last time, after the end, and give what decides where there is no `cause`
@@ -76,6 +69,19 @@ class LimitWatch:
             limit_bytes=self._limits.memory_bytes,
             peak_bytes=self._sandbox.cgroup.memory_peak(),
             kills=kills,
+        )
+
+    def _netlink(self) -> Outcome | None:
+        """Netlink sockets hold kernel memory that no cgroup is charged for."""
+        sockets, used = self._sandbox.netlink_use()
+        allowed = socket_bytes(self._profile)
+        if used <= allowed and sockets <= NETLINK_SOCKETS_MAX:
+            return None
+        return LimitExceeded(
+            limit=LimitKind.MEMORY,
+            used=used,
+            allowed=allowed,
+            subject=f"{sockets} netlink sockets, of {NETLINK_SOCKETS_MAX}",
         )
 
     def _cpu(self) -> Outcome | None:
@@ -122,6 +128,28 @@ class LimitWatch:
                     rule="limits.pids",
                 )
             )
+
+
+def over_locks(held: Mapping[str, int], *, whole: bool) -> dict[str, Outcome]:
+    """Give the calls that hold too many record locks, with the outcome that this is.
+
+    Where there are more locks than were looked at, the call that has the most of those goes, too,
+    where it has a tenth of what one may have: the next look sees behind them.
+    """
+    over = {call_id for call_id, count in held.items() if count > LOCKS_MAX}
+    if held and not whole:
+        most = max(held, key=lambda call_id: held[call_id])
+        over |= {most} if held[most] > LOCKS_MAX // 10 else set()
+    more = "" if whole else "or more "
+    return {
+        call_id: LimitExceeded(
+            limit=LimitKind.MEMORY,
+            used=held[call_id] * LOCK_BYTES,
+            allowed=LOCKS_MAX * LOCK_BYTES,
+            subject=f"{held[call_id]} {more}file locks",
+        )
+        for call_id in over
+    }
 
 
 def as_denial(outcome: Outcome) -> Denied | None:

@@ -94,6 +94,7 @@ class LiveCall:
         self._running = asyncio.Event()
         self._ended = asyncio.Event()
         self._output_bytes = 0
+        self._collecting = False
         self._sealing = False
         self._end: ProgramEnd | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -258,7 +259,13 @@ class LiveCall:
             self.tell(denied)
         if not self.request.outputs:
             return Collected([], [])
-        return await asyncio.to_thread(self._sandbox.collect, self.request.outputs, self._keep)
+        self._collecting = True
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._host.outputs, self._sandbox.collect, self.request.outputs, self._keep
+            )
+        finally:
+            self._collecting = False
 
     def _tell_limit(self) -> None:
         denied = as_denial(self._cause) if self._cause is not None else None
@@ -336,7 +343,9 @@ class LiveCall:
         """End the call; the first cause wins."""
         if self._cause is None and not self._sealing:
             self._cause = cause
-        if self.state not in (State.DRAINING, State.CLOSED):
+        if self.state is State.DRAINING:
+            self._sandbox.hurry()
+        elif self.state is not State.CLOSED:
             self._sandbox.stop()
 
     def disconnect(self) -> None:
@@ -350,6 +359,11 @@ class LiveCall:
         Raises:
             CallStateError: `CALL_CLOSED`.
         """
+        if number == SIGKILL and self._collecting:
+            # The program has ended; what is left are its outputs.
+            self._record().signalled(by, number, why)
+            self._sandbox.hurry()
+            return
         if number == SIGKILL:
             self._require_open()
             self._record().signalled(by, number, why)
@@ -397,8 +411,13 @@ class LiveCall:
                 self._lost(event)
 
     def lose(self, count: int) -> None:
-        """Record that denied system calls were gone before they could be read."""
+        """Record that denied system calls were gone before they could be read.
+
+        Where some kill, one of these may have been among them, so the call ends.
+        """
         self._lost(Lost(what="denial", count=count, reason="THREAD_GONE"))
+        if self.profile.syscalls.kill:
+            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
     def _lost(self, lost: Lost) -> None:
         try:

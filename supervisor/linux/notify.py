@@ -18,12 +18,20 @@ _NOTIF = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 
 
+_ID = struct.Struct("=Q")
+
+
 def _iowr(number: int, size: int) -> int:
     return (3 << 30) | (size << 16) | (ord("!") << 8) | number
 
 
+def _iow(number: int, size: int) -> int:
+    return (1 << 30) | (size << 16) | (ord("!") << 8) | number
+
+
 _RECV = _iowr(0, _NOTIF.size)
 _SEND = _iowr(1, _RESPONSE.size)
+_ID_VALID = _iow(2, _ID.size)
 
 AUDIT_ARCH_X86_64 = 0xC000003E
 
@@ -52,6 +60,17 @@ def receive(fd: int) -> Notification | None:
     return Notification(
         id=identifier, pid=pid, number=number, arch=arch, arguments=tuple(arguments)
     )
+
+
+def still_waits(fd: int, notification: Notification) -> bool:
+    """Say whether a thread still waits for this answer (SECCOMP_IOCTL_NOTIF_ID_VALID)."""
+    try:
+        fcntl.ioctl(fd, _ID_VALID, _ID.pack(notification.id))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
 
 
 def refuse(fd: int, notification: Notification, error_number: int = errno.EPERM) -> None:

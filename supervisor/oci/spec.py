@@ -60,6 +60,7 @@ class SandboxPlaces:
 
     call_id: str
     root: str
+    devices: str
     cgroup: str
     cell: str
     listener: str
@@ -120,7 +121,7 @@ def build_spec(
         "hostname": "sandbox",
         "root": {"path": places.root, "readonly": True},
         "process": _process(profile, program),
-        "mounts": _mounts(profile, places.cell),
+        "mounts": _mounts(profile, places),
         "linux": {
             "namespaces": [{"type": kind} for kind in NAMESPACES],
             "uidMappings": [_mapping(places.uid_base)],
@@ -166,13 +167,15 @@ def _resources(profile: EffectiveProfile) -> Json:
     }
 
 
-def _mounts(profile: EffectiveProfile, cell: str) -> list[Json]:
+def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
     mounts: list[Json] = [
         _mount("/proc", "proc", ["nosuid", "noexec", "nodev"]),
-        _mount("/dev", "tmpfs", ["nosuid", "noexec", "mode=755", "size=64k"]),
+        # A /dev that is bound is left as it is by the runtime, which would else bind the host's
+        # nodes into it, writable (libcontainer, needsSetupDev).
+        _mount("/dev", "bind", ["bind", "ro", "nosuid", "noexec", "rprivate"], places.devices),
         _mount("/dev/pts", "devpts", [*PTS_OPTIONS, f"max={PTYS_MAX}"]),
         _tmpfs(WritableMount(path="/dev/shm", size_bytes=SHM_BYTES)),  # noqa: S108
-        _bind(cell, CELL_PATH),
+        _bind(places.cell, CELL_PATH),
     ]
     if profile.image.kind is ImageKind.HOST:
         mounts.append(_bind("/usr", "/usr"))
@@ -182,8 +185,13 @@ def _mounts(profile: EffectiveProfile, cell: str) -> list[Json]:
     return mounts
 
 
-def _mount(destination: str, kind: str, options: Sequence[str]) -> Json:
-    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+def _mount(destination: str, kind: str, options: Sequence[str], source: str = "") -> Json:
+    return {
+        "destination": destination,
+        "type": kind,
+        "source": source or kind,
+        "options": list(options),
+    }
 
 
 def _bind(source: str, destination: str) -> Json:

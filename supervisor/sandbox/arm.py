@@ -21,6 +21,9 @@ from supervisor.profile.model import EffectiveProfile
 SECCOMP_MODE_FILTER = 2
 PAGE_BYTES = 4096
 KIB = 1024
+OWN = {"/proc": "proc", "/dev/pts": "devpts", "/dev/shm": "tmpfs"}  # noqa: S108
+"""What may be written besides the profile's mounts: path → file system, all the sandbox's own."""
+
 SOCKETS_SHARE = 8
 """Sockets may buffer this part of the memory, on top of it, where no cgroup counts it there."""
 
@@ -137,12 +140,8 @@ def _proc(pid: int, mounts: list[MountLine]) -> Iterator[str]:
 
 
 def _of_the_runtime(mount: MountLine) -> bool:
-    """Say whether a mount is one of /proc and /dev, which hold nothing of the host's disks."""
-    if mount.path == "/proc":
-        return mount.kind == "proc"
-    if mount.path.startswith("/proc/"):
-        return mount.kind in ("proc", "tmpfs", "devtmpfs")
-    return mount.path == "/dev" or mount.path.startswith("/dev/")
+    """Say whether a mount is one that is the sandbox's own, whatever its profile says."""
+    return OWN.get(mount.path) == mount.kind
 
 
 def mounts_of(pid: int) -> list[MountLine]:

@@ -3,8 +3,13 @@
 The first of a kind (same system call, same arguments) is told before its caller gets the answer;
 repeats are counted and told once a second and at the end. A caller waits for its answer, so the
 pace at which answers are given bounds what a flood can cost the daemon, and what is asked is read
-at once all the same: a flood hides nothing. A thread that is killed while it waits takes what it
-asked with it; how many did is told as lost.
+at once all the same: a flood hides nothing.
+
+A thread that is killed or interrupted while it waits takes what it asked with it. The kernel
+numbers what it tells (kernel/seccomp.c, seccomp_next_notify_id), so a gap in the numbers says how
+many did, and that is told as lost. The sandbox's init makes a system call of its own that is always
+denied before it starts the program and after the program's end (cell/cell.c): between these two
+marks no number is missed. They are answered and counted by nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from supervisor.call.events import Denied, Wall
-from supervisor.linux.notify import Notification, receive, refuse
+from supervisor.linux.notify import Notification, receive, refuse, still_waits
 from supervisor.linux.process import comm
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.syscall_arguments import real_arguments
@@ -33,6 +38,12 @@ BATCH_MAX = 32
 
 ANSWERS_PER_S_MAX = 4000
 """About a tenth of a core. A flood waits; an honest program never comes near it."""
+
+OWED_MAX = 1024
+"""Answers that may be owed: a thread that is interrupted asks again before it had its answer."""
+
+MARK = NUMBERS["reboot"]
+ID_MASK = (1 << 64) - 1
 
 FOLD_S = 1.0
 KINDS_MAX = 256
@@ -60,15 +71,19 @@ class DenialWatcher:
     def __init__(
         self,
         fd: int,
+        init_pid: int,
         policy: SyscallPolicy,
         tell: Callable[[Denied], None],
         lose: Callable[[int], None],
     ) -> None:
         self._fd = fd
+        self._init_pid = init_pid
         self._policy = policy
         self._tell = tell
         self._lose = lose
+        self._next_id: int | None = None
         self._gone = 0
+        self._unplaced = 0
         self._owed: collections.deque[Notification] = collections.deque()
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
@@ -79,6 +94,7 @@ class DenialWatcher:
         self._second = time.monotonic()
         self._answers = 0
         self.count = 0
+        self._reading = True
         self._loop.add_reader(fd, self._readable)
 
     def close(self) -> None:
@@ -89,6 +105,7 @@ class DenialWatcher:
         for timer in (self._timer, self._paused):
             if timer is not None:
                 timer.cancel()
+        self._gone += self._unplaced
         self._flush()
         os.close(self._fd)
         self._fd = -1
@@ -105,10 +122,19 @@ class DenialWatcher:
                     # Every task of the sandbox is gone: the descriptor only hangs up from now on.
                     self._loop.remove_reader(self._fd)
                 return
+            if len(self._owed) >= OWED_MAX and not self._forget_gone():
+                # So many threads can wait for nobody: it is read on when some have their answer.
+                self._loop.remove_reader(self._fd)
+                self._reading = False
+                return
             notification = receive(self._fd)
             if notification is None:
-                self._gone += 1
+                self._unplaced += 1
                 self._flush_later()
+                continue
+            self._count_gone(notification.id)
+            if self._is_mark(notification):
+                refuse(self._fd, notification)
                 continue
             try:
                 self._note(notification)
@@ -116,9 +142,26 @@ class DenialWatcher:
                 self._owed.append(notification)
                 self._answer()
 
+    def _is_mark(self, notification: Notification) -> bool:
+        """Say whether this is the init's own: no other process has its id, whatever it does."""
+        return notification.pid == self._init_pid and notification.number == MARK
+
+    def _count_gone(self, number: int) -> None:
+        """Count what was told and taken back before we read it, by the gap in the numbers."""
+        if self._next_id is not None and (gone := (number - self._next_id) & ID_MASK):
+            self._gone += gone
+            self._flush_later()
+        # What was seen to be gone is in the gap, or was no more than an interrupted read.
+        self._unplaced = 0
+        self._next_id = (number + 1) & ID_MASK
+
+    def _forget_gone(self) -> bool:
+        """Drop answers that nobody waits for any more; say whether there is room now."""
+        self._owed = collections.deque(one for one in self._owed if still_waits(self._fd, one))
+        return len(self._owed) < OWED_MAX
+
     def _answer(self) -> None:
-        """Answer those that wait, as fast as the pace allows; each is a thread of the call, so
-        `limits.pids` bounds how many there are."""
+        """Answer those that wait, as fast as the pace allows."""
         while self._owed and self._paused is None:
             now = time.monotonic()
             if now - self._second >= 1.0:
@@ -128,6 +171,9 @@ class DenialWatcher:
                 return
             self._answers += 1
             refuse(self._fd, self._owed.popleft())
+        if not self._reading and len(self._owed) < OWED_MAX:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._readable)
 
     def _resume(self) -> None:
         self._paused = None

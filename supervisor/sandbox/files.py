@@ -29,6 +29,8 @@ SKIPPED_MAX = 64
 READ_BYTES = 1 << 20
 
 NOT_REGULAR, TOO_LARGE, TOO_MANY, UNREADABLE = "NOT_REGULAR", "TOO_LARGE", "TOO_MANY", "UNREADABLE"
+TOO_LATE = "TOO_LATE"
+"""Taking the outputs took too long, or was stopped: this path and what would have come after it."""
 
 
 def place_inputs(
@@ -91,34 +93,52 @@ def _write_all(fd: int, data: bytes) -> None:
 class Glob:
     """A glob under /work: `*` and `?` and `[…]` within a part, `**` for any number of parts.
 
-    A byte that is not UTF-8 counts as one character.
+    A byte that is not UTF-8 counts as one character. A state says which parts of the glob could be
+    next, a bit for each; 0 is a path that nothing below can bring back.
     """
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        self._parts = [
-            None if part == "**" else re.compile(fnmatch.translate(part))
-            for part in pattern.split("/")
+        parts = pattern.split("/")
+        # Two of them in a row say no more than one.
+        parts = [
+            part for at, part in enumerate(parts) if part != "**" or parts[at - 1 : at] != ["**"]
         ]
+        self._parts = [
+            None if part == "**" else re.compile(fnmatch.translate(part)) for part in parts
+        ]
+        self._all = 1 << len(parts)
+        self.begin = self._past_any(1)
+
+    def _past_any(self, state: int) -> int:
+        """Add what is next where a `**` stands for nothing."""
+        for at, part in enumerate(self._parts):
+            if part is None and state >> at & 1:
+                state |= 1 << at + 1
+        return state
+
+    def step(self, state: int, name: str) -> int:
+        """Give the state after one more part of a path."""
+        found = 0
+        for at, part in enumerate(self._parts):
+            if not state >> at & 1:
+                continue
+            if part is None:
+                found |= 1 << at
+            elif part.fullmatch(name) is not None:
+                found |= 1 << at + 1
+        return self._past_any(found)
+
+    def accepts(self, state: int) -> bool:
+        """Say whether the path so far is named by this glob."""
+        return bool(state & self._all)
 
     def matches(self, path: Sequence[bytes]) -> bool:
-        """Say whether the parts of a path are named by this glob.
-
-        Takes time in proportion to the lengths of both, however many `**` there are.
-        """
-        names = [os.fsdecode(part) for part in path]
-        # ends[n]: the glob so far matches exactly the first n parts of the path.
-        ends = [True] + [False] * len(names)
-        for wanted in self._parts:
-            if wanted is None:
-                first = ends.index(True) if True in ends else len(ends)
-                ends = [at >= first for at in range(len(ends))]
-            else:
-                ends = [
-                    at > 0 and ends[at - 1] and wanted.fullmatch(names[at - 1]) is not None
-                    for at in range(len(ends))
-                ]
-        return ends[-1]
+        """Say whether the parts of a path are named by this glob."""
+        state = self.begin
+        for part in path:
+            state = self.step(state, os.fsdecode(part))
+        return self.accepts(state)
 
 
 @dataclass(slots=True)
@@ -140,19 +160,19 @@ def collect_outputs(
     patterns: Iterable[str],
     size_bytes_max: int,
     store: Callable[[Iterator[bytes]], Digest],
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Collected:
     """Store every regular file below `work` that a glob names.
 
-    `size_bytes_max` bounds all of them together: a sparse file can be larger than its mount.
+    `size_bytes_max` bounds all of them together: a sparse file can be larger than its mount. What
+    is left when `go_on` says no is not taken, and that is noted.
     """
     globs = [Glob(pattern) for pattern in patterns]
     collected = Collected([], [])
     left = size_bytes_max
     if not globs:
         return collected
-    for path, parent, name, mode in _walk(work, collected):
-        if not any(glob.matches(path) for glob in globs):
-            continue
+    for path, parent, name, mode in _walk(work, globs, collected, go_on):
         joined = b"/".join(path)
         if not stat.S_ISREG(mode):
             if not stat.S_ISDIR(mode):
@@ -201,12 +221,18 @@ def _chunks(fd: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _walk(work: int, collected: Collected) -> Iterator[tuple[list[bytes], int, bytes, int]]:
-    """Give (parts, open parent directory, name, mode) of everything below `work`, sorted."""
+States = tuple[int, ...]
+
+
+def _walk(
+    work: int, globs: Sequence[Glob], collected: Collected, go_on: Callable[[], bool]
+) -> Iterator[tuple[list[bytes], int, bytes, int]]:
+    """Give (parts, open parent directory, name, mode) of everything below `work` that a glob names,
+    sorted; folders below which none can name anything are not entered."""
     seen = 0
-    pending: list[list[bytes]] = [[]]
+    pending: list[tuple[list[bytes], States]] = [([], tuple(glob.begin for glob in globs))]
     while pending:
-        folder = pending.pop()
+        folder, states = pending.pop()
         try:
             fd = _parent(work, folder)
         except OSError:
@@ -215,14 +241,23 @@ def _walk(work: int, collected: Collected) -> Iterator[tuple[list[bytes], int, b
         with closing_fd(fd):
             for name in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208 (an open folder)
                 seen += 1
-                if seen > WALK_ENTRIES_MAX:
-                    collected.skip(b"/".join([*folder, name]), TOO_MANY)
+                if seen > WALK_ENTRIES_MAX or not go_on():
+                    reason = TOO_MANY if seen > WALK_ENTRIES_MAX else TOO_LATE
+                    collected.skip(b"/".join([*folder, name]), reason)
                     return
+                word = os.fsdecode(name)
+                after = tuple(
+                    glob.step(state, word) if state else 0
+                    for glob, state in zip(globs, states, strict=True)
+                )
+                if not any(after):
+                    continue
                 mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-                yield [*folder, name], fd, name, mode
+                if any(glob.accepts(state) for glob, state in zip(globs, after, strict=True)):
+                    yield [*folder, name], fd, name, mode
                 if not stat.S_ISDIR(mode):
                     continue
                 if len(folder) < DEPTH_MAX:
-                    pending.append([*folder, name])
+                    pending.append(([*folder, name], after))
                 else:
                     collected.skip(b"/".join([*folder, name]), TOO_MANY)

@@ -20,6 +20,7 @@ from supervisor.bpf.watch import Leftover
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
+from supervisor.linux.devices import make_devices, remove_mount
 from supervisor.linux.host import check_host, facts
 from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
@@ -36,6 +37,9 @@ SOCKET_PATH_BYTES_MAX = 107
 """unix(7): sun_path, with its NUL."""
 
 FILE_THREADS = 4
+OUTPUT_THREADS = 2
+"""Of its own, and few: a call that left a million files keeps nobody but its like waiting."""
+
 REAP_ROUNDS_MAX = 400
 REAP_ROUND_S = 0.01
 
@@ -117,10 +121,12 @@ class SandboxHost:
         self.leftovers: dict[str, Leftover] = {}
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
+        self.devices = self.folder / "dev"
         self.listener = NotifyListener(self.folder / SOCKET_NAME)
         self.roots = RootFolders(
             self.folder / "roots", ImageStore(options.state), mounts.mount_overlay
         )
+        self.outputs = concurrent.futures.ThreadPoolExecutor(OUTPUT_THREADS, "outputs")
         self.files = concurrent.futures.ThreadPoolExecutor(FILE_THREADS, "files")
         self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
 
@@ -148,6 +154,7 @@ class SandboxHost:
         self.reap()
         found = self.fence.leftovers()
         self.leftovers = {ids[number]: left for number, left in found.items() if number in ids}
+        make_devices(self.devices)
         self.listener.open()
 
     def leftover_events(self, call_id: str) -> tuple[Event, ...]:
@@ -159,10 +166,13 @@ class SandboxHost:
         """Remove what all sandboxes shared; they must be gone."""
         self.listener.close()
         self.reap()
+        remove_mount(self.devices)
+        self.devices.rmdir()
         self.uids.close()
         self.files.shutdown()
         self.fence.close()
         self._bpf.close()
+        self.outputs.shutdown()
         cgroup.remove_parent(self.hierarchies, self.parent)
         for name in ("runc", "bundles", "roots"):
             shutil.rmtree(self.folder / name)

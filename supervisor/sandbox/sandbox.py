@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from supervisor.linux import process
 from supervisor.linux.cgroup import KILL_ROUNDS_MAX
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
+from supervisor.linux.netns import NetlinkBuffers
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
@@ -42,6 +44,8 @@ WORK = "/work"
 KILL_POLL_S = 0.002
 KILL_POLLS_MAX = 5000
 KILL_AGAIN_ROUNDS = 20
+COLLECT_S = 20.0
+NETLINK_SET = "@network-io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,7 @@ class Sandbox:
         self._lose = lose
         self._stack = contextlib.ExitStack()
         self._stopped = threading.Event()
+        self._hurried = threading.Event()
         self._stays = False
         self._pid = 0
         self._pidfd = -1
@@ -98,6 +103,7 @@ class Sandbox:
         self._work_fd = -1
         self._mounts: dict[str, int] = {}
         self._fenced: CallFence | None = None
+        self._netlink: NetlinkBuffers | None = None
         self._watcher: DenialWatcher | None = None
         self.cgroup = host.cgroup(call_id)
         self.stdin_fd = -1
@@ -119,7 +125,9 @@ class Sandbox:
         await self._create(bundle)
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
-            self._watcher = DenialWatcher(notify_fd, self._profile.syscalls, self._tell, self._lose)
+            self._watcher = DenialWatcher(
+                notify_fd, self._pid, self._profile.syscalls, self._tell, self._lose
+            )
         except BaseException:
             os.close(notify_fd)
             raise
@@ -128,6 +136,9 @@ class Sandbox:
             with contextlib.suppress(FileNotFoundError):  # Not its cgroup: arming says so.
                 self.cgroup.bound_sockets(socket_bytes(self._profile))
             self._hold_mounts()
+            if NETLINK_SET in self._profile.syscalls.sets:
+                self._netlink = NetlinkBuffers(self._pid)
+                self._stack.callback(self._netlink.close)
         except OSError as error:
             # A call may be killed at any moment, also while its sandbox is being built.
             raise RuntimeFailed(
@@ -171,6 +182,7 @@ class Sandbox:
         places = SandboxPlaces(
             call_id=self._call_id,
             root=os.fspath(root),
+            devices=os.fspath(self._host.devices),
             cgroup=f"/{self.cgroup.path}",
             cell=os.fspath(self._host.cell),
             listener=os.fspath(self._host.listener.path),
@@ -309,6 +321,10 @@ class Sandbox:
             )
         return found
 
+    def netlink_use(self) -> tuple[int, int]:
+        """Give how many netlink sockets there are, and what they hold in bytes."""
+        return self._netlink.held() if self._netlink is not None else (0, 0)
+
     def network_denials(self) -> Iterator[Denied]:
         """Tell that sockets filled their buffers."""
         used, allowed = self.cgroup.sockets_peak(), socket_bytes(self._profile)
@@ -325,11 +341,21 @@ class Sandbox:
     def collect(
         self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
     ) -> Collected:
-        """Store the output files; every process of the call must be dead. Blocks."""
+        """Store the output files; every process of the call must be dead. Blocks, not for longer
+        than COLLECT_S by the names that it looks at, and not after `hurry`."""
         if self._work_fd < 0:
             return Collected([], [])
         size_bytes_max = sum(mount.size_bytes for mount in self._profile.write)
-        return collect_outputs(self._work_fd, patterns, size_bytes_max, store)
+        end_s = time.monotonic() + COLLECT_S
+
+        def go_on() -> bool:
+            return not self._hurried.is_set() and time.monotonic() < end_s
+
+        return collect_outputs(self._work_fd, patterns, size_bytes_max, store, go_on)
+
+    def hurry(self) -> None:
+        """Let `collect` come to its end."""
+        self._hurried.set()
 
     @property
     def denials(self) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from supervisor.linux import cgroup, process
+from supervisor.linux.devices import make_devices, remove_mount
 from supervisor.linux.host import find_program
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
@@ -36,10 +37,13 @@ class Bare:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         profile = ProfileSet.load([ROOT / "profiles"]).effective("base")
         roots = RootFolders(folder / "roots", ImageStore(folder / "images"), _no_overlay)
+        self._devices = folder / "dev"
+        make_devices(self._devices)
         for number in range(bundles):
             places = SandboxPlaces(
                 call_id=str(number),
                 root=str(roots.path(profile)),
+                devices=str(self._devices),
                 cgroup=f"/{CGROUP}/{number}",
                 cell=str(ROOT / "cell/.output/cell"),
                 listener=str(folder / "listener"),
@@ -77,8 +81,9 @@ class Bare:
             self._free.put(bundle)
 
     def close(self) -> None:
-        """Remove the cgroups."""
+        """Remove the cgroups and the devices."""
         os.close(self._null)
+        remove_mount(self._devices)
         cgroup.Cgroup(cgroup.detect(), CGROUP).destroy()
 
 

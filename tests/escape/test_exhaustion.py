@@ -189,6 +189,18 @@ def test_socket_buffers_are_bounded(daemon: Daemon) -> None:
     assert [(body["detail"], body["allowed"]) for body in held] == [("socket buffers", MEMORY // 8)]
 
 
+def test_netlink_buffers_are_bounded(daemon: Daemon) -> None:
+    """No cgroup of either version is charged for them."""
+    alone = ("unshare", "--net")
+    assert int(on_host("fill_netlink.py", "20", inside=alone).stdout) > MEMORY
+    trial = confined(daemon, "fill_netlink.py", "200", profile="net-small")
+    assert isinstance(trial.call.outcome, LimitExceeded), trial.call.stderr
+    assert trial.call.outcome.limit is LimitKind.MEMORY
+    assert "netlink sockets" in trial.call.outcome.subject
+    held = trial.denials("memory", wall="limit")
+    assert [body["allowed"] for body in held] == [MEMORY // 8]
+
+
 def test_output(daemon: Daemon) -> None:
     """More than the profile allows: ended, what came is on record, and the digest covers it."""
     call = daemon.client.run(["sh", "-c", "yes & yes >&2"], profile="small")

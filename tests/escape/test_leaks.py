@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from supervisor.linux.devices import make_devices, remove_mount
 from tests.escape.arena import confined
 from tests.support.daemon import Daemon
 
@@ -70,3 +74,22 @@ def test_etc_is_made_up(seen: dict[str, Any]) -> None:
 def test_its_session_has_no_terminal(seen: dict[str, Any]) -> None:
     assert seen["terminal"] == "ENXIO"
     assert seen["session leader"]
+
+
+def test_devices_show_nothing_of_a_call(daemon: Daemon) -> None:
+    """Their times would be a note for whoever looks later, in a sandbox or on the host."""
+    touch = 'for one in null zero full random urandom; do touch -d 2001-01-01 "$1/$one"; done'
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "dev"
+        make_devices(place)
+        try:
+            subprocess.run(["sh", "-c", touch, "sh", place], check=True)
+            assert (place / "null").stat().st_mtime < 1e9
+        finally:
+            remove_mount(place)
+    before = Path("/dev/null").stat().st_mtime_ns
+    call = daemon.client.run(["sh", "-c", touch, "sh", "/dev"], profile="shell")
+    assert call.stderr.count(b"Read-only file system") == 5
+    assert Path("/dev/null").stat().st_mtime_ns == before
+    after = daemon.client.run(["stat", "-c", "%Y", "/dev/null"], profile="shell")
+    assert int(after.stdout) > 1e9

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -12,7 +14,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from supervisor.call.events import CallEvent, Denied, Finished, KeepAlive, Timeline
+from supervisor.call.events import (
+    CallEvent,
+    Denied,
+    Finished,
+    KeepAlive,
+    Lost,
+    Processes,
+    Timeline,
+)
 from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest, Digest, InputFile, Json
 from supervisor.engine import engine as engine_module
@@ -178,10 +188,19 @@ class FakeSandbox:
         self.fail_at("network_denials")
         yield from self.no_routes
 
+    def netlink_use(self) -> tuple[int, int]:
+        return 0, 0
+
+    def hurry(self) -> None:
+        self.log.append("hurry")
+
     def collect(
         self, patterns: Iterable[str], store: Callable[[Iterator[bytes]], Digest]
     ) -> Collected:
+        self.log.append("collect")
         self.fail_at("collect")
+        while "collect" in self.host.held and "hurry" not in self.log:
+            time.sleep(0.005)
         from supervisor.call.types import OutputFile
 
         found = [
@@ -264,6 +283,8 @@ class FakeHost:
         self.opened = self.closed = 0
         self.fence = FakeFence()
         self.left: dict[str, tuple[Denied | Processes | Lost, ...]] = {}
+        self.held: set[str] = set()
+        self.outputs = concurrent.futures.ThreadPoolExecutor(1)
 
     def leftover_events(self, call_id: str) -> tuple[Denied | Processes | Lost, ...]:
         return self.left.pop(call_id, ())

@@ -17,7 +17,7 @@ from supervisor.call.outcome import (
     TimedOut,
 )
 from supervisor.engine import limits
-from supervisor.engine.limits import LimitWatch, as_denial
+from supervisor.engine.limits import LimitWatch, as_denial, over_locks
 from supervisor.sandbox.sandbox import DiskUse
 from tests.support.records import make_profile
 
@@ -35,7 +35,11 @@ class Watched:
         self.cgroup = FakeCgroup()
         self.disks: list[DiskUse] = [replace(FULL, full=False)]
         self.told: list[Denied] = []
+        self.netlink = (0, 0)
         self.watch = LimitWatch(self, PROFILE, self.told.append)  # type: ignore[arg-type]
+
+    def netlink_use(self) -> tuple[int, int]:
+        return self.netlink
 
     def disk_use(self) -> list[DiskUse]:
         return self.disks
@@ -60,6 +64,35 @@ def test_cpu_of_both_modes_counts() -> None:
     one = Watched()
     one.cgroup.cpu_s = (1.2, 0.9)
     assert one.watch.look() == LimitExceeded(limit=LimitKind.CPU, used=2100, allowed=2000)
+
+
+@pytest.mark.parametrize("use", [(1, 126), (1001, 0)])
+def test_netlink_sockets(use: tuple[int, int]) -> None:
+    """An eighth of the memory, as for other sockets; and how many of them."""
+    one = Watched()
+    one.netlink = (1000, 125)
+    assert one.watch.look() is None
+    one.netlink = use
+    reached = one.watch.look()
+    assert isinstance(reached, LimitExceeded)
+    assert (reached.limit, reached.used, reached.allowed) == (LimitKind.MEMORY, use[1], 125)
+
+
+@pytest.mark.parametrize(
+    ("held", "whole", "over"),
+    [
+        ({}, True, []),
+        ({}, False, []),
+        ({"a": 20_000, "b": 0}, True, []),
+        ({"a": 20_001, "b": 20_000}, True, ["a"]),
+        ({"a": 20_001, "b": 30_000}, True, ["a", "b"]),
+        ({"a": 2_001, "b": 2_000}, False, ["a"]),
+        ({"a": 2_000, "b": 1_999}, False, []),
+        ({"a": 20_001, "b": 30_000}, False, ["a", "b"]),
+    ],
+)
+def test_file_locks(held: dict[str, int], whole: bool, over: list[str]) -> None:
+    assert sorted(over_locks(held, whole=whole)) == over
 
 
 def test_disk() -> None:

@@ -97,6 +97,24 @@ def test_a_call_that_has_ended_takes_no_signal_and_no_input(tmp_path: Path, numb
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("way", ["kill", "drain"])
+def test_taking_outputs_can_be_stopped(tmp_path: Path, way: str) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.held.add("collect")
+            subscription = await world.submit(outputs=("**",))
+            await settle(lambda: "collect" in world.host.sandbox.log)
+            if way == "kill":
+                await world.engine.signal(subscription.call_id, by="a", signal=9, why="")
+                events = await collect(subscription)
+                assert isinstance(end_of(events).outcome, Exited)
+            else:
+                await world.engine.drain(0.0)
+            assert "hurry" in world.host.sandbox.log
+
+    asyncio.run(scenario())
+
+
 def test_a_signal_for_a_call_that_never_starts_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:

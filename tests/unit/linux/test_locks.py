@@ -12,12 +12,12 @@ from supervisor.linux import locks
 
 
 def test_locks_of_this_process(tmp_path: Path) -> None:
-    before = locks.holders().get(os.getpid(), 0)
+    before = locks.holders()[0].get(os.getpid(), 0)
     with (tmp_path / "file").open("w") as file:
         for place in range(0, 20, 2):
             fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
-        assert locks.holders()[os.getpid()] == before + 10
-    assert locks.holders().get(os.getpid(), 0) == before
+        assert locks.holders()[0][os.getpid()] == before + 10
+    assert locks.holders()[0].get(os.getpid(), 0) == before
 
 
 TEXT = b"""1: POSIX  ADVISORY  WRITE 77 fe:00:123 0 0
@@ -30,7 +30,7 @@ TEXT = b"""1: POSIX  ADVISORY  WRITE 77 fe:00:123 0 0
 
 def test_only_record_locks_that_are_held(tmp_path: Path) -> None:
     (tmp_path / "locks").write_bytes(TEXT)
-    assert locks.holders(tmp_path / "locks") == {77: 1, 78: 1}
+    assert locks.holders(tmp_path / "locks") == ({77: 1, 78: 1}, True)
 
 
 def test_a_huge_list_is_not_read_to_its_end(
@@ -38,4 +38,6 @@ def test_a_huge_list_is_not_read_to_its_end(
 ) -> None:
     monkeypatch.setattr(locks, "READ_BYTES_MAX", 1)
     (tmp_path / "locks").write_bytes(TEXT * 10_000)
-    assert 0 < locks.holders(tmp_path / "locks")[77] < 10_000
+    counts, whole = locks.holders(tmp_path / "locks")
+    assert 0 < counts[77] < 10_000
+    assert not whole

@@ -43,6 +43,7 @@ CELL = ROOT / "cell/.output/cell"
 PLACES = SandboxPlaces(
     call_id="call-1",
     root="/run/stockade/roots/one",
+    devices="/run/stockade/dev",
     cgroup="/stockade/one/call-1",
     cell="/usr/lib/stockade/cell",
     listener="/run/stockade/seccomp.sock",
@@ -96,15 +97,25 @@ def test_the_root_is_read_only_and_mounts_do_not_propagate() -> None:
 
 def test_nothing_of_the_host_is_bound_writable() -> None:
     binds = [mount for mount in spec_of()["mounts"] if mount["type"] == "bind"]
-    assert {mount["source"] for mount in binds} == {PLACES.cell, "/usr", "/opt/tools"}
+    assert {mount["source"] for mount in binds} == {
+        PLACES.cell, PLACES.devices, "/usr", "/opt/tools",
+    }  # fmt: skip
     for mount in binds:
-        assert {"ro", "nosuid", "nodev", "rprivate"} <= set(mount["options"]), mount
+        assert {"ro", "nosuid", "rprivate"} <= set(mount["options"]), mount
+        assert "nodev" in mount["options"] or mount["destination"] == "/dev"
 
 
 def test_no_mount_has_setuid_programs_and_only_dev_has_devices() -> None:
     for path, mount in mounts_of(spec_of()).items():
         assert "nosuid" in mount["options"], path
         assert "nodev" in mount["options"] or path in ("/dev", "/dev/pts"), path
+
+
+def test_devices_are_ours_and_read_only() -> None:
+    """And bound, so that the runtime leaves them alone."""
+    mount = mounts_of(spec_of())["/dev"]
+    assert (mount["type"], mount["source"]) == ("bind", PLACES.devices)
+    assert {"bind", "ro", "nosuid", "noexec"} <= set(mount["options"])
 
 
 def test_nothing_is_executed_from_what_can_be_written() -> None:

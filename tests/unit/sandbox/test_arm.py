@@ -203,14 +203,15 @@ MOUNTS = [
     MountLine(path="/", kind="ext4", options=frozenset({"ro"})),
     MountLine(path="/usr", kind="ext4", options=frozenset({"ro", "nosuid"})),
     MountLine(path="/proc", kind="proc", options=frozenset({"rw"})),
-    MountLine(path="/dev", kind="tmpfs", options=frozenset({"rw"})),
+    MountLine(path="/dev", kind="tmpfs", options=frozenset({"ro"})),
+    MountLine(path="/dev/pts", kind="devpts", options=frozenset({"rw"})),
     MountLine(path="/dev/shm", kind="tmpfs", options=TMPFS),
     *[
         MountLine(path=one.path, kind="tmpfs", options=TMPFS, size_bytes=one.size_bytes)
         for one in PROFILE.write
     ],
     *[MountLine(path=p, kind="proc", options=frozenset({"ro"})) for p in oci.READ_ONLY],
-    *[MountLine(path=p, kind="tmpfs", options=frozenset({"rw"})) for p in oci.MASKED],
+    *[MountLine(path=p, kind="tmpfs", options=frozenset({"ro"})) for p in oci.MASKED],
 ]
 
 
@@ -306,6 +307,12 @@ KNOCKED_OUT: dict[str, tuple[Callable[[Readings], None], str]] = {
     "no size": (_mounted("/work", size_bytes=0), "files: /work holds"),
     "a disk": (_mounted("/work", kind="ext4"), "files: /work is ext4"),
     "a disk as /proc": (_mounted("/proc", kind="ext4"), "files: /proc can be written"),
+    "devices": (_mounted("/dev", options=frozenset({"rw"})), "files: /dev can be written"),
+    "/dev/pts": (_mounted("/dev/pts", kind="devtmpfs"), "files: /dev/pts can be written"),
+    "a mask": (
+        _mounted("/proc/kcore", options=frozenset({"rw"})),
+        "files: /proc/kcore can be written",
+    ),
     "/proc/sys": (_mounted("/proc/sys", options=frozenset({"rw"})), "files: /proc/sys can be"),
     "a disk in /proc": (
         _mounted("/proc/sys", kind="ext4", options=frozenset({"rw"})),

@@ -24,6 +24,7 @@ from supervisor.sandbox import denials
 from supervisor.sandbox.denials import DenialWatcher
 
 PTRACE, MOUNT = NUMBERS["ptrace"], NUMBERS["mount"]
+INIT = 4242
 POLICY = SyscallPolicy(allow=frozenset({"ioctl"}), kill=frozenset({"kexec_load"}), sets=frozenset())
 ARGUMENTS = (16, 1, 0, 0, 0, 0)
 
@@ -38,6 +39,7 @@ class Kernel:
         self.told: list[Denied] = []
         self.lost: list[int] = []
         self.order: list[str] = []
+        self.gone: set[int] = set()
         self._id = 0
 
     def ask(self, number: int, *arguments: int, pid: int = 1) -> None:
@@ -52,9 +54,21 @@ class Kernel:
         self.theirs.send(b"x")
 
     def vanish(self) -> None:
-        """Have a system call wait whose thread goes away before it is looked at."""
+        """Have a system call wait whose thread goes away as it is looked at."""
+        self._id += 1
         self.waiting.append(None)
         self.theirs.send(b"x")
+
+    def skip(self, count: int) -> None:
+        """Have system calls wait whose threads go away before anybody looks."""
+        self._id += count
+
+    def mark(self) -> None:
+        """Have the sandbox's init say that it is there."""
+        self.ask(denials.MARK, pid=INIT)
+
+    def still_waits(self, fd: int, notification: Notification) -> bool:
+        return notification.id not in self.gone
 
     def receive(self, fd: int) -> Notification | None:
         os.read(fd, 1)
@@ -80,13 +94,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     made = Kernel()
     monkeypatch.setattr(denials, "receive", made.receive)
     monkeypatch.setattr(denials, "refuse", made.refuse)
+    monkeypatch.setattr(denials, "still_waits", made.still_waits)
     monkeypatch.setattr(denials, "comm", lambda pid: b"program")
     return made
 
 
 @contextlib.asynccontextmanager
 async def watched(kernel: Kernel) -> AsyncIterator[DenialWatcher]:
-    watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, kernel.tell, kernel.lost.append)
+    fd = os.dup(kernel.ours.fileno())
+    watcher = DenialWatcher(fd, INIT, POLICY, kernel.tell, kernel.lost.append)
     try:
         yield watcher
     finally:
@@ -195,8 +211,103 @@ def test_a_call_that_vanished_is_counted_and_not_answered(kernel: Kernel) -> Non
 
     run(scenario)
     assert [denied.name for denied in kernel.told] == ["mount"]
-    assert kernel.answered == [1]
-    assert kernel.lost == [1]  # what is not known is at least counted
+    assert kernel.answered == [2]
+
+
+def test_what_was_gone_before_anybody_looked_is_counted(kernel: Kernel) -> None:
+    async def scenario() -> None:
+        async with watched(kernel) as watcher:
+            kernel.mark()
+            kernel.skip(3)
+            kernel.ask(MOUNT)
+            kernel.vanish()
+            kernel.skip(2)
+            kernel.ask(PTRACE)
+            kernel.skip(4)
+            kernel.mark()
+            await kernel.settled()
+            assert watcher.count == 2
+
+    run(scenario)
+    assert [denied.name for denied in kernel.told] == ["mount", "ptrace"]
+    assert sum(kernel.lost) == 3 + 3 + 4
+    assert len(kernel.answered) == 4
+
+
+def test_what_vanished_last_is_counted(kernel: Kernel) -> None:
+    async def scenario() -> None:
+        async with watched(kernel):
+            kernel.mark()
+            kernel.vanish()
+            kernel.vanish()
+            await kernel.settled()
+
+    run(scenario)
+    assert kernel.lost == [2]
+
+
+def test_the_kernel_s_numbers_begin_anywhere_and_wrap(kernel: Kernel) -> None:
+    async def scenario() -> None:
+        async with watched(kernel):
+            kernel.skip(denials.ID_MASK - 1)
+            kernel.mark()
+            kernel.skip(-denials.ID_MASK)  # number 0 is missed
+            kernel.ask(PTRACE)
+            await kernel.settled()
+
+    run(scenario)
+    assert kernel.lost == [1]
+
+
+def test_the_mark_of_anybody_else_is_a_denial(kernel: Kernel) -> None:
+    async def scenario() -> None:
+        async with watched(kernel):
+            kernel.mark()
+            kernel.ask(denials.MARK, pid=INIT + 1)
+            kernel.ask(PTRACE, pid=INIT)
+            await kernel.settled()
+
+    run(scenario)
+    assert [denied.name for denied in kernel.told] == ["reboot", "ptrace"]
+
+
+def test_answers_that_nobody_waits_for_are_dropped(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denials, "ANSWERS_PER_S_MAX", 0)
+    monkeypatch.setattr(denials, "OWED_MAX", 8)
+
+    async def scenario() -> None:
+        async with watched(kernel) as watcher:
+            kernel.gone = set(range(1, 1000))
+            for _ in range(100):
+                kernel.ask(PTRACE)
+            await kernel.settled()
+            assert watcher.count == 100
+            assert len(watcher._owed) <= 8
+
+    run(scenario)
+
+
+def test_more_than_can_be_owed_waits_in_the_kernel(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denials, "ANSWERS_PER_S_MAX", 0)
+    monkeypatch.setattr(denials, "OWED_MAX", 8)
+
+    async def scenario() -> None:
+        async with watched(kernel) as watcher:
+            for _ in range(20):
+                kernel.ask(PTRACE)
+            await asyncio.sleep(0.01)
+            assert (watcher.count, len(kernel.waiting)) == (8, 12)
+            monkeypatch.setattr(denials, "ANSWERS_PER_S_MAX", 1000)
+            watcher._resume()
+            await kernel.settled()
+            assert watcher.count == 20
+            assert len(kernel.answered) == 20
+
+    run(scenario)
 
 
 def test_a_number_that_nobody_knows(kernel: Kernel) -> None:
@@ -220,7 +331,8 @@ def test_the_answer_comes_even_where_telling_fails(kernel: Kernel) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: problems.append(context))
-        watcher = DenialWatcher(os.dup(kernel.ours.fileno()), POLICY, fail, kernel.lost.append)
+        fd = os.dup(kernel.ours.fileno())
+        watcher = DenialWatcher(fd, INIT, POLICY, fail, kernel.lost.append)
         kernel.ask(PTRACE)
         while not kernel.answered:
             await asyncio.sleep(0)

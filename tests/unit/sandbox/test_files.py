@@ -252,6 +252,26 @@ def test_a_glob_of_many_stars_takes_no_time() -> None:
     assert not Glob("*a" * 40 + "b").matches([b"a" * 200])
 
 
+def test_folders_below_which_nothing_can_be_named_are_not_entered(work: Path) -> None:
+    (work / "deep/er").mkdir(parents=True)
+    (work / "deep/er/x").write_text("x")
+    (work / "deep").chmod(0)
+    assert collect(work, "*.txt", "other/**").skipped == []
+    (work / "deep").chmod(0o700)
+    assert taken(work, "deep/*/x") == {b"deep/er/x"}
+
+
+def test_what_takes_too_long_is_left(work: Path) -> None:
+    for name in "abc":
+        (work / name).write_text(name)
+    answers = iter([True, False])
+    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    found = collect_outputs(fd, ["*"], ENOUGH, keeping([]), lambda: next(answers))
+    os.close(fd)
+    assert [file.path for file in found.outputs] == [b"a"]
+    assert [(one.path, one.reason) for one in found.skipped] == [(b"b", files.TOO_LATE)]
+
+
 PARTS = st.lists(st.sampled_from(["a", "b", "*", "?", "**", "[ab]", "ab"]), min_size=1, max_size=5)
 NAMES = st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1, max_size=5)
 
