@@ -255,6 +255,13 @@ int BPF_PROG(watch_exec, struct task_struct *task)
 	return 0;
 }
 
+/* A function of its own and not inlined: so its argument's layout is in the BTF, for our tests. */
+static __noinline void put_exit(struct call *call, struct exit_event *event)
+{
+	if (call && event)
+		send(call, EVENT_EXIT, event, sizeof(*event));
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(watch_exit, struct task_struct *task)
 {
@@ -275,6 +282,6 @@ int BPF_PROG(watch_exit, struct task_struct *task)
 	status = BPF_CORE_READ(signal, group_exit_code);
 	event.status = status ? status : BPF_CORE_READ(task, exit_code);
 	event.parent_tgid = BPF_CORE_READ(task, real_parent, tgid);
-	send(call, EVENT_EXIT, &event, sizeof(event));
+	put_exit(call, &event);
 	return 0;
 }

@@ -55,10 +55,10 @@ enum event_kind {
 struct call {
 	__u32 ring; /* its place in `rings` */
 	__u32 padding;
-	__u64 sequence; /* events so far: a number is taken before the place in the ring */
+	__u64 sequence;		 /* events so far: a number is taken before the place in the ring */
 	__u64 lost[EVENT_KINDS]; /* of them, those that found no place */
-	__u64 rest[HOOKS]; /* denials beyond KINDS_MAX */
-	__u64 kinds; /* rows of `folded` that this call has */
+	__u64 rest[HOOKS];	 /* denials beyond KINDS_MAX */
+	__u64 kinds;		 /* rows of `folded` that this call has */
 };
 
 /* One kind of denial. `port` is in host order; an IPv4 address is ::ffff:a.b.c.d. */

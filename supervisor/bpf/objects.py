@@ -70,10 +70,11 @@ class ProbeObject:
         return {name: self._lib.bpf_map__fd(handle) for name, handle in self._maps()}
 
     def share(self, fds: Mapping[str, int]) -> None:
-        """Use maps that are there already, instead of new ones of the same name.
+        """Use maps that are there already, instead of new ones of the same name. Whether they are
+        of the right shape, loading tells.
 
         Raises:
-            OSError: one of them is of another shape.
+            OSError: one of them is no map.
         """
         for name, handle in self._maps():
             if name in fds:

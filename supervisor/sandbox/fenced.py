@@ -66,11 +66,15 @@ class CallFence:
         Raises:
             HostError: `WALL_NOT_STANDING`.
         """
-        faults = self._fence.faults()
-        if not self._watch.standing():
-            faults.append("fence: the call has no row")
-        if not faults:
-            faults = [f"fence: {fault}" for fault in await self._canary(program)]
+        try:
+            faults = self._fence.faults()
+            if not self._watch.standing():
+                faults.append("fence: the call has no row")
+            if not faults:
+                faults = [f"fence: {fault}" for fault in await self._canary(program)]
+        except OSError as error:
+            # What cannot be looked at does not stand.
+            faults = [f"fence: {error}"]
         if faults:
             raise HostError(
                 "WALL_NOT_STANDING",

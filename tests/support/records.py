@@ -12,7 +12,13 @@ from typing import Any
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
-from supervisor.call.events import Finished, Timeline
+from supervisor.call.events import (
+    Finished,
+    MoreArgv,
+    ProcessEnded,
+    ProgramStarted,
+    Timeline,
+)
 from supervisor.call.outcome import Exited, Outcome
 from supervisor.call.types import Caller, CallRequest, Usage
 from supervisor.profile.model import (
@@ -24,6 +30,19 @@ from supervisor.profile.model import (
     RecordPolicy,
     SyscallPolicy,
 )
+
+PROCESSES = (
+    ProgramStarted(
+        time_ns=7, pid=70, parent_pid=60, uid=1000, gid=1000, path=b"/usr/bin/env",
+        directory=b"/work/\xff", argv=(b"env", b"\xff%"), argv_bytes=4096, cut=("argv",),
+    ),
+    MoreArgv(time_ns=8, pid=70, offset=2048, data=b"more\0\xfe"),
+    ProcessEnded(
+        time_ns=9, pid=70, parent_pid=60, code=3, signal=0, cpu_user_s=0.5, cpu_system_s=0.25,
+        memory_peak_bytes=4096,
+    ),
+)  # fmt: skip
+"""One of each thing that a process does."""
 
 CALLER = Caller(name="tester", transport="unix", uid=1000, gid=1000, pid=4242)
 FULL = Capture(mode="full")

@@ -20,6 +20,7 @@ from supervisor.call.types import (
     Usage,
 )
 from supervisor.client import wire
+from tests.support.records import PROCESSES
 
 OUTCOMES: list[outcome.Outcome] = [
     outcome.Exited(code=3),
@@ -74,6 +75,7 @@ EVENTS: list[events.Event] = [
         )
         for wall in events.Wall
     ),
+    events.Processes(events=PROCESSES),
     events.Lost(what="output", count=2**40, reason="SLOW"),
     events.KeepAlive(),
     *(make_finished(ended) for ended in OUTCOMES),

@@ -18,11 +18,11 @@ from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.segment import MAGIC, read_frames, segment_name
 from supervisor.audit.verify import VerifyReport, verify
-from supervisor.call.events import Denied, Lost, Wall
+from supervisor.call.events import Denied, Lost, Processes, Wall
 from supervisor.call.outcome import Stopped
 from supervisor.call.types import OutputFile, Stream
 from supervisor.profile.model import Capture
-from tests.support.records import begin, make_finished, make_profile, opened
+from tests.support.records import PROCESSES, begin, make_finished, make_profile, opened
 
 OPTIONS = JournalOptions(segment_bytes=6000, linger_s=60.0)
 
@@ -39,6 +39,7 @@ async def write_every_kind(directory: Path) -> None:
         recorder.output(Stream.STDOUT, b"output " * 50)
         recorder.output(Stream.STDERR, os.urandom(200))
         recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2)))
+        recorder.processes(Processes(events=PROCESSES))
         recorder.lost(Lost(what="output", count=2, reason="slow"))
         recorder.signalled("tester", 15, "enough")
         outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)

@@ -32,6 +32,7 @@ from supervisor.engine.options import EngineOptions
 from supervisor.engine.subscription import Subscription
 from supervisor.errors import NotFound
 from supervisor.linux.fds import make_pipe, wait_readable, wait_writable
+from supervisor.linux.mounts import BpfFolder
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import ProgramEnd, SandboxOptions
 from supervisor.sandbox.files import Collected
@@ -378,12 +379,11 @@ async def running(
     """Have an engine run over a store in `directory`."""
     host, figures = FakeHost(), Figures()
 
-    def make_host(where: SandboxOptions) -> FakeHost:
+    def make_host(where: SandboxOptions, bpf: BpfFolder | None) -> FakeHost:
         return host
 
     with (
         mock.patch.object(engine_module, "SandboxHost", make_host),
-        mock.patch.object(engine_module, "find_cell", lambda: Path("/nowhere/cell")),
         mock.patch.object(live_module, "Sandbox", FakeSandbox),
     ):
         async with opened(directory) as store:

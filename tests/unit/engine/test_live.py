@@ -52,7 +52,9 @@ def test_a_call_from_intent_to_outcome(tmp_path: Path) -> None:
             assert end_of(events).outcome == Exited(code=0)
             assert sealed(world, subscription.call_id) == end_of(events)
             steps = [step for step in world.host.sandbox.log if step != "kill"]
-            assert steps == ["prepare", "prepared", "arm", "start", "quiesce", "destroy"]
+            assert steps == [
+                "prepare", "prepared", "arm", "try_fence", "start", "quiesce", "destroy",
+            ]  # fmt: skip
         assert verify(tmp_path).ok
 
     asyncio.run(scenario())

@@ -208,9 +208,18 @@ def test_a_controller_that_the_host_lacks_is_named(pure: Hierarchies) -> None:
     assert not (pure.unified / "stockade").exists()
 
 
-def test_a_hybrid_host_needs_no_parent(hybrid: Hierarchies) -> None:
-    cgroup.make_parent(hybrid, "stockade")
-    assert not hybrid.unified.exists()
+def test_a_hybrid_host_needs_a_parent_on_the_unified_tree_alone(hybrid: Hierarchies) -> None:
+    """For the probes, which are attached to it before anything is in it."""
+    cgroup.make_parent(hybrid, "stockade/one")
+    assert (hybrid.unified / "stockade/one").is_dir()
+    assert not any(folder.exists() for folder in set(hybrid.controllers.values()))
+
+
+def test_a_call_has_an_id_on_the_unified_tree(hybrid: Hierarchies) -> None:
+    call = Cgroup(hybrid, "stockade/one/call")
+    assert call.identity() == 0
+    cgroup.make_parent(hybrid, "stockade/one")
+    assert call.make() == call.make() == call.identity() == call.unified.stat().st_ino
 
 
 @contextlib.contextmanager

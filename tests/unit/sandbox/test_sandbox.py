@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.call.events import Denied
+from supervisor.call.events import Denied, Processes, ProgramStarted
 from supervisor.call.types import Digest, InputFile
 from supervisor.errors import (
     CapacityError,
@@ -78,18 +78,22 @@ def test_the_word_of_the_init(line: str, status: int, end: ProgramEnd) -> None:
 @pytest.mark.root
 def test_from_prepare_to_destroy() -> None:
     async def scenario(host: SandboxHost) -> None:
-        told: list[Denied] = []
+        told: list[Any] = []
         data = b"input"
         wanted = request(
             "sh", "-c", "cat in/put; echo result > out; unshare -U true; exit 3",
             files=(InputFile(path=b"in/put", digest=Digest.of(data), data=data),),
         )  # fmt: skip
+        (await host.fence.watch(1)).close()  # its ring stays, for the next call
         before = open_fds()
         sandbox = made(host, told, wanted=wanted)
         with pytest.raises(InvariantError):
             sandbox.arm()
+        with pytest.raises(InvariantError):
+            await sandbox.try_fence()
         await sandbox.prepare(content)
         sandbox.arm()
+        await sandbox.try_fence()
         assert sandbox.cgroup.populated()
         assert [use.full for use in sandbox.disk_use()] == [False, False]
         await sandbox.start()
@@ -100,7 +104,17 @@ def test_from_prepare_to_destroy() -> None:
         await sandbox.quiesce()
         assert os.read(sandbox.stdout_fd, 100) == b"input"
         assert sandbox.denials == 1
-        assert [(one.name, one.program) for one in told] == [("unshare", b"unshare")]
+        denied = [one for one in told if isinstance(one, Denied)]
+        assert [(one.name, one.program) for one in denied] == [("unshare", b"unshare")]
+        paths = [
+            event.path
+            for one in told
+            if isinstance(one, Processes)
+            for event in one.events
+            if isinstance(event, ProgramStarted)
+        ]
+        assert paths[:2] == [b"/.stockade/cell", b"/usr/bin/dash"]
+        assert b"/usr/bin/unshare" in paths
         kept: list[bytes] = []
 
         def store(chunks: Any) -> Digest:
@@ -238,9 +252,11 @@ STEPS: dict[str, tuple[Inject, type[BaseException]]] = {
         lambda patch, host: patch.setattr(Sandbox, "_hold_mounts", _raise(FULL)),
         RuntimeFailed,
     ),
-    "routes": (
-        lambda patch, host: patch.setattr(module, "RouteCounters", _raise(FULL)),
-        RuntimeFailed,
+    "fence": (
+        lambda patch, host: patch.setattr(
+            host.fence, "watch", _raise(HostError("WALL_NOT_STANDING", "fence"))
+        ),
+        HostError,
     ),
     "files": (
         lambda patch, host: patch.setattr(

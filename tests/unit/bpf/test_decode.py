@@ -1,0 +1,133 @@
+"""Bytes of a ring in values."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.bpf import layout
+from supervisor.bpf.decode import (
+    HOOK_NAMES,
+    ArgvRecord,
+    DeniedRecord,
+    ExecRecord,
+    ExitRecord,
+    decode,
+    refused,
+    tried,
+)
+from supervisor.errors import InvariantError
+
+INET, INET6, STREAM, TCP, UDP = 2, 10, 1, 6, 17
+
+
+def header(kind: int) -> layout.Header:
+    comm = (ctypes.c_uint8 * 16)(*b"python3\0rest")
+    return layout.Header(
+        call=5, sequence=9, time_ns=77, kind=kind, tgid=70, tid=71, uid=1000, comm=comm
+    )
+
+
+def kind_of(hook: int, address: str = "::", **values: int) -> layout.Kind:
+    packed = (ctypes.c_uint8 * 16)(*ipaddress.IPv6Address(address).packed)
+    return layout.Kind(call=5, hook=hook, address=packed, **values)
+
+
+def test_a_denial() -> None:
+    kind = kind_of(layout.HOOK_CONNECT, "::ffff:203.0.113.9", port=443, family=INET, protocol=TCP)
+    event = layout.DeniedEvent(header=header(layout.EVENT_DENIED), kind=kind)
+    record = decode(bytes(event))
+    assert isinstance(record, DeniedRecord)
+    assert (record.sequence, record.call, record.pid) == (9, 5, 70)
+    assert record.program == b"python3"
+    assert record.key == bytes(kind)
+    assert (record.refused.name, record.refused.detail) == ("connect", "203.0.113.9:443 tcp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail"),
+    [
+        (kind_of(layout.HOOK_CONNECT, "2001:db8::1", port=80, family=INET6, protocol=TCP),
+         "[2001:db8::1]:80 tcp"),
+        (kind_of(layout.HOOK_SENDMSG, "::ffff:192.0.2.1", port=53, family=INET, protocol=UDP),
+         "192.0.2.1:53 udp"),
+        (kind_of(layout.HOOK_BIND, "::ffff:192.0.2.1", family=INET, protocol=UDP),
+         "192.0.2.1 udp"),
+        (kind_of(layout.HOOK_SOCKET, family=INET, type=3, protocol=1), "inet raw icmp"),
+        (kind_of(layout.HOOK_SOCKET, family=INET6, type=STREAM, protocol=262), "inet6 stream 262"),
+        (kind_of(layout.HOOK_SOCKET, family=9, type=9, protocol=0), "family 9 type 9"),
+        (kind_of(layout.HOOK_MULTICAST, family=INET, protocol=35), "inet option 35: join a group"),
+        (kind_of(layout.HOOK_EGRESS, "::ffff:203.0.113.9", family=INET), "203.0.113.9"),
+        (kind_of(layout.HOOK_INGRESS, "2001:db8::9", family=INET6), "2001:db8::9"),
+    ],
+)  # fmt: skip
+def test_what_was_refused(kind: layout.Kind, detail: str) -> None:
+    assert refused(kind).name == HOOK_NAMES[kind.hook]
+    assert refused(kind).detail == detail
+
+
+def test_how_often() -> None:
+    comm = (ctypes.c_uint8 * 16)(*b"sh")
+    row = tried(layout.Folded(count=3, tgid=8, comm=comm))
+    assert (row.count, row.pid, row.program) == (3, 8, b"sh")
+
+
+def test_a_program() -> None:
+    path, directory, argv = b"python3.11\0bin\0usr\0", b"work\0", b"python3\0-c\0\xff\0"
+    event = layout.ExecEvent(
+        header=header(layout.EVENT_EXEC), parent_tgid=60, gid=1001, argv_size=99,
+        path_bytes=len(path), directory_bytes=len(directory), argv_bytes=len(argv), cut=4,
+    )  # fmt: skip
+    record = decode(bytes(event) + path + directory + argv)
+    assert isinstance(record, ExecRecord)
+    assert (record.path, record.directory, record.argv) == (b"/usr/bin/python3.11", b"/work", argv)
+    assert (record.pid, record.parent_pid, record.uid, record.gid) == (70, 60, 1000, 1001)
+    assert (record.argv_bytes, record.cut) == (99, 4)
+
+
+def test_the_root_is_a_path() -> None:
+    event = layout.ExecEvent(header=header(layout.EVENT_EXEC))
+    record = decode(bytes(event))
+    assert isinstance(record, ExecRecord)
+    assert (record.path, record.directory, record.argv) == (b"/", b"/", b"")
+
+
+def test_more_argv_and_an_end() -> None:
+    more = layout.ArgvEvent(header=header(layout.EVENT_ARGV), offset=2048, bytes=3)
+    record = decode(bytes(more) + b"a\0b")
+    assert isinstance(record, ArgvRecord)
+    assert (record.offset, record.data) == (2048, b"a\0b")
+    end = layout.ExitEvent(
+        header=header(layout.EVENT_EXIT), status=0x300, user_ns=1, system_ns=2,
+        memory_peak_bytes=3, parent_tgid=60,
+    )  # fmt: skip
+    ended = decode(bytes(end))
+    assert isinstance(ended, ExitRecord)
+    assert (ended.status, ended.user_ns, ended.system_ns) == (0x300, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bytes(header(99)),
+        bytes(layout.ExecEvent(header=header(layout.EVENT_EXEC), argv_bytes=1)),
+        bytes(layout.ArgvEvent(header=header(layout.EVENT_ARGV), bytes=1)),
+        bytes(header(layout.EVENT_EXIT)),
+    ],
+)
+def test_what_is_too_short_is_a_bug(data: bytes) -> None:
+    with pytest.raises(InvariantError):
+        decode(data)
+
+
+@given(st.binary(max_size=400))
+def test_nothing_else_is_raised(data: bytes) -> None:
+    try:
+        decode(data)
+    except InvariantError as error:
+        assert error.reason == "EVENT_MALFORMED"

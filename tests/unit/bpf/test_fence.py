@@ -1,0 +1,226 @@
+"""The fence on a real cgroup: it holds, it outlives its daemon, and what is missing is named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.bpf.decode import ExecRecord
+from supervisor.bpf.fence import Fence
+from supervisor.bpf.watch import Told
+from supervisor.errors import HostError
+from tests.unit.bpf.real import Ground, ground
+
+pytestmark = pytest.mark.root
+
+CONNECT = """/usr/bin/python3 - <<'END'
+import socket
+for family, address in ((2, "203.0.113.9"), (2, "203.0.113.9"), (10, "2001:db8::9")):
+    try:
+        socket.socket(family).connect((address, 443))
+    except OSError as error:
+        print(error.errno)
+END
+"""
+EPERM, ENETUNREACH = b"1\n", b"101\n"
+
+
+def with_fence(scenario: Callable[[Ground, Fence], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            try:
+                await asyncio.wait_for(scenario(here, fence), 60)
+            finally:
+                fence.close()
+
+    asyncio.run(main())
+
+
+async def told_of(watch: Any, work: Callable[[], Any]) -> tuple[Any, Told]:
+    """Do something in another thread; give its result and all that was told of it."""
+    whole = Told()
+
+    def take(told: Told) -> None:
+        whole.denials += told.denials
+        whole.processes += told.processes
+
+    watch.tell(take)
+    result = await asyncio.to_thread(work)
+    watch.finish()
+    return result, whole
+
+
+def test_without_it_the_attempt_finds_no_route() -> None:
+    with ground() as here:
+        assert here.run(CONNECT).stdout == ENETUNREACH * 3
+
+
+def test_a_live_call_is_denied_and_told() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        done, told = await told_of(watch, lambda: here.run(CONNECT))
+        assert done.stdout == EPERM * 3
+        counts = {}
+        for denial in told.denials:
+            assert (denial.refused.name, denial.program) == ("connect", b"python3")
+            counts[denial.refused.detail] = counts.get(denial.refused.detail, 0) + denial.count
+        assert counts == {"203.0.113.9:443 tcp": 2, "[2001:db8::9]:443 tcp": 1}
+        assert fence.strays()["connect"] == 0
+        watch.close()
+        assert list(fence.folded.all_keys()) == []
+
+    with_fence(scenario)
+
+
+def test_who_is_no_call_is_denied_and_counted() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        script = "/usr/bin/python3 -c 'import socket; socket.socket()' 2>&1 | tail -1"
+        assert b"Operation not permitted" in here.run(script).stdout
+        assert fence.strays()["socket"] == 1
+
+    with_fence(scenario)
+
+
+def test_programs_are_told() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        long = "x" * 20_000
+        work = f"cd /usr/share; /usr/bin/env printf %s {long} >/dev/null; /bin/false"
+        _, told = await told_of(watch, lambda: here.run(work))
+        programs = [one for one in told.processes if isinstance(one, ExecRecord)]
+        assert [one.path for one in programs] == [
+            b"/usr/bin/env", b"/usr/bin/printf", os.fsencode(Path("/bin/false").resolve()),
+        ]  # fmt: skip
+        assert {one.directory for one in programs} == {b"/usr/share"}
+        assert programs[2].argv == b"/bin/false\0"
+        first = programs[0]
+        more = [one for one in told.processes if type(one).__name__ == "ArgvRecord"]
+        whole = first.argv + b"".join(
+            one.data for one in more if first.sequence < one.sequence < programs[1].sequence
+        )
+        assert whole == b"/usr/bin/env\0printf\0%s\0" + long.encode() + b"\0"
+        assert len(whole) == first.argv_bytes
+        watch.close()
+
+    with_fence(scenario)
+
+
+def test_a_full_ring_is_counted_to_the_event() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        script = "n=0; while [ $n -lt 3000 ]; do /bin/true; n=$((n+1)); done"
+        await asyncio.to_thread(here.run, script)
+        told: list[Told] = []
+        watch.tell(told.append)
+        watch.finish()
+        read = sum(len(one.processes) for one in told)
+        lost = sum(count for one in told for count in one.lost.values())
+        # Each of 3000 programs, and the shell's own end.
+        assert read + lost == 6001
+        assert lost > 0
+        watch.close()
+
+    with_fence(scenario)
+
+
+def test_the_next_daemon_takes_over() -> None:
+    async def scenario() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            await fence.watch(here.call_id)  # and this daemon is gone without a word
+            fence._close_links()
+            assert here.run(CONNECT).stdout == EPERM * 3
+            heir = Fence(here.places)
+            heir.open()
+            assert heir.adopted
+            left = heir.leftovers()[here.call_id]
+            assert {denial.refused.detail: denial.count for denial in left.denials} == {
+                "203.0.113.9:443 tcp": 1,
+                "[2001:db8::9]:443 tcp": 1,
+            } or sum(denial.count for denial in left.denials) == 3
+            assert any(isinstance(one, ExecRecord) for one in left.processes)
+            assert heir.leftovers() == {}
+            watch = await heir.watch(here.call_id)
+            assert watch.standing()
+            watch.close()
+            heir.close()
+            assert [p for p in here.places.pins.iterdir() if "." not in p.name] == []
+
+    asyncio.run(scenario())
+
+
+def test_another_version_is_replaced() -> None:
+    async def scenario() -> None:
+        with ground() as here:
+            old = Fence(replace(here.places, level=7))
+            old.open()
+            new = Fence(here.places)
+            new.open()
+            assert not new.adopted
+            assert new.faults() == []
+            names = [p.name for p in here.places.pins.iterdir() if "." not in p.name]
+            assert names == [here.places.version()]
+            assert any("no longer pinned" in fault for fault in old.faults())
+            new.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("what", ["links/fence_egress", "links/watch_exec"])
+def test_a_pin_that_is_gone_is_named(what: str) -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        assert fence.faults() == []
+        (here.places.pins / here.places.version() / what).unlink()
+        [fault] = fence.faults()
+        assert Path(what).name in fault
+        heir = Fence(here.places)
+        heir.open()
+        assert not heir.adopted
+        assert heir.faults() == []
+
+    with_fence(scenario)
+
+
+def test_a_link_that_is_detached_is_named() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        pin = here.places.pins / here.places.version() / "links/fence_connect4"
+        subprocess.run(
+            ["bpftool", "link", "detach", "pinned", pin], check=True, capture_output=True,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )  # fmt: skip
+        assert fence.faults() == ["fence: fence_connect4 is detached"]
+
+    with_fence(scenario)
+
+
+def test_probes_that_are_not_built_are_named(tmp_path: Path) -> None:
+    with ground() as here, pytest.raises(HostError) as caught:
+        Fence(replace(here.places, objects=tmp_path))
+    assert caught.value.reason == "PROBES_MISSING"
+
+
+def test_a_folder_that_is_no_bpf_file_system(tmp_path: Path) -> None:
+    with ground() as here, pytest.raises(HostError) as caught:
+        Fence(replace(here.places, pins=tmp_path)).open()
+    assert caught.value.reason == "FENCE_UNPINNABLE"
+
+
+def test_a_call_that_is_there_already_is_refused() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        first = await fence.watch(here.call_id)
+        with pytest.raises(HostError) as caught:
+            await fence.watch(here.call_id)
+        assert caught.value.reason == "WALL_NOT_STANDING"
+        first.close()
+
+    with_fence(scenario)

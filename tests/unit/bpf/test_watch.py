@@ -1,0 +1,75 @@
+"""What is told of a call: all of it, once."""
+
+from __future__ import annotations
+
+import ctypes
+
+from supervisor.bpf import layout
+from supervisor.bpf.decode import DeniedRecord, ExitRecord, Refused, Tried
+from supervisor.bpf.watch import LOST_NAMES, Account, Denial
+
+CONNECT = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.9:443 tcp")
+KEY = b"key"
+
+
+def denied(key: bytes = KEY) -> DeniedRecord:
+    return DeniedRecord(sequence=1, call=5, pid=70, program=b"sh", key=key, refused=CONNECT)
+
+
+def ended() -> ExitRecord:
+    return ExitRecord(
+        sequence=2, call=5, time_ns=0, pid=70, parent_pid=60, status=0, user_ns=0, system_ns=0,
+        memory_peak_bytes=0,
+    )  # fmt: skip
+
+
+def denial(count: int, pid: int = 70) -> Denial:
+    return Denial(refused=CONNECT, pid=pid, program=b"sh", count=count)
+
+
+def test_records_are_told_apart() -> None:
+    told = Account().take([denied(), ended()])
+    assert told.denials == [denial(1)]
+    assert told.processes == [ended()]
+    assert told.lost == {}
+
+
+def test_repeats_are_told_once() -> None:
+    account = Account()
+    account.take([denied()])
+    now = Tried(count=1, pid=71, program=b"sh")
+    assert account.repeats(KEY, CONNECT, now) is None
+    assert account.repeats(KEY, CONNECT, Tried(count=5, pid=71, program=b"sh")) == denial(4, 71)
+    assert account.repeats(KEY, CONNECT, Tried(count=5, pid=71, program=b"sh")) is None
+
+
+def test_a_kind_whose_first_event_was_lost_is_told_whole() -> None:
+    assert Account().repeats(b"other", CONNECT, Tried(count=3, pid=70, program=b"sh")) == denial(3)
+
+
+def test_counters_give_what_is_new() -> None:
+    account, row = Account(), layout.CallRow()
+    assert account.counters(row).lost == {}
+    row.lost[layout.EVENT_EXEC], row.lost[layout.EVENT_EXIT] = 3, 1
+    row.rest[layout.HOOK_SENDMSG] = 7
+    told = account.counters(row)
+    assert told.lost == {"exec": 3, "exit": 1}
+    [rest] = told.denials
+    assert (rest.refused.name, rest.refused.detail, rest.count, rest.pid) == ("sendmsg", "", 7, 0)
+    again = account.counters(row)
+    assert (again.lost, again.denials) == ({}, [])
+    row.lost[layout.EVENT_EXEC] += 2
+    assert account.counters(row).lost == {"exec": 2}
+
+
+def test_a_denial_without_an_event_is_not_lost() -> None:
+    """It is counted in `folded`, or in the row's rest."""
+    row = layout.CallRow()
+    row.lost[layout.EVENT_DENIED] = 9
+    assert Account().counters(row).lost == {}
+
+
+def test_every_kind_of_event_has_a_name() -> None:
+    kinds = {value for name, value in vars(layout).items() if name.startswith("EVENT_")}
+    assert set(LOST_NAMES) == kinds - {layout.EVENT_KINDS} | {layout.EVENT_EXIT}
+    assert ctypes.sizeof(layout.CallRow) % 8 == 0

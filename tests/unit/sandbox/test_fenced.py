@@ -1,0 +1,161 @@
+"""A call behind the fence: the canary, and what is told as events of the call."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.bpf import layout
+from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord, Refused
+from supervisor.bpf.fence import Fence
+from supervisor.bpf.watch import Denial, Told
+from supervisor.call.events import (
+    Denied,
+    Lost,
+    MoreArgv,
+    ProcessEnded,
+    Processes,
+    ProgramStarted,
+    Wall,
+)
+from supervisor.errors import HostError
+from supervisor.sandbox.fenced import ENTRY_BYTES_MAX, MIXED, CallFence, events_of
+from supervisor.sandbox.places import find_canary
+from tests.unit.bpf.real import Ground, ground
+
+BASE = 1_879_048_192
+
+
+def program(sequence: int = 1, **changes: Any) -> ExecRecord:
+    values: dict[str, Any] = {
+        "sequence": sequence, "call": 5, "time_ns": 0, "pid": 70, "parent_pid": 60,
+        "uid": BASE + 1000, "gid": 0, "path": b"/usr/bin/sh", "directory": b"/work",
+        "argv": b"sh\0-c\0", "argv_bytes": 6, "cut": 0,
+    }  # fmt: skip
+    return ExecRecord(**values | changes)
+
+
+def end(sequence: int = 2, status: int = 0) -> ExitRecord:
+    return ExitRecord(
+        sequence=sequence, call=5, time_ns=0, pid=70, parent_pid=60, status=status,
+        user_ns=500_000_000, system_ns=0, memory_peak_bytes=4096,
+    )  # fmt: skip
+
+
+def test_processes_in_the_order_of_their_numbers() -> None:
+    more = ArgvRecord(sequence=2, call=5, time_ns=0, pid=70, offset=6, data=b"x\0")
+    [event] = events_of(Told(processes=[end(3), more, program(1)]), BASE)
+    assert isinstance(event, Processes)
+    started, argv, ended = event.events
+    assert isinstance(started, ProgramStarted)
+    assert (started.uid, started.gid, started.argv) == (1000, 0, (b"sh", b"-c"))
+    assert isinstance(argv, MoreArgv)
+    assert isinstance(ended, ProcessEnded)
+    assert ended.cpu_user_s == 0.5
+
+
+@pytest.mark.parametrize(("status", "code", "number"), [(0x300, 3, 0), (9, 0, 9), (0x8B, 0, 11)])
+def test_how_a_process_ended(status: int, code: int, number: int) -> None:
+    [event] = events_of(Told(processes=[end(status=status)]), BASE)
+    assert isinstance(event, Processes)
+    [ended] = event.events
+    assert isinstance(ended, ProcessEnded)
+    assert (ended.code, ended.signal) == (code, number)
+
+
+@pytest.mark.parametrize(
+    ("cut", "names"),
+    [(0, ()), (layout.CUT_PATH | layout.CUT_ARGV, ("path", "argv")),
+     (layout.CUT_DIRECTORY, ("directory",))],
+)  # fmt: skip
+def test_what_is_not_whole_is_named(cut: int, names: tuple[str, ...]) -> None:
+    [event] = events_of(Told(processes=[program(cut=cut, argv=b"", argv_bytes=9)]), BASE)
+    assert isinstance(event, Processes)
+    [started] = event.events
+    assert isinstance(started, ProgramStarted)
+    assert (started.cut, started.argv) == (names, ())
+
+
+def test_no_entry_is_too_large() -> None:
+    large = [program(n, path=b"\xff" * 4096, directory=b"\xff" * 3000) for n in range(40)]
+    events = list(events_of(Told(processes=list(large)), BASE))
+    assert sum(len(event.events) for event in events if isinstance(event, Processes)) == 40
+    assert len(events) == 40
+    assert ENTRY_BYTES_MAX < 65_535 - 1024
+
+
+def test_denials_and_losses() -> None:
+    where = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.9:443 tcp")
+    several = Refused(hook=layout.HOOK_SENDMSG, name="sendmsg", detail="")
+    told = Told(
+        denials=[
+            Denial(refused=where, pid=70, program=b"curl", count=2),
+            Denial(refused=several, pid=0, program=b"", count=9),
+        ],
+        lost={"exec": 4},
+    )
+    first, second, lost = events_of(told, BASE)
+    assert isinstance(first, Denied)
+    assert (first.wall, first.name, first.detail) == (Wall.NETWORK, "connect", where.detail)
+    assert (first.pid, first.program, first.count) == (70, b"curl", 2)
+    assert first.rule == "egress: nothing is allowed"
+    assert isinstance(second, Denied)
+    assert (second.detail, second.count) == (MIXED, 9)
+    assert lost == Lost(what="exec", count=4, reason="RING_FULL")
+
+
+async def fenced(here: Ground, fence: Fence) -> CallFence:
+    return CallFence(fence, here.call.unified, await fence.watch(here.call_id), BASE)
+
+
+@pytest.mark.root
+def test_the_canary_is_denied_told_and_not_on_record() -> None:
+    async def main() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            one = await fenced(here, fence)
+            await one.try_canary(find_canary())
+            told: list[object] = []
+            one.tell(told.append)
+            one.finish()
+            assert told == []
+            one.close()
+            fence.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("broken", ["pin", "row", "detached", "silent", "missing"])
+def test_a_fence_that_cannot_be_shown_to_stand(broken: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            one = await fenced(here, fence)
+            canary = find_canary()
+            links = here.places.pins / here.places.version() / "links"
+            if broken == "pin":
+                (links / "fence_egress").unlink()
+            elif broken == "row":
+                one.close()
+            elif broken == "detached":
+                # The daemon is made to believe in links that lead nowhere.
+                fence.close()
+            elif broken == "silent":
+                canary = Path("/bin/true")
+            else:
+                canary = Path("/bin/false")
+            with pytest.raises(HostError) as caught:
+                await one.try_canary(canary)
+            assert caught.value.reason == "WALL_NOT_STANDING"
+            assert "fence" in caught.value.message
+            if broken != "detached":
+                one.close()
+                fence.close()
+
+    asyncio.run(main())
