@@ -93,6 +93,8 @@ class Fence:
         self._cgroup_id = self._places.cgroup.stat().st_ino
         try:
             self.adopted = self._take_over()
+            if self.adopted:
+                log.info("took over the probes of the former daemon")
             if not self.adopted:
                 self._install()
             self._open_maps()

@@ -65,6 +65,8 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
             return f"{body.get('stream')} from byte {body.get('offset')} on is not stored ({why})"
         case "denied":
             return denial(body)
+        case "processes":
+            return "; ".join(_process(_map(event)) for event in body.get("events") or ())
         case "lost":
             return f"lost {body.get('count')} of {body.get('what')}: {body.get('reason')}"
         case "signal":
@@ -74,6 +76,21 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
             return _outcome(_map(body.get("outcome")))
         case _:
             return ", ".join(f"{name}={value}" for name, value in body.items())
+
+
+def _process(event: Mapping[str, Any]) -> str:
+    """Say what one process did, as `71 runs /usr/bin/env: env true` or `71 exits with 0`."""
+    pid = event.get("pid")
+    match event.get("what"):
+        case "started":
+            argv = [untext(argument) for argument in event.get("argv") or ()]
+            return f"{pid} runs {safe(untext(event.get('path', '')))}: {shown(argv, ARGV_WIDTH)}"
+        case "argv":
+            return f"{pid} has more arguments, from byte {event.get('offset')} on"
+        case _ if event.get("signal"):
+            return f"{pid} is ended by signal {event.get('signal')}"
+        case _:
+            return f"{pid} exits with {event.get('code')}"
 
 
 def denial(body: Mapping[str, Any]) -> str:

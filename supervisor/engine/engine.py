@@ -93,7 +93,9 @@ class Engine:
             await self.store.close_interrupted(
                 call,
                 "the daemon ended while the call lived",
-                events=self._host.leftover_events(call.call_id),
+                events=self._host.leftover_events(
+                    call.call_id, [one.event for one in self.store.events(call.call_id, 1)]
+                ),
             )
         await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
         self._spawn(self._reap_strangers())

@@ -8,9 +8,11 @@ is the program let go.
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from supervisor.bpf import layout
@@ -129,6 +131,29 @@ def events_of(told: Told, uid_base: int) -> Iterator[Event]:
         yield _denied(denial)
     for what, count in told.lost.items():
         yield Lost(what=what, count=count, reason=LOST_REASON)
+
+
+def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
+    """Give what the kernel counted of a former daemon's call without what is on record already, and
+    without the canary: the kernel cannot know how much of its counts had been told."""
+    known: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for event in recorded:
+        if isinstance(event, Denied) and event.wall is Wall.NETWORK:
+            known[event.name, event.detail] += event.count
+        elif isinstance(event, Lost) and event.reason == LOST_REASON:
+            known[event.what,] += event.count
+    rest = Told(processes=left.processes)
+    for denial in left.denials:
+        place = denial.refused.name, denial.refused.detail or MIXED
+        before = known[place] + (denial.refused.detail in CANARY_PLACES)
+        taken = min(denial.count, before)
+        known[place] = max(0, known[place] - taken)
+        if denial.count > taken:
+            rest.denials.append(replace(denial, count=denial.count - taken))
+    for what, count in left.lost.items():
+        if count > known[what,]:
+            rest.lost[what] = count - known[what,]
+    return rest
 
 
 def _denied(denial: Denial) -> Denied:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.runtime import Runc
-from supervisor.sandbox.fenced import Event, events_of
+from supervisor.sandbox.fenced import Event, events_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
 from supervisor.sandbox.uids import UidRanges
@@ -157,10 +158,11 @@ class SandboxHost:
         make_devices(self.devices)
         self.listener.open()
 
-    def leftover_events(self, call_id: str) -> tuple[Event, ...]:
-        """Give, once, what the probes had to tell of a call of a former daemon."""
+    def leftover_events(self, call_id: str, recorded: Iterable[object]) -> tuple[Event, ...]:
+        """Give, once, what the probes had to tell of a call of a former daemon besides what is
+        `recorded` of it."""
         left = self.leftovers.pop(call_id, None)
-        return tuple(events_of(left, 0)) if left is not None else ()
+        return tuple(events_of(not_recorded(left, recorded), 0)) if left is not None else ()
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone."""

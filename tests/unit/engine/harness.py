@@ -287,7 +287,9 @@ class FakeHost:
         self.held: set[str] = set()
         self.outputs = concurrent.futures.ThreadPoolExecutor(1)
 
-    def leftover_events(self, call_id: str) -> tuple[Denied | Processes | Lost, ...]:
+    def leftover_events(
+        self, call_id: str, recorded: Iterable[object]
+    ) -> tuple[Denied | Processes | Lost, ...]:
         return self.left.pop(call_id, ())
 
     def open(self) -> None:

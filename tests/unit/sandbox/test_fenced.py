@@ -22,7 +22,13 @@ from supervisor.call.events import (
     Wall,
 )
 from supervisor.errors import HostError
-from supervisor.sandbox.fenced import ENTRY_BYTES_MAX, MIXED, CallFence, events_of
+from supervisor.sandbox.fenced import (
+    ENTRY_BYTES_MAX,
+    MIXED,
+    CallFence,
+    events_of,
+    not_recorded,
+)
 from supervisor.sandbox.places import find_canary
 from tests.unit.bpf.real import Ground, ground
 
@@ -105,6 +111,29 @@ def test_denials_and_losses() -> None:
     assert isinstance(second, Denied)
     assert (second.detail, second.count) == (MIXED, 9)
     assert lost == Lost(what="exec", count=4, reason="RING_FULL")
+
+
+def test_what_is_recorded_already_is_not_told_again() -> None:
+    where = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.9:443 tcp")
+    canary = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.1:9 udp")
+    left = Told(
+        denials=[
+            Denial(refused=one, pid=70, program=b"sh", count=count)
+            for one, count in ((where, 5), (canary, 1), (canary, 2))
+        ],
+        processes=[end()],
+        lost={"exec": 4, "exit": 1},
+    )
+    known = Denied(wall=Wall.NETWORK, name="connect", detail=where.detail, count=2)
+    other = Denied(wall=Wall.SYSCALL, name="connect", detail=where.detail, count=9)
+    recorded = [known, known, other, Lost(what="exec", count=3, reason="RING_FULL")]
+    rest = not_recorded(left, recorded)
+    assert [(one.refused.detail, one.count) for one in rest.denials] == [
+        (where.detail, 1), (canary.detail, 1),
+    ]  # fmt: skip
+    assert rest.processes == [end()]
+    assert rest.lost == {"exec": 1, "exit": 1}
+    assert not_recorded(Told(), recorded) == Told()
 
 
 async def fenced(here: Ground, fence: Fence) -> CallFence:
