@@ -307,7 +307,7 @@ def _open_bpf(config: Configuration, runtime_folder: Path) -> BpfFolder:
     from supervisor.sandbox import SandboxOptions
 
     options = SandboxOptions(state=Path(config.state), runtime=runtime_folder)
-    options.check()
+    options.check_owner()
     return BpfFolder(options.pins)
 
 

@@ -67,7 +67,8 @@ def _network(profile: EffectiveProfile) -> Finding:
             setting="egress none, @network-io",
             exposure=Exposure.NARROW,
             verdict="TCP, UDP and routing sockets, on the sandbox's own loopback only: there is "
-            "no other interface, so no host can be reached and none can connect.",
+            "no other interface, so no host can be reached and none can connect. The fence denies "
+            "every other address at once, and tells.",
             advice="Drop @network-io unless servers on 127.0.0.1 are part of the work.",
         )
     return Finding(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Lost, Processes
+from supervisor.call.events import Denied, Lost, Processes, ProgramStarted
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
 from supervisor.linux.fds import PIPE_BYTES
@@ -59,6 +59,7 @@ class Attempt:
     errors: str
     end: ProgramEnd
     denied: tuple[Denied, ...]
+    programs: int
     oom_kills: int
     forks_refused: int
 
@@ -167,6 +168,10 @@ def _judge(attempt: Attempt) -> Iterator[Row]:
     yield _holds("socket families", family, f"AF_PACKET: {seen['packet'][1]}, and seen by us")
     way_out = seen["connect4"][0] == seen["connect6"][0] == "refused" and "connect" in told
     yield _holds("no way out", way_out, f"connect: {seen['connect4'][1]}, and seen by us")
+    # Before the program ran, a canary in its cgroup had to be denied and told: see `try_fence`.
+    yield _holds(
+        "fence", attempt.programs > 1, "probes attached and pinned; a canary denied; programs seen"
+    )
     uid, capabilities, no_new_privs = seen["identity"]
     identity = uid != 0 and capabilities == 0 and no_new_privs == "1"
     yield _holds("identity", identity, f"uid {uid}, capabilities {capabilities:#x}")
@@ -190,10 +195,13 @@ def _holds(wall: str, holds: bool, detail: str) -> Row:
 
 async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> Attempt:
     denied: list[Denied] = []
+    processes: list[Processes] = []
 
     def note(event: Denied | Processes | Lost) -> None:
         if isinstance(event, Denied):
             denied.append(event)
+        elif isinstance(event, Processes):
+            processes.append(event)
 
     request = CallRequest(
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
@@ -215,6 +223,9 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
             errors=_read(sandbox.stderr_fd),
             end=end,
             denied=tuple(denied),
+            programs=sum(
+                isinstance(one, ProgramStarted) for event in processes for one in event.events
+            ),
             oom_kills=sandbox.cgroup.oom_kills(),
             forks_refused=sandbox.cgroup.pids_refused(),
         )

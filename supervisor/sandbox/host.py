@@ -68,6 +68,15 @@ class SandboxOptions:
         """Give the folder where the bpf file system of this daemon is mounted."""
         return self.folder / "bpf"
 
+    def check_owner(self) -> None:
+        """Refuse folders that somebody else could change, before anything is made in them.
+
+        Raises:
+            HostError: `FOLDER_NOT_OURS`.
+        """
+        for folder in (self.state, self.runtime, self.folder):
+            _require_own(folder)
+
     def check(self) -> None:
         """Refuse places that do not do, before anything is made: then nothing is left behind.
 
@@ -83,8 +92,7 @@ class SandboxOptions:
                     f"{program}: a sandbox's program is not built",
                     hint="make setup",
                 )
-        for folder in (self.state, self.runtime, self.folder):
-            _require_own(folder)
+        self.check_owner()
         _require_short(self.folder / SOCKET_NAME)
         _require_passable(self.folder / "roots")
         _require_passable(self.cell.resolve())

@@ -114,7 +114,8 @@ class Evidence:
         bodies = [e.body().get("body") for e in self.record.entries if e.kind == "denied"]
         found = [b for b in bodies if isinstance(b, dict) and b.get("wall") == "network"]
         expect(found, "the record has no denial of a way out")
-        self.say(f"no way out: {found[0].get('name')} × {found[0].get('count', 1)}")
+        first = found[0]
+        self.say(f"{first.get('name')}({first.get('detail')}) × {first.get('count', 1)}")
 
     def exited(self, *codes: int) -> None:
         """Expect that the program ended by itself with one of `codes`.

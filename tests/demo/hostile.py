@@ -129,9 +129,9 @@ def no_shadow(evidence: Evidence) -> None:
 
 
 def no_way_out(evidence: Evidence) -> None:
-    """The kernel knows no way there."""
+    """The fence denied it at once."""
     evidence.exited(1)
-    expect("unreachable" in evidence.last_error().lower(), f"it said: {evidence.last_error()}")
+    expect("not permitted" in evidence.last_error().lower(), f"it said: {evidence.last_error()}")
     evidence.denied_network()
 
 

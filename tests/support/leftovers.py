@@ -33,6 +33,7 @@ class Footprint:
     def leftovers(self, beside: int | None = None) -> list[str]:
         """Name each thing of the daemon that is still there, `beside` that process and what it
         keeps for itself while it lives."""
+        # The cgroup above all sandboxes, and the file system with the pins of the probes.
         top = [f"cgroup {tree / self.cgroup}" for tree in cgroup.detect().trees]
         return [
             *self._processes(beside),
@@ -51,6 +52,8 @@ class Footprint:
             if any(needle in command for needle in needles):
                 yield f"process {process.name}: {command.replace(bytes(1), b' ')!r}"
             for line in mounts.splitlines():
+                if beside is not None and b" - bpf bpf " in line:
+                    continue
                 if any(needle in line for needle in needles) and line not in seen_mounts:
                     seen_mounts.add(line)
                     yield f"mount, seen by process {process.name}: {line!r}"

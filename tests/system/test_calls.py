@@ -136,7 +136,7 @@ def test_events_come_in_the_order_of_the_record(shared_daemon: Daemon) -> None:
     assert [event.time_ns for event in events] == sorted(event.time_ns for event in events)
     names = [type(event.event).__name__ for event in events]
     assert names[:2] == ["Accepted", "Started"]
-    assert set(names[2:-1]) == {"Output"}
+    assert set(names[2:-1]) == {"Output", "Processes"}
     assert names[-1] == "Finished"
     for stream in (Stream.STDOUT, Stream.STDERR):
         told = [e.event for e in events if isinstance(e.event, Output) and e.event.stream is stream]

@@ -26,7 +26,7 @@ FLIPS = 6
 LARGE_FILE_BYTES = 3_000_000
 WRITTEN = {
     Kind.INTENT, Kind.STARTED, Kind.OUTPUT, Kind.TRUNCATED, Kind.DENIED, Kind.SIGNAL, Kind.OUTCOME,
-    Kind.DAEMON_STARTED, Kind.DAEMON_STOPPED, Kind.BLOB, Kind.LOG_CUT,
+    Kind.PROCESSES, Kind.DAEMON_STARTED, Kind.DAEMON_STOPPED, Kind.BLOB, Kind.LOG_CUT,
 }  # fmt: skip
 """The kinds that the daemon writes here, each at least once. `lost` needs a full disk."""
 
@@ -99,7 +99,9 @@ class TestOneCall:
         for entry in record.entries:
             assert entry.leaf.sha256 == hashlib.sha256(b"\0" + entry.json).hexdigest()
         kinds = [entry.kind for entry in record.entries]
-        assert list(dict.fromkeys(kinds)) == ["intent", "started", "output", "outcome"]
+        assert list(dict.fromkeys(kinds)) == [
+            "intent", "started", "processes", "output", "outcome",
+        ]  # fmt: skip
         intent = record.entries[0].body()["body"]
         assert isinstance(intent, dict)
         assert {"caller", "request", "profile", "host", "fingerprint"} <= set(intent)
