@@ -19,8 +19,8 @@ from supervisor.sandbox.sandbox import ProgramEnd
 
 Spec = dict[str, Any]
 WALLS = {
-    "host", "new container per call", "syscalls", "socket families", "no way out", "identity",
-    "files", "programs", "memory", "pids", "record",
+    "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
+    "identity", "files", "programs", "memory", "pids", "record",
 }  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_a_host_without_the_init(runtime: Path) -> None:
 def test_attacks_that_could_not_be_tried_prove_nothing() -> None:
     attempt = Attempt(
         output="", errors="no python\n", end=ProgramEnd(what="exec", value=2), denied=(),
-        oom_kills=0, forks_refused=0,
+        programs=0, oom_kills=0, forks_refused=0,
     )  # fmt: skip
     with pytest.raises(StockadeError) as caught:
         list(_judge(attempt))
