@@ -1,4 +1,4 @@
-"""The client for asyncio: `AsyncSupervisor` and `AsyncExecution`, the twins of `client.sync`.
+"""The client for asyncio: `AsyncSupervisor`, the twin of `client.sync`.
 
 Same names, same arguments, same behaviour; what waits is awaited. The channel belongs to the
 event loop that runs when it is first used.
@@ -25,24 +25,16 @@ from typing import Any, BinaryIO, Self
 
 import grpc
 
-from supervisor.call.events import CallEvent
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Correlation, Digest, Stream
+from supervisor.call.types import Correlation, Digest, Stream
 from supervisor.client import rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
-from supervisor.client.collect import AsyncFinishedCall, BlobCheck, Collector
+from supervisor.client.aio_execution import AsyncExecution
+from supervisor.client.collect import AsyncFinishedCall, BlobCheck
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, Prepared, prepare, read_some, upload_of
+from supervisor.client.request import Argument, Content, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
-from supervisor.errors import (
-    CallStateError,
-    DeadlineExceeded,
-    InvariantError,
-    StockadeError,
-    Unreachable,
-)
+from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
-
-END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 
 class AsyncSupervisor:
@@ -447,140 +439,3 @@ class AsyncSupervisor:
             if response.next_page_token == request.page_token:
                 raise InvariantError("PAGE_LOOP", "the daemon's next page is the one it just gave")
             request.page_token = response.next_page_token
-
-
-class AsyncExecution:
-    """A call that is being followed: iterate for its events, up to and including Finished.
-
-    Closing it, also by leaving an `async with` block, stops following; the call goes on unless it
-    was started with `kill_on_disconnect`. `cancel` stops the call itself.
-    """
-
-    def __init__(
-        self, client: AsyncSupervisor, follower: Follower, prepared: Prepared | None
-    ) -> None:
-        self._client = client
-        self._follower = follower
-        self._closed = False
-        self._offset = len(prepared.execute.stdin) if prepared else 0
-        self._stdin = prepared.stdin if prepared else None
-        self._pump: asyncio.Task[None] | None = None
-        self._stream: Any = None
-        self._first: CallEvent | None = None
-
-    @property
-    def call_id(self) -> str:
-        """The call's id."""
-        return self._follower.call_id
-
-    async def begin(self) -> None:
-        """Wait for the first event, which says that the call is on record."""
-        self._first = await self._next()
-        if self._stdin is not None:
-            self._pump = asyncio.create_task(self._write_rest(self._stdin))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> AsyncIterator[CallEvent]:
-        return self
-
-    async def __anext__(self) -> CallEvent:
-        event, self._first = self._first, None
-        event = event or await self._next()
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def wait(self) -> AsyncFinishedCall:
-        """Read to the end and give the call as one value; standard output and error whole."""
-        collector = Collector()
-        async for event in self:
-            collector.take(event)
-        if self._pump is not None and self._pump.done():
-            self._pump.result()
-        return collector.finish_async(self._client.read_blob)
-
-    async def write_stdin(self, data: bytes) -> None:
-        """Append to the program's standard input; waits while it does not read.
-
-        Raises:
-            CallStateError: `STDIN_CLOSED`, `CALL_CLOSED`.
-        """
-        for start in range(0, len(data), STDIN_CHUNK_BYTES_MAX):
-            chunk = data[start : start + STDIN_CHUNK_BYTES_MAX]
-            self._offset = await self._client.write_stdin(self.call_id, chunk, offset=self._offset)
-
-    async def close_stdin(self) -> None:
-        """End the program's standard input."""
-        await self._client.write_stdin(self.call_id, b"", offset=self._offset, end=True)
-
-    async def signal(self, signal: int, *, why: str = "") -> None:
-        """Send a signal to the call; SIGKILL ends all of it.
-
-        Raises:
-            CallStateError: `CALL_CLOSED`.
-        """
-        await self._client.signal(self.call_id, signal, why=why)
-
-    async def cancel(self, *, why: str = "cancelled by the client") -> None:
-        """Stop the call, all of it; its Finished still comes. No error where it has ended."""
-        try:
-            await self.signal(SIGKILL, why=why)
-        except CallStateError as error:
-            if error.reason != "CALL_CLOSED":
-                raise
-
-    async def close(self) -> None:
-        """Stop following."""
-        self._closed = True
-        if self._pump is not None:
-            self._pump.cancel()
-        if self._stream is not None:
-            self._stream.cancel()
-
-    async def _next(self) -> CallEvent | None:
-        """Give the next event, across broken streams; None after the last."""
-        if self._stream is None:
-            self._stream = self._client._open(self._follower.request())
-        while not (self._closed or self._follower.finished):
-            try:
-                message = await self._stream.read()
-            except grpc.RpcError as failure:
-                await self._reopen(self._client._error(failure))
-                continue
-            if message is END:
-                await self._reopen(None)
-                continue
-            event = self._follower.take(wire.event(message.event))
-            if self._follower.stale:
-                self._stream.cancel()
-                await self._reopen(None)
-            elif event is not None:
-                self._client._connected = True
-                return event
-        return None
-
-    async def _reopen(self, error: StockadeError | None) -> None:
-        await asyncio.sleep(self._follower.broken(error))
-        self._stream = self._client._open(self._follower.request())
-
-    async def _write_rest(self, source: BinaryIO) -> None:
-        """Write what is left of a file to the program, or until the program reads no more."""
-        try:
-            while chunk := await asyncio.to_thread(read_some, source):
-                await self.write_stdin(chunk)
-            await self.close_stdin()
-        except CallStateError:
-            return  # The program has closed its input or is gone: as with a broken pipe.
-        except (StockadeError, OSError, ValueError):
-            await self.cancel(why="standard input could not be read")
-            raise
