@@ -14,7 +14,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -31,7 +30,7 @@ from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.aio_execution import AsyncExecution
 from supervisor.client.collect import AsyncFinishedCall, BlobCheck
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, prepare, upload_of
+from supervisor.client.request import Argument, Content, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
@@ -199,7 +198,7 @@ class AsyncSupervisor:
             kill_on_disconnect=kill_on_disconnect,
         )
         for upload in prepared.uploads:
-            await self._upload(upload.messages)
+            await self._upload(upload)
         execution = AsyncExecution(self, self._follower(execute=prepared.execute), prepared)
         await execution.begin()
         return execution
@@ -296,7 +295,7 @@ class AsyncSupervisor:
     async def write_blob(self, content: Content) -> Digest:
         """Upload bytes or a file for a later call and give the digest that names it."""
         upload = await asyncio.to_thread(upload_of, content)
-        await self._upload(upload.messages)
+        await self._upload(upload)
         return upload.digest
 
     async def read_blob(self, digest: Digest) -> bytes:
@@ -371,9 +370,15 @@ class AsyncSupervisor:
 
         return await self._attempt(once, idempotent, end_s)
 
-    async def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
+    async def _upload(self, upload: Upload) -> None:
         """Upload content; repeating it is safe, since its digest is its name."""
-        await self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
+        try:
+            await self._attempt(
+                lambda: self._stubs.tool.WriteBlob(upload.messages()), idempotent=True
+            )
+        except StockadeError as error:
+            upload.explain(error)
+            raise
 
     async def _attempt(
         self, once: Callable[[], Awaitable[Any]], idempotent: bool, end_s: float = math.inf

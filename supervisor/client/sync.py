@@ -23,7 +23,7 @@ from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, FinishedCall
 from supervisor.client.execution import Execution
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, prepare, upload_of
+from supervisor.client.request import Argument, Content, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
@@ -181,7 +181,7 @@ class Supervisor:
             kill_on_disconnect=kill_on_disconnect,
         )
         for upload in prepared.uploads:
-            self._upload(upload.messages)
+            self._upload(upload)
         return Execution(self, self._follower(execute=prepared.execute), prepared)
 
     def attach(self, call_id: str, from_sequence: int = 1) -> Execution:
@@ -272,7 +272,7 @@ class Supervisor:
     def write_blob(self, content: Content) -> Digest:
         """Upload bytes or a file for a later call and give the digest that names it."""
         upload = upload_of(content)
-        self._upload(upload.messages)
+        self._upload(upload)
         return upload.digest
 
     def read_blob(self, digest: Digest) -> bytes:
@@ -343,9 +343,13 @@ class Supervisor:
 
         return self._attempt(once, idempotent, end_s)
 
-    def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
+    def _upload(self, upload: Upload) -> None:
         """Upload content; repeating it is safe, since its digest is its name."""
-        self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
+        try:
+            self._attempt(lambda: self._stubs.tool.WriteBlob(upload.messages()), idempotent=True)
+        except StockadeError as error:
+            upload.explain(error)
+            raise
 
     def _attempt(self, once: Callable[[], Any], idempotent: bool, end_s: float = math.inf) -> Any:
         attempt = 0

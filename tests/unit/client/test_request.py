@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import threading
 import uuid
 from pathlib import Path
@@ -108,6 +109,73 @@ def test_a_file_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as caught:
         prepare(["a"], profile="p", files={"a": tmp_path / "none"})
     assert caught.value.reason == "FILE_UNREADABLE"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "f"
+    with socket.socket(socket.AF_UNIX) as bound:
+        match kind:
+            case "fifo":
+                os.mkfifo(path)
+            case "socket":
+                bound.bind(str(path))
+            case "folder":
+                path.mkdir()
+            case "device":
+                path = Path(os.devnull)
+        for read in (lambda: prepare(["a"], profile="p", files={"a": path}),
+                     lambda: upload_of(path)):  # fmt: skip
+            with pytest.raises(InvalidRequest) as caught:
+                read()
+            assert caught.value.reason == "FILE_UNREADABLE"
+            assert caught.value.metadata["path"] == str(path)
+
+
+def test_a_file_that_was_replaced_before_its_upload(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    upload = upload_of(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InvalidRequest) as caught:
+        upload.messages()
+    assert caught.value.reason == "FILE_UNREADABLE"
+
+
+class Growing(io.FileIO):
+    """A file that gets longer with every look at it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with Path(os.fsdecode(self.name)).open("ab") as end:
+            end.write(bytes(BLOB_CHUNK_BYTES_MAX))
+        return super().read(size)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_grows_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(INLINE_FILES_BYTES_MAX + 1))
+    monkeypatch.setattr("supervisor.client.request._open", lambda path: Growing(path))
+    for read in (lambda: prepare(["a"], profile="p", files={"a": path}), lambda: upload_of(path)):
+        with pytest.raises(InvalidRequest) as caught:
+            read()
+        assert caught.value.reason == "FILE_UNREADABLE"
+
+
+def test_an_upload_ends_at_the_size_that_it_announced(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    upload = upload_of(path)
+    path.write_bytes(b"abcdef")
+    assert b"".join(message.data for message in upload.messages()) == b"abc"
+
+
+def test_a_file_without_a_size_is_read() -> None:
+    """The kernel's own files say 0."""
+    (file,) = prepare(["a"], profile="p", files={"a": Path("/proc/version")}).execute.files
+    assert file.data == Path("/proc/version").read_bytes()
 
 
 def test_text_is_no_content() -> None:

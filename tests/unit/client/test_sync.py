@@ -18,6 +18,7 @@ from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
     CapacityError,
+    InvalidRequest,
     InvariantError,
     NotFound,
     NotPermitted,
@@ -161,6 +162,24 @@ def test_large_files_are_uploaded_first(daemon: FakeDaemon, client: Supervisor) 
     large, small = daemon.asked("Execute")[0].files
     assert large.digest == fake.blob(data)
     assert small.data == b"s"
+
+
+def test_a_file_that_is_too_large_is_named(
+    daemon: FakeDaemon, client: Supervisor, tmp_path: Path
+) -> None:
+    data = bytes(INLINE_FILES_BYTES_MAX + 1)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+    daemon.play("WriteBlob", breaking_unary(Abort("INVALID_ARGUMENT", "BLOB_TOO_LARGE")))
+    for send, name in (
+        (lambda: client.run(["x"], profile="p", files={"l": path}), str(path)),
+        (lambda: client.run(["x"], profile="p", files={"l": data}), "l"),
+        (lambda: client.write_blob(path), str(path)),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            send()
+        assert (caught.value.reason, caught.value.metadata["path"]) == ("BLOB_TOO_LARGE", name)
+        assert name in caught.value.message
 
 
 def blobs(daemon: FakeDaemon, data: bytes, *, breaks_at: int = 0) -> None:
