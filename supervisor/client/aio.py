@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import uuid
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -64,6 +65,7 @@ class AsyncSupervisor:
             agent=agent, session=session, workflow=workflow, traceparent=traceparent
         )
         self._connected = False
+        self._closed = False
         self._channel: grpc.aio.Channel | None = None
         self._opened: rpc.Stubs | None = None
 
@@ -80,12 +82,14 @@ class AsyncSupervisor:
 
     async def close(self) -> None:
         """Close the connection; calls that were started go on."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close(None)
 
     @property
     def _stubs(self) -> rpc.Stubs:
-        """The services, on a channel of the running event loop."""
+        """The services, on a channel of the running event loop, as long as it is open."""
+        self._require_open()
         if self._opened is None:
             self._channel = self._open_channel()
             self._opened = rpc.Stubs.on(self._channel)
@@ -106,7 +110,7 @@ class AsyncSupervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
         check: bool = False,
     ) -> AsyncFinishedCall:
@@ -121,6 +125,7 @@ class AsyncSupervisor:
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
+            CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
         execution = await self.execute(
@@ -161,7 +166,7 @@ class AsyncSupervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
     ) -> AsyncExecution:
         """Start a program and give its events as they come; see `run` for the arguments.
@@ -356,8 +361,12 @@ class AsyncSupervisor:
             return self._stubs.tool.Execute(request)
         return self._stubs.tool.Attach(request)
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise rpc.closed()
+
     def _error(self, failure: grpc.RpcError) -> StockadeError:
-        return rpc.error_of(self.address, failure)
+        return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
 
     async def _unary(
         self, method: Callable[..., Any], request: Any, *, idempotent: bool = True
@@ -386,6 +395,7 @@ class AsyncSupervisor:
         attempt = 0
         telling: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 response = await once()
             except grpc.RpcError as failure:
@@ -404,6 +414,7 @@ class AsyncSupervisor:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
         while True:
+            self._require_open()
             try:
                 async for message in method(request()):
                     attempt = 0

@@ -103,24 +103,27 @@ def prepare(
     stdin_open: bool = False,
     timeout: float | None = None,
     correlation: Correlation = ANONYMOUS,
-    request_id: str | None = None,
+    request_id: str | uuid.UUID | None = None,
     kill_on_disconnect: bool = False,
 ) -> Prepared:
     """Build the request; reads the files that it names, and the beginning of `stdin`.
 
     Raises:
         InvalidRequest: `ARGV_TOO_LONG`, `TIMEOUT_INVALID`, `FILE_UNREADABLE`.
-        TypeError: `argv` is one string, or a file's content is text.
+        TypeError: `argv` or `outputs` is one string, a file's content or `stdin` is text, or an
+            argument is of another type.
     """
     if isinstance(argv, str | bytes | os.PathLike):
         raise TypeError("argv is a sequence of arguments, not one string: there is no shell")
+    if isinstance(outputs, str | bytes):
+        raise TypeError("outputs is a sequence of globs, not one string")
     arguments = [os.fsencode(argument) for argument in argv]
     variables = {name: os.fsencode(value) for name, value in (env or {}).items()}
     _check_size(arguments, variables)
     inputs, uploads = _inputs(files or {})
     head, rest = _stdin_head(stdin)
     request = tool_pb2.ExecuteRequest(
-        request_id=request_id or str(uuid.uuid4()),
+        request_id=identifier(request_id),
         profile=profile,
         kill_on_disconnect=kill_on_disconnect,
         command=tool_pb2.Command(argv=arguments, env=variables, working_directory=os.fsencode(cwd)),
@@ -140,12 +143,25 @@ def prepare(
     return Prepared(execute=request, uploads=tuple(uploads), stdin=rest)
 
 
+def identifier(request_id: str | uuid.UUID | None) -> str:
+    """Give the request id that goes out: the given one, or a new one.
+
+    Raises:
+        TypeError: it is neither text nor a UUID.
+    """
+    if not isinstance(request_id, str | uuid.UUID | None):
+        raise TypeError(f"request_id is a UUID or its text, not {_kind(request_id)}")
+    return str(request_id or uuid.uuid4())
+
+
 def upload_of(content: Content) -> Upload:
     """Digest `content`, a file's path or bytes, for WriteBlob.
 
     Raises:
         InvalidRequest: `FILE_UNREADABLE`, also where a file grows while it is read.
+        TypeError: it is neither bytes nor a path as an object.
     """
+    _check_content("content", content)
     if isinstance(content, bytes):
         return Upload(digest=Digest.of(content), source=content)
     path = Path(content)
@@ -167,8 +183,7 @@ def _inputs(files: Mapping[str, Content]) -> tuple[list[tool_pb2.InputFile], lis
     uploads: list[Upload] = []
     room = INLINE_FILES_BYTES_MAX
     for name, content in files.items():
-        if isinstance(content, str):
-            raise TypeError(f"{name}: give a file's content as bytes, or its path as a Path")
+        _check_content(name, content)
         mode, data, upload = _input(os.fsdecode(name), content, room)
         if upload is None:
             room -= len(data)
@@ -199,8 +214,22 @@ def _input(name: str, content: Content, room: int) -> tuple[int, bytes, Upload |
         return mode, b"", _upload_of_file(path, file)
 
 
+def _check_content(name: str, content: object) -> None:
+    if not isinstance(content, bytes | os.PathLike):
+        wanted = "give a file's content as bytes, or its path as a Path"
+        raise TypeError(f"{name}: {wanted}, not {_kind(content)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 def _stdin_head(stdin: bytes | BinaryIO) -> tuple[bytes, BinaryIO | None]:
     """Give what fits into the request and what is left to write; a pipe is not waited for."""
+    if isinstance(stdin, io.TextIOBase) or not (
+        isinstance(stdin, bytes) or callable(getattr(stdin, "read", None))
+    ):
+        raise TypeError(f"stdin is bytes or a file opened as binary, not {_kind(stdin)}")
     source = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
     if not source.seekable():
         return b"", source

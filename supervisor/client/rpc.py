@@ -11,7 +11,7 @@ import grpc
 from supervisor.call.types import Correlation
 from supervisor.client import address as addresses
 from supervisor.client import status
-from supervisor.errors import StockadeError, Unreachable
+from supervisor.errors import CallStateError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
 
 UNARY_TIMEOUT_S = 30.0
@@ -57,6 +57,13 @@ def error_of(address: addresses.Address, failure: Any) -> StockadeError:
     if isinstance(error, Unreachable):
         return addresses.unreachable(address, error.message, reason=error.reason)
     return error
+
+
+def closed() -> CallStateError:
+    """Give the error for a use of a client after its `close`."""
+    return CallStateError(
+        "CLIENT_CLOSED", "this client was closed", hint="a new one can attach to a call by its id"
+    )
 
 
 def correlation(

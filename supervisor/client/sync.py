@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
@@ -57,8 +58,9 @@ class Supervisor:
             agent=agent, session=session, workflow=workflow, traceparent=traceparent
         )
         self._connected = False
+        self._closed = False
         self._channel = self._open_channel()
-        self._stubs = rpc.Stubs.on(self._channel)
+        self._opened = rpc.Stubs.on(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +75,14 @@ class Supervisor:
 
     def close(self) -> None:
         """Close the connection; calls that were started go on."""
+        self._closed = True
         self._channel.close()
+
+    @property
+    def _stubs(self) -> rpc.Stubs:
+        """The services, as long as the channel is open."""
+        self._require_open()
+        return self._opened
 
     def run(
         self,
@@ -90,7 +99,7 @@ class Supervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
         check: bool = False,
     ) -> FinishedCall:
@@ -105,6 +114,7 @@ class Supervisor:
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
+            CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
         execution = self.execute(
@@ -145,7 +155,7 @@ class Supervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
     ) -> Execution:
         """Start a program and give its events as they come; see `run` for the arguments.
@@ -331,8 +341,12 @@ class Supervisor:
             return self._stubs.tool.Execute(request)
         return self._stubs.tool.Attach(request)
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise rpc.closed()
+
     def _error(self, failure: grpc.RpcError) -> StockadeError:
-        return rpc.error_of(self.address, failure)
+        return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
 
     def _unary(self, method: Callable[..., Any], request: Any, *, idempotent: bool = True) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
@@ -355,6 +369,7 @@ class Supervisor:
         attempt = 0
         telling: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 response = once()
             except grpc.RpcError as failure:
@@ -371,6 +386,7 @@ class Supervisor:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
         while True:
+            self._require_open()
             try:
                 for message in method(request()):
                     attempt = 0

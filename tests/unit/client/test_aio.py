@@ -20,7 +20,7 @@ from supervisor.client import (
     Supervisor,
     Unreachable,
 )
-from supervisor.errors import AuditCorrupt, NotFound
+from supervisor.errors import AuditCorrupt, CallStateError, NotFound
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.conftest import FAST
@@ -92,6 +92,26 @@ def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as caught:
         asyncio.run(main())
     assert caught.value.reason == "SOCKET_MISSING"
+
+
+def test_a_closed_client_says_so(daemon: FakeDaemon) -> None:
+    async def main() -> None:
+        client = AsyncSupervisor(daemon.address)
+        daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=fake.call()))
+        await client.get("c")
+        await client.close()
+        for use in (
+            client.run(["x"], profile="p"),
+            client.get("c"),
+            client.write_blob(b"x"),
+            client.read_blob(Digest.of(b"x")),
+            client.attach("c").wait(),
+        ):
+            with pytest.raises(CallStateError) as caught:
+                await use
+            assert caught.value.reason == "CLIENT_CLOSED"
+
+    asyncio.run(main())
 
 
 def test_refusal(daemon: FakeDaemon) -> None:

@@ -9,6 +9,7 @@ import socket
 import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,31 @@ def test_a_request_id_is_always_set() -> None:
     first, second = (prepare(["a"], profile="p").execute.request_id for _ in range(2))
     assert uuid.UUID(first) != uuid.UUID(second)
     assert prepare(["a"], profile="p", request_id="mine").execute.request_id == "mine"
+
+
+def test_a_request_id_may_be_a_uuid() -> None:
+    given = uuid.uuid4()
+    assert prepare(["a"], profile="p", request_id=given).execute.request_id == str(given)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stdin": "text"},
+        {"stdin": None},
+        {"stdin": io.StringIO("text")},
+        {"outputs": "*.txt"},
+        {"outputs": b"*.txt"},
+        {"request_id": 7},
+        {"files": {"a": None}},
+        {"files": {"a": "/etc/passwd"}},
+    ],
+    ids=str,
+)
+def test_other_types_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(TypeError, match=name if name != "files" else "a: give"):
+        prepare(["a"], profile="p", **wrong)
 
 
 def test_no_timeout_is_not_zero() -> None:
@@ -178,9 +204,10 @@ def test_a_file_without_a_size_is_read() -> None:
     assert file.data == Path("/proc/version").read_bytes()
 
 
-def test_text_is_no_content() -> None:
-    with pytest.raises(TypeError):
-        prepare(["a"], profile="p", files={"a": "/etc/passwd"})  # type: ignore[dict-item]
+@pytest.mark.parametrize("content", ["text", None])
+def test_text_is_no_content(content: Any) -> None:
+    with pytest.raises(TypeError, match="bytes"):
+        upload_of(content)
 
 
 @pytest.mark.parametrize("extra", [-1, 0])

@@ -17,6 +17,7 @@ from supervisor.client.request import INLINE_FILES_BYTES_MAX
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
+    CallStateError,
     CapacityError,
     InvalidRequest,
     InvariantError,
@@ -180,6 +181,38 @@ def test_a_file_that_is_too_large_is_named(
             send()
         assert (caught.value.reason, caught.value.metadata["path"]) == ("BLOB_TOO_LARGE", name)
         assert name in caught.value.message
+
+
+def test_a_closed_client_says_so(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", success)
+    client = Supervisor(daemon.address)
+    pages, execution = client.list_calls(), client.execute(["x"], profile="p")
+    client.close()
+    for use in (
+        lambda: client.run(["x"], profile="p"),
+        lambda: client.attach("c"),
+        lambda: client.get("c"),
+        lambda: client.write_blob(b"x"),
+        lambda: client.read_blob(Digest.of(b"x")),
+        lambda: list(pages),
+        execution.wait,
+    ):
+        with pytest.raises(CallStateError) as caught:
+            use()
+        assert caught.value.reason == "CLIENT_CLOSED"
+    assert len(daemon.asked("Execute")) == 1
+
+
+def test_closing_ends_the_attempts(daemon: FakeDaemon) -> None:
+    def close(_: Any) -> Any:
+        client.close()
+        raise broken()
+
+    client = Supervisor(daemon.address)
+    daemon.play("GetCall", close)
+    with pytest.raises(CallStateError) as caught:
+        client.get("c")
+    assert caught.value.reason == "CLIENT_CLOSED"
 
 
 def blobs(daemon: FakeDaemon, data: bytes, *, breaks_at: int = 0) -> None:
