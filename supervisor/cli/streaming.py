@@ -88,7 +88,11 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
         StockadeError: the call cannot be followed any more; its hint names the call.
     """
     try:
-        return _follow(execution, as_json=as_json, quiet=quiet)
+        finished, code = _follow(execution, as_json=as_json, quiet=quiet)
+        if finished is not None and execution.stdin_error is not None:
+            out.report(_input_broke(execution.stdin_error), as_json=as_json)
+            code = outcome.EXIT_NOT_RUN
+        return finished, code
     except StockadeError as error:
         if call_id := error.metadata.get("call_id"):
             add_hint(error, f"call {call_id} had started; stockade attach {call_id}")
@@ -98,6 +102,12 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
 def add_hint(error: StockadeError, hint: str) -> None:
     """Say one more thing about an error."""
     error.hint = "; ".join(part for part in (error.hint, hint) if part)
+
+
+def _input_broke(error: Exception) -> StockadeError:
+    if isinstance(error, StockadeError):
+        return error
+    return StockadeError("STDIN_UNREADABLE", f"standard input cannot be read: {error}")
 
 
 def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:

@@ -15,7 +15,7 @@ from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.client import wire
 from supervisor.client.collect import AsyncFinishedCall, Collector
 from supervisor.client.follow import Follower
-from supervisor.client.request import Prepared, read_some
+from supervisor.client.request import Prepared, read_some, stdin_why
 from supervisor.errors import CallStateError, StockadeError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class AsyncExecution:
         self._offset = len(prepared.execute.stdin) if prepared else 0
         self._stdin = prepared.stdin if prepared else None
         self._pump: asyncio.Task[None] | None = None
+        self._stdin_error: Exception | None = None
         self._stream: Any = None
         self._first: CallEvent | None = None
 
@@ -47,6 +48,11 @@ class AsyncExecution:
     def call_id(self) -> str:
         """The call's id."""
         return self._follower.call_id
+
+    @property
+    def stdin_error(self) -> Exception | None:
+        """Why standard input broke off, which stops the call; None where it did not."""
+        return self._stdin_error
 
     async def begin(self) -> None:
         """Wait for the first event, which says that the call is on record."""
@@ -76,12 +82,16 @@ class AsyncExecution:
         return event
 
     async def wait(self) -> AsyncFinishedCall:
-        """Read to the end and give the call as one value; standard output and error whole."""
+        """Read to the end and give the call as one value; standard output and error whole.
+
+        Raises:
+            Exception: what broke standard input off, as in `stdin_error`.
+        """
         collector = Collector()
         async for event in self:
             collector.take(event)
-        if self._pump is not None and self._pump.done():
-            self._pump.result()
+        if self.stdin_error is not None:
+            raise self.stdin_error
         return collector.finish_async(self._client.read_blob)
 
     async def write_stdin(self, data: bytes) -> None:
@@ -156,6 +166,12 @@ class AsyncExecution:
             await self.close_stdin()
         except CallStateError:
             return  # The program has closed its input or is gone: as with a broken pipe.
-        except (StockadeError, OSError, ValueError):
-            await self.cancel(why="standard input could not be read")
-            raise
+        except (StockadeError, OSError, ValueError) as error:
+            self._stdin_error = error
+            await self._stop(error)
+
+    async def _stop(self, error: Exception) -> None:
+        try:
+            await self.cancel(why=stdin_why(error))
+        except StockadeError as failure:
+            error.add_note(f"the call could not be stopped: {failure}")

@@ -21,7 +21,7 @@ from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.client import wire
 from supervisor.client.collect import Collector, FinishedCall
 from supervisor.client.follow import Follower
-from supervisor.client.request import Prepared, read_some
+from supervisor.client.request import Prepared, read_some, stdin_why
 from supervisor.errors import CallStateError, StockadeError
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ class Execution:
         """The call's id."""
         return self._follower.call_id
 
+    @property
+    def stdin_error(self) -> Exception | None:
+        """Why standard input broke off, which stops the call; None where it did not."""
+        return self._pump.error if self._pump is not None else None
+
     def __enter__(self) -> Self:
         return self
 
@@ -76,12 +81,16 @@ class Execution:
         return event
 
     def wait(self) -> FinishedCall:
-        """Read to the end and give the call as one value; standard output and error whole."""
+        """Read to the end and give the call as one value; standard output and error whole.
+
+        Raises:
+            Exception: what broke standard input off, as in `stdin_error`.
+        """
         collector = Collector()
         for event in self:
             collector.take(event)
-        if self._pump is not None and self._pump.error is not None:
-            raise self._pump.error
+        if self.stdin_error is not None:
+            raise self.stdin_error
         return collector.finish(self._client.read_blob)
 
     def write_stdin(self, data: bytes) -> None:
@@ -163,4 +172,10 @@ class _Pump(threading.Thread):
             return  # The program has closed its input or is gone: as with a broken pipe.
         except (StockadeError, OSError, ValueError) as error:
             self.error = error
-            self._execution.cancel(why="standard input could not be read")
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        try:
+            self._execution.cancel(why=stdin_why(error))
+        except StockadeError as failure:
+            error.add_note(f"the call could not be stopped: {failure}")

@@ -42,6 +42,9 @@ ANONYMOUS = Correlation()
 ABOUT_CONTENT = frozenset({"BLOB_TOO_LARGE", "DIGEST_MISMATCH"})
 """Refusals of an upload that are about the content itself."""
 
+WHY_BYTES_MAX = 1024
+"""The daemon takes no longer reason for a signal."""
+
 DURATION_S_MAX = 315_576_000_000  # google/protobuf/duration.proto
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -175,6 +178,13 @@ def read_some(source: BinaryIO) -> bytes:
     while (data := read(STDIN_CHUNK_BYTES_MAX)) is None:
         select.select([source], [], [])  # It does not block, and has nothing yet.
     return data
+
+
+def stdin_why(error: Exception) -> str:
+    """Say why a call is stopped whose standard input broke, for its record."""
+    reason = f"{error.reason}: {error.message}" if isinstance(error, StockadeError) else error
+    text = f"standard input broke off: {reason}"
+    return text.encode(errors="replace")[:WHY_BYTES_MAX].decode(errors="ignore")
 
 
 def _inputs(files: Mapping[str, Content]) -> tuple[list[tool_pb2.InputFile], list[Upload]]:

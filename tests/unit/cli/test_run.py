@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
+from tests.unit.client.test_execution import stopped_by_signal, too_large
 
 
 def play(daemon: FakeDaemon, *events: tool_pb2.CallEvent) -> None:
@@ -183,6 +185,22 @@ def test_stdin(daemon: FakeDaemon, stockade: Stockade, choice: list[str], expect
     play(daemon, fake.finished(2))
     stockade("run", "-p", "python", *choice, "x", stdin=b"in")
     assert daemon.asked("Execute")[0].stdin == expected
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_stdin_that_breaks_off(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path, as_json: bool
+) -> None:
+    stopped_by_signal(daemon)
+    daemon.play("WriteStdin", too_large)
+    (tmp_path / "f").write_bytes(bytes(2 * STDIN_CHUNK_BYTES_MAX))
+    options = ["--json"] if as_json else []
+    result = stockade("run", *options, "-p", "python", "-i", tmp_path / "f", "x")
+    assert result.exit_code == 125
+    assert "[STDIN_TOO_LARGE]" in result.stderr
+    if as_json:
+        error = json.loads(result.stderr.splitlines()[-1])["error"]
+        assert error["reason"] == "STDIN_TOO_LARGE"
 
 
 def test_stdin_from_a_file(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:

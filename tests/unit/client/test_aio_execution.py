@@ -14,11 +14,12 @@ from supervisor.call import outcome
 from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.client import AsyncSupervisor
+from supervisor.errors import InvalidRequest
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import FakeDaemon
 from tests.unit.client.test_aio import use
-from tests.unit.client.test_execution import reading
+from tests.unit.client.test_execution import reading, stopped_by_signal, too_large
 from tests.unit.client.test_sync import WHOLE, breaking, broken, success
 
 
@@ -108,3 +109,20 @@ def test_long_stdin(daemon: FakeDaemon) -> None:
     daemon.play("Execute", script)
     assert use(daemon, lambda client: client.run(["cat"], profile="p", stdin=data)).ok
     assert b"".join(got) == data
+
+
+def test_stdin_that_is_refused_stops_the_call_and_says_why(daemon: FakeDaemon) -> None:
+    stopped_by_signal(daemon)
+    daemon.play("WriteStdin", too_large)
+
+    async def do(client: AsyncSupervisor) -> None:
+        stdin = bytes(2 * STDIN_CHUNK_BYTES_MAX)
+        async with await client.execute(["cat"], profile="p", stdin=stdin) as execution:
+            with pytest.raises(InvalidRequest) as caught:
+                await execution.wait()
+            assert execution.stdin_error is caught.value
+
+    use(daemon, do)
+    (request,) = daemon.asked("Signal")
+    assert "STDIN_TOO_LARGE: ää" in request.why
+    assert len(request.why.encode()) <= 1024

@@ -14,7 +14,7 @@ from supervisor.call import outcome
 from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished, KeepAlive, Output
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.client import Supervisor
-from supervisor.errors import CallStateError, NotFound
+from supervisor.errors import CallStateError, InvalidRequest, NotFound
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
@@ -171,7 +171,8 @@ class Unreadable(io.BytesIO):
         raise OSError(5, "Input/output error")
 
 
-def test_stdin_that_cannot_be_read_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
+def stopped_by_signal(daemon: FakeDaemon) -> None:
+    """Play a call that ends by a signal and by nothing else."""
     asked = threading.Event()
 
     def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
@@ -185,8 +186,52 @@ def test_stdin_that_cannot_be_read_stops_the_call(daemon: FakeDaemon, client: Su
 
     daemon.play("Execute", script)
     daemon.play("Signal", signal)
+
+
+def too_large(_: Any) -> Any:
+    raise Abort("INVALID_ARGUMENT", "STDIN_TOO_LARGE", "ä" * 600)
+
+
+def test_stdin_that_cannot_be_read_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
+    stopped_by_signal(daemon)
     with pytest.raises(OSError, match="Input/output"):
         client.run(["cat"], profile="p", stdin=Unreadable(bytes(STDIN_CHUNK_BYTES_MAX + 1)))
+    assert "Input/output error" in daemon.asked("Signal")[0].why
+
+
+def test_stdin_that_is_refused_stops_the_call_and_says_why(
+    daemon: FakeDaemon, client: Supervisor
+) -> None:
+    stopped_by_signal(daemon)
+    daemon.play("WriteStdin", too_large)
+    with client.execute(["cat"], profile="p", stdin=bytes(2 * STDIN_CHUNK_BYTES_MAX)) as execution:
+        with pytest.raises(InvalidRequest) as caught:
+            execution.wait()
+        assert execution.stdin_error is caught.value
+    assert caught.value.reason == "STDIN_TOO_LARGE"
+    (request,) = daemon.asked("Signal")
+    assert "STDIN_TOO_LARGE: ää" in request.why
+    assert len(request.why.encode()) <= 1024
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_call_that_cannot_be_stopped_either(daemon: FakeDaemon, client: Supervisor) -> None:
+    refused = threading.Event()
+
+    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
+        yield fake.accepted()
+        refused.wait(10)
+        yield fake.finished(2)
+
+    def refuse(_: Any) -> Any:
+        refused.set()
+        raise Abort("PERMISSION_DENIED", "SIGNAL_NOT_GRANTED")
+
+    daemon.play("Execute", script)
+    daemon.play("WriteStdin", too_large)
+    daemon.play("Signal", refuse)
+    with pytest.raises(InvalidRequest):
+        client.run(["cat"], profile="p", stdin=bytes(2 * STDIN_CHUNK_BYTES_MAX))
 
 
 def test_write_stdin_by_hand(daemon: FakeDaemon, client: Supervisor) -> None:
