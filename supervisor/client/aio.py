@@ -26,12 +26,12 @@ from typing import Any, BinaryIO, Self
 import grpc
 
 from supervisor.call.types import Correlation, Digest, Stream
-from supervisor.client import rpc, values, wire
+from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.aio_execution import AsyncExecution
 from supervisor.client.collect import AsyncFinishedCall, BlobCheck
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, Upload, prepare, upload_of
+from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
@@ -122,13 +122,19 @@ class AsyncSupervisor:
         and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
 
+        Where it is cancelled (`task.cancel`, `asyncio.timeout`), it kills the call before it
+        raises, in a few seconds at most; a note on the exception says where it could not. Where
+        this process dies or the connection is lost for good, the call goes on, unless
+        `kill_on_disconnect` is set.
+
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
             CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
-        execution = await self.execute(
+        prepared = await asyncio.to_thread(
+            self._prepare,
             argv,
             profile=profile,
             env=env,
@@ -144,8 +150,7 @@ class AsyncSupervisor:
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        async with execution:
-            call = await execution.wait()
+        call = await self._run(prepared)
         if check:
             call.raise_for_outcome()
         return call
@@ -172,7 +177,9 @@ class AsyncSupervisor:
         """Start a program and give its events as they come; see `run` for the arguments.
 
         Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
-        input stays open for `write_stdin` until `close_stdin`.
+        input stays open for `write_stdin` until `close_stdin`. The call is nobody's but the
+        daemon's: it goes on where this side stops following, is interrupted or dies, unless
+        `kill_on_disconnect` is set.
 
         The last event is Finished: also where the program could not be started, whose outcome is
         then Failed, as in `run`.
@@ -182,7 +189,7 @@ class AsyncSupervisor:
                 lost for good; `metadata["call_id"]` names the call.
         """
         prepared = await asyncio.to_thread(
-            prepare,
+            self._prepare,
             argv,
             profile=profile,
             env=env,
@@ -192,21 +199,14 @@ class AsyncSupervisor:
             stdin=stdin,
             stdin_open=stdin_open,
             timeout=timeout,
-            correlation=rpc.correlation(
-                self._correlation,
-                agent=agent,
-                session=session,
-                workflow=workflow,
-                traceparent=traceparent,
-            ),
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        for upload in prepared.uploads:
-            await self._upload(upload)
-        execution = AsyncExecution(self, self._follower(execute=prepared.execute), prepared)
-        await execution.begin()
-        return execution
+        return await self._start(prepared)
 
     def attach(self, call_id: str, from_sequence: int = 1) -> AsyncExecution:
         """Follow a call that was started before, from any of its events on.
@@ -346,6 +346,46 @@ class AsyncSupervisor:
                 if error.reason != NO_ANSWER:
                     raise
 
+    def _prepare(
+        self,
+        argv: Sequence[Argument],
+        *,
+        agent: str,
+        session: str,
+        workflow: str,
+        traceparent: str,
+        **options: Any,
+    ) -> Prepared:
+        correlation = rpc.correlation(
+            self._correlation,
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
+        )
+        return prepare(argv, correlation=correlation, **options)
+
+    async def _start(self, prepared: Prepared) -> AsyncExecution:
+        for upload in prepared.uploads:
+            await self._upload(upload)
+        execution = AsyncExecution(self, self._follower(execute=prepared.execute), prepared)
+        await execution.begin()
+        return execution
+
+    async def _run(self, prepared: Prepared) -> AsyncFinishedCall:
+        """Follow a call to its end, and kill it where something else ends the wait."""
+        execution: AsyncExecution | None = None
+        try:
+            execution = await self._start(prepared)
+            async with execution:
+                return await execution.wait()
+        except (StockadeError, GeneratorExit):
+            raise  # Told by the daemon, or nobody can be reached; or there is no loop any more.
+        except BaseException as interruption:
+            request_id = prepared.execute.request_id
+            await interrupted.stop_async(self, execution, request_id, interruption)
+            raise
+
     def _open_channel(self) -> grpc.aio.Channel:
         options = channel_options()
         if self.address.tls is None:
@@ -369,10 +409,15 @@ class AsyncSupervisor:
         return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
 
     async def _unary(
-        self, method: Callable[..., Any], request: Any, *, idempotent: bool = True
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        idempotent: bool = True,
+        end_s: float = math.inf,
     ) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
-        end_s = time.monotonic() + self._timeout_s
+        end_s = min(end_s, time.monotonic() + self._timeout_s)
 
         def once() -> Any:
             return method(request, timeout=max(0.0, end_s - time.monotonic()))
@@ -440,12 +485,17 @@ class AsyncSupervisor:
         await asyncio.sleep(delay_s)
 
     async def _pages(
-        self, method: Callable[..., Any], request: Any, field: str, limit: int | None
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        field: str,
+        limit: int | None = None,
+        end_s: float = math.inf,
     ) -> AsyncIterator[values.Call]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
-            response = await self._unary(method, request)
+            response = await self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
                 yield wire.call(message)
             if left is not None:

@@ -50,13 +50,22 @@ class AsyncExecution:
         return self._follower.call_id
 
     @property
+    def ended(self) -> bool:
+        """Whether Finished was seen: there is nothing more to follow."""
+        return self._follower.finished
+
+    @property
     def stdin_error(self) -> Exception | None:
         """Why standard input broke off, which stops the call; None where it did not."""
         return self._stdin_error
 
     async def begin(self) -> None:
         """Wait for the first event, which says that the call is on record."""
-        self._first = await self._next()
+        try:
+            self._first = await self._next()
+        except BaseException:
+            await self.close()
+            raise
         if self._stdin is not None:
             self._pump = asyncio.create_task(self._write_rest(self._stdin))
 

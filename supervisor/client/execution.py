@@ -44,7 +44,7 @@ class Execution:
         self._stream = client._open(follower.request())
         # Execute's first event comes at once and says that the call is on record; an Attach to a
         # quiet call may have none for a long time.
-        self._first = self._next() if prepared is not None else None
+        self._first = self._begin() if prepared is not None else None
         if prepared is not None and prepared.stdin is not None:
             self._pump = _Pump(self, prepared.stdin)
             self._pump.start()
@@ -53,6 +53,11 @@ class Execution:
     def call_id(self) -> str:
         """The call's id."""
         return self._follower.call_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether Finished was seen: there is nothing more to follow."""
+        return self._follower.finished
 
     @property
     def stdin_error(self) -> Exception | None:
@@ -127,6 +132,13 @@ class Execution:
         """Stop following."""
         self._closed = True
         self._stream.cancel()
+
+    def _begin(self) -> CallEvent | None:
+        try:
+            return self._next()
+        except BaseException:
+            self.close()
+            raise
 
     def _next(self) -> CallEvent | None:
         """Give the next event, across broken streams; None after the last."""

@@ -19,12 +19,12 @@ from typing import Any, BinaryIO, Self
 import grpc
 
 from supervisor.call.types import Correlation, Digest, Stream
-from supervisor.client import rpc, values, wire
+from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, FinishedCall
 from supervisor.client.execution import Execution
 from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, Upload, prepare, upload_of
+from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
@@ -111,13 +111,17 @@ class Supervisor:
         and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
 
+        Where it is interrupted (KeyboardInterrupt), it kills the call before it raises, in a few
+        seconds at most; a note on the exception says where it could not. Where this process dies
+        or the connection is lost for good, the call goes on, unless `kill_on_disconnect` is set.
+
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
             CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
-        execution = self.execute(
+        prepared = self._prepare(
             argv,
             profile=profile,
             env=env,
@@ -133,8 +137,7 @@ class Supervisor:
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        with execution:
-            call = execution.wait()
+        call = self._run(prepared)
         if check:
             call.raise_for_outcome()
         return call
@@ -161,7 +164,9 @@ class Supervisor:
         """Start a program and give its events as they come; see `run` for the arguments.
 
         Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
-        input stays open for `write_stdin` until `close_stdin`.
+        input stays open for `write_stdin` until `close_stdin`. The call is nobody's but the
+        daemon's: it goes on where this side stops following, is interrupted or dies, unless
+        `kill_on_disconnect` is set.
 
         The last event is Finished: also where the program could not be started, whose outcome is
         then Failed, as in `run`.
@@ -170,7 +175,7 @@ class Supervisor:
             StockadeError: the daemon refused the call. While reading events: the connection is
                 lost for good; `metadata["call_id"]` names the call.
         """
-        prepared = prepare(
+        prepared = self._prepare(
             argv,
             profile=profile,
             env=env,
@@ -180,19 +185,14 @@ class Supervisor:
             stdin=stdin,
             stdin_open=stdin_open,
             timeout=timeout,
-            correlation=rpc.correlation(
-                self._correlation,
-                agent=agent,
-                session=session,
-                workflow=workflow,
-                traceparent=traceparent,
-            ),
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        for upload in prepared.uploads:
-            self._upload(upload)
-        return Execution(self, self._follower(execute=prepared.execute), prepared)
+        return self._start(prepared)
 
     def attach(self, call_id: str, from_sequence: int = 1) -> Execution:
         """Follow a call that was started before, from any of its events on.
@@ -326,6 +326,43 @@ class Supervisor:
                 if error.reason != NO_ANSWER:
                     raise
 
+    def _prepare(
+        self,
+        argv: Sequence[Argument],
+        *,
+        agent: str,
+        session: str,
+        workflow: str,
+        traceparent: str,
+        **options: Any,
+    ) -> Prepared:
+        correlation = rpc.correlation(
+            self._correlation,
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
+        )
+        return prepare(argv, correlation=correlation, **options)
+
+    def _start(self, prepared: Prepared) -> Execution:
+        for upload in prepared.uploads:
+            self._upload(upload)
+        return Execution(self, self._follower(execute=prepared.execute), prepared)
+
+    def _run(self, prepared: Prepared) -> FinishedCall:
+        """Follow a call to its end, and kill it where something else ends the wait."""
+        execution: Execution | None = None
+        try:
+            execution = self._start(prepared)
+            with execution:
+                return execution.wait()
+        except StockadeError:
+            raise  # Told by the daemon, or nobody can be reached.
+        except BaseException as interruption:
+            interrupted.stop(self, execution, prepared.execute.request_id, interruption)
+            raise
+
     def _open_channel(self) -> grpc.Channel:
         options = channel_options()
         if self.address.tls is None:
@@ -348,9 +385,16 @@ class Supervisor:
     def _error(self, failure: grpc.RpcError) -> StockadeError:
         return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
 
-    def _unary(self, method: Callable[..., Any], request: Any, *, idempotent: bool = True) -> Any:
+    def _unary(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        idempotent: bool = True,
+        end_s: float = math.inf,
+    ) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
-        end_s = time.monotonic() + self._timeout_s
+        end_s = min(end_s, time.monotonic() + self._timeout_s)
 
         def once() -> Any:
             return method(request, timeout=max(0.0, end_s - time.monotonic()))
@@ -412,12 +456,17 @@ class Supervisor:
         time.sleep(delay_s)
 
     def _pages(
-        self, method: Callable[..., Any], request: Any, field: str, limit: int | None
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        field: str,
+        limit: int | None = None,
+        end_s: float = math.inf,
     ) -> Iterator[values.Call]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
-            response = self._unary(method, request)
+            response = self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
                 yield wire.call(message)
             if left is not None:
