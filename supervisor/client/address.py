@@ -7,8 +7,11 @@ form of an address that gives a plain-text connection over a network.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,11 +142,41 @@ def _probe(path: str) -> tuple[str, str, str] | None:
                     hint = "the daemon is not running; start it with `stockade serve`"
                     return "SOCKET_REFUSED", "nobody listens on the socket", hint
                 case errno.EACCES | errno.EPERM:
-                    hint = "the socket's group may use it: add this user to that group"
-                    return "SOCKET_DENIED", "this user may not open the socket", hint
+                    why = "this user may not open the socket"
+                    return "SOCKET_DENIED", why, _who_may(Path(path))
                 case _:
                     return "CONNECTION_LOST", str(error), ""
     return None
+
+
+def _who_may(path: Path) -> str:
+    """Say what to do where this user may not connect, which takes the right to write."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f"a folder on the way to it, above {path.name}, is closed to this user"
+    owner, group = _name_of_user(status.st_uid), _name_of_group(status.st_gid)
+    access = f"{stat.S_IMODE(status.st_mode):04o} {owner}:{group}"
+    if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+        return f"add this user to group {group}, and log in again: the socket is {access}"
+    return (
+        f"only {owner} may use it: the socket is {access}; a group can be let in by the "
+        "configuration, see docs/operations.md"
+    )
+
+
+def _name_of_user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _name_of_group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _unix(text: str) -> Address:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import grp
+import os
 import socket
 from pathlib import Path
 
@@ -79,6 +82,41 @@ def test_socket_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "s"))
     assert address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "").reason == "SOCKET_REFUSED"
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "hint"),
+    [
+        (0o660, 4, f"add this user to group {grp.getgrgid(4).gr_name}"),
+        (0o660, 54321, "add this user to group 54321"),
+        (0o600, 4, "only root may use it: the socket is 0600"),
+        (0o660, 0, "only root may use it"),
+    ],
+)
+def test_socket_denied_says_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, gid: int, hint: str
+) -> None:
+    def stat(path: Path) -> os.stat_result:
+        return os.stat_result((socket_kind | mode, 0, 0, 1, 0, gid, 0, 0, 0, 0))
+
+    def connect(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    socket_kind = 0o140000
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    error = address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "")
+    assert error.reason == "SOCKET_DENIED"
+    assert error.hint.startswith(hint)
+
+
+def test_socket_denied_by_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr(socket.socket, "connect", closed)
+    assert "folder" in address.unreachable(address.resolve(f"unix:{tmp_path}/s"), "").hint
 
 
 def test_somebody_listens_after_all(tmp_path: Path) -> None:
