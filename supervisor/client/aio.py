@@ -30,7 +30,14 @@ from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.aio_execution import AsyncExecution
 from supervisor.client.collect import AsyncFinishedCall, BlobCheck
-from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
+from supervisor.client.follow import (
+    DEFAULT_RETRY,
+    Follower,
+    Retry,
+    jitter,
+    telling,
+    worth_retrying,
+)
 from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
@@ -438,17 +445,15 @@ class AsyncSupervisor:
         self, once: Callable[[], Awaitable[Any]], idempotent: bool, end_s: float = math.inf
     ) -> Any:
         attempt = 0
-        telling: StockadeError | None = None
+        first: StockadeError | None = None
         while True:
             self._require_open()
             try:
                 response = await once()
             except grpc.RpcError as failure:
                 attempt += 1
-                error = self._error(failure)
-                if telling is None or error.reason != NO_ANSWER:
-                    telling = error  # The last attempt's deadline says less than what ended others.
-                await self._wait_or_raise(telling, attempt, idempotent, end_s)
+                first = telling(first, self._error(failure))
+                await self._wait_or_raise(first, attempt, idempotent, end_s)
             else:
                 self._connected = True
                 return response
@@ -458,16 +463,18 @@ class AsyncSupervisor:
     ) -> AsyncIterator[Any]:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
+        first: StockadeError | None = None
         while True:
             self._require_open()
             try:
                 async for message in method(request()):
-                    attempt = 0
+                    attempt, first = 0, None
                     self._connected = True
                     yield message
             except grpc.RpcError as failure:
                 attempt += 1
-                await self._wait_or_raise(self._error(failure), attempt, idempotent=True)
+                first = telling(first, self._error(failure))
+                await self._wait_or_raise(first, attempt, idempotent=True)
             else:
                 return
 

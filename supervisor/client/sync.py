@@ -23,7 +23,14 @@ from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, FinishedCall
 from supervisor.client.execution import Execution
-from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
+from supervisor.client.follow import (
+    DEFAULT_RETRY,
+    Follower,
+    Retry,
+    jitter,
+    telling,
+    worth_retrying,
+)
 from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
@@ -411,17 +418,15 @@ class Supervisor:
 
     def _attempt(self, once: Callable[[], Any], idempotent: bool, end_s: float = math.inf) -> Any:
         attempt = 0
-        telling: StockadeError | None = None
+        first: StockadeError | None = None
         while True:
             self._require_open()
             try:
                 response = once()
             except grpc.RpcError as failure:
                 attempt += 1
-                error = self._error(failure)
-                if telling is None or error.reason != NO_ANSWER:
-                    telling = error  # The last attempt's deadline says less than what ended others.
-                self._wait_or_raise(telling, attempt, idempotent, end_s)
+                first = telling(first, self._error(failure))
+                self._wait_or_raise(first, attempt, idempotent, end_s)
             else:
                 self._connected = True
                 return response
@@ -429,16 +434,18 @@ class Supervisor:
     def _read_stream(self, method: Callable[..., Any], request: Callable[[], Any]) -> Iterator[Any]:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
+        first: StockadeError | None = None
         while True:
             self._require_open()
             try:
                 for message in method(request()):
-                    attempt = 0
+                    attempt, first = 0, None
                     self._connected = True
                     yield message
             except grpc.RpcError as failure:
                 attempt += 1
-                self._wait_or_raise(self._error(failure), attempt, idempotent=True)
+                first = telling(first, self._error(failure))
+                self._wait_or_raise(first, attempt, idempotent=True)
             else:
                 return
 

@@ -25,6 +25,7 @@ from supervisor.errors import (
     NotPermitted,
     OutcomeError,
     RequestConflict,
+    ShuttingDown,
 )
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
@@ -282,6 +283,25 @@ def test_reads_are_repeated_and_signals_are_not(daemon: FakeDaemon, client: Supe
     with pytest.raises(Unreachable):
         client.signal(fake.CALL_ID, 15)
     assert len(daemon.asked("Signal")) == 1
+
+
+@pytest.mark.parametrize("method", ["Execute", "GetCall", "ReadBlob"])
+def test_a_daemon_that_drained_is_told_of_and_not_its_socket(
+    daemon: FakeDaemon, client: Supervisor, method: str
+) -> None:
+    def drain(_: Any) -> Any:
+        daemon.path.unlink()
+        raise Abort("UNAVAILABLE", "SHUTTING_DOWN")
+
+    daemon.play(method, drain, breaking_unary(broken()))
+    use = {
+        "Execute": lambda: client.run(["x"], profile="p"),
+        "GetCall": lambda: client.get("c"),
+        "ReadBlob": lambda: client.read_blob(Digest.of(b"x")),
+    }
+    with pytest.raises(ShuttingDown) as caught:
+        use[method]()
+    assert caught.value.reason == "SHUTTING_DOWN"
 
 
 def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
