@@ -31,8 +31,9 @@ JITTER_MIN = 0.5
 jitter = random.SystemRandom().random
 """A number from 0 to 1; many clients of one daemon must not come back at the same moment."""
 
-FAIL_AT_ONCE = frozenset({"SOCKET_MISSING", "SOCKET_REFUSED", "SOCKET_DENIED"})
-"""Reasons that nobody is there at all: a client that was never connected does not wait."""
+FAIL_AT_ONCE = frozenset({"SOCKET_MISSING", "SOCKET_REFUSED", "SOCKET_DENIED", "TLS_HANDSHAKE"})
+"""Reasons that nobody is there at all, or another: a client that was never connected does not
+wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

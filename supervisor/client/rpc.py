@@ -41,9 +41,10 @@ def credentials(tls: addresses.Tls) -> grpc.ChannelCredentials:
     """Read the files of mutual TLS.
 
     Raises:
-        InvalidRequest: `TLS_FILE_UNREADABLE`.
+        InvalidRequest: `TLS_FILE_UNREADABLE`, `TLS_UNUSABLE`.
     """
     ca, certificate, key = addresses.read_tls(tls)
+    addresses.check_tls(tls)
     return grpc.ssl_channel_credentials(
         root_certificates=ca, private_key=key, certificate_chain=certificate
     )

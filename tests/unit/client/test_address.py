@@ -9,9 +9,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from supervisor.client import address
 from supervisor.errors import InvalidRequest
+from tests.unit.api.certificates import Authority, Pair
 
 TLS = address.Tls(ca=Path("ca"), certificate=Path("cert"), key=Path("key"))
 
@@ -70,6 +72,39 @@ def test_tls_files_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as caught:
         address.read_tls(address.Tls(ca=tmp_path / "a", certificate=tmp_path, key=tmp_path))
     assert caught.value.reason == "TLS_FILE_UNREADABLE"
+
+
+def write(folder: Path, pair: Pair, ca: bytes) -> address.Tls:
+    certificate, key = pair.write(folder, "pair")
+    (folder / "ca.pem").write_bytes(ca)
+    return address.Tls(ca=folder / "ca.pem", certificate=Path(certificate), key=Path(key))
+
+
+def test_a_pair_is_tried_before_it_is_sent(tmp_path: Path) -> None:
+    authority = Authority()
+    one, other = authority.issue("one"), authority.issue("other")
+    address.check_tls(write(tmp_path, one, authority.cert))
+    for pair, ca, named in (
+        (Pair(cert=one.cert, key=other.key), authority.cert, {"certificate", "key"}),
+        (Pair(cert=one.cert, key=b"x"), authority.cert, {"certificate", "key"}),
+        (Pair(cert=b"", key=one.key), authority.cert, {"certificate", "key"}),
+        (Pair(cert=one.cert, key=encrypted(one.key)), authority.cert, {"certificate", "key"}),
+        (one, b"", {"ca"}),
+        (one, one.key, {"ca"}),
+    ):
+        tls = write(tmp_path, pair, ca)
+        with pytest.raises(InvalidRequest) as caught:
+            address.check_tls(tls)
+        assert caught.value.reason == "TLS_UNUSABLE"
+        assert caught.value.metadata == {name: str(getattr(tls, name)) for name in named}
+
+
+def encrypted(key: bytes) -> bytes:
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
 
 
 def test_socket_missing(tmp_path: Path) -> None:
