@@ -161,15 +161,26 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     try:
         with current.client() as client, _execute(client, argv, arguments, options) as execution:
             if options["detach"]:
-                out.line({"call_id": execution.call_id}) if current.json else click.echo(
-                    execution.call_id
-                )
-                return
-            code = _follow(client, execution, options, as_json=current.json)
+                code = _tell_id(execution, as_json=current.json)
+            else:
+                code = _follow(client, execution, options, as_json=current.json)
     except StockadeError as error:
         out.report(error, as_json=current.json)
         code = outcome.EXIT_NOT_RUN
     context.exit(code)
+
+
+def _tell_id(execution: Execution, *, as_json: bool) -> int:
+    from supervisor.cli.streaming import unwritable
+
+    try:
+        if as_json:
+            out.line({"call_id": execution.call_id})
+        else:
+            click.echo(execution.call_id)
+    except OSError as error:
+        return unwritable(execution, sys.stdout.buffer, error, as_json=as_json)
+    return 0
 
 
 def _follow(

@@ -6,7 +6,6 @@ sandbox; everything that we say ourselves goes to standard error, made safe.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import sys
@@ -19,8 +18,9 @@ from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Lost, Output, Wall
 from supervisor.call.types import Stream
 from supervisor.cli import output as out
+from supervisor.cli import standard
 from supervisor.cli.safe import safe
-from supervisor.errors import CallStateError, StockadeError
+from supervisor.errors import CallStateError, CapacityError, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.client import Execution
@@ -126,10 +126,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     sink = sinks[event.event.stream]
                     sink.write(event.event.data)
                     sink.flush()
-            except BrokenPipeError:
-                _discard(sink)
-                execution.cancel(why="nobody reads the output any more")
-                return None, EXIT_PIPE_CLOSED
+            except OSError as error:
+                return None, unwritable(execution, sink, error, as_json=as_json)
             match event.event:
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
                     verb = "limit" if denied.wall is Wall.LIMIT else "denied"
@@ -141,6 +139,32 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                         _last_word(execution.call_id, finished, denials, quiet=quiet)
                     return finished, outcome.exit_code(finished.outcome)
     return None, outcome.EXIT_NOT_RUN
+
+
+def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json: bool) -> int:
+    """Stop a call whose output cannot be passed on, say so, and give the exit code.
+
+    Raises:
+        StockadeError: nobody reads any more, and the call could not be stopped.
+    """
+    standard.discard(sink)
+    if isinstance(error, BrokenPipeError):
+        execution.cancel(why="nobody reads the output any more")
+        return EXIT_PIPE_CLOSED
+    name = "standard error" if sink is sys.stderr.buffer else "standard output"
+    call_id = execution.call_id
+    failure = CapacityError(
+        "OUTPUT_UNWRITABLE",
+        f"{name} cannot be written: {error.strerror}",
+        hint=f"call {call_id} was stopped; what it wrote: stockade audit cat {call_id}",
+        metadata={"call_id": call_id},
+    )
+    try:
+        execution.cancel(why=f"the client's {failure.message}")
+    except StockadeError as again:
+        failure.hint = f"call {call_id} goes on, it could not be stopped: {again.message}"
+    out.report(failure, as_json=as_json)
+    return outcome.EXIT_NOT_RUN
 
 
 def describe_denial(denied: Denied) -> str:
@@ -177,10 +201,3 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
         out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
     if denials and not failed:
         out.note(f"all of it: stockade audit show {call_id}")
-
-
-def _discard(sink: BinaryIO) -> None:
-    """Let what is still buffered go nowhere: Python flushes once more at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sink.fileno())
-    os.close(nowhere)
