@@ -248,8 +248,8 @@ def _left_behind(call: Call, path: str) -> Digest:
         raise NotFound(
             "OUTPUT_NOT_FOUND",
             f"call {call.call_id} left no file {path!r} behind",
-            hint=f"it left {shorten(', '.join(files), FILES_WIDTH) or 'none'}; what is kept are "
-            "the files that --output of `run` named",
+            hint=f"it left {shorten(safe(', '.join(files)), FILES_WIDTH) or 'none'}; what is kept "
+            "are the files that --output of `run` named",
         )
     return files[path].digest
 

@@ -43,9 +43,9 @@ def line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def note(message: str) -> None:
-    """Say something beside the result, on standard error."""
-    _say(f"stockade: {safe(message, lines=True)}")
+def note(message: str, *, lines: bool = False) -> None:
+    """Say something beside the result, on standard error: one line, unless `lines` are ours."""
+    _say(f"stockade: {safe(message, lines=lines)}")
 
 
 def _say(text: str) -> None:

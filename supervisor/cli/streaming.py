@@ -6,6 +6,7 @@ sandbox; everything that we say ourselves goes to standard error, made safe.
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import sys
@@ -19,7 +20,6 @@ from supervisor.call.events import Denied, Finished, Lost, Output, Wall
 from supervisor.call.types import Stream
 from supervisor.cli import output as out
 from supervisor.cli import standard
-from supervisor.cli.safe import safe
 from supervisor.errors import CallStateError, CapacityError, StockadeError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     """Say what was not a normal end, and what was denied; name the call where there is more."""
     failed = not isinstance(finished.outcome, outcome.Exited)
     if failed:
-        out.note(f"call {call_id} {outcome.describe(finished.outcome)}")
+        out.note(f"call {call_id} {outcome.describe(finished.outcome)}", lines=True)
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):
@@ -198,6 +198,6 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
             stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
             out.note(f"{summary.stream}: {stored} of {total} are on record")
     for skipped in finished.skipped:
-        out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
+        out.note(f"output {os.fsdecode(skipped.path)} was not taken: {skipped.reason}")
     if denials and not failed:
         out.note(f"all of it: stockade audit show {call_id}")

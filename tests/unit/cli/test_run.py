@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,27 @@ def test_outputs_are_saved(daemon: FakeDaemon, stockade: Stockade, tmp_path: Pat
     assert (folder / "d" / "chart.png").read_bytes() == b"png"
     assert "chart.png (3 B)" in result.stderr
     assert list(daemon.asked("Execute")[0].outputs) == ["**"]
+
+
+def test_names_forge_no_lines(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
+    evil = b"a\nstockade: forged"
+    file = types_pb2.OutputFile(path=evil, digest=fake.blob(b"png"), mode=0o644)
+    skipped = types_pb2.SkippedFile(path=evil, reason="NOT_REGULAR")
+    play(
+        daemon,
+        fake.denied(2, name="connect", detail=evil.decode()),
+        fake.finished(3, outputs=[file], skipped=[skipped], denials=1),
+    )
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"png")]))
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
+    assert result.exit_code == 0
+    assert result.stderr.count("a\\nstockade: forged") == 3
+    assert "\nstockade: forged" not in result.stderr
+    (tmp_path / "o" / os.fsdecode(evil)).unlink()
+    (tmp_path / "o" / os.fsdecode(evil)).mkdir()
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
+    assert "[OUTPUT_UNWRITABLE]" in result.stderr
+    assert "\nstockade: forged" not in result.stderr
 
 
 def test_an_output_that_would_leave_its_folder(
