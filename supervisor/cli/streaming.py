@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Lost, Output, Wall
-from supervisor.call.types import Stream
+from supervisor.call.types import Stream, StreamSummary
 from supervisor.cli import output as out
 from supervisor.cli import standard
 from supervisor.errors import CallStateError, CapacityError, StockadeError
@@ -141,6 +141,13 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
     return None, outcome.EXIT_NOT_RUN
 
 
+def note_truncated(summary: StreamSummary) -> None:
+    """Say it where only a part of a stream is on record."""
+    if summary.truncated:
+        stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
+        out.note(f"{summary.stream}: {stored} of {total} are on record")
+
+
 def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json: bool) -> int:
     """Stop a call whose output cannot be passed on, say so, and give the exit code.
 
@@ -194,9 +201,7 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     if len(denials) > DENIALS_SHOWN_MAX:
         out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials")
     for summary in finished.streams:
-        if summary.truncated:
-            stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
-            out.note(f"{summary.stream}: {stored} of {total} are on record")
+        note_truncated(summary)
     for skipped in finished.skipped:
         out.note(f"output {os.fsdecode(skipped.path)} was not taken: {skipped.reason}")
     if denials and not failed:

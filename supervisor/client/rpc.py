@@ -18,6 +18,7 @@ UNARY_TIMEOUT_S = 30.0
 """For a call that is not a stream: all its attempts together, and the connecting."""
 
 PAGE_SIZE = 200
+SEQUENCE_MAX = (1 << 63) - 1  # past every entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -275,6 +275,11 @@ class Supervisor:
             following = response.next_sequence if response.entries else 0
         return values.Record(call=wire.call(response.call), entries=tuple(entries))
 
+    def recorded_call(self, call_id: str) -> values.Call:
+        """Tell of a recorded call in short, without its entries: `get` for who reads records."""
+        request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=rpc.SEQUENCE_MAX)
+        return wire.call(self._unary(self._stubs.audit.GetRecord, request).call)
+
     def read_output(self, call_id: str, stream: Stream | str) -> Iterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]

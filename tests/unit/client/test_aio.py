@@ -162,6 +162,7 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         assert [call.call_id async for call in client.list_calls()] == [fake.CALL_ID]
         assert [call.call_id async for call in client.records(since_ns=1)] == [fake.CALL_ID]
         assert (await client.record("c")).call.profile == "python"
+        assert (await client.recorded_call("c")).profile == "python"
         assert [data async for data in client.read_output("c", "stdout")] == [b"ab"]
         assert [profile.name for profile in await client.profiles()] == ["python"]
         assert (await client.get_profile("python")).summary.name == "python"

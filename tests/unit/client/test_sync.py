@@ -405,6 +405,12 @@ def test_record_is_read_to_its_end(daemon: FakeDaemon, client: Supervisor) -> No
     assert record.call.profile == "python"
 
 
+def test_a_recorded_call_comes_without_its_entries(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=fake.call()))
+    assert client.recorded_call(fake.CALL_ID).call_id == fake.CALL_ID
+    assert daemon.asked("GetRecord")[0].from_sequence > 1 << 60
+
+
 def test_profiles(daemon: FakeDaemon, client: Supervisor) -> None:
     summary = profile_pb2.ProfileSummary(name="python", why="w", digest="d", mode="enforce")
     finding = profile_pb2.ProfileFinding(wall="files", exposure=profile_pb2.EXPOSURE_CLOSED)
