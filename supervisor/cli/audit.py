@@ -203,7 +203,8 @@ def cat(call_id: str, stream: str | None, path: str | None) -> None:
     standard output, exactly as they were. They come from a program that nobody trusts: mind your
     terminal.
 
-    With --json, one JSON object a line: `offset`, and `data` in base64.
+    Where the record holds only a part of the stream, standard error says so. With --json, one
+    JSON object a line: `offset`, and `data` in base64.
 
     \b
     Examples:
@@ -233,6 +234,17 @@ def cat(call_id: str, stream: str | None, path: str | None) -> None:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             offset += len(data)
+        if not path:
+            _note_missing(client.recorded_call(call_id), stream or "stdout")
+
+
+def _note_missing(call: Call, stream: str) -> None:
+    """Say it where the record has less of a stream than there was: a cap, or a digest alone."""
+    from supervisor.cli.streaming import note_truncated
+
+    for summary in call.finished.streams if call.finished else ():
+        if summary.stream == stream:
+            note_truncated(summary)
 
 
 def _left_behind(call: Call, path: str) -> Digest:
@@ -248,8 +260,8 @@ def _left_behind(call: Call, path: str) -> Digest:
         raise NotFound(
             "OUTPUT_NOT_FOUND",
             f"call {call.call_id} left no file {path!r} behind",
-            hint=f"it left {shorten(', '.join(files), FILES_WIDTH) or 'none'}; what is kept are "
-            "the files that --output of `run` named",
+            hint=f"it left {shorten(safe(', '.join(files)), FILES_WIDTH) or 'none'}; what is kept "
+            "are the files that --output of `run` named",
         )
     return files[path].digest
 

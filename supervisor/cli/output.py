@@ -22,6 +22,7 @@ import click
 from supervisor.call import outcome
 from supervisor.call.events import CallEvent, Output
 from supervisor.call.types import text
+from supervisor.cli import standard
 from supervisor.cli.safe import safe
 from supervisor.errors import StockadeError
 
@@ -42,9 +43,16 @@ def line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def note(message: str) -> None:
-    """Say something beside the result, on standard error."""
-    click.echo(f"stockade: {safe(message, lines=True)}", err=True)
+def note(message: str, *, lines: bool = False) -> None:
+    """Say something beside the result, on standard error: one line, unless `lines` are ours."""
+    _say(f"stockade: {safe(message, lines=lines)}")
+
+
+def _say(text: str) -> None:
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        standard.discard(sys.stderr)  # There is nobody left to tell.
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "") -> None:
@@ -90,11 +98,11 @@ def field(name: str, value: object, *, width: int = 12) -> None:
 
 def report(error: StockadeError, *, as_json: bool) -> None:
     """Print an error with its reason and hint on standard error; with `as_json` as JSON too."""
-    click.echo(f"stockade: {safe(error.message, lines=True)} [{safe(error.reason)}]", err=True)
+    _say(f"stockade: {safe(error.message, lines=True)} [{safe(error.reason)}]")
     if error.hint:
-        click.echo(f"  hint: {safe(error.hint, lines=True)}", err=True)
+        _say(f"  hint: {safe(error.hint, lines=True)}")
     if error.retry_after_s is not None:
-        click.echo(f"  try again in {error.retry_after_s:g} s", err=True)
+        _say(f"  try again in {error.retry_after_s:g} s")
     if as_json:
         body: dict[str, Any] = {
             "reason": error.reason,
@@ -104,7 +112,7 @@ def report(error: StockadeError, *, as_json: bool) -> None:
         }
         if error.retry_after_s is not None:
             body["retry_after_s"] = error.retry_after_s
-        click.echo(json.dumps({"error": body}), err=True)
+        _say(json.dumps({"error": body}))
 
 
 def to_json(value: Any) -> Any:

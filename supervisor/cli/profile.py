@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from supervisor.profile.model import EffectiveProfile
 
 TABLE_WIDTH_MIN = 120
+FRAGMENTS = "fragments"
 EXIT_PROBLEMS = ProfileError.exit_code
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -209,54 +211,115 @@ def _blocks(findings: tuple[Any, ...], width: int) -> None:
 
 
 @command.command("lint", short_help="Check profiles, without a daemon.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check the folders that this configuration names.  "
+    "[default: /etc/stockade/config.yaml, where it exists]",
+)
 @alone_option
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @json_option
 @click.pass_context
-def lint(context: click.Context, /, paths: tuple[Path, ...], alone: bool) -> None:
+def lint(
+    context: click.Context, /, paths: tuple[Path, ...], config_path: Path | None, alone: bool
+) -> None:
     """Check the profiles and fragments of PATHS: folders or single files. Without PATHS, those
-    that the daemon loads by default. Each problem comes with file, line, column and a caret.
+    that the daemon would load with this configuration, and no others. Each problem comes with
+    file, line, column and a caret.
 
-    The shipped profiles are loaded too, so that a profile may extend them. With --json, one
-    document: a list of `file`, `line`, `column`, `message`, `hint`.
+    With PATHS the shipped profiles are loaded too, so that a profile may extend them. With --json,
+    one document: a list of `file`, `line`, `column`, `message`, `hint`.
 
     \b
     Examples:
       stockade profile lint
+      stockade profile lint --config ./config.yaml
       stockade profile lint ./profiles
       stockade profile lint ./profiles/mine.yaml
 
     \b
     Exit codes:
       0  nothing is wrong
-      2  there are problems
+      2  there are problems, or the configuration is wrong
     """
-    problems, checked = _lint(paths, alone=alone)
+    if paths and config_path is not None:
+        raise click.UsageError("give either PATHS or --config")
+    asked = _asked_for(paths) if paths else _configured(config_path)
+    loaded = _beside(asked.load, alone=alone) if paths else asked.load
+    problems = _problems(_load(loaded), asked)
     if session().json:
         out.document(problems)
     else:
         for problem in problems:
             click.echo(safe(problem.render(), lines=True))
-        out.note(f"{out.count(checked, 'file')} checked, {out.count(len(problems), 'problem')}")
+        checked = out.count(len(asked.files()), "file")
+        out.note(f"{checked} checked, {out.count(len(problems), 'problem')}")
         if problems:
-            out.note(_looked_up(tuple(_beside(_expand(paths)[0], alone=alone))))
+            out.note(_looked_up(loaded))
     if problems:
         context.exit(EXIT_PROBLEMS)
 
 
-def _lint(paths: tuple[Path, ...], *, alone: bool) -> tuple[list[Problem], int]:
-    """Give the problems of the files that PATHS mean, and how many profiles were looked at."""
-    folders, only = _expand(paths)
-    wanted = {folder.resolve() for folder in folders}
-    profiles = _load(_beside(folders, alone=alone))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What is to be checked: the folders to load, those that are meant as a whole, and files."""
+
+    load: tuple[Path, ...]
+    whole: frozenset[Path]
+    single: frozenset[Path]
+
+    def holds(self, file: Path) -> bool:
+        """Say whether a file is meant."""
+        folders = {_place(file).parent, _place(file).parent.parent}
+        return bool(folders & self.whole) or _place(file) in self.single
+
+    def files(self) -> set[Path]:
+        """Give the profiles and fragments that are meant, as far as they are there."""
+        inside = (folder / part for folder in self.whole for part in ("", FRAGMENTS))
+        return {*self.single, *(file for folder in inside for file in folder.glob("*.yaml"))}
+
+
+def _place(file: Path) -> Path:
+    """Give a file's path below its real folder: a file that is a link is named by its own place,
+    and the fragments of a folder are below it also where they are a link."""
+    if file.parent.name == FRAGMENTS:
+        return file.parent.parent.resolve() / FRAGMENTS / file.name
+    return file.parent.resolve() / file.name
+
+
+def _asked_for(paths: tuple[Path, ...]) -> _Asked:
+    load: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir() and path.suffix not in (".yaml", ".yml"):
+            raise click.BadParameter(f"{path}: a profile's file is named NAME.yaml")
+        inner = path.parent.name == FRAGMENTS
+        load[path if path.is_dir() else path.parent.parent if inner else path.parent] = None
+    return _Asked(
+        load=tuple(load),
+        whole=frozenset(path.resolve() for path in paths if path.is_dir()),
+        single=frozenset(_place(path) for path in paths if not path.is_dir()),
+    )
+
+
+def _configured(config_path: Path | None) -> _Asked:
+    """Give what the daemon would load.
+
+    Raises:
+        ProfileError: the configuration is missing or wrong.
+    """
+    from supervisor.cli.serve import configuration, configuration_file
+
+    folders = profile_folders(configuration(configuration_file(config_path)).profiles)
+    whole = frozenset(folder.resolve() for folder in folders)
+    return _Asked(load=tuple(folders), whole=whole, single=frozenset())
+
+
+def _problems(profiles: ProfileSet, asked: _Asked) -> list[Problem]:
     everything = [p for name in profiles.names for p in profiles.problems(name)]
-    found = []
-    for problem in _distinct([*everything, *profiles.stray]):
-        path = Path(problem.file).resolve()
-        inside = path.parent in wanted or path.parent.parent in wanted
-        if inside and (not only or path in only):
-            found.append(problem)
-    return found, len(only) or len(profiles.names)
+    found = _distinct([*everything, *profiles.stray])
+    return [problem for problem in found if asked.holds(Path(problem.file))]
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:
@@ -270,34 +333,16 @@ def _check(folders: tuple[Path, ...], *, alone: bool) -> None:
         raise click.UsageError("--alone is for --dir: the daemon decides what it loads")
 
 
-def _beside(folders: Sequence[Path], *, alone: bool) -> list[Path]:
+def _beside(folders: Sequence[Path], *, alone: bool) -> Sequence[Path]:
     """Give the folders to load: the shipped profiles first, unless they are not wanted."""
     shipped = shipped_profiles()
     if alone or shipped.resolve() in {folder.resolve() for folder in folders}:
-        return list(folders)
+        return folders
     return [shipped, *folders]
 
 
 def _looked_up(folders: Sequence[Path]) -> str:
     return "profiles and fragments were looked up in " + ", ".join(map(str, folders))
-
-
-def _expand(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path]]:
-    """Give the folders to load and the files that are asked for; no files means all."""
-    if not paths:
-        return profile_folders(), set()
-    folders: dict[Path, None] = {}
-    only: set[Path] = set()
-    whole = False
-    for path in paths:
-        if path.is_dir():
-            folders[path] = None
-            whole = True
-        else:
-            folder = path.parent.parent if path.parent.name == "fragments" else path.parent
-            folders[folder] = None
-            only.add(path.resolve())
-    return list(folders), set() if whole else only
 
 
 def _load(folders: Sequence[Path]) -> ProfileSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 STDIN_OURS = "-"
 STDIN_NONE = "none"
+WORK = "/work/"
 
 
 class Duration(click.ParamType[float]):
@@ -151,7 +153,8 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     Exit codes:
       N      the program's own
       124    it reached its time limit
-      125    it was refused or did not start, or the connection was lost for good;
+      125    it was refused or did not start, the connection was lost for good, its input broke
+             off, or what it wrote could not be written here (OUTPUT_UNWRITABLE, OUTPUT_PATH);
              the reason is on standard error, with the call's id where it had started
       128+N  it was killed by signal N, also by a memory, output or other limit (137)
       2      wrong command line
@@ -161,15 +164,26 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     try:
         with current.client() as client, _execute(client, argv, arguments, options) as execution:
             if options["detach"]:
-                out.line({"call_id": execution.call_id}) if current.json else click.echo(
-                    execution.call_id
-                )
-                return
-            code = _follow(client, execution, options, as_json=current.json)
+                code = _tell_id(execution, as_json=current.json)
+            else:
+                code = _follow(client, execution, options, as_json=current.json)
     except StockadeError as error:
         out.report(error, as_json=current.json)
         code = outcome.EXIT_NOT_RUN
     context.exit(code)
+
+
+def _tell_id(execution: Execution, *, as_json: bool) -> int:
+    from supervisor.cli.streaming import unwritable
+
+    try:
+        if as_json:
+            out.line({"call_id": execution.call_id})
+        else:
+            click.echo(execution.call_id)
+    except OSError as error:
+        return unwritable(execution, sys.stdout.buffer, error, as_json=as_json)
+    return 0
 
 
 def _follow(
@@ -180,7 +194,8 @@ def _follow(
     finished, code = follow(execution, as_json=as_json, quiet=options["quiet"])
     if finished is not None and options["output_dir"] is not None:
         try:
-            _save(client, finished, options["output_dir"], quiet=options["quiet"] or as_json)
+            quiet = options["quiet"] or as_json
+            _save(client, finished, options["output_dir"], options["globs"], quiet=quiet)
         except StockadeError as error:
             error.metadata.setdefault("call_id", execution.call_id)
             add_hint(error, f"call {execution.call_id} has ended; its files: "
@@ -216,18 +231,32 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
         if not (name and equals):
             raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--env")
         variables[name] = value
-    files = {}
-    for given in options["files"]:
-        host, colon, sandbox = given.rpartition(":")
-        if not (host and colon and sandbox):
-            raise click.BadParameter(f"{given!r} is not HOST:SANDBOX", param_hint="--file")
-        files[sandbox] = Path(host)
+    files = _files(options["files"])
     if bool(options["globs"]) != (options["output_dir"] is not None):
         raise click.UsageError("--output and --output-dir belong together")
     if options["detach"] and (options["stdin"] == STDIN_OURS or options["globs"]):
         raise click.UsageError("--detach leaves nobody to pass on standard input or outputs")
     choice = STDIN_NONE if options["detach"] and not options["stdin"] else options["stdin"]
     return {"env": variables, "files": files, "stdin": _stdin(choice)}
+
+
+def _files(given: tuple[str, ...]) -> dict[str, Path]:
+    """Turn each HOST:SANDBOX around; a path in the sandbox is relative to /work."""
+    files: dict[str, Path] = {}
+    for one in given:
+        host, colon, sandbox = one.rpartition(":")
+        if not (host and colon and sandbox):
+            raise click.BadParameter(f"{one!r} is not HOST:SANDBOX", param_hint="--file")
+        if sandbox.startswith("/"):
+            inside = sandbox.removeprefix(WORK) if sandbox.startswith(WORK) else ""
+            hint = f": write {f'{host}:{inside}'!r}" if inside else ""
+            problem = f"{one!r}: SANDBOX is a path below /work, without a leading slash{hint}"
+            raise click.BadParameter(problem, param_hint="--file")
+        if sandbox in files:
+            problem = f"{sandbox!r} stands twice: {os.fspath(files[sandbox])!r} and {host!r}"
+            raise click.BadParameter(problem, param_hint="--file")
+        files[sandbox] = Path(host)
+    return files
 
 
 def _stdin(choice: str | None) -> bytes | BinaryIO:
@@ -246,13 +275,36 @@ def _stdin(choice: str | None) -> bytes | BinaryIO:
         raise click.BadParameter(f"{choice}: {error.strerror}", param_hint="--stdin") from error
 
 
-def _save(client: Supervisor, finished: Finished, folder: Path, *, quiet: bool) -> None:
+def _names(glob: str, path: str) -> bool:
+    """Say whether a glob names a path, as the daemon's do: `**` is any number of parts."""
+    parts = path.split("/")
+    ends = {0}  # how many parts the glob so far may stand for
+    for wanted in glob.split("/"):
+        if wanted == "**":
+            ends = set(range(min(ends), len(parts) + 1)) if ends else ends
+        else:
+            ends = {n + 1 for n in ends if n < len(parts) and fnmatch.fnmatchcase(parts[n], wanted)}
+    return len(parts) in ends
+
+
+def _save(
+    client: Supervisor,
+    finished: Finished,
+    folder: Path,
+    globs: tuple[str, ...],
+    *,
+    quiet: bool,
+) -> None:
     from supervisor.client.collect import Outputs
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequest("OUTPUT_UNWRITABLE", f"{folder}: {error.strerror}") from error
+    if not quiet:
+        for glob in globs:
+            if not any(_names(glob, os.fsdecode(file.path)) for file in finished.outputs):
+                out.note(f"--output {glob}: no file came of it")
     outputs = Outputs(finished.outputs, client.read_blob)
     for path in outputs.save(folder):
         if not quiet:

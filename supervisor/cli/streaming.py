@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Lost, Output, Wall
-from supervisor.call.types import Stream
+from supervisor.call.types import Stream, StreamSummary
 from supervisor.cli import output as out
-from supervisor.cli.safe import safe
-from supervisor.errors import CallStateError, StockadeError
+from supervisor.cli import standard
+from supervisor.errors import CallStateError, CapacityError, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.client import Execution
@@ -88,7 +88,11 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
         StockadeError: the call cannot be followed any more; its hint names the call.
     """
     try:
-        return _follow(execution, as_json=as_json, quiet=quiet)
+        finished, code = _follow(execution, as_json=as_json, quiet=quiet)
+        if finished is not None and execution.stdin_error is not None:
+            out.report(_input_broke(execution.stdin_error), as_json=as_json)
+            code = outcome.EXIT_NOT_RUN
+        return finished, code
     except StockadeError as error:
         if call_id := error.metadata.get("call_id"):
             add_hint(error, f"call {call_id} had started; stockade attach {call_id}")
@@ -98,6 +102,12 @@ def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finishe
 def add_hint(error: StockadeError, hint: str) -> None:
     """Say one more thing about an error."""
     error.hint = "; ".join(part for part in (error.hint, hint) if part)
+
+
+def _input_broke(error: Exception) -> StockadeError:
+    if isinstance(error, StockadeError):
+        return error
+    return StockadeError("STDIN_UNREADABLE", f"standard input cannot be read: {error}")
 
 
 def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
@@ -116,10 +126,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     sink = sinks[event.event.stream]
                     sink.write(event.event.data)
                     sink.flush()
-            except BrokenPipeError:
-                _discard(sink)
-                execution.cancel(why="nobody reads the output any more")
-                return None, EXIT_PIPE_CLOSED
+            except OSError as error:
+                return None, unwritable(execution, sink, error, as_json=as_json)
             match event.event:
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
                     verb = "limit" if denied.wall is Wall.LIMIT else "denied"
@@ -131,6 +139,39 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                         _last_word(execution.call_id, finished, denials, quiet=quiet)
                     return finished, outcome.exit_code(finished.outcome)
     return None, outcome.EXIT_NOT_RUN
+
+
+def note_truncated(summary: StreamSummary) -> None:
+    """Say it where only a part of a stream is on record."""
+    if summary.truncated:
+        stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
+        out.note(f"{summary.stream}: {stored} of {total} are on record")
+
+
+def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json: bool) -> int:
+    """Stop a call whose output cannot be passed on, say so, and give the exit code.
+
+    Raises:
+        StockadeError: nobody reads any more, and the call could not be stopped.
+    """
+    standard.discard(sink)
+    if isinstance(error, BrokenPipeError):
+        execution.cancel(why="nobody reads the output any more")
+        return EXIT_PIPE_CLOSED
+    name = "standard error" if sink is sys.stderr.buffer else "standard output"
+    call_id = execution.call_id
+    failure = CapacityError(
+        "OUTPUT_UNWRITABLE",
+        f"{name} cannot be written: {error.strerror}",
+        hint=f"call {call_id} was stopped; what it wrote: stockade audit cat {call_id}",
+        metadata={"call_id": call_id},
+    )
+    try:
+        execution.cancel(why=f"the client's {failure.message}")
+    except StockadeError as again:
+        failure.hint = f"call {call_id} goes on, it could not be stopped: {again.message}"
+    out.report(failure, as_json=as_json)
+    return outcome.EXIT_NOT_RUN
 
 
 def describe_denial(denied: Denied) -> str:
@@ -152,7 +193,7 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     """Say what was not a normal end, and what was denied; name the call where there is more."""
     failed = not isinstance(finished.outcome, outcome.Exited)
     if failed:
-        out.note(f"call {call_id} {outcome.describe(finished.outcome)}")
+        out.note(f"call {call_id} {outcome.describe(finished.outcome)}", lines=True)
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):
@@ -160,17 +201,8 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     if len(denials) > DENIALS_SHOWN_MAX:
         out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials")
     for summary in finished.streams:
-        if summary.truncated:
-            stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
-            out.note(f"{summary.stream}: {stored} of {total} are on record")
+        note_truncated(summary)
     for skipped in finished.skipped:
-        out.note(f"output {safe(skipped.path)} was not taken: {skipped.reason}")
+        out.note(f"output {os.fsdecode(skipped.path)} was not taken: {skipped.reason}")
     if denials and not failed:
         out.note(f"all of it: stockade audit show {call_id}")
-
-
-def _discard(sink: BinaryIO) -> None:
-    """Let what is still buffered go nowhere: Python flushes once more at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sink.fileno())
-    os.close(nowhere)

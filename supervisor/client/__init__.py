@@ -53,10 +53,12 @@ from supervisor.call.events import (  # noqa: E402
 )
 from supervisor.call.types import Digest, Stream  # noqa: E402
 from supervisor.client.address import DEFAULT_ADDRESS, Tls  # noqa: E402
-from supervisor.client.aio import AsyncExecution, AsyncSupervisor  # noqa: E402
+from supervisor.client.aio import AsyncSupervisor  # noqa: E402
+from supervisor.client.aio_execution import AsyncExecution  # noqa: E402
 from supervisor.client.collect import AsyncFinishedCall, FinishedCall  # noqa: E402
+from supervisor.client.execution import Execution  # noqa: E402
 from supervisor.client.follow import Retry  # noqa: E402
-from supervisor.client.sync import Execution, Supervisor  # noqa: E402
+from supervisor.client.sync import Supervisor  # noqa: E402
 from supervisor.client.values import (  # noqa: E402
     Call,
     Finding,

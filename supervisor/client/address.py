@@ -7,8 +7,12 @@ form of an address that gives a plain-text connection over a network.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import socket
+import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +25,10 @@ KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 RECONNECT_MIN_MS = 50
 RECONNECT_MAX_MS = 1_000
+
+HANDSHAKE_FAILED = ("andshake failed", "Hostname Verification Check failed")
+"""What gRPC's C core says where the daemon's certificate is not taken. Where ours is not, it sees
+the connection close and says no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +116,48 @@ def read_tls(tls: Tls) -> tuple[bytes, bytes, bytes]:
     return contents[0], contents[1], contents[2]
 
 
+def check_tls(tls: Tls) -> None:
+    """See that the files are what a handshake needs: gRPC would say no more than that it failed.
+
+    Raises:
+        InvalidRequest: `TLS_UNUSABLE`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(tls.ca)
+    except OSError as error:
+        what = f"the CA {tls.ca} holds no certificate in PEM form"
+        raise _unusable(what, error, ca=tls.ca) from error
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (OSError, ValueError) as error:
+        what = f"certificate {tls.certificate} and key {tls.key} are no pair"
+        raise _unusable(what, error, certificate=tls.certificate, key=tls.key) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+
+
+def _unusable(what: str, error: Exception, **files: Path) -> InvalidRequest:
+    why = error.reason if isinstance(error, ssl.SSLError) and error.reason else error
+    return InvalidRequest(
+        "TLS_UNUSABLE",
+        f"{what}: {str(why).lower().replace('_', ' ')}",
+        hint="--tls-ca, --tls-cert and --tls-key take PEM files; the key is the certificate's own",
+        metadata={name: str(path) for name, path in files.items()},
+    )
+
+
 def unreachable(address: Address, detail: str, *, reason: str = "CONNECTION_LOST") -> Unreachable:
     """Find out why nobody answers, by one plain connect where the address is a socket's path;
     `reason` and `detail` stand where that finds nothing."""
     why, hint = detail or "the connection broke", ""
     if address.socket_path:
         reason, why, hint = _probe(address.socket_path) or (reason, why, hint)
+    elif any(sign in detail for sign in HANDSHAKE_FAILED):
+        reason = "TLS_HANDSHAKE"
+        hint = "its certificate must be of the CA that is given, and for the name in the address"
     else:
         hint = "is `stockade serve` listening there, and do both sides trust the other's CA?"
     return Unreachable(
@@ -139,11 +183,41 @@ def _probe(path: str) -> tuple[str, str, str] | None:
                     hint = "the daemon is not running; start it with `stockade serve`"
                     return "SOCKET_REFUSED", "nobody listens on the socket", hint
                 case errno.EACCES | errno.EPERM:
-                    hint = "the socket's group may use it: add this user to that group"
-                    return "SOCKET_DENIED", "this user may not open the socket", hint
+                    why = "this user may not open the socket"
+                    return "SOCKET_DENIED", why, _who_may(Path(path))
                 case _:
                     return "CONNECTION_LOST", str(error), ""
     return None
+
+
+def _who_may(path: Path) -> str:
+    """Say what to do where this user may not connect, which takes the right to write."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f"a folder on the way to it, above {path.name}, is closed to this user"
+    owner, group = _name_of_user(status.st_uid), _name_of_group(status.st_gid)
+    access = f"{stat.S_IMODE(status.st_mode):04o} {owner}:{group}"
+    if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+        return f"add this user to group {group}, and log in again: the socket is {access}"
+    return (
+        f"only {owner} may use it: the socket is {access}; a group can be let in by the "
+        "configuration, see docs/operations.md"
+    )
+
+
+def _name_of_user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _name_of_group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _unix(text: str) -> Address:

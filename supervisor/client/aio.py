@@ -1,4 +1,4 @@
-"""The client for asyncio: `AsyncSupervisor` and `AsyncExecution`, the twins of `client.sync`.
+"""The client for asyncio: `AsyncSupervisor`, the twin of `client.sync`.
 
 Same names, same arguments, same behaviour; what waits is awaited. The channel belongs to the
 event loop that runs when it is first used.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+import uuid
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -25,24 +25,23 @@ from typing import Any, BinaryIO, Self
 
 import grpc
 
-from supervisor.call.events import CallEvent
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Correlation, Digest, Stream
-from supervisor.client import rpc, values, wire
+from supervisor.call.types import Correlation, Digest, Stream
+from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
-from supervisor.client.collect import AsyncFinishedCall, BlobCheck, Collector
-from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, Prepared, prepare, read_some, upload_of
-from supervisor.client.status import NO_ANSWER
-from supervisor.errors import (
-    CallStateError,
-    DeadlineExceeded,
-    InvariantError,
-    StockadeError,
-    Unreachable,
+from supervisor.client.aio_execution import AsyncExecution
+from supervisor.client.collect import AsyncFinishedCall, BlobCheck
+from supervisor.client.follow import (
+    DEFAULT_RETRY,
+    Follower,
+    Retry,
+    jitter,
+    telling,
+    worth_retrying,
 )
+from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
+from supervisor.client.status import NO_ANSWER
+from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
-
-END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in grpc-stubs
 
 
 class AsyncSupervisor:
@@ -73,6 +72,7 @@ class AsyncSupervisor:
             agent=agent, session=session, workflow=workflow, traceparent=traceparent
         )
         self._connected = False
+        self._closed = False
         self._channel: grpc.aio.Channel | None = None
         self._opened: rpc.Stubs | None = None
 
@@ -89,12 +89,14 @@ class AsyncSupervisor:
 
     async def close(self) -> None:
         """Close the connection; calls that were started go on."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close(None)
 
     @property
     def _stubs(self) -> rpc.Stubs:
-        """The services, on a channel of the running event loop."""
+        """The services, on a channel of the running event loop, as long as it is open."""
+        self._require_open()
         if self._opened is None:
             self._channel = self._open_channel()
             self._opened = rpc.Stubs.on(self._channel)
@@ -115,7 +117,7 @@ class AsyncSupervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
         check: bool = False,
     ) -> AsyncFinishedCall:
@@ -127,12 +129,19 @@ class AsyncSupervisor:
         and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
 
+        Where it is cancelled (`task.cancel`, `asyncio.timeout`), it kills the call before it
+        raises, in a few seconds at most; a note on the exception says where it could not. Where
+        this process dies or the connection is lost for good, the call goes on, unless
+        `kill_on_disconnect` is set.
+
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
+            CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
-        execution = await self.execute(
+        prepared = await asyncio.to_thread(
+            self._prepare,
             argv,
             profile=profile,
             env=env,
@@ -148,8 +157,7 @@ class AsyncSupervisor:
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        async with execution:
-            call = await execution.wait()
+        call = await self._run(prepared)
         if check:
             call.raise_for_outcome()
         return call
@@ -170,13 +178,15 @@ class AsyncSupervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
     ) -> AsyncExecution:
         """Start a program and give its events as they come; see `run` for the arguments.
 
         Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
-        input stays open for `write_stdin` until `close_stdin`.
+        input stays open for `write_stdin` until `close_stdin`. The call is nobody's but the
+        daemon's: it goes on where this side stops following, is interrupted or dies, unless
+        `kill_on_disconnect` is set.
 
         The last event is Finished: also where the program could not be started, whose outcome is
         then Failed, as in `run`.
@@ -186,7 +196,7 @@ class AsyncSupervisor:
                 lost for good; `metadata["call_id"]` names the call.
         """
         prepared = await asyncio.to_thread(
-            prepare,
+            self._prepare,
             argv,
             profile=profile,
             env=env,
@@ -196,21 +206,14 @@ class AsyncSupervisor:
             stdin=stdin,
             stdin_open=stdin_open,
             timeout=timeout,
-            correlation=rpc.correlation(
-                self._correlation,
-                agent=agent,
-                session=session,
-                workflow=workflow,
-                traceparent=traceparent,
-            ),
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        for upload in prepared.uploads:
-            await self._upload(upload.messages)
-        execution = AsyncExecution(self, self._follower(execute=prepared.execute), prepared)
-        await execution.begin()
-        return execution
+        return await self._start(prepared)
 
     def attach(self, call_id: str, from_sequence: int = 1) -> AsyncExecution:
         """Follow a call that was started before, from any of its events on.
@@ -290,6 +293,11 @@ class AsyncSupervisor:
             following = response.next_sequence if response.entries else 0
         return values.Record(call=wire.call(response.call), entries=tuple(entries))
 
+    async def recorded_call(self, call_id: str) -> values.Call:
+        """Tell of a recorded call in short, without its entries: `get` for who reads records."""
+        request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=rpc.SEQUENCE_MAX)
+        return wire.call((await self._unary(self._stubs.audit.GetRecord, request)).call)
+
     async def read_output(self, call_id: str, stream: Stream | str) -> AsyncIterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]
@@ -304,7 +312,7 @@ class AsyncSupervisor:
     async def write_blob(self, content: Content) -> Digest:
         """Upload bytes or a file for a later call and give the digest that names it."""
         upload = await asyncio.to_thread(upload_of, content)
-        await self._upload(upload.messages)
+        await self._upload(upload)
         return upload.digest
 
     async def read_blob(self, digest: Digest) -> bytes:
@@ -350,6 +358,46 @@ class AsyncSupervisor:
                 if error.reason != NO_ANSWER:
                     raise
 
+    def _prepare(
+        self,
+        argv: Sequence[Argument],
+        *,
+        agent: str,
+        session: str,
+        workflow: str,
+        traceparent: str,
+        **options: Any,
+    ) -> Prepared:
+        correlation = rpc.correlation(
+            self._correlation,
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
+        )
+        return prepare(argv, correlation=correlation, **options)
+
+    async def _start(self, prepared: Prepared) -> AsyncExecution:
+        for upload in prepared.uploads:
+            await self._upload(upload)
+        execution = AsyncExecution(self, self._follower(execute=prepared.execute), prepared)
+        await execution.begin()
+        return execution
+
+    async def _run(self, prepared: Prepared) -> AsyncFinishedCall:
+        """Follow a call to its end, and kill it where something else ends the wait."""
+        execution: AsyncExecution | None = None
+        try:
+            execution = await self._start(prepared)
+            async with execution:
+                return await execution.wait()
+        except (StockadeError, GeneratorExit):
+            raise  # Told by the daemon, or nobody can be reached; or there is no loop any more.
+        except BaseException as interruption:
+            request_id = prepared.execute.request_id
+            await interrupted.stop_async(self, execution, request_id, interruption)
+            raise
+
     def _open_channel(self) -> grpc.aio.Channel:
         options = channel_options()
         if self.address.tls is None:
@@ -365,38 +413,52 @@ class AsyncSupervisor:
             return self._stubs.tool.Execute(request)
         return self._stubs.tool.Attach(request)
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise rpc.closed()
+
     def _error(self, failure: grpc.RpcError) -> StockadeError:
-        return rpc.error_of(self.address, failure)
+        return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
 
     async def _unary(
-        self, method: Callable[..., Any], request: Any, *, idempotent: bool = True
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        idempotent: bool = True,
+        end_s: float = math.inf,
     ) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
-        end_s = time.monotonic() + self._timeout_s
+        end_s = min(end_s, time.monotonic() + self._timeout_s)
 
         def once() -> Any:
             return method(request, timeout=max(0.0, end_s - time.monotonic()))
 
         return await self._attempt(once, idempotent, end_s)
 
-    async def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
+    async def _upload(self, upload: Upload) -> None:
         """Upload content; repeating it is safe, since its digest is its name."""
-        await self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
+        try:
+            await self._attempt(
+                lambda: self._stubs.tool.WriteBlob(upload.messages()), idempotent=True
+            )
+        except StockadeError as error:
+            upload.explain(error)
+            raise
 
     async def _attempt(
         self, once: Callable[[], Awaitable[Any]], idempotent: bool, end_s: float = math.inf
     ) -> Any:
         attempt = 0
-        telling: StockadeError | None = None
+        first: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 response = await once()
             except grpc.RpcError as failure:
                 attempt += 1
-                error = self._error(failure)
-                if telling is None or error.reason != NO_ANSWER:
-                    telling = error  # The last attempt's deadline says less than what ended others.
-                await self._wait_or_raise(telling, attempt, idempotent, end_s)
+                first = telling(first, self._error(failure))
+                await self._wait_or_raise(first, attempt, idempotent, end_s)
             else:
                 self._connected = True
                 return response
@@ -406,15 +468,18 @@ class AsyncSupervisor:
     ) -> AsyncIterator[Any]:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
+        first: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 async for message in method(request()):
-                    attempt = 0
+                    attempt, first = 0, None
                     self._connected = True
                     yield message
             except grpc.RpcError as failure:
                 attempt += 1
-                await self._wait_or_raise(self._error(failure), attempt, idempotent=True)
+                first = telling(first, self._error(failure))
+                await self._wait_or_raise(first, attempt, idempotent=True)
             else:
                 return
 
@@ -432,12 +497,17 @@ class AsyncSupervisor:
         await asyncio.sleep(delay_s)
 
     async def _pages(
-        self, method: Callable[..., Any], request: Any, field: str, limit: int | None
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        field: str,
+        limit: int | None = None,
+        end_s: float = math.inf,
     ) -> AsyncIterator[values.Call]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
-            response = await self._unary(method, request)
+            response = await self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
                 yield wire.call(message)
             if left is not None:
@@ -447,140 +517,3 @@ class AsyncSupervisor:
             if response.next_page_token == request.page_token:
                 raise InvariantError("PAGE_LOOP", "the daemon's next page is the one it just gave")
             request.page_token = response.next_page_token
-
-
-class AsyncExecution:
-    """A call that is being followed: iterate for its events, up to and including Finished.
-
-    Closing it, also by leaving an `async with` block, stops following; the call goes on unless it
-    was started with `kill_on_disconnect`. `cancel` stops the call itself.
-    """
-
-    def __init__(
-        self, client: AsyncSupervisor, follower: Follower, prepared: Prepared | None
-    ) -> None:
-        self._client = client
-        self._follower = follower
-        self._closed = False
-        self._offset = len(prepared.execute.stdin) if prepared else 0
-        self._stdin = prepared.stdin if prepared else None
-        self._pump: asyncio.Task[None] | None = None
-        self._stream: Any = None
-        self._first: CallEvent | None = None
-
-    @property
-    def call_id(self) -> str:
-        """The call's id."""
-        return self._follower.call_id
-
-    async def begin(self) -> None:
-        """Wait for the first event, which says that the call is on record."""
-        self._first = await self._next()
-        if self._stdin is not None:
-            self._pump = asyncio.create_task(self._write_rest(self._stdin))
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> AsyncIterator[CallEvent]:
-        return self
-
-    async def __anext__(self) -> CallEvent:
-        event, self._first = self._first, None
-        event = event or await self._next()
-        if event is None:
-            raise StopAsyncIteration
-        return event
-
-    async def wait(self) -> AsyncFinishedCall:
-        """Read to the end and give the call as one value; standard output and error whole."""
-        collector = Collector()
-        async for event in self:
-            collector.take(event)
-        if self._pump is not None and self._pump.done():
-            self._pump.result()
-        return collector.finish_async(self._client.read_blob)
-
-    async def write_stdin(self, data: bytes) -> None:
-        """Append to the program's standard input; waits while it does not read.
-
-        Raises:
-            CallStateError: `STDIN_CLOSED`, `CALL_CLOSED`.
-        """
-        for start in range(0, len(data), STDIN_CHUNK_BYTES_MAX):
-            chunk = data[start : start + STDIN_CHUNK_BYTES_MAX]
-            self._offset = await self._client.write_stdin(self.call_id, chunk, offset=self._offset)
-
-    async def close_stdin(self) -> None:
-        """End the program's standard input."""
-        await self._client.write_stdin(self.call_id, b"", offset=self._offset, end=True)
-
-    async def signal(self, signal: int, *, why: str = "") -> None:
-        """Send a signal to the call; SIGKILL ends all of it.
-
-        Raises:
-            CallStateError: `CALL_CLOSED`.
-        """
-        await self._client.signal(self.call_id, signal, why=why)
-
-    async def cancel(self, *, why: str = "cancelled by the client") -> None:
-        """Stop the call, all of it; its Finished still comes. No error where it has ended."""
-        try:
-            await self.signal(SIGKILL, why=why)
-        except CallStateError as error:
-            if error.reason != "CALL_CLOSED":
-                raise
-
-    async def close(self) -> None:
-        """Stop following."""
-        self._closed = True
-        if self._pump is not None:
-            self._pump.cancel()
-        if self._stream is not None:
-            self._stream.cancel()
-
-    async def _next(self) -> CallEvent | None:
-        """Give the next event, across broken streams; None after the last."""
-        if self._stream is None:
-            self._stream = self._client._open(self._follower.request())
-        while not (self._closed or self._follower.finished):
-            try:
-                message = await self._stream.read()
-            except grpc.RpcError as failure:
-                await self._reopen(self._client._error(failure))
-                continue
-            if message is END:
-                await self._reopen(None)
-                continue
-            event = self._follower.take(wire.event(message.event))
-            if self._follower.stale:
-                self._stream.cancel()
-                await self._reopen(None)
-            elif event is not None:
-                self._client._connected = True
-                return event
-        return None
-
-    async def _reopen(self, error: StockadeError | None) -> None:
-        await asyncio.sleep(self._follower.broken(error))
-        self._stream = self._client._open(self._follower.request())
-
-    async def _write_rest(self, source: BinaryIO) -> None:
-        """Write what is left of a file to the program, or until the program reads no more."""
-        try:
-            while chunk := await asyncio.to_thread(read_some, source):
-                await self.write_stdin(chunk)
-            await self.close_stdin()
-        except CallStateError:
-            return  # The program has closed its input or is gone: as with a broken pipe.
-        except (StockadeError, OSError, ValueError):
-            await self.cancel(why="standard input could not be read")
-            raise

@@ -326,7 +326,7 @@ def write_output(folder: Path, file: OutputFile, data: bytes) -> Path:
         Path(temporary.name).chmod(file.mode & 0o777)
         Path(temporary.name).replace(target)
     except OSError as error:
-        raise CapacityError("OUTPUT_UNWRITABLE", f"{target}: {error.strerror}") from error
+        raise CapacityError("OUTPUT_UNWRITABLE", f"{str(target)!r}: {error.strerror}") from error
     return target
 
 

@@ -23,6 +23,7 @@ from supervisor.call.events import (
     Output,
 )
 from supervisor.call.types import Stream
+from supervisor.client.status import NO_ANSWER
 from supervisor.errors import ShuttingDown, StockadeError, Unreachable
 from supervisor.v1 import tool_pb2
 
@@ -30,8 +31,9 @@ JITTER_MIN = 0.5
 jitter = random.SystemRandom().random
 """A number from 0 to 1; many clients of one daemon must not come back at the same moment."""
 
-FAIL_AT_ONCE = frozenset({"SOCKET_MISSING", "SOCKET_REFUSED", "SOCKET_DENIED"})
-"""Reasons that nobody is there at all: a client that was never connected does not wait."""
+FAIL_AT_ONCE = frozenset({"SOCKET_MISSING", "SOCKET_REFUSED", "SOCKET_DENIED", "TLS_HANDSHAKE"})
+"""Reasons that nobody is there at all, or another: a client that was never connected does not
+wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,18 @@ def worth_retrying(error: StockadeError, *, connected: bool) -> bool:
     return isinstance(error, Unreachable) and (connected or error.reason not in FAIL_AT_ONCE)
 
 
+def telling(first: StockadeError | None, error: StockadeError) -> StockadeError:
+    """Give the one of a former and the latest failure that says more.
+
+    A daemon that said why it takes nothing more says more than that it is gone since; and whatever
+    ended an attempt says more than that the last one ran out of time.
+    """
+    if first is None:
+        return error
+    refused = isinstance(first, ShuttingDown) and isinstance(error, Unreachable)
+    return first if refused or error.reason == NO_ANSWER else error
+
+
 class Follower:
     """The place of one follower in one call's events."""
 
@@ -83,6 +97,7 @@ class Follower:
         self._offsets: dict[Stream, int] = {}
         self._retry = retry
         self._attempts = 0
+        self._telling: StockadeError | None = None
         self._connected = connected
         self._seen = False
         self._jitter = jitter
@@ -118,18 +133,20 @@ class Follower:
         ended without Finished.
 
         Raises:
-            StockadeError: `error`, where trying again is no use or was tried often enough; its
-                metadata names the call, as `call_id`, where the daemon has told of it.
+            StockadeError: `error`, or a former one that says more, where trying again is no use or
+                was tried often enough; its metadata names the call, as `call_id`, where the daemon
+                has told of it.
         """
         if error is None:
             error = Unreachable("STREAM_ENDED", "the stream ended before the call did")
         if self._seen:
             error.metadata.setdefault("call_id", self.call_id)
+        self._telling = telling(self._telling, error)
         if not worth_retrying(error, connected=self._connected or self._attempts > 0):
-            raise error
+            raise self._telling
         self._attempts += 1
         if self._attempts > self._retry.attempts_max:
-            raise error
+            raise self._telling
         self._floor = self._last
         return self._retry.delay(self._attempts, self._jitter)
 
@@ -150,3 +167,4 @@ class Follower:
         if sequence > self._last:
             self._last = sequence
             self._attempts = 0
+            self._telling = None

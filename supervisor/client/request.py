@@ -7,6 +7,7 @@ set, so that Execute may be repeated.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import math
@@ -15,7 +16,7 @@ import select
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +30,7 @@ from supervisor.call.types import (
     Digest,
 )
 from supervisor.client import wire
-from supervisor.errors import InvalidRequest
+from supervisor.errors import InvalidRequest, StockadeError
 from supervisor.v1 import tool_pb2, types_pb2
 
 INLINE_FILES_BYTES_MAX = 1 << 20
@@ -38,6 +39,12 @@ own limits the request stays below gRPC's customary 4 MiB."""
 
 EXECUTABLE_MODE = 0o755
 ANONYMOUS = Correlation()
+ABOUT_CONTENT = frozenset({"BLOB_TOO_LARGE", "DIGEST_MISMATCH"})
+"""Refusals of an upload that are about the content itself."""
+
+WHY_BYTES_MAX = 1024
+"""The daemon takes no longer reason for a signal."""
+
 DURATION_S_MAX = 315_576_000_000  # google/protobuf/duration.proto
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -46,16 +53,35 @@ Content = bytes | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """Content that has to be in the daemon's store before the call starts."""
+    """Content that has to be in the daemon's store before the call starts; `name` is the file's
+    path, and for bytes the path that they get in the sandbox, where it is known."""
 
     digest: Digest
     source: bytes | Path
+    name: str = ""
 
     def messages(self) -> Iterator[tool_pb2.WriteBlobRequest]:
-        """Give the messages of WriteBlob, the digest in the first one."""
-        yield tool_pb2.WriteBlobRequest(digest=wire.digest_message(self.digest))
-        with _open(self.source) as file:
-            while chunk := file.read(BLOB_CHUNK_BYTES_MAX):
+        """Give the messages of WriteBlob, the digest in the first one; the file is opened at once.
+
+        Raises:
+            InvalidRequest: `FILE_UNREADABLE`.
+        """
+        source = self.source
+        return self._pieces(io.BytesIO(source) if isinstance(source, bytes) else _open(source))
+
+    def explain(self, error: StockadeError) -> None:
+        """Put the name of the file into the daemon's refusal of it."""
+        if self.name and error.reason in ABOUT_CONTENT:
+            error.message = f"{self.name!r}: {error.message}"
+            error.metadata.setdefault("path", self.name)
+
+    def _pieces(self, file: BinaryIO) -> Iterator[tool_pb2.WriteBlobRequest]:
+        """Cut the file up; one that grew since its digest was taken is left at its former size."""
+        left = self.digest.size_bytes
+        with file:
+            yield tool_pb2.WriteBlobRequest(digest=wire.digest_message(self.digest))
+            while left and (chunk := file.read(min(left, BLOB_CHUNK_BYTES_MAX))):
+                left -= len(chunk)
                 yield tool_pb2.WriteBlobRequest(data=chunk)
 
 
@@ -80,24 +106,27 @@ def prepare(
     stdin_open: bool = False,
     timeout: float | None = None,
     correlation: Correlation = ANONYMOUS,
-    request_id: str | None = None,
+    request_id: str | uuid.UUID | None = None,
     kill_on_disconnect: bool = False,
 ) -> Prepared:
     """Build the request; reads the files that it names, and the beginning of `stdin`.
 
     Raises:
         InvalidRequest: `ARGV_TOO_LONG`, `TIMEOUT_INVALID`, `FILE_UNREADABLE`.
-        TypeError: `argv` is one string, or a file's content is text.
+        TypeError: `argv` or `outputs` is one string, a file's content or `stdin` is text, or an
+            argument is of another type.
     """
     if isinstance(argv, str | bytes | os.PathLike):
         raise TypeError("argv is a sequence of arguments, not one string: there is no shell")
+    if isinstance(outputs, str | bytes):
+        raise TypeError("outputs is a sequence of globs, not one string")
     arguments = [os.fsencode(argument) for argument in argv]
     variables = {name: os.fsencode(value) for name, value in (env or {}).items()}
     _check_size(arguments, variables)
     inputs, uploads = _inputs(files or {})
     head, rest = _stdin_head(stdin)
     request = tool_pb2.ExecuteRequest(
-        request_id=request_id or str(uuid.uuid4()),
+        request_id=identifier(request_id),
         profile=profile,
         kill_on_disconnect=kill_on_disconnect,
         command=tool_pb2.Command(argv=arguments, env=variables, working_directory=os.fsencode(cwd)),
@@ -117,22 +146,30 @@ def prepare(
     return Prepared(execute=request, uploads=tuple(uploads), stdin=rest)
 
 
+def identifier(request_id: str | uuid.UUID | None) -> str:
+    """Give the request id that goes out: the given one, or a new one.
+
+    Raises:
+        TypeError: it is neither text nor a UUID.
+    """
+    if not isinstance(request_id, str | uuid.UUID | None):
+        raise TypeError(f"request_id is a UUID or its text, not {_kind(request_id)}")
+    return str(request_id or uuid.uuid4())
+
+
 def upload_of(content: Content) -> Upload:
     """Digest `content`, a file's path or bytes, for WriteBlob.
 
     Raises:
-        InvalidRequest: `FILE_UNREADABLE`.
+        InvalidRequest: `FILE_UNREADABLE`, also where a file grows while it is read.
+        TypeError: it is neither bytes nor a path as an object.
     """
+    _check_content("content", content)
     if isinstance(content, bytes):
         return Upload(digest=Digest.of(content), source=content)
     path = Path(content)
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size_bytes = file.tell()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return Upload(digest=Digest(sha256=sha256, size_bytes=size_bytes), source=path)
+    with _open(path) as file:
+        return _upload_of_file(path, file)
 
 
 def read_some(source: BinaryIO) -> bytes:
@@ -143,41 +180,66 @@ def read_some(source: BinaryIO) -> bytes:
     return data
 
 
+def stdin_why(error: Exception) -> str:
+    """Say why a call is stopped whose standard input broke, for its record."""
+    reason = f"{error.reason}: {error.message}" if isinstance(error, StockadeError) else error
+    text = f"standard input broke off: {reason}"
+    return text.encode(errors="replace")[:WHY_BYTES_MAX].decode(errors="ignore")
+
+
 def _inputs(files: Mapping[str, Content]) -> tuple[list[tool_pb2.InputFile], list[Upload]]:
     """Inline files while there is room for them, smallest decision first: in the given order."""
     inputs: list[tool_pb2.InputFile] = []
     uploads: list[Upload] = []
     room = INLINE_FILES_BYTES_MAX
     for name, content in files.items():
-        if isinstance(content, str):
-            raise TypeError(f"{name}: give a file's content as bytes, or its path as a Path")
-        size_bytes, mode = _measure(content)
-        if size_bytes <= room:
-            data = content if isinstance(content, bytes) else _read(Path(content))
+        _check_content(name, content)
+        mode, data, upload = _input(os.fsdecode(name), content, room)
+        if upload is None:
             room -= len(data)
             inputs.append(tool_pb2.InputFile(path=os.fsencode(name), data=data, mode=mode))
         else:
-            upload = upload_of(content)
             uploads.append(upload)
             digest = wire.digest_message(upload.digest)
             inputs.append(tool_pb2.InputFile(path=os.fsencode(name), digest=digest, mode=mode))
     return inputs, uploads
 
 
-def _measure(content: Content) -> tuple[int, int]:
-    """Give size and mode; a program on this side is a program on the other."""
+def _input(name: str, content: Content, room: int) -> tuple[int, bytes, Upload | None]:
+    """Give mode and bytes of one file, or its upload where there is no room for the bytes; a
+    program on this side is a program on the other."""
     if isinstance(content, bytes):
-        return len(content), 0
-    try:
-        status = Path(content).stat()
-    except OSError as error:
-        raise _unreadable(Path(content), error) from error
-    executable = status.st_mode & stat.S_IXUSR
-    return status.st_size, EXECUTABLE_MODE if executable else 0
+        fits = len(content) <= room
+        return 0, content, None if fits else replace(upload_of(content), name=name)
+    path = Path(content)
+    with _open(path) as file:
+        status = os.fstat(file.fileno())
+        mode = EXECUTABLE_MODE if status.st_mode & stat.S_IXUSR else 0
+        if status.st_size <= room:
+            # Not to the measured size: the kernel's own files, as in /proc, have none.
+            data = _read(path, file, room + 1)
+            if len(data) <= room:
+                return mode, data, None
+            file.seek(0)
+        return mode, b"", _upload_of_file(path, file)
+
+
+def _check_content(name: str, content: object) -> None:
+    if not isinstance(content, bytes | os.PathLike):
+        wanted = "give a file's content as bytes, or its path as a Path"
+        raise TypeError(f"{name}: {wanted}, not {_kind(content)}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _stdin_head(stdin: bytes | BinaryIO) -> tuple[bytes, BinaryIO | None]:
     """Give what fits into the request and what is left to write; a pipe is not waited for."""
+    if isinstance(stdin, io.TextIOBase) or not (
+        isinstance(stdin, bytes) or callable(getattr(stdin, "read", None))
+    ):
+        raise TypeError(f"stdin is bytes or a file opened as binary, not {_kind(stdin)}")
     source = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
     if not source.seekable():
         return b"", source
@@ -209,18 +271,41 @@ def _duration(timeout_s: float) -> Duration:
     return Duration(seconds=seconds, nanos=nanos)
 
 
-def _open(source: bytes | Path) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-def _read(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file; a pipe or a device may have no end, and a pipe blocks open(2) too."""
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error.strerror) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unreadable(path, "is not a regular file")
+    return os.fdopen(descriptor, "rb")
 
 
-def _unreadable(path: Path, error: OSError) -> InvalidRequest:
-    return InvalidRequest(
-        "FILE_UNREADABLE", f"{path}: {error.strerror}", metadata={"path": str(path)}
-    )
+def _upload_of_file(path: Path, file: BinaryIO) -> Upload:
+    """Digest a file that is open at its beginning, at most one byte past the size that it has."""
+    left = os.fstat(file.fileno()).st_size + 1
+    sha256, size_bytes = hashlib.sha256(), 0
+    while left and (data := _read(path, file, min(left, BLOB_CHUNK_BYTES_MAX))):
+        sha256.update(data)
+        size_bytes += len(data)
+        left -= len(data)
+    if not left:
+        raise _unreadable(path, "grows while it is read")
+    digest = Digest(sha256=sha256.hexdigest(), size_bytes=size_bytes)
+    return Upload(digest=digest, source=path, name=str(path))
+
+
+def _read(path: Path, file: BinaryIO, size_bytes: int) -> bytes:
+    try:
+        data: bytes | None = file.read(size_bytes)
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    if data is None:  # A file of the kernel's that would wait for news, as /proc/kmsg.
+        raise _unreadable(path, os.strerror(errno.EAGAIN))
+    return data
+
+
+def _unreadable(path: Path, why: str | None) -> InvalidRequest:
+    return InvalidRequest("FILE_UNREADABLE", f"{path}: {why}", metadata={"path": str(path)})

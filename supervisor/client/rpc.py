@@ -11,13 +11,14 @@ import grpc
 from supervisor.call.types import Correlation
 from supervisor.client import address as addresses
 from supervisor.client import status
-from supervisor.errors import StockadeError, Unreachable
+from supervisor.errors import CallStateError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
 
 UNARY_TIMEOUT_S = 30.0
 """For a call that is not a stream: all its attempts together, and the connecting."""
 
 PAGE_SIZE = 200
+SEQUENCE_MAX = (1 << 63) - 1  # past every entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +42,10 @@ def credentials(tls: addresses.Tls) -> grpc.ChannelCredentials:
     """Read the files of mutual TLS.
 
     Raises:
-        InvalidRequest: `TLS_FILE_UNREADABLE`.
+        InvalidRequest: `TLS_FILE_UNREADABLE`, `TLS_UNUSABLE`.
     """
     ca, certificate, key = addresses.read_tls(tls)
+    addresses.check_tls(tls)
     return grpc.ssl_channel_credentials(
         root_certificates=ca, private_key=key, certificate_chain=certificate
     )
@@ -57,6 +59,13 @@ def error_of(address: addresses.Address, failure: Any) -> StockadeError:
     if isinstance(error, Unreachable):
         return addresses.unreachable(address, error.message, reason=error.reason)
     return error
+
+
+def closed() -> CallStateError:
+    """Give the error for a use of a client after its `close`."""
+    return CallStateError(
+        "CLIENT_CLOSED", "this client was closed", hint="a new one can attach to a call by its id"
+    )
 
 
 def correlation(

@@ -1,16 +1,15 @@
-"""The client for programs that wait: `Supervisor`, and `Execution`, a call that is being followed.
+"""The client for programs that wait: `Supervisor`.
 
 Calls survive a broken connection: `run`, `execute` and `attach` take the stream up again where
 it broke. Nothing else is tried twice unless it only reads or names its place. Thread-safe, as
-gRPC's channels are; one `Execution` is for one thread, except that `write_stdin`, `signal` and
-`cancel` may come from others.
+gRPC's channels are.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
@@ -19,21 +18,22 @@ from typing import Any, BinaryIO, Self
 
 import grpc
 
-from supervisor.call.events import CallEvent
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Correlation, Digest, Stream
-from supervisor.client import rpc, values, wire
+from supervisor.call.types import Correlation, Digest, Stream
+from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
-from supervisor.client.collect import BlobCheck, Collector, FinishedCall
-from supervisor.client.follow import DEFAULT_RETRY, Follower, Retry, jitter, worth_retrying
-from supervisor.client.request import Argument, Content, Prepared, prepare, read_some, upload_of
-from supervisor.client.status import NO_ANSWER
-from supervisor.errors import (
-    CallStateError,
-    DeadlineExceeded,
-    InvariantError,
-    StockadeError,
-    Unreachable,
+from supervisor.client.collect import BlobCheck, FinishedCall
+from supervisor.client.execution import Execution
+from supervisor.client.follow import (
+    DEFAULT_RETRY,
+    Follower,
+    Retry,
+    jitter,
+    telling,
+    worth_retrying,
 )
+from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
+from supervisor.client.status import NO_ANSWER
+from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
 
 
@@ -65,8 +65,9 @@ class Supervisor:
             agent=agent, session=session, workflow=workflow, traceparent=traceparent
         )
         self._connected = False
+        self._closed = False
         self._channel = self._open_channel()
-        self._stubs = rpc.Stubs.on(self._channel)
+        self._opened = rpc.Stubs.on(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +82,14 @@ class Supervisor:
 
     def close(self) -> None:
         """Close the connection; calls that were started go on."""
+        self._closed = True
         self._channel.close()
+
+    @property
+    def _stubs(self) -> rpc.Stubs:
+        """The services, as long as the channel is open."""
+        self._require_open()
+        return self._opened
 
     def run(
         self,
@@ -98,7 +106,7 @@ class Supervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
         check: bool = False,
     ) -> FinishedCall:
@@ -110,12 +118,17 @@ class Supervisor:
         and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
 
+        Where it is interrupted (KeyboardInterrupt), it kills the call before it raises, in a few
+        seconds at most; a note on the exception says where it could not. Where this process dies
+        or the connection is lost for good, the call goes on, unless `kill_on_disconnect` is set.
+
         Raises:
             StockadeError: the daemon refused the call, or the connection is lost for good;
                 `metadata["call_id"]` names the call where it was on record by then.
+            CallStateError: `CLIENT_CLOSED`, as everything here after `close`.
             OutcomeError: with `check`; the ended call is its `call`.
         """
-        execution = self.execute(
+        prepared = self._prepare(
             argv,
             profile=profile,
             env=env,
@@ -131,8 +144,7 @@ class Supervisor:
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        with execution:
-            call = execution.wait()
+        call = self._run(prepared)
         if check:
             call.raise_for_outcome()
         return call
@@ -153,13 +165,15 @@ class Supervisor:
         session: str = "",
         workflow: str = "",
         traceparent: str = "",
-        request_id: str | None = None,
+        request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
     ) -> Execution:
         """Start a program and give its events as they come; see `run` for the arguments.
 
         Returns once the call is on record, so `call_id` is known. With `stdin_open`, standard
-        input stays open for `write_stdin` until `close_stdin`.
+        input stays open for `write_stdin` until `close_stdin`. The call is nobody's but the
+        daemon's: it goes on where this side stops following, is interrupted or dies, unless
+        `kill_on_disconnect` is set.
 
         The last event is Finished: also where the program could not be started, whose outcome is
         then Failed, as in `run`.
@@ -168,7 +182,7 @@ class Supervisor:
             StockadeError: the daemon refused the call. While reading events: the connection is
                 lost for good; `metadata["call_id"]` names the call.
         """
-        prepared = prepare(
+        prepared = self._prepare(
             argv,
             profile=profile,
             env=env,
@@ -178,19 +192,14 @@ class Supervisor:
             stdin=stdin,
             stdin_open=stdin_open,
             timeout=timeout,
-            correlation=rpc.correlation(
-                self._correlation,
-                agent=agent,
-                session=session,
-                workflow=workflow,
-                traceparent=traceparent,
-            ),
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
         )
-        for upload in prepared.uploads:
-            self._upload(upload.messages)
-        return Execution(self, self._follower(execute=prepared.execute), prepared)
+        return self._start(prepared)
 
     def attach(self, call_id: str, from_sequence: int = 1) -> Execution:
         """Follow a call that was started before, from any of its events on.
@@ -266,6 +275,11 @@ class Supervisor:
             following = response.next_sequence if response.entries else 0
         return values.Record(call=wire.call(response.call), entries=tuple(entries))
 
+    def recorded_call(self, call_id: str) -> values.Call:
+        """Tell of a recorded call in short, without its entries: `get` for who reads records."""
+        request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=rpc.SEQUENCE_MAX)
+        return wire.call(self._unary(self._stubs.audit.GetRecord, request).call)
+
     def read_output(self, call_id: str, stream: Stream | str) -> Iterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]
@@ -280,7 +294,7 @@ class Supervisor:
     def write_blob(self, content: Content) -> Digest:
         """Upload bytes or a file for a later call and give the digest that names it."""
         upload = upload_of(content)
-        self._upload(upload.messages)
+        self._upload(upload)
         return upload.digest
 
     def read_blob(self, digest: Digest) -> bytes:
@@ -324,6 +338,43 @@ class Supervisor:
                 if error.reason != NO_ANSWER:
                     raise
 
+    def _prepare(
+        self,
+        argv: Sequence[Argument],
+        *,
+        agent: str,
+        session: str,
+        workflow: str,
+        traceparent: str,
+        **options: Any,
+    ) -> Prepared:
+        correlation = rpc.correlation(
+            self._correlation,
+            agent=agent,
+            session=session,
+            workflow=workflow,
+            traceparent=traceparent,
+        )
+        return prepare(argv, correlation=correlation, **options)
+
+    def _start(self, prepared: Prepared) -> Execution:
+        for upload in prepared.uploads:
+            self._upload(upload)
+        return Execution(self, self._follower(execute=prepared.execute), prepared)
+
+    def _run(self, prepared: Prepared) -> FinishedCall:
+        """Follow a call to its end, and kill it where something else ends the wait."""
+        execution: Execution | None = None
+        try:
+            execution = self._start(prepared)
+            with execution:
+                return execution.wait()
+        except StockadeError:
+            raise  # Told by the daemon, or nobody can be reached.
+        except BaseException as interruption:
+            interrupted.stop(self, execution, prepared.execute.request_id, interruption)
+            raise
+
     def _open_channel(self) -> grpc.Channel:
         options = channel_options()
         if self.address.tls is None:
@@ -339,34 +390,48 @@ class Supervisor:
             return self._stubs.tool.Execute(request)
         return self._stubs.tool.Attach(request)
 
-    def _error(self, failure: grpc.RpcError) -> StockadeError:
-        return rpc.error_of(self.address, failure)
+    def _require_open(self) -> None:
+        if self._closed:
+            raise rpc.closed()
 
-    def _unary(self, method: Callable[..., Any], request: Any, *, idempotent: bool = True) -> Any:
+    def _error(self, failure: grpc.RpcError) -> StockadeError:
+        return rpc.closed() if self._closed else rpc.error_of(self.address, failure)
+
+    def _unary(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        idempotent: bool = True,
+        end_s: float = math.inf,
+    ) -> Any:
         """Call a method once, or again where it may be repeated and the line broke."""
-        end_s = time.monotonic() + self._timeout_s
+        end_s = min(end_s, time.monotonic() + self._timeout_s)
 
         def once() -> Any:
             return method(request, timeout=max(0.0, end_s - time.monotonic()))
 
         return self._attempt(once, idempotent, end_s)
 
-    def _upload(self, messages: Callable[[], Iterator[tool_pb2.WriteBlobRequest]]) -> None:
+    def _upload(self, upload: Upload) -> None:
         """Upload content; repeating it is safe, since its digest is its name."""
-        self._attempt(lambda: self._stubs.tool.WriteBlob(messages()), idempotent=True)
+        try:
+            self._attempt(lambda: self._stubs.tool.WriteBlob(upload.messages()), idempotent=True)
+        except StockadeError as error:
+            upload.explain(error)
+            raise
 
     def _attempt(self, once: Callable[[], Any], idempotent: bool, end_s: float = math.inf) -> Any:
         attempt = 0
-        telling: StockadeError | None = None
+        first: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 response = once()
             except grpc.RpcError as failure:
                 attempt += 1
-                error = self._error(failure)
-                if telling is None or error.reason != NO_ANSWER:
-                    telling = error  # The last attempt's deadline says less than what ended others.
-                self._wait_or_raise(telling, attempt, idempotent, end_s)
+                first = telling(first, self._error(failure))
+                self._wait_or_raise(first, attempt, idempotent, end_s)
             else:
                 self._connected = True
                 return response
@@ -374,15 +439,18 @@ class Supervisor:
     def _read_stream(self, method: Callable[..., Any], request: Callable[[], Any]) -> Iterator[Any]:
         """Give the messages of a stream that only reads; `request` names the place to go on."""
         attempt = 0
+        first: StockadeError | None = None
         while True:
+            self._require_open()
             try:
                 for message in method(request()):
-                    attempt = 0
+                    attempt, first = 0, None
                     self._connected = True
                     yield message
             except grpc.RpcError as failure:
                 attempt += 1
-                self._wait_or_raise(self._error(failure), attempt, idempotent=True)
+                first = telling(first, self._error(failure))
+                self._wait_or_raise(first, attempt, idempotent=True)
             else:
                 return
 
@@ -400,12 +468,17 @@ class Supervisor:
         time.sleep(delay_s)
 
     def _pages(
-        self, method: Callable[..., Any], request: Any, field: str, limit: int | None
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        field: str,
+        limit: int | None = None,
+        end_s: float = math.inf,
     ) -> Iterator[values.Call]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
-            response = self._unary(method, request)
+            response = self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
                 yield wire.call(message)
             if left is not None:
@@ -415,141 +488,3 @@ class Supervisor:
             if response.next_page_token == request.page_token:
                 raise InvariantError("PAGE_LOOP", "the daemon's next page is the one it just gave")
             request.page_token = response.next_page_token
-
-
-class Execution:
-    """A call that is being followed: iterate for its events, up to and including Finished.
-
-    Closing it, also by leaving a `with` block, stops following; the call goes on unless it was
-    started with `kill_on_disconnect`. `cancel` stops the call itself.
-    """
-
-    def __init__(self, client: Supervisor, follower: Follower, prepared: Prepared | None) -> None:
-        self._client = client
-        self._follower = follower
-        self._closed = False
-        self._offset = len(prepared.execute.stdin) if prepared else 0
-        self._pump: _Pump | None = None
-        self._stream = client._open(follower.request())
-        # Execute's first event comes at once and says that the call is on record; an Attach to a
-        # quiet call may have none for a long time.
-        self._first = self._next() if prepared is not None else None
-        if prepared is not None and prepared.stdin is not None:
-            self._pump = _Pump(self, prepared.stdin)
-            self._pump.start()
-
-    @property
-    def call_id(self) -> str:
-        """The call's id."""
-        return self._follower.call_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[CallEvent]:
-        return self
-
-    def __next__(self) -> CallEvent:
-        event, self._first = self._first, None
-        event = event or self._next()
-        if event is None:
-            raise StopIteration
-        return event
-
-    def wait(self) -> FinishedCall:
-        """Read to the end and give the call as one value; standard output and error whole."""
-        collector = Collector()
-        for event in self:
-            collector.take(event)
-        if self._pump is not None and self._pump.error is not None:
-            raise self._pump.error
-        return collector.finish(self._client.read_blob)
-
-    def write_stdin(self, data: bytes) -> None:
-        """Append to the program's standard input; waits while it does not read.
-
-        Raises:
-            CallStateError: `STDIN_CLOSED`, `CALL_CLOSED`.
-        """
-        for start in range(0, len(data), STDIN_CHUNK_BYTES_MAX):
-            chunk = data[start : start + STDIN_CHUNK_BYTES_MAX]
-            self._offset = self._client.write_stdin(self.call_id, chunk, offset=self._offset)
-
-    def close_stdin(self) -> None:
-        """End the program's standard input."""
-        self._client.write_stdin(self.call_id, b"", offset=self._offset, end=True)
-
-    def signal(self, signal: int, *, why: str = "") -> None:
-        """Send a signal to the call; SIGKILL ends all of it.
-
-        Raises:
-            CallStateError: `CALL_CLOSED`.
-        """
-        self._client.signal(self.call_id, signal, why=why)
-
-    def cancel(self, *, why: str = "cancelled by the client") -> None:
-        """Stop the call, all of it; its Finished still comes. No error where it has ended."""
-        try:
-            self.signal(SIGKILL, why=why)
-        except CallStateError as error:
-            if error.reason != "CALL_CLOSED":
-                raise
-
-    def close(self) -> None:
-        """Stop following."""
-        self._closed = True
-        self._stream.cancel()
-
-    def _next(self) -> CallEvent | None:
-        """Give the next event, across broken streams; None after the last."""
-        while not (self._closed or self._follower.finished):
-            try:
-                event = self._follower.take(wire.event(next(self._stream).event))
-            except StopIteration:
-                self._reopen(None)
-                continue
-            except grpc.RpcError as failure:
-                if not self._closed:
-                    self._reopen(self._client._error(failure))
-                continue
-            if self._follower.stale:
-                self._stream.cancel()
-                self._reopen(None)
-            elif event is not None:
-                self._client._connected = True
-                return event
-        return None
-
-    def _reopen(self, error: StockadeError | None) -> None:
-        time.sleep(self._follower.broken(error))
-        self._stream = self._client._open(self._follower.request())
-
-
-class _Pump(threading.Thread):
-    """Writes what is left of a file to the program's standard input, while it runs."""
-
-    def __init__(self, execution: Execution, source: BinaryIO) -> None:
-        super().__init__(name="stockade-stdin", daemon=True)
-        self.error: Exception | None = None
-        self._execution = execution
-        self._source = source
-
-    def run(self) -> None:
-        """Write to the end, or until the program reads no more."""
-        try:
-            while chunk := read_some(self._source):
-                self._execution.write_stdin(chunk)
-            self._execution.close_stdin()
-        except CallStateError:
-            return  # The program has closed its input or is gone: as with a broken pipe.
-        except (StockadeError, OSError, ValueError) as error:
-            self.error = error
-            self._execution.cancel(why="standard input could not be read")

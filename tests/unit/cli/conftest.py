@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from supervisor.cli.main import cli
+from supervisor.cli.verbs import cli
 from tests.unit.client.fake_daemon import FakeDaemon, fake_daemon
 
 Stockade = Callable[..., Result]

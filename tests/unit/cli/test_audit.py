@@ -64,6 +64,7 @@ def test_cat(daemon: FakeDaemon, stockade: Stockade) -> None:
         audit_pb2.ReadOutputResponse(data=RAW, offset=0),
         audit_pb2.ReadOutputResponse(data=b"end", offset=len(RAW)),
     ]
+    daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=fake.call()))
     daemon.play("ReadOutput", lambda _: iter(pieces))
     assert stockade("audit", "cat", "call-1").stdout_bytes == RAW + b"end"
     stockade("audit", "cat", "--stream", "stderr", "call-1")
@@ -73,6 +74,20 @@ def test_cat(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert [request.stream for request in daemon.asked("ReadOutput")] == [
         types_pb2.STD_STREAM_STDOUT, types_pb2.STD_STREAM_STDERR, types_pb2.STD_STREAM_STDOUT,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_cat_says_what_is_not_on_record(
+    daemon: FakeDaemon, stockade: Stockade, options: list[str]
+) -> None:
+    whole, cut = fake.summary(b"x" * 2048), fake.summary(b"x" * 2048, types_pb2.STD_STREAM_STDERR)
+    cut.stored_bytes = 1024
+    call = fake.call(finished=fake.finish(streams=[whole, cut]))
+    daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=call))
+    daemon.play("ReadOutput", lambda _: iter([audit_pb2.ReadOutputResponse(data=b"x" * 1024)]))
+    assert stockade("audit", "cat", *options, "call-1").stderr == ""
+    said = stockade("audit", "cat", *options, "--stream", "stderr", "call-1").stderr
+    assert said == "stockade: stderr: 1.0 KiB of 2.0 KiB are on record\n"
 
 
 def test_cat_of_a_file_that_the_call_left_behind(daemon: FakeDaemon, stockade: Stockade) -> None:

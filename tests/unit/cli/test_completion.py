@@ -6,7 +6,7 @@ import click
 import pytest
 
 from supervisor.cli import completion
-from supervisor.cli.main import cli
+from supervisor.cli.verbs import cli
 from supervisor.v1 import profile_pb2, tool_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake

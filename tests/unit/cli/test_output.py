@@ -32,6 +32,12 @@ def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert tuple(capsys.readouterr()) == ("", "stockade: nothing\n")
 
 
+def test_a_note_is_one_line_unless_its_lines_are_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    output.note("a\nb")
+    output.note("a\nb", lines=True)
+    assert capsys.readouterr().err == "stockade: a\\nb\nstockade: a\nb\n"
+
+
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     error = CapacityError(
         "CALLS_LIMIT", "full\x1b", hint="wait\u202e", metadata={"a": "b"}, retry_after_s=2

@@ -216,3 +216,91 @@ def test_lint_shows_hostile_files_safely(stockade: Stockade, tmp_path: Path) -> 
     result = stockade("profile", "lint", path)
     assert result.exit_code == 2
     assert b"\x1b" not in result.stdout_bytes
+
+
+def test_lint_follows_links(stockade: Stockade, wrong: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "linked"
+    (folder / "elsewhere").mkdir(parents=True)
+    link = folder / "mine.yaml"
+    link.symlink_to(wrong)
+    (folder / "fragments").symlink_to(folder / "elsewhere")
+    (folder / "elsewhere" / "part.yaml").write_text("fragment: part\nspell: 1\n")
+    (tmp_path / "way").symlink_to(folder)
+    for path, found in (
+        (folder, {"mine.yaml", "part.yaml"}),
+        (tmp_path / "way", {"mine.yaml", "part.yaml"}),
+        (link, {"mine.yaml"}),
+        (tmp_path / "way" / "mine.yaml", {"mine.yaml"}),
+        (folder / "fragments" / "part.yaml", {"part.yaml"}),
+    ):
+        result = stockade("profile", "lint", "--json", path)
+        assert {Path(row["file"]).name for row in json.loads(result.stdout)} == found, path
+        assert result.exit_code == 2
+
+
+def test_lint_counts_the_files_that_it_was_asked_for(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "fragments").mkdir()
+    part = tmp_path / "fragments" / "part.yaml"
+    part.write_text("fragment: part\nwhy: Mine.\n")
+    one, other = good(tmp_path, "one"), good(tmp_path, "other")
+    (tmp_path / "README.md").write_text("")
+    shipped = len(list(shipped_profiles().rglob("*.yaml")))
+    for paths, count in (
+        ([tmp_path], 3), ([tmp_path, tmp_path / "."], 3), ([one], 1), ([one, other, part], 3),
+        ([tmp_path, one], 3), ([shipped_profiles()], shipped),
+        ([shipped_profiles(), one], shipped + 1),
+    ):  # fmt: skip
+        said = stockade("profile", "lint", *paths).stderr.splitlines()[0]
+        assert said.startswith(f"stockade: {count} file"), (paths, said)
+
+
+def test_lint_of_a_folder_and_a_file_says_nothing_of_the_file_s_neighbours(
+    stockade: Stockade, wrong: Path
+) -> None:
+    path = good(wrong.parent, "good")
+    assert stockade("profile", "lint", shipped_profiles(), path).exit_code == 0
+
+
+def test_lint_of_what_is_no_profile_s_file(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("")
+    (tmp_path / "mine.yml").write_text("")
+    assert stockade("profile", "lint", tmp_path / "README.md").exit_code == 2
+    result = stockade("profile", "lint", "--json", tmp_path / "mine.yml")
+    assert [row["hint"] for row in json.loads(result.stdout)] == ["name it .yaml"]
+
+
+@pytest.fixture
+def config(tmp_path: Path, wrong: Path) -> Path:
+    path = tmp_path / "config" / "config.yaml"
+    path.parent.mkdir()
+    folders = [str(shipped_profiles()), str(wrong.parent)]
+    path.write_text(json.dumps({"profiles": folders}))
+    return path
+
+
+def test_lint_of_a_configuration(stockade: Stockade, config: Path, wrong: Path) -> None:
+    result = stockade("profile", "lint", "--config", config)
+    assert result.exit_code == 2
+    assert result.stdout.startswith(f"{wrong}:4:16: ")
+    config.write_text(json.dumps({"profiles": [str(wrong.parent)]}))
+    good(wrong.parent, "good")
+    messages = stockade("profile", "lint", "--config", config).stdout
+    assert "there is no profile 'base'" in messages  # The shipped ones are not named.
+
+
+def test_lint_reads_the_usual_configuration(
+    stockade: Stockade, config: Path, wrong: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", config)
+    assert stockade("profile", "lint").stdout.startswith(f"{wrong}:4:16: ")
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", config.with_name("none"))
+    assert stockade("profile", "lint").exit_code == 0
+
+
+def test_lint_of_a_wrong_configuration(stockade: Stockade, config: Path) -> None:
+    assert stockade("profile", "lint", "--config", config, shipped_profiles()).exit_code == 2
+    config.write_text("profile: []\n")
+    result = stockade("profile", "lint", "--config", config)
+    assert (result.exit_code, "[CONFIG_INVALID]" in result.stderr) == (2, True)
+    missing = stockade("profile", "lint", "--config", config.with_name("none"))
+    assert (missing.exit_code, "[CONFIG_MISSING]" in missing.stderr) == (2, True)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
+from supervisor.cli.run import _names as names
+from supervisor.sandbox.files import Glob
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
+from tests.unit.client.test_execution import stopped_by_signal, too_large
 
 
 def play(daemon: FakeDaemon, *events: tool_pb2.CallEvent) -> None:
@@ -185,6 +193,22 @@ def test_stdin(daemon: FakeDaemon, stockade: Stockade, choice: list[str], expect
     assert daemon.asked("Execute")[0].stdin == expected
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_stdin_that_breaks_off(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path, as_json: bool
+) -> None:
+    stopped_by_signal(daemon)
+    daemon.play("WriteStdin", too_large)
+    (tmp_path / "f").write_bytes(bytes(2 * STDIN_CHUNK_BYTES_MAX))
+    options = ["--json"] if as_json else []
+    result = stockade("run", *options, "-p", "python", "-i", tmp_path / "f", "x")
+    assert result.exit_code == 125
+    assert "[STDIN_TOO_LARGE]" in result.stderr
+    if as_json:
+        error = json.loads(result.stderr.splitlines()[-1])["error"]
+        assert error["reason"] == "STDIN_TOO_LARGE"
+
+
 def test_stdin_from_a_file(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"file")
     play(daemon, fake.finished(2))
@@ -202,6 +226,76 @@ def test_outputs_are_saved(daemon: FakeDaemon, stockade: Stockade, tmp_path: Pat
     assert (folder / "d" / "chart.png").read_bytes() == b"png"
     assert "chart.png (3 B)" in result.stderr
     assert list(daemon.asked("Execute")[0].outputs) == ["**"]
+
+
+def test_a_glob_without_a_file_is_said(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path
+) -> None:
+    file = types_pb2.OutputFile(path=b"d/chart.png", digest=fake.blob(b"png"), mode=0o644)
+    skipped = types_pb2.SkippedFile(path=b"link", reason="NOT_REGULAR")
+    play(daemon, fake.finished(2, outputs=[file], skipped=[skipped]))
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"png")]))
+    globs = ["-o", "*.png", "-o", "d/*", "-o", "li?k", "-o", "**", "-o", "x"]
+    arguments = ["-p", "python", *globs, "--output-dir", str(tmp_path), "x"]
+    lines = stockade("run", *arguments).stderr.splitlines()
+    assert [line for line in lines if "no file" in line] == [
+        f"stockade: --output {glob}: no file came of it" for glob in ("*.png", "li?k", "x")
+    ]
+    assert "no file" not in stockade("run", "-q", *arguments).stderr
+    assert stockade("run", "--json", *arguments).stderr == ""
+
+
+PART = st.sampled_from(["a", "b", "ab"])
+WANTED = st.sampled_from(["a", "*", "?", "[ab]", "a*", "**"])
+
+
+@given(st.lists(WANTED, min_size=1, max_size=5), st.lists(PART, min_size=1, max_size=5))
+def test_globs_are_the_daemon_s(wanted: list[str], parts: list[str]) -> None:
+    there = Glob("/".join(wanted)).matches([part.encode() for part in parts])
+    assert names("/".join(wanted), "/".join(parts)) == there
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["a:x", "b:x"], "'x' stands twice: 'a' and 'b'"),
+        (["a:/work/d/x"], "write 'a:d/x'"),
+        (["a:/etc/x"], "without a leading slash"),
+        (["a:/work/"], "without a leading slash"),
+    ],
+)
+def test_files_that_cannot_be_meant(stockade: Stockade, files: list[str], said: str) -> None:
+    options = [option for file in files for option in ("-f", file)]
+    result = stockade("run", "-p", "python", *options, "x")
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_help_names_the_errors_of_outputs(stockade: Stockade) -> None:
+    codes = stockade("run", "--help").stdout.split("Exit codes:")[1]
+    refused = codes.split("125")[1].split("128+N")[0]
+    assert {"OUTPUT_UNWRITABLE", "OUTPUT_PATH"} <= set(re.findall(r"[A-Z_]{5,}", refused))
+
+
+def test_names_forge_no_lines(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
+    evil = b"a\nstockade: forged"
+    file = types_pb2.OutputFile(path=evil, digest=fake.blob(b"png"), mode=0o644)
+    skipped = types_pb2.SkippedFile(path=evil, reason="NOT_REGULAR")
+    play(
+        daemon,
+        fake.denied(2, name="connect", detail=evil.decode()),
+        fake.finished(3, outputs=[file], skipped=[skipped], denials=1),
+    )
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"png")]))
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
+    assert result.exit_code == 0
+    assert result.stderr.count("a\\nstockade: forged") == 3
+    assert "\nstockade: forged" not in result.stderr
+    (tmp_path / "o" / os.fsdecode(evil)).unlink()
+    (tmp_path / "o" / os.fsdecode(evil)).mkdir()
+    result = stockade("run", "-p", "python", "-o", "**", "--output-dir", tmp_path / "o", "x")
+    assert "[OUTPUT_UNWRITABLE]" in result.stderr
+    assert "\nstockade: forged" not in result.stderr
 
 
 def test_an_output_that_would_leave_its_folder(

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from supervisor.call.events import Denied, Wall
 from supervisor.cli.streaming import describe_denial
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
-from tests.unit.client.fake_daemon import FakeDaemon
+from tests.unit.client.fake_daemon import Abort, FakeDaemon
 
 COMMAND = [sys.executable, "-m", "supervisor.cli.main", "run", "-p", "python"]
 
@@ -44,12 +45,17 @@ def stopping(daemon: FakeDaemon) -> FakeDaemon:
     return daemon
 
 
-def start(*arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: str,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
     # A test runner in the background may ignore SIGINT, and a child would inherit that. By env and
     # not by preexec_fn: that forks, and gRPC's handlers of a fork abort a child now and then.
     return subprocess.Popen(
         ["env", "--default-signal=INT,HUP,TERM", *COMMAND, *arguments, "x"], stdin=stdin,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=stdout, stderr=stderr,
     )  # fmt: skip
 
 
@@ -93,6 +99,47 @@ def test_nobody_reads(stopping: FakeDaemon, options: list[str], stdin: int) -> N
     process.stdout.close()
     assert process.wait(30) == 128 + signal.SIGPIPE
     assert [request.signal for request in stopping.asked("Signal")] == [signal.SIGKILL]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--detach"], ["--json", "--detach"]])
+def test_nowhere_to_write(stopping: FakeDaemon, options: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(*options, stdout=full)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 125
+    assert b"No space left on device [OUTPUT_UNWRITABLE]" in said
+    assert b"call-1 was stopped" in said
+    (request,) = stopping.asked("Signal")
+    assert (request.signal, "No space left" in request.why) == (signal.SIGKILL, True)
+    if "--json" in options:
+        assert json.loads(said.splitlines()[-1])["error"]["metadata"] == {"call_id": "call-1"}
+
+
+def test_nowhere_to_write_nor_to_say_so(stopping: FakeDaemon) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(stdout=full, stderr=full)
+        assert process.wait(30) == 125
+    assert [request.signal for request in stopping.asked("Signal")] == [signal.SIGKILL]
+
+
+def test_a_call_that_goes_on_is_named(stopping: FakeDaemon) -> None:
+    def refuse(_: Any) -> Any:
+        raise Abort("PERMISSION_DENIED", "SIGNAL_NOT_GRANTED", "never")
+
+    stopping.play("Signal", refuse)
+    with Path("/dev/full").open("wb") as full:
+        process = start(stdout=full)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 125
+    assert b"call-1 goes on" in said
+
+
+def test_notes_that_cannot_be_written_change_nothing(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", lambda _: iter([fake.accepted(), fake.denied(2), fake.finished(3)]))
+    with Path("/dev/full").open("wb") as full:
+        process = start(stderr=full)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:

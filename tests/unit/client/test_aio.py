@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.call import outcome
-from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Digest
+from supervisor.call.types import Digest
 from supervisor.client import (
     AsyncExecution,
     AsyncSupervisor,
@@ -23,12 +20,12 @@ from supervisor.client import (
     Supervisor,
     Unreachable,
 )
-from supervisor.errors import AuditCorrupt, NotFound
+from supervisor.errors import AuditCorrupt, CallStateError, NotFound
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.conftest import FAST
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
-from tests.unit.client.test_sync import TIRELESS, WHOLE, blobs, breaking, broken, reading, success
+from tests.unit.client.test_sync import TIRELESS, blobs, breaking, broken, success
 
 
 def use(daemon: FakeDaemon, do: Callable[[AsyncSupervisor], Awaitable[Any]]) -> Any:
@@ -68,20 +65,6 @@ def test_check_raises(daemon: FakeDaemon) -> None:
     assert caught.value.call.exit_code == 3
 
 
-def test_resumes(daemon: FakeDaemon) -> None:
-    daemon.play("Execute", breaking(abort=broken()), breaking(
-        fake.accepted(), fake.output(2, WHOLE[:700]), abort=broken()))  # fmt: skip
-    daemon.play(
-        "Attach",
-        breaking(fake.output(3, WHOLE[700:900], 700), fake.lost(9, SLOW_SUBSCRIBER)),
-        breaking(fake.output(4, WHOLE[900:], 900), fake.finished(5, streams=[fake.summary(WHOLE)])),
-    )
-    call = use(daemon, lambda client: client.run(["x"], profile="python"))
-    assert call.stdout == WHOLE
-    assert [request.from_sequence for request in daemon.asked("Attach")] == [3, 4]
-    assert len({request.request_id for request in daemon.asked("Execute")}) == 1
-
-
 def test_gives_up(daemon: FakeDaemon) -> None:
     daemon.play("Execute", breaking(fake.accepted(), abort=broken()))
     daemon.play("Attach", breaking(abort=broken()))
@@ -111,84 +94,30 @@ def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:
     assert caught.value.reason == "SOCKET_MISSING"
 
 
+def test_a_closed_client_says_so(daemon: FakeDaemon) -> None:
+    async def main() -> None:
+        client = AsyncSupervisor(daemon.address)
+        daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=fake.call()))
+        await client.get("c")
+        await client.close()
+        for use in (
+            client.run(["x"], profile="p"),
+            client.get("c"),
+            client.write_blob(b"x"),
+            client.read_blob(Digest.of(b"x")),
+            client.attach("c").wait(),
+        ):
+            with pytest.raises(CallStateError) as caught:
+                await use
+            assert caught.value.reason == "CLIENT_CLOSED"
+
+    asyncio.run(main())
+
+
 def test_refusal(daemon: FakeDaemon) -> None:
     daemon.play("Execute", breaking(abort=Abort("NOT_FOUND", "PROFILE_NOT_FOUND")))
     with pytest.raises(NotFound):
         use(daemon, lambda client: client.execute(["x"], profile="python"))
-
-
-def test_events(daemon: FakeDaemon) -> None:
-    daemon.play("Execute", success)
-
-    async def do(client: AsyncSupervisor) -> list[type]:
-        async with await client.execute(["x"], profile="python") as execution:
-            assert execution.call_id == fake.CALL_ID
-            return [type(event.event) async for event in execution]
-
-    kinds = use(daemon, do)
-    assert (kinds[0], kinds[-1]) == (Accepted, Finished)
-
-
-def test_cancelling_the_task_leaves_the_call(daemon: FakeDaemon) -> None:
-    held = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        held.wait(10)
-
-    daemon.play("Execute", script)
-
-    async def do(client: AsyncSupervisor) -> None:
-        execution = await client.execute(["x"], profile="python")
-        waiting = asyncio.create_task(execution.wait())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        held.set()
-
-    use(daemon, do)
-    assert not daemon.asked("Signal")
-
-
-def test_cancel_stops_the_call(daemon: FakeDaemon) -> None:
-    asked = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        asked.wait(10)
-        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
-
-    def signal(_: Any) -> tool_pb2.SignalResponse:
-        asked.set()
-        return tool_pb2.SignalResponse()
-
-    daemon.play("Execute", script)
-    daemon.play("Signal", signal)
-
-    async def do(client: AsyncSupervisor) -> Any:
-        execution = await client.execute(["x"], profile="python")
-        await execution.cancel()
-        return await execution.wait()
-
-    assert isinstance(use(daemon, do).outcome, outcome.Stopped)
-
-
-def test_long_stdin(daemon: FakeDaemon) -> None:
-    data = os.urandom(2 * STDIN_CHUNK_BYTES_MAX + 5)
-    got: list[bytes] = []
-    ended = threading.Event()
-
-    def script(request: tool_pb2.ExecuteRequest) -> Iterator[tool_pb2.CallEvent]:
-        got.append(request.stdin)
-        reading(daemon, got, ended)
-        yield fake.accepted()
-        ended.wait(10)
-        yield fake.finished(2)
-
-    daemon.play("Execute", script)
-    assert use(daemon, lambda client: client.run(["cat"], profile="p", stdin=data)).ok
-    assert b"".join(got) == data
 
 
 def test_files_out(daemon: FakeDaemon, tmp_path: Path) -> None:
@@ -233,6 +162,7 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         assert [call.call_id async for call in client.list_calls()] == [fake.CALL_ID]
         assert [call.call_id async for call in client.records(since_ns=1)] == [fake.CALL_ID]
         assert (await client.record("c")).call.profile == "python"
+        assert (await client.recorded_call("c")).profile == "python"
         assert [data async for data in client.read_output("c", "stdout")] == [b"ab"]
         assert [profile.name for profile in await client.profiles()] == ["python"]
         assert (await client.get_profile("python")).summary.name == "python"

@@ -18,7 +18,7 @@ from supervisor.call.events import (
     Wall,
 )
 from supervisor.call.types import Stream
-from supervisor.client.follow import Follower, Retry, worth_retrying
+from supervisor.client.follow import Follower, Retry, telling, worth_retrying
 from supervisor.errors import (
     AuditUnavailable,
     CapacityError,
@@ -33,6 +33,9 @@ RETRY = Retry(attempts_max=3, delay_s=1, delay_max_s=3)
 EXECUTE = tool_pb2.ExecuteRequest(request_id="r")
 LOST = Unreachable("CONNECTION_LOST", "gone")
 MISSING = Unreachable("SOCKET_MISSING", "gone")
+SILENT = Unreachable("NO_ANSWER", "late")
+DRAINING = ShuttingDown("SHUTTING_DOWN", "no new calls")
+NOT_FOUND = NotFound("CALL_NOT_FOUND", "no")
 
 
 def event(sequence: int, what: Event) -> CallEvent:
@@ -153,6 +156,41 @@ def test_nobody_there_ends_it_only_where_nobody_ever_was() -> None:
     one = follower()
     one.take(piece(2, b"abc", 0))
     assert one.broken(MISSING) == 1
+
+
+def test_the_first_refusal_is_told_where_nobody_is_there_later() -> None:
+    one = follower()
+    one.broken(DRAINING)
+    for _ in range(RETRY.attempts_max - 1):
+        one.broken(MISSING)
+    with pytest.raises(ShuttingDown) as caught:
+        one.broken(LOST)
+    assert caught.value is DRAINING
+
+
+def test_a_refusal_from_before_the_call_moved_on_is_forgotten() -> None:
+    one = follower()
+    one.broken(DRAINING)
+    one.take(piece(2, b"abc", 0))
+    for _ in range(RETRY.attempts_max):
+        one.broken(MISSING)
+    with pytest.raises(Unreachable):
+        one.broken(MISSING)
+
+
+@pytest.mark.parametrize(
+    ("first", "error", "told"),
+    [
+        (None, LOST, LOST),
+        (DRAINING, MISSING, DRAINING),
+        (DRAINING, NOT_FOUND, NOT_FOUND),
+        (LOST, MISSING, MISSING),
+        (MISSING, SILENT, MISSING),
+        (None, SILENT, SILENT),
+    ],
+)
+def test_telling(first: StockadeError | None, error: StockadeError, told: StockadeError) -> None:
+    assert telling(first, error) is told
 
 
 @pytest.mark.parametrize(

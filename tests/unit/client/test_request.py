@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,31 @@ def test_a_request_id_is_always_set() -> None:
     first, second = (prepare(["a"], profile="p").execute.request_id for _ in range(2))
     assert uuid.UUID(first) != uuid.UUID(second)
     assert prepare(["a"], profile="p", request_id="mine").execute.request_id == "mine"
+
+
+def test_a_request_id_may_be_a_uuid() -> None:
+    given = uuid.uuid4()
+    assert prepare(["a"], profile="p", request_id=given).execute.request_id == str(given)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stdin": "text"},
+        {"stdin": None},
+        {"stdin": io.StringIO("text")},
+        {"outputs": "*.txt"},
+        {"outputs": b"*.txt"},
+        {"request_id": 7},
+        {"files": {"a": None}},
+        {"files": {"a": "/etc/passwd"}},
+    ],
+    ids=str,
+)
+def test_other_types_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(TypeError, match=name if name != "files" else "a: give"):
+        prepare(["a"], profile="p", **wrong)
 
 
 def test_no_timeout_is_not_zero() -> None:
@@ -110,9 +137,77 @@ def test_a_file_must_be_readable(tmp_path: Path) -> None:
     assert caught.value.reason == "FILE_UNREADABLE"
 
 
-def test_text_is_no_content() -> None:
-    with pytest.raises(TypeError):
-        prepare(["a"], profile="p", files={"a": "/etc/passwd"})  # type: ignore[dict-item]
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "f"
+    with socket.socket(socket.AF_UNIX) as bound:
+        match kind:
+            case "fifo":
+                os.mkfifo(path)
+            case "socket":
+                bound.bind(str(path))
+            case "folder":
+                path.mkdir()
+            case "device":
+                path = Path(os.devnull)
+        for read in (lambda: prepare(["a"], profile="p", files={"a": path}),
+                     lambda: upload_of(path)):  # fmt: skip
+            with pytest.raises(InvalidRequest) as caught:
+                read()
+            assert caught.value.reason == "FILE_UNREADABLE"
+            assert caught.value.metadata["path"] == str(path)
+
+
+def test_a_file_that_was_replaced_before_its_upload(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    upload = upload_of(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InvalidRequest) as caught:
+        upload.messages()
+    assert caught.value.reason == "FILE_UNREADABLE"
+
+
+class Growing(io.FileIO):
+    """A file that gets longer with every look at it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with Path(os.fsdecode(self.name)).open("ab") as end:
+            end.write(bytes(BLOB_CHUNK_BYTES_MAX))
+        return super().read(size)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_grows_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(INLINE_FILES_BYTES_MAX + 1))
+    monkeypatch.setattr("supervisor.client.request._open", lambda path: Growing(path))
+    for read in (lambda: prepare(["a"], profile="p", files={"a": path}), lambda: upload_of(path)):
+        with pytest.raises(InvalidRequest) as caught:
+            read()
+        assert caught.value.reason == "FILE_UNREADABLE"
+
+
+def test_an_upload_ends_at_the_size_that_it_announced(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    upload = upload_of(path)
+    path.write_bytes(b"abcdef")
+    assert b"".join(message.data for message in upload.messages()) == b"abc"
+
+
+def test_a_file_without_a_size_is_read() -> None:
+    """The kernel's own files say 0."""
+    (file,) = prepare(["a"], profile="p", files={"a": Path("/proc/version")}).execute.files
+    assert file.data == Path("/proc/version").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["text", None])
+def test_text_is_no_content(content: Any) -> None:
+    with pytest.raises(TypeError, match="bytes"):
+        upload_of(content)
 
 
 @pytest.mark.parametrize("extra", [-1, 0])

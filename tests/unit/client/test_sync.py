@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.call import outcome
-from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished, KeepAlive, Output
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Digest, Stream
+from supervisor.call.types import Digest, Stream
 from supervisor.client import Retry, Supervisor, Unreachable
 from supervisor.client.request import INLINE_FILES_BYTES_MAX
 from supervisor.errors import (
@@ -21,11 +19,13 @@ from supervisor.errors import (
     AuditUnavailable,
     CallStateError,
     CapacityError,
+    InvalidRequest,
     InvariantError,
     NotFound,
     NotPermitted,
     OutcomeError,
     RequestConflict,
+    ShuttingDown,
 )
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
@@ -70,35 +70,6 @@ def test_check_raises(daemon: FakeDaemon, client: Supervisor) -> None:
     with pytest.raises(OutcomeError) as caught:
         client.run(["false"], profile="python", check=True)
     assert (caught.value.exit_code, caught.value.call.outcome) == (3, outcome.Exited(code=3))
-
-
-def test_resumes_after_a_break(daemon: FakeDaemon, client: Supervisor) -> None:
-    daemon.play("Execute", breaking(fake.accepted(), fake.output(2, WHOLE[:700]), abort=broken()))
-    daemon.play(
-        "Attach",
-        breaking(abort=broken()),
-        breaking(fake.output(3, WHOLE[700:900], 700), abort=broken()),
-        breaking(fake.output(4, WHOLE[900:], 900), fake.finished(5, streams=[fake.summary(WHOLE)])),
-    )
-    call = client.run(["x"], profile="python")
-    assert (call.stdout, call.stdout_truncated) == (WHOLE, False)
-    assert [request.from_sequence for request in daemon.asked("Attach")] == [3, 3, 4]
-    assert len(daemon.asked("Execute")) == 1
-
-
-@pytest.mark.parametrize("ends", [None, "stream"])
-def test_resumes_where_it_was_too_slow(
-    daemon: FakeDaemon, client: Supervisor, ends: str | None
-) -> None:
-    lost = [fake.lost(8, SLOW_SUBSCRIBER)] if ends is None else []
-    daemon.play("Execute", breaking(fake.accepted(), fake.output(2, WHOLE[:700]), *lost))
-    daemon.play(
-        "Attach",
-        breaking(fake.output(3, WHOLE[700:], 700), fake.finished(9, streams=[fake.summary(WHOLE)])),
-    )
-    call = client.run(["x"], profile="python")
-    assert (call.stdout, call.lost) == (WHOLE, ())
-    assert [request.from_sequence for request in daemon.asked("Attach")] == [3]
 
 
 def test_execute_is_repeated_with_the_same_id(daemon: FakeDaemon, client: Supervisor) -> None:
@@ -164,163 +135,11 @@ def test_no_daemon_is_said_at_once(tmp_path: Path) -> None:
             assert caught.value.reason == "SOCKET_MISSING"
 
 
-def test_events_are_typed(daemon: FakeDaemon, client: Supervisor) -> None:
-    alive = fake.event(1, keep_alive=tool_pb2.KeepAlive())
-    daemon.play("Execute", breaking(fake.accepted(), alive, *list(success())[1:]))
-    with client.execute(["x"], profile="python") as execution:
-        assert execution.call_id == fake.CALL_ID
-        kinds = [type(event.event) for event in execution]
-    assert kinds[:3] == [Accepted, KeepAlive, Output]
-    assert kinds[-1] is Finished
-
-
-def test_attach(daemon: FakeDaemon, client: Supervisor) -> None:
-    daemon.play("Attach", success)
-    call = client.attach(fake.CALL_ID).wait()
-    assert call.stdout == b"42\n"
-    assert daemon.asked("Attach")[0].from_sequence == 1
-    daemon.play("Attach", breaking(abort=Abort("NOT_FOUND", "CALL_NOT_FOUND")))
-    with pytest.raises(NotFound):
-        client.attach("other").wait()
-
-
-def test_leaving_stops_following_and_not_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
-    held = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        held.wait(10)
-
-    daemon.play("Execute", script)
-    with client.execute(["x"], profile="python") as execution:
-        pass
-    held.set()
-    assert list(execution)[1:] == []
-    assert not daemon.asked("Signal")
-
-
-def test_cancel_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
-    asked = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        asked.wait(10)
-        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
-
-    def signal(_: Any) -> tool_pb2.SignalResponse:
-        asked.set()
-        return tool_pb2.SignalResponse()
-
-    daemon.play("Execute", script)
-    daemon.play("Signal", signal)
-    with client.execute(["x"], profile="python") as execution:
-        execution.cancel(why="enough")
-        assert execution.wait().outcome == outcome.Stopped(by="me", reason="SIGNAL")
-    (request,) = daemon.asked("Signal")
-    assert (request.call_id, request.signal, request.why) == (fake.CALL_ID, 9, "enough")
-
-
-def test_cancel_of_an_ended_call_is_no_error(daemon: FakeDaemon, client: Supervisor) -> None:
-    daemon.play("Execute", success)
-    daemon.play("Signal", breaking_unary(Abort("FAILED_PRECONDITION", "CALL_CLOSED")))
-    with client.execute(["x"], profile="python") as execution:
-        execution.cancel()
-        with pytest.raises(CallStateError):
-            execution.signal(15)
-
-
 def breaking_unary(abort: Abort) -> fake.Script:
     def script(_: Any) -> Any:
         raise abort
 
     return script
-
-
-def reading(daemon: FakeDaemon, got: list[bytes], ended: threading.Event) -> None:
-    """Make WriteStdin keep what it gets, and refuse what does not fit on."""
-
-    def write(request: tool_pb2.WriteStdinRequest) -> tool_pb2.WriteStdinResponse:
-        assert request.offset == sum(map(len, got))
-        got.append(request.data)
-        if request.end:
-            ended.set()
-        return tool_pb2.WriteStdinResponse(next_offset=request.offset + len(request.data))
-
-    daemon.play("WriteStdin", write)
-
-
-def test_long_stdin_is_written_while_it_runs(daemon: FakeDaemon, client: Supervisor) -> None:
-    data = os.urandom(2 * STDIN_CHUNK_BYTES_MAX + 5)
-    got: list[bytes] = []
-    ended = threading.Event()
-
-    def script(request: tool_pb2.ExecuteRequest) -> Iterator[tool_pb2.CallEvent]:
-        got.append(request.stdin)
-        reading(daemon, got, ended)
-        yield fake.accepted()
-        ended.wait(10)
-        yield fake.finished(2)
-
-    daemon.play("Execute", script)
-    assert client.run(["cat"], profile="python", stdin=io.BytesIO(data)).ok
-    assert b"".join(got) == data
-    assert ended.is_set()
-
-
-def test_a_program_that_does_not_read_is_no_error(daemon: FakeDaemon, client: Supervisor) -> None:
-    refused = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        refused.wait(10)
-        yield fake.finished(2)
-
-    def refuse(_: Any) -> Any:
-        refused.set()
-        raise Abort("FAILED_PRECONDITION", "STDIN_CLOSED")
-
-    daemon.play("Execute", script)
-    daemon.play("WriteStdin", refuse)
-    stdin = bytes(2 * STDIN_CHUNK_BYTES_MAX)
-    assert client.run(["true"], profile="python", stdin=stdin).ok
-
-
-class Unreadable(io.BytesIO):
-    """A file that breaks after its beginning."""
-
-    def read1(self, size: int | None = -1, /) -> bytes:
-        raise OSError(5, "Input/output error")
-
-
-def test_stdin_that_cannot_be_read_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
-    asked = threading.Event()
-
-    def script(_: Any) -> Iterator[tool_pb2.CallEvent]:
-        yield fake.accepted()
-        asked.wait(10)
-        yield fake.finished(2, stopped=types_pb2.Stopped(by="me", reason="SIGNAL", signal=9))
-
-    def signal(_: Any) -> tool_pb2.SignalResponse:
-        asked.set()
-        return tool_pb2.SignalResponse()
-
-    daemon.play("Execute", script)
-    daemon.play("Signal", signal)
-    with pytest.raises(OSError, match="Input/output"):
-        client.run(["cat"], profile="p", stdin=Unreadable(bytes(STDIN_CHUNK_BYTES_MAX + 1)))
-
-
-def test_write_stdin_by_hand(daemon: FakeDaemon, client: Supervisor) -> None:
-    got: list[bytes] = [b"ab"]
-    ended = threading.Event()
-    reading(daemon, got, ended)
-    daemon.play("Execute", success)
-    with client.execute(["cat"], profile="p", stdin=b"ab", stdin_open=True) as execution:
-        execution.write_stdin(b"cd" * STDIN_CHUNK_BYTES_MAX)
-        execution.write_stdin(b"e")
-        execution.close_stdin()
-    assert b"".join(got) == b"ab" + b"cd" * STDIN_CHUNK_BYTES_MAX + b"e"
-    assert ended.is_set()
 
 
 def test_write_stdin_is_repeated_where_the_line_breaks(
@@ -345,6 +164,56 @@ def test_large_files_are_uploaded_first(daemon: FakeDaemon, client: Supervisor) 
     large, small = daemon.asked("Execute")[0].files
     assert large.digest == fake.blob(data)
     assert small.data == b"s"
+
+
+def test_a_file_that_is_too_large_is_named(
+    daemon: FakeDaemon, client: Supervisor, tmp_path: Path
+) -> None:
+    data = bytes(INLINE_FILES_BYTES_MAX + 1)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+    daemon.play("WriteBlob", breaking_unary(Abort("INVALID_ARGUMENT", "BLOB_TOO_LARGE")))
+    for send, name in (
+        (lambda: client.run(["x"], profile="p", files={"l": path}), str(path)),
+        (lambda: client.run(["x"], profile="p", files={"l": data}), "l"),
+        (lambda: client.write_blob(path), str(path)),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            send()
+        assert (caught.value.reason, caught.value.metadata["path"]) == ("BLOB_TOO_LARGE", name)
+        assert name in caught.value.message
+
+
+def test_a_closed_client_says_so(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", success)
+    client = Supervisor(daemon.address)
+    pages, execution = client.list_calls(), client.execute(["x"], profile="p")
+    client.close()
+    for use in (
+        lambda: client.run(["x"], profile="p"),
+        lambda: client.attach("c"),
+        lambda: client.get("c"),
+        lambda: client.write_blob(b"x"),
+        lambda: client.read_blob(Digest.of(b"x")),
+        lambda: list(pages),
+        execution.wait,
+    ):
+        with pytest.raises(CallStateError) as caught:
+            use()
+        assert caught.value.reason == "CLIENT_CLOSED"
+    assert len(daemon.asked("Execute")) == 1
+
+
+def test_closing_ends_the_attempts(daemon: FakeDaemon) -> None:
+    def close(_: Any) -> Any:
+        client.close()
+        raise broken()
+
+    client = Supervisor(daemon.address)
+    daemon.play("GetCall", close)
+    with pytest.raises(CallStateError) as caught:
+        client.get("c")
+    assert caught.value.reason == "CLIENT_CLOSED"
 
 
 def blobs(daemon: FakeDaemon, data: bytes, *, breaks_at: int = 0) -> None:
@@ -414,6 +283,25 @@ def test_reads_are_repeated_and_signals_are_not(daemon: FakeDaemon, client: Supe
     with pytest.raises(Unreachable):
         client.signal(fake.CALL_ID, 15)
     assert len(daemon.asked("Signal")) == 1
+
+
+@pytest.mark.parametrize("method", ["Execute", "GetCall", "ReadBlob"])
+def test_a_daemon_that_drained_is_told_of_and_not_its_socket(
+    daemon: FakeDaemon, client: Supervisor, method: str
+) -> None:
+    def drain(_: Any) -> Any:
+        daemon.path.unlink()
+        raise Abort("UNAVAILABLE", "SHUTTING_DOWN")
+
+    daemon.play(method, drain, breaking_unary(broken()))
+    use = {
+        "Execute": lambda: client.run(["x"], profile="p"),
+        "GetCall": lambda: client.get("c"),
+        "ReadBlob": lambda: client.read_blob(Digest.of(b"x")),
+    }
+    with pytest.raises(ShuttingDown) as caught:
+        use[method]()
+    assert caught.value.reason == "SHUTTING_DOWN"
 
 
 def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
@@ -515,6 +403,12 @@ def test_record_is_read_to_its_end(daemon: FakeDaemon, client: Supervisor) -> No
     record = client.record(fake.CALL_ID)
     assert [entry.sequence for entry in record.entries] == [1, 2, 3, 4, 5, 6]
     assert record.call.profile == "python"
+
+
+def test_a_recorded_call_comes_without_its_entries(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=fake.call()))
+    assert client.recorded_call(fake.CALL_ID).call_id == fake.CALL_ID
+    assert daemon.asked("GetRecord")[0].from_sequence > 1 << 60
 
 
 def test_profiles(daemon: FakeDaemon, client: Supervisor) -> None:

@@ -1,0 +1,133 @@
+"""`stockade VERB …`: its verbs and global options, and what an error looks like.
+
+Verbs are loaded when they are used, so that `--help` and completion stay quick: nothing here
+imports gRPC, pydantic or rich.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import click
+
+from supervisor import __version__
+from supervisor.cli import standard
+from supervisor.cli.output import report
+from supervisor.cli.session import Session, daemon_options
+from supervisor.errors import HostError, StockadeError
+
+DAEMON_PACKAGES = frozenset(
+    {
+        "apsw",
+        "google_crc32c",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "pydantic",
+        "ruamel",
+        "zstandard",
+    }
+)
+"""What the extra `daemon` installs: a verb that needs one of them says so where it is missing."""
+
+VERBS = {
+    "run": "Run a program in a sandbox of its own.",
+    "attach": "Follow a call that was started before.",
+    "ps": "List calls.",
+    "kill": "Stop calls.",
+    "profile": "Look at sandbox profiles, and check them.",
+    "audit": "Read and verify the record.",
+    "image": "Manage the images that profiles name.",
+    "doctor": "Try every wall on this host.",
+    "serve": "Run the daemon.",
+    "completion": "Print the completion script of a shell.",
+}
+"""Verb → the short help of its command; each stands in a module of its own name."""
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the verbs, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"supervisor.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a verb; an error of ours becomes a message and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except StockadeError as error:
+            report(error, as_json=ctx.ensure_object(Session).json)
+            ctx.exit(error.exit_code)
+        except ModuleNotFoundError as missing:
+            if not _is_of_the_daemon(missing):
+                raise
+            extra = _extra_missing(ctx.invoked_subcommand or "", missing)
+            report(extra, as_json=ctx.ensure_object(Session).json)
+            ctx.exit(extra.exit_code)
+        except BrokenPipeError:
+            raise  # click ends quietly where nobody reads the output any more
+        except OSError as error:
+            standard.settle()  # Where it is standard output that failed, it would fail again.
+            message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            report(StockadeError("OS_ERROR", message), as_json=ctx.ensure_object(Session).json)
+            ctx.exit(StockadeError.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(standard.EXIT_INTERRUPTED)
+
+
+def _extra_missing(verb: str, missing: ModuleNotFoundError) -> HostError:
+    return HostError(
+        "EXTRA_MISSING",
+        f"this use of `stockade {verb}` needs the daemon's packages: "
+        "pip install 'stockade[daemon]'",
+        metadata={"module": missing.name or ""},
+    )
+
+
+def _is_of_the_daemon(missing: ModuleNotFoundError) -> bool:
+    """Say whether a package of the extra is not installed; any other module is a bug of ours."""
+    package = (missing.name or "").partition(".")[0]
+    return package in DAEMON_PACKAGES and importlib.util.find_spec(package) is None
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@daemon_options
+@click.version_option(__version__, "--version", prog_name="stockade", help="Print the version.")
+def cli() -> None:
+    """Run every tool call of an AI agent in a sandbox of its own, and keep the record.
+
+    \b
+    Examples:
+      stockade serve --state /var/lib/stockade
+      stockade run -p python -- python3 -c 'print(6*7)'
+      stockade ps
+      stockade audit show CALL
+
+    \b
+    Exit codes:
+      0  done                       5  this host cannot raise a wall
+      1  a failure or a bug         6  no room now; try later
+      2  a wrong request, profile   7  no daemon, or it cannot write its record
+         or command line            8  the record is damaged
+      3  no such thing, or too late 130  interrupted
+      4  not allowed
+    `run` and `attach` give the program's own exit code instead; see their help.
+    """
