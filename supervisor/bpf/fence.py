@@ -165,6 +165,8 @@ class Fence:
         self._pool = RingPool(self._rings)
         if self.adopted:
             self._pool.adopt()
+        if self._pool.must_grow:
+            self._pool.grow()  # the first call does not wait for it
 
     def _forget_others(self) -> None:
         # The kernel's own files in it have a dot in their names, as no pin can.
@@ -203,11 +205,21 @@ class Fence:
         self._pool.give_back(watch.ring)
 
     def faults(self) -> list[str]:
-        """Say what is not as it was put in place; empty where every probe stands."""
+        """Say what is not as it was put in place; empty where every probe stands.
+
+        Blocks: asking about a cgroup's link waits for the kernel's one lock on cgroups, which
+        runtimes hold for long.
+        """
         try:
             return list(self._link_faults())
         except OSError as error:
             return [f"fence: {error}"]
+
+    def pin_faults(self) -> list[str]:
+        """Say which probe is no longer pinned; at once."""
+        return [
+            f"fence: {link.name} is no longer pinned" for link in self._links if not link.pinned()
+        ]
 
     def _link_faults(self) -> Iterator[str]:
         for link in self._links:

@@ -433,7 +433,9 @@ class Engine:
             await asyncio.sleep(FENCE_S)
             if self._host is None:
                 return
-            self._fence_faults = self._host.fence.faults()
+            self._fence_faults = await asyncio.get_running_loop().run_in_executor(
+                self._watcher, self._host.fence.faults
+            )
             if self._fence_faults:
                 why = "; ".join(self._fence_faults)
                 log.critical("a wall does not stand any more, no call is taken: %s", why)

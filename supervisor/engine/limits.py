@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.call.events import Denied, Wall
@@ -89,7 +90,7 @@ class LimitWatch:
         if used <= self._limits.cpu_s:
             return None
         return LimitExceeded(
-            limit=LimitKind.CPU, used=int(used * MS_S), allowed=int(self._limits.cpu_s * MS_S)
+            limit=LimitKind.CPU, used=math.ceil(used * MS_S), allowed=int(self._limits.cpu_s * MS_S)
         )
 
     def _disk(self) -> Outcome | None:

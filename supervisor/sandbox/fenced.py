@@ -69,7 +69,7 @@ class CallFence:
             HostError: `WALL_NOT_STANDING`.
         """
         try:
-            faults = self._fence.faults()
+            faults = self._fence.pin_faults()
             if not self._watch.standing():
                 faults.append("fence: the call has no row")
             if not faults:

@@ -8,6 +8,7 @@ namespace gets its answer; a sandbox gets none.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import subprocess
 import tempfile
@@ -88,8 +89,8 @@ def test_no_address_answers(daemon: Daemon, family: str, targets: tuple[Target, 
     assert sum(int(body["count"]) for body in told) == len(targets)
     for kind, host, port in targets:
         # An IPv4 address in IPv6's clothes is an IPv4 address.
-        bare = host.removeprefix("::ffff:")
-        place = f"{bare}:{port}" if "." in bare else f"[{bare}]:{port}"
+        address = ipaddress.ip_address(host.removeprefix("::ffff:"))
+        place = f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
         assert any(place in body["detail"] for body in told), (kind, host)
 
 
