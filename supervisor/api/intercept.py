@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -36,6 +37,11 @@ log = logging.getLogger("stockade.api")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 METHOD_UNKNOWN = "METHOD_UNKNOWN"
+READS_MAX = 16
+"""Requests of one caller that are read at a time. gRPC takes a message in only where somebody reads
+it, and 64 KiB before that, so what a caller can have in memory half sent is that many messages, not
+one for each stream. A request that does not come costs its caller a turn until the deadline."""
+
 EXECUTE = "/supervisor.v1.ToolService/Execute"
 COUNTED_HERE = frozenset({"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARGE"})
 """What Execute is refused for before its own method runs: all else it counts itself, since the
@@ -80,6 +86,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._message_bytes_max = message_bytes_max
         self._refusals = Refusals(rejected, time.monotonic)
         self._heap = Heap()
+        self._reads: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(READS_MAX)
+        )
 
     async def intercept_service(
         self,
@@ -107,7 +116,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def argument(requests: AsyncIterator[Any]) -> Any:
             if handler.request_streaming:
                 return _checked_each(requests)
-            request = await self._within_deadline(method, _only(requests))
+            request = await self._within_deadline(method, self._in_turn(requests))
             _profile.set(str(getattr(request, "profile", "")))
             return request
 
@@ -196,6 +205,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             profile=_profile.get(),
             counted=method == EXECUTE and error.reason not in COUNTED_HERE,
         )
+
+    async def _in_turn(self, requests: AsyncIterator[Any]) -> Any:
+        async with self._reads[callers.current().caller.name]:
+            return await _only(requests)
 
     async def _within_deadline(self, method: str, answer: Awaitable[Any]) -> Any:
         try:

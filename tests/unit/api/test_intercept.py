@@ -234,6 +234,27 @@ def test_a_request_that_never_comes(rpc: str, tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_caller_has_only_so_many_requests_read_at_a_time(tmp_path: Path) -> None:
+    """The next one waits until one of them has come, and is answered then."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            rpc = "/supervisor.v1.ToolService/ListCalls"
+            begun = [client.channel.stream_stream(rpc)() for _ in range(intercept.READS_MAX)]
+            for stream in begun:
+                await stream.wait_for_connection()
+            await asyncio.sleep(0.2)
+            waiting = asyncio.create_task(answer(client, rpc, [b""]))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await begun[0].write(b"")
+            assert await waiting is None
+            for stream in begun:
+                stream.cancel()
+
+    run(main())
+
+
 REFUSALS = {
     "Execute": execute_request(b"echo", stdin=b"x").SerializeToString(),
     "WriteStdin": tool_pb2.WriteStdinRequest(call_id="x").SerializeToString(),
