@@ -4,6 +4,12 @@ gRPC turns whatever goes wrong in a deserialiser, a handler or a serialiser into
 three run in here: a request that cannot be read becomes a value that is refused, a response is
 serialised before gRPC gets it, and an exception becomes a status with an ErrorInfo. No method runs
 before the caller is known, the health check included.
+
+A request can have megabytes, so nothing may keep it once it is answered. gRPC keeps the exception
+that ends a refused RPC in the state of that RPC, and the exception its traceback. Where a frame in
+there, or the exception that it came from, leads back to the RPC, that is a circle that only a full
+garbage collection breaks, long after. So a refusal is raised where no other exception is handled,
+and by frames that have let go of both.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -19,6 +26,7 @@ from typing import Any, NoReturn
 import grpc
 
 from supervisor.api import callers
+from supervisor.api.heap import Heap
 from supervisor.api.peers import Peer
 from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
@@ -29,6 +37,11 @@ log = logging.getLogger("stockade.api")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 METHOD_UNKNOWN = "METHOD_UNKNOWN"
+READS_MAX = 16
+"""Requests of one caller that are read at a time. gRPC takes a message in only where somebody reads
+it, and 64 KiB before that, so what a caller can have in memory half sent is that many messages, not
+one for each stream. A request that does not come costs its caller a turn until the deadline."""
+
 EXECUTE = "/supervisor.v1.ToolService/Execute"
 COUNTED_HERE = frozenset({"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARGE"})
 """What Execute is refused for before its own method runs: all else it counts itself, since the
@@ -41,10 +54,14 @@ _profile: ContextVar[str] = ContextVar("stockade_profile", default="")
 class _Refused:
     """Stands in for a request that could not be taken, until somebody can say so."""
 
-    __slots__ = ("error",)
+    __slots__ = ("_errors",)
 
     def __init__(self, error: StockadeError) -> None:
-        self.error = error
+        self._errors = [error]
+
+    def take(self) -> StockadeError:
+        """Give the error, once: kept, it would lead through its traceback back to here."""
+        return self._errors.pop()
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -68,6 +85,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._unary_deadline_s = unary_deadline_s
         self._message_bytes_max = message_bytes_max
         self._refusals = Refusals(rejected, time.monotonic)
+        self._heap = Heap()
+        self._reads: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(READS_MAX)
+        )
 
     async def intercept_service(
         self,
@@ -95,7 +116,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def argument(requests: AsyncIterator[Any]) -> Any:
             if handler.request_streaming:
                 return _checked_each(requests)
-            request = await self._within_deadline(method, _only(requests))
+            request = await self._within_deadline(method, self._in_turn(requests))
             _profile.set(str(getattr(request, "profile", "")))
             return request
 
@@ -140,25 +161,36 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _answering(self, method: str, behaviour: Any) -> Any:
         async def answer(request: Any, context: Context) -> Any:
             try:
-                callers.enter(self._identify(context))
-                return await behaviour(request, context)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
-                raise
-            except Exception as error:  # noqa: BLE001 - `_fail` logs what is not in the tree
-                await self._fail(method, context, error)
+                try:
+                    callers.enter(self._identify(context))
+                    return await behaviour(request, context)
+                except (asyncio.CancelledError, grpc.aio.AbortError):
+                    self._heap.settle()
+                    raise
+                except Exception as error:  # noqa: BLE001 - `_status` logs what is not in the tree
+                    status = self._status(method, context, error)
+                self._heap.settle()
+                # Not above: the error, and with it the request, must not become a part of this one.
+                if status is None:
+                    raise asyncio.CancelledError
+                await _abort(context, status)
+            finally:
+                # gRPC's generator holds the message that it gave last until it is closed.
+                await aiter(request).aclose()
+                del request, context
 
         return answer
 
-    async def _fail(self, method: str, context: Context, error: Exception) -> NoReturn:
+    def _status(self, method: str, context: Context, error: Exception) -> grpc.Status | None:
+        """Note a failure and give its status, None where nobody is there to hear of it."""
         if isinstance(error, grpc.aio.BaseError):
-            # The transport failed under an answer: nobody is there to hear of it.
             log.info("%s: the client is gone: %s", method, error)
-            raise asyncio.CancelledError from error
+            return None
         if isinstance(error, StockadeError):
             self._note(method, context, error)
         else:
             log.error("%s failed [%s]", method, BUG, exc_info=error)
-        await _abort(context, status_of(error))
+        return status_of(error)
 
     def _note(self, method: str, context: Context, error: StockadeError) -> None:
         peer = self._peer_of(context)
@@ -173,6 +205,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             profile=_profile.get(),
             counted=method == EXECUTE and error.reason not in COUNTED_HERE,
         )
+
+    async def _in_turn(self, requests: AsyncIterator[Any]) -> Any:
+        async with self._reads[callers.current().caller.name]:
+            return await _only(requests)
 
     async def _within_deadline(self, method: str, answer: Awaitable[Any]) -> Any:
         try:
@@ -189,6 +225,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _decoder(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         def decode(data: bytes) -> Any:
+            self._heap.note(len(data))
             if len(data) > self._message_bytes_max:
                 return _Refused(_too_large(len(data), self._message_bytes_max))
             try:
@@ -211,6 +248,8 @@ async def _abort(context: Any, status: grpc.Status) -> NoReturn:
     except grpc.aio.BaseError as error:
         # The connection broke under the refusal: nobody is there to hear of it.
         raise asyncio.CancelledError from error
+    finally:
+        del context
     raise AssertionError("abort_with_status returned")
 
 
@@ -241,7 +280,7 @@ def _once(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 def _checked(request: Any) -> Any:
     if isinstance(request, _Refused):
-        raise request.error
+        raise request.take()
     return request
 
 
@@ -251,6 +290,11 @@ async def _checked_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _only(requests: AsyncIterator[Any]) -> Any:
-    async for request in requests:
-        return _checked(request)
-    raise InvalidRequest("MALFORMED_REQUEST", "the request has no message")
+    receiver = aiter(requests)
+    try:
+        return _checked(await anext(receiver))
+    except StopAsyncIteration:
+        raise InvalidRequest("MALFORMED_REQUEST", "the request has no message") from None
+    finally:
+        # There is no other, and what this one holds would stay for as long as the answer takes.
+        await receiver.aclose()  # type: ignore[attr-defined]

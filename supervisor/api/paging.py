@@ -72,6 +72,9 @@ async def to_end(
         if not task.cancelled():
             _leave(task, undo)
         raise
+    finally:
+        # The task holds its exception, and that this frame with what was handed in: no circle.
+        del task, arguments
 
 
 def _leave(task: asyncio.Task[T], undo: Callable[[T], object] | None) -> None:

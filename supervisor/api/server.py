@@ -264,6 +264,9 @@ class Server:
             ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+            # Windows that do not grow: what nobody reads yet stays with the client (see
+            # intercept.READS_MAX), but for 64 KiB of each stream.
+            ("grpc.http2.bdp_probe", 0),
         ]
 
     def _add_ports(self) -> list[str]:

@@ -56,10 +56,12 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         except StockadeError as error:
             self._rejected(error.reason)
             raise
+        finally:
+            # What was handed in can be large, and the stream lives as long as the call does. Not
+            # Clear(): a message keeps its memory (upb's arena) as long as it is there itself.
+            del request
         subscription = await self._submit(identity, call_request)
-        # What was handed in can be large, and the stream lives as long as the call does.
         del call_request
-        request.Clear()
         try:
             async for event in subscription:
                 yield tool_pb2.ExecuteResponse(event=messages.call_event(event))

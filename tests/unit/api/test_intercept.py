@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -228,6 +230,77 @@ def test_a_request_that_never_comes(rpc: str, tmp_path: Path) -> None:
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 "DEADLINE_EXCEEDED",
             )
+
+    run(main())
+
+
+def test_a_caller_has_only_so_many_requests_read_at_a_time(tmp_path: Path) -> None:
+    """The next one waits until one of them has come, and is answered then."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            rpc = "/supervisor.v1.ToolService/ListCalls"
+            begun = [client.channel.stream_stream(rpc)() for _ in range(intercept.READS_MAX)]
+            for stream in begun:
+                await stream.wait_for_connection()
+            await asyncio.sleep(0.2)
+            waiting = asyncio.create_task(answer(client, rpc, [b""]))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await begun[0].write(b"")
+            assert await waiting is None
+            for stream in begun:
+                stream.cancel()
+
+    run(main())
+
+
+REFUSALS = {
+    "Execute": execute_request(b"echo", stdin=b"x").SerializeToString(),
+    "WriteStdin": tool_pb2.WriteStdinRequest(call_id="x").SerializeToString(),
+    "WriteBlob": tool_pb2.WriteBlobRequest(data=b"x").SerializeToString(),
+    "malformed": GARBAGE,
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refused_request_is_gone_at_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No circle of references holds it until the next garbage collection."""
+    messages: list[Any] = []
+    decoder = intercept.Guard._decoder
+
+    def watched(guard: intercept.Guard, deserialize: Any) -> Any:
+        decode = decoder(guard, deserialize)
+
+        def keep_track(data: bytes) -> Any:
+            message = decode(data)
+            messages.append(message)
+            return message
+
+        return keep_track
+
+    monkeypatch.setattr(intercept.Guard, "_decoder", watched)
+
+    async def main() -> None:
+        callers = [{"name": "other", "uid": os.getuid(), "profiles": []}]
+        async with connected(tmp_path, {"callers": callers}) as (_, client):
+            rpc = kind if kind != "malformed" else "Execute"
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(3):
+                    assert await answer(
+                        client, f"/supervisor.v1.ToolService/{rpc}", [REFUSALS[kind]]
+                    )
+                async with asyncio.timeout(5):
+                    # Two each: the list's, and that of the question. Messages take no weak ones.
+                    while any(sys.getrefcount(messages[n]) > 2 for n in range(len(messages))):
+                        await asyncio.sleep(0.01)
+            finally:
+                gc.enable()
+            assert len(messages) == 3
 
     run(main())
 
