@@ -3,7 +3,8 @@
 Three rooms of places, so that nobody fills another's: callers on the unix socket, connections on
 TCP, whose callers nobody knows before TLS is through, and strangers on the unix socket. Those are
 let in only to be told that they are no callers: the socket's group may be larger than the list of
-callers, and a stranger must not cost a caller its place.
+callers, and a stranger must not cost a caller its place. Nor must anybody cost another its time:
+each user has a pace at which it may connect.
 """
 
 from __future__ import annotations
@@ -12,14 +13,23 @@ import os
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from supervisor.api.pace import Pace
 
 PEER_SCHEME = "unix-abstract:"
 TOKEN_BYTES = 16
 STRANGERS_MAX = 8
 RESERVE_MAX = 4
 """Places that the daemon's own user and root find free, whatever the callers hold."""
+
+CALLER_PER_S, CALLER_BURST = 100.0, 200
+"""How often one user of the unix socket, or one address on TCP, may connect."""
+
+STRANGERS_PER_S, STRANGERS_BURST = 20.0, 40
+"""All strangers together: who has many user ids (user_namespaces(7)) gains nothing by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +68,24 @@ class Peers:
         self._knows = knows
         self._ours = frozenset({0, os.geteuid()})
         self._held: dict[str, _Held] = {}
+        self._pace = Pace(per_s=CALLER_PER_S, burst=CALLER_BURST, clock_s=time.monotonic)
+        self._strangers_pace = Pace(
+            per_s=STRANGERS_PER_S, burst=STRANGERS_BURST, clock_s=time.monotonic
+        )
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def meet(self, peer: Peer) -> bool:
+        """Count that `peer` has connected, and say whether it is within its pace.
+
+        Cheap, and before anything is done for it. Our own user may come as often as it likes.
+        """
+        if not self._knows(peer):
+            return self._strangers_pace.take("")
+        if peer.transport == "unix":
+            return peer.uid in self._ours or self._pace.take(peer.address)
+        return self._pace.take(peer.address.rpartition(":")[0])
 
     def add(self, peer: Peer) -> str:
         """Give a new name to `peer`.

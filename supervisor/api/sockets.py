@@ -23,8 +23,10 @@ log = logging.getLogger("stockade.api")
 
 PROBE_TIMEOUT_S = 2.0
 OWNER_ONLY = 0o600
-BACKLOG = 128
-"""Connections that wait to be accepted; from `listen` on another daemon sees that we are here."""
+BACKLOG = 1024
+"""Connections that wait to be accepted, of all users in one row (the kernel caps it at somaxconn):
+room for a flood of one beside the others, and no more than the daemon takes in some ten
+milliseconds. From `listen` on another daemon sees that we are here."""
 
 
 def unix_listener(path: Path, settings: Socket) -> socket.socket:

@@ -6,7 +6,14 @@ import os
 
 import pytest
 
-from supervisor.api.peers import STRANGERS_MAX, NoRoomError, Peer, Peers
+from supervisor.api.peers import (
+    CALLER_BURST,
+    STRANGERS_BURST,
+    STRANGERS_MAX,
+    NoRoomError,
+    Peer,
+    Peers,
+)
 
 SOMEBODY = os.getuid() + 1000
 ANOTHER = os.getuid() + 2000
@@ -103,3 +110,24 @@ def test_strangers_leave_places_to_each_other() -> None:
 
 def test_our_own_user_can_be_a_stranger() -> None:
     assert len(fill(Peers(128, lambda _: False), unix(0))) == STRANGERS_MAX
+
+
+def met(peers: Peers, peer: Peer, tries: int = 2 * CALLER_BURST) -> bool:
+    """Connect that often; say whether each of them was let through."""
+    return all(peers.meet(peer) for _ in range(tries))
+
+
+def test_one_user_that_comes_too_often_keeps_no_other_out() -> None:
+    peers = Peers(8, everybody)
+    assert not met(peers, unix(SOMEBODY))
+    assert met(peers, unix(ANOTHER), CALLER_BURST)
+    assert not met(peers, tcp(5))
+    assert met(peers, unix(0))
+
+
+def test_strangers_have_one_pace_together() -> None:
+    """One person may have many user ids (subuid(5))."""
+    peers = Peers(8, lambda peer: peer.uid == 0)
+    came = [met(peers, unix(SOMEBODY + number), 1) for number in range(2 * STRANGERS_BURST)]
+    assert came.count(True) in range(STRANGERS_BURST, STRANGERS_BURST + 10)
+    assert met(peers, unix(0))
