@@ -76,20 +76,16 @@ class Peers:
     def __len__(self) -> int:
         return len(self._held)
 
-    def meet(self, peer: Peer) -> None:
-        """Count that `peer` has connected; cheap, and before anything is done for it.
+    def meet(self, peer: Peer) -> bool:
+        """Count that `peer` has connected, and say whether it is within its pace.
 
-        Raises:
-            NoRoomError: it comes too often. Our own user may come as often as it likes.
+        Cheap, and before anything is done for it. Our own user may come as often as it likes.
         """
         if not self._knows(peer):
-            within = self._strangers_pace.take("")
-        elif peer.transport == "unix":
-            within = peer.uid in self._ours or self._pace.take(peer.address)
-        else:
-            within = self._pace.take(peer.address.rpartition(":")[0])
-        if not within:
-            raise NoRoomError(f"{peer.address}: it connects too often")
+            return self._strangers_pace.take("")
+        if peer.transport == "unix":
+            return peer.uid in self._ours or self._pace.take(peer.address)
+        return self._pace.take(peer.address.rpartition(":")[0])
 
     def add(self, peer: Peer) -> str:
         """Give a new name to `peer`.
