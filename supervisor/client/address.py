@@ -25,6 +25,9 @@ KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 RECONNECT_MIN_MS = 50
 RECONNECT_MAX_MS = 1_000
+CONNECT_TIMEOUT_MS = 10_000
+"""Of one attempt to connect: a daemon that starts fifty sandboxes at once may take a second or some
+until it says its first word."""
 
 HANDSHAKE_FAILED = ("andshake failed", "Hostname Verification Check failed")
 """What gRPC's C core says where the daemon's certificate is not taken. Where ours is not, it sees
@@ -91,7 +94,8 @@ def channel_options() -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
-        ("grpc.min_reconnect_backoff_ms", RECONNECT_MIN_MS),
+        # By its name the least time between attempts, in gRPC's core the timeout of each.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,6 +305,33 @@ def test_a_daemon_that_drained_is_told_of_and_not_its_socket(
     with pytest.raises(ShuttingDown) as caught:
         use[method]()
     assert caught.value.reason == "SHUTTING_DOWN"
+
+
+def test_a_daemon_that_is_slow_to_answer_is_waited_for(daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Half a second until its first word is a busy daemon, not a missing one."""
+    slow = tmp_path / "slow"
+
+    def hand_on() -> None:
+        ours, _ = door.accept()
+        time.sleep(0.5)
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.connect(daemon.address.removeprefix("unix://"))
+        for source, sink in ((ours, theirs), (theirs, ours)):
+            threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(slow))
+        door.listen()
+        threading.Thread(target=hand_on, daemon=True).start()
+        daemon.play("Execute", success)
+        with Supervisor(f"unix://{slow}", retry=Retry(attempts_max=1)) as client:
+            assert client.run(["echo"], profile="python").ok
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either end may go first
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
 
 
 def test_a_unary_call_has_a_deadline(daemon: FakeDaemon) -> None:
