@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,12 +168,19 @@ def test_reloading_systemd_takes_no_controller_away(client: Supervisor) -> None:
     assert python(client, "print(1)").outcome == Exited(code=0)
 
 
+def listens() -> bool:
+    """Say whether somebody listens on the daemon's socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(ADDRESS.removeprefix("unix://")) == 0
+
+
 def test_a_restarted_daemon_ends_what_the_killed_one_left(client: Supervisor) -> None:
     with sleeping(client) as execution:
         (folder,) = cgroups()
         killed = main_pid()
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: not folder.exists() and main_pid() not in (0, killed), WAIT_S)
+        wait_for(listens, WAIT_S)
     with Supervisor(ADDRESS) as again:
         assert isinstance(end_of(again.attach(execution.call_id)).outcome, Interrupted)
         assert python(again, "print(1)").outcome == Exited(code=0)
