@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from supervisor.audit.index import CallSummary
@@ -72,14 +72,16 @@ class Engine:
         self._options = options or EngineOptions()
         self._where = SandboxOptions(state=state, runtime=runtime)
         self._bpf = bpf
-        self._fence_faults: list[str] = []
+        self._wall_faults: list[str] = []
         self._host: SandboxHost | None = None
         self._live: dict[str, LiveCall] = {}
         self._requests: dict[tuple[str, str], LiveCall] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._executor = concurrent.futures.ThreadPoolExecutor(self._options.pump_threads, "pump")
-        self._watcher = concurrent.futures.ThreadPoolExecutor(1, "locks")
+        # A thread for each watch: what holds up one, or the calls, must not hold up another.
+        self._lock_thread = concurrent.futures.ThreadPoolExecutor(1, "locks")
+        self._fence_thread = concurrent.futures.ThreadPoolExecutor(1, "fence")
 
     async def start(self) -> None:
         """End what a former daemon left, close its calls, and say on record that this one began.
@@ -98,9 +100,8 @@ class Engine:
                 ),
             )
         await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
-        self._spawn(self._reap_strangers())
-        self._spawn(self._watch_locks())
-        self._spawn(self._watch_fence())
+        for watch in (self._reap_strangers, self._watch_locks, self._watch_fence):
+            self._spawn(self._keep(watch))
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the live ones end for a while, kill the rest, clean up."""
@@ -122,7 +123,8 @@ class Engine:
         if host is not None:
             host.close()
         self._executor.shutdown()
-        self._watcher.shutdown(wait=False)
+        for thread in (self._lock_thread, self._fence_thread):
+            thread.shutdown(wait=False)
 
     @property
     def health_problems(self) -> tuple[str, ...]:
@@ -132,7 +134,7 @@ class Engine:
             problems.append("NOT_STARTED")
         if self._draining:
             problems.append("SHUTTING_DOWN")
-        if self._fence_faults:
+        if self._wall_faults:
             problems.append("WALL_NOT_STANDING")
         try:
             self.store.check_admission(len(self._live))
@@ -199,10 +201,10 @@ class Engine:
                 hint="try again later, or raise limits.calls in the configuration",
                 retry_after_s=self._options.retry_after_s,
             )
-        if self._fence_faults:
+        if self._wall_faults:
             raise HostError(
                 "WALL_NOT_STANDING",
-                "; ".join(self._fence_faults),
+                "; ".join(self._wall_faults),
                 hint="restart the daemon: it puts its probes in place again",
             )
         profile = self.profiles.effective(request.profile)
@@ -408,15 +410,32 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _keep(self, watch: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Run a watch of the daemon's own; one that fails watches nothing any more, so no call may
+        go on without it."""
+        try:
+            await watch()
+        except Exception as error:
+            name = watch.__name__.strip("_")
+            log.exception("%s: a bug", name)
+            self._give_up([f"{name} ended: {error!r}"])
+
+    def _give_up(self, faults: Sequence[str]) -> None:
+        """End every call, and take none, because of a wall that does not stand any more."""
+        self._wall_faults += faults
+        why = "; ".join(faults)
+        log.critical("a wall does not stand any more, no call is taken: %s", why)
+        for call in self._live.values():
+            call.stop_because(Failed(reason="WALL_NOT_STANDING", message=why))
+
     async def _watch_locks(self) -> None:
         """End calls that hold more file locks than any program needs: see `linux.locks`."""
         while self._host is not None:
             await asyncio.sleep(LOCKS_S)
             if self._live:
                 try:
-                    # A thread of its own: what holds up others must not hold up the watch.
                     counts, whole = await asyncio.get_running_loop().run_in_executor(
-                        self._watcher, _count_locks, set(self._live)
+                        self._lock_thread, _count_locks, set(self._live)
                     )
                 except (OSError, ValueError) as error:
                     # A host without descriptors now may have some in a second. The watch goes on:
@@ -429,18 +448,16 @@ class Engine:
 
     async def _watch_fence(self) -> None:
         """See that the probes stay where they were put; where one is gone, end every call."""
-        while self._host is not None and not self._fence_faults:
+        while self._host is not None:
             await asyncio.sleep(FENCE_S)
             if self._host is None:
                 return
-            self._fence_faults = await asyncio.get_running_loop().run_in_executor(
-                self._watcher, self._host.fence.faults
+            faults = await asyncio.get_running_loop().run_in_executor(
+                self._fence_thread, self._host.fence.faults
             )
-            if self._fence_faults:
-                why = "; ".join(self._fence_faults)
-                log.critical("a wall does not stand any more, no call is taken: %s", why)
-                for call in self._live.values():
-                    call.stop_because(Failed(reason="WALL_NOT_STANDING", message=why))
+            if faults:
+                self._give_up(faults)
+                return
 
     async def _reap_strangers(self) -> None:
         """Reap orphans that came to us as their subreaper, so that no zombie stays."""

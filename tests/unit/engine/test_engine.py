@@ -15,7 +15,7 @@ from supervisor.audit.entry import Position
 from supervisor.audit.reading import read_log
 from supervisor.audit.segment import MAGIC
 from supervisor.call.events import Started
-from supervisor.call.outcome import Exited, Interrupted, Stopped
+from supervisor.call.outcome import Exited, Failed, Interrupted, Stopped
 from supervisor.call.state import State
 from supervisor.call.types import Caller
 from supervisor.engine import engine as engine_module
@@ -259,6 +259,53 @@ def test_health_names_what_is_wrong(tmp_path: Path) -> None:
                 assert not engine.healthy
             await engine.drain(0)
             assert set(engine.health_problems) == {"NOT_STARTED", "SHUTTING_DOWN"}
+
+    asyncio.run(scenario())
+
+
+async def end_by_a_wall(world: World) -> str:
+    """Give why a live call was ended; no other may be taken afterwards."""
+    outcome = (await world.finished(b"hang")).outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.reason == "WALL_NOT_STANDING"
+    assert world.engine.health_problems == ("WALL_NOT_STANDING",)
+    with pytest.raises(HostError) as refused:
+        await world.submit()
+    assert refused.value.reason == "WALL_NOT_STANDING"
+    return outcome.message
+
+
+def test_a_fence_with_a_fault_ends_calls_and_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "FENCE_S", 0.01)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.fence.missing = ["fence: it is gone", "fence: and this one"]
+            assert await end_by_a_wall(world) == "fence: it is gone; fence: and this one"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("watch", ["watch_fence", "watch_locks", "reap_strangers"])
+def test_a_watch_that_fails_ends_calls_and_takes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: str
+) -> None:
+    """What nobody watches any more does not stand."""
+    for period in ("FENCE_S", "LOCKS_S", "REAP_S"):
+        monkeypatch.setattr(engine_module, period, 0.01)
+    bug = mock.Mock(side_effect=RuntimeError("a bug"))
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            place: tuple[object, str] = {
+                "watch_fence": (world.host.fence, "faults"),
+                "watch_locks": (engine_module, "_count_locks"),
+                "reap_strangers": (engine_module, "reap_strangers"),
+            }[watch]
+            with mock.patch.object(*place, bug):
+                assert await end_by_a_wall(world) == f"{watch} ended: RuntimeError('a bug')"
 
     asyncio.run(scenario())
 
