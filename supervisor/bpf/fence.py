@@ -10,6 +10,7 @@ Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -19,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.bpf import layout, pins
+from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
 from supervisor.bpf.objects import ProbeObject
 from supervisor.bpf.rings import RingPool
-from supervisor.bpf.watch import Leftover, Watch, leftovers
+from supervisor.bpf.watch import Told, Watch, leftovers
 from supervisor.errors import HostError
 
 log = logging.getLogger("stockade.fence")
@@ -95,9 +97,10 @@ class Fence:
             self.adopted = self._take_over()
             if self.adopted:
                 log.info("took over the probes of the former daemon")
-            if not self.adopted:
+            else:
                 self._install()
-            self._open_maps()
+                self._open_maps()
+            self._open_pool()
             self._forget_others()
         except OSError as error:
             raise HostError(
@@ -110,13 +113,15 @@ class Fence:
             return False
         try:
             self._open_links()
+            whole = not any(self._link_faults())
+            if whole:
+                self._open_maps()
         except FileNotFoundError:
+            whole = False
+        if not whole:
+            log.warning("the probes of the former daemon are not whole: they are replaced")
             self._close_links()
-        if not self._links or any(self._link_faults()):
-            self._close_links()
-            pins.remove_tree(self._folder)
-            return False
-        return True
+        return whole
 
     def _install(self) -> None:
         # A bpf file system takes no name with a dot in it.
@@ -144,6 +149,11 @@ class Fence:
             for probe in reversed(objects):
                 probe.close()
             os.close(cgroup_fd)
+        # What was not whole may still fence something: it goes when the new set is in its place.
+        if self._folder.is_dir():
+            broken = self._places.pins / f"{self._version}-old"
+            pins.remove_tree(broken)
+            self._folder.rename(broken)
         fresh.rename(self._folder)
         self._open_links()
 
@@ -157,11 +167,18 @@ class Fence:
         self._links = []
 
     def _open_maps(self) -> None:
-        fds = {name: pins.open_map(self._folder / "maps" / name) for name in SHARED}
+        fds: dict[str, int] = {}
+        with contextlib.ExitStack() as opened:
+            for name in SHARED:
+                fds[name] = pins.open_map(self._folder / "maps" / name)
+                opened.callback(os.close, fds[name])
+            opened.pop_all()
         self.calls = BpfMap(fds["calls"], ctypes.c_uint64, layout.CallRow, "calls")
         self.folded = BpfMap(fds["folded"], layout.Kind, layout.Folded, "folded")
         self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
         self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
+
+    def _open_pool(self) -> None:
         self._pool = RingPool(self._rings)
         if self.adopted:
             self._pool.adopt()
@@ -175,7 +192,7 @@ class Fence:
                 log.info("removed the probes of another version: %s", entry.name)
                 pins.remove_tree(entry)
 
-    def leftovers(self) -> dict[int, Leftover]:
+    def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
         forget it; their processes must be dead."""
         return leftovers(self._pool.all_free(), self.calls, self.folded)
@@ -230,8 +247,6 @@ class Fence:
 
     def strays(self) -> dict[str, int]:
         """Count denials of processes that belong to no live call, by hook."""
-        from supervisor.bpf.decode import HOOK_NAMES
-
         counts = {}
         for hook, name in HOOK_NAMES.items():
             value = self._strays.get(ctypes.c_uint32(hook))

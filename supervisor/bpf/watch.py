@@ -64,9 +64,6 @@ class Told:
     lost: dict[str, int] = field(default_factory=dict)
 
 
-Leftover = Told
-
-
 class _Owner(Protocol):
     calls: BpfMap[ctypes.c_uint64, layout.CallRow]
     folded: BpfMap[layout.Kind, layout.Folded]
@@ -225,10 +222,10 @@ def leftovers(
     rings: Iterable[Ring],
     calls: BpfMap[ctypes.c_uint64, layout.CallRow],
     folded: BpfMap[layout.Kind, layout.Folded],
-) -> dict[int, Leftover]:
+) -> dict[int, Told]:
     """Read what calls of a former daemon left, by cgroup id, and remove it."""
     accounts: dict[int, Account] = {key.value: Account() for key in calls.all_keys()}
-    found: dict[int, Leftover] = {number: Told() for number in accounts}
+    found: dict[int, Told] = {number: Told() for number in accounts}
     for ring in rings:
         while raw := ring.read():
             for record in map(decode, raw):

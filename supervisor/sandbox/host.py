@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.bpf.fence import Fence, FencePlaces
-from supervisor.bpf.watch import Leftover
+from supervisor.bpf.watch import Told
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
@@ -127,7 +127,7 @@ class SandboxHost:
                 level=self.parent.count("/") + 2,
             )
         )
-        self.leftovers: dict[str, Leftover] = {}
+        self.leftovers: dict[str, Told] = {}
         self.runtime = Runc(self.folder / "runc")
         self.uids = UidRanges(options.runtime / "uids.lock")
         self.devices = self.folder / "dev"
