@@ -130,6 +130,7 @@ class Watch:
         self._fence = fence
         self._account = Account()
         self._tell: Callable[[Told], None] | None = None
+        self._fail: Callable[[Exception], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -138,9 +139,9 @@ class Watch:
         """Say whether the call's row is there."""
         return self._row() is not None
 
-    def tell(self, tell: Callable[[Told], None]) -> None:
-        """Tell everything from here on, as it comes."""
-        self._tell = tell
+    def tell(self, tell: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:
+        """Tell everything from here on, as it comes; `fail` is told where that went wrong."""
+        self._tell, self._fail = tell, fail
         self._loop.add_reader(self.ring.epoll_fd, self._readable)
 
     def _row(self) -> layout.CallRow | None:
@@ -156,16 +157,28 @@ class Watch:
         return [record for data in raw if (record := decode(data)).call == self.cgroup_id]
 
     def _readable(self) -> None:
-        told = self.take()
-        if told is None:
-            return
-        if told.denials and self._timer is None:
-            self._timer = self._loop.call_later(FOLD_S, self._fold)
-        self._say(told)
+        try:
+            told = self.take()
+            if told is None:
+                return
+            if told.denials and self._timer is None:
+                self._timer = self._loop.call_later(FOLD_S, self._fold)
+            self._say(told)
+        except Exception as error:  # noqa: BLE001 (the loop would log it, and the call go on)
+            self._give_up(error)
 
     def _fold(self) -> None:
-        self._timer = self._loop.call_later(FOLD_S, self._fold)
-        self._say(self.sweep())
+        try:
+            self._timer = self._loop.call_later(FOLD_S, self._fold)
+            self._say(self.sweep())
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Read no more of a call whose events cannot be told whole."""
+        self._stop_reading()
+        if self._fail is not None:
+            self._fail(error)
 
     def _say(self, told: Told) -> None:
         if self._tell is not None and (told.denials or told.processes or told.lost):

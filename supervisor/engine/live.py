@@ -255,7 +255,7 @@ class LiveCall:
             self.stop_because(settled)
         self._tell_limit()
         self._tell_filter_kill()
-        for denied in self._sandbox.network_denials():
+        for denied in self._sandbox.socket_denials():
             self.tell(denied)
         if not self.request.outputs:
             return Collected([], [])

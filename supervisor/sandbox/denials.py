@@ -75,12 +75,14 @@ class DenialWatcher:
         policy: SyscallPolicy,
         tell: Callable[[Denied], None],
         lose: Callable[[int], None],
+        fail: Callable[[Exception], None],
     ) -> None:
         self._fd = fd
         self._init_pid = init_pid
         self._policy = policy
         self._tell = tell
         self._lose = lose
+        self._fail = fail
         self._next_id: int | None = None
         self._gone = 0
         self._unplaced = 0
@@ -115,6 +117,12 @@ class DenialWatcher:
         return events[0][1] if events else 0
 
     def _readable(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001 (the loop would log it, and the call go on)
+            self._fail(error)
+
+    def _read(self) -> None:
         for _ in range(BATCH_MAX):
             pending = self._pending()
             if not pending & select.POLLIN:
@@ -177,7 +185,10 @@ class DenialWatcher:
 
     def _resume(self) -> None:
         self._paused = None
-        self._answer()
+        try:
+            self._answer()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._fail(error)
 
     def _note(self, notification: Notification) -> None:
         self.count += 1
@@ -195,7 +206,13 @@ class DenialWatcher:
 
     def _flush_later(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(FOLD_S, self._flush)
+            self._timer = self._loop.call_later(FOLD_S, self._fold)
+
+    def _fold(self) -> None:
+        try:
+            self._flush()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._fail(error)
 
     def _flush(self) -> None:
         self._timer = None

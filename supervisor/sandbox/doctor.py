@@ -217,7 +217,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
         async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
             end = await _until_end_or_limit(sandbox)
         await sandbox.quiesce()
-        denied += sandbox.network_denials()
+        denied += sandbox.socket_denials()
         return Attempt(
             output=_read(sandbox.stdout_fd),
             errors=_read(sandbox.stderr_fd),

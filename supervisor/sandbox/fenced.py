@@ -104,14 +104,14 @@ class CallFence:
             told |= {denial.refused.detail for denial in batch.denials}
         return [f"denied, but not told: {place}" for place in sorted(CANARY_PLACES - told)]
 
-    def tell(self, tell: Callable[[Event], None]) -> None:
-        """Tell what happens from here on."""
+    def tell(self, tell: Callable[[Event], None], fail: Callable[[Exception], None]) -> None:
+        """Tell what happens from here on; `fail` is told where that went wrong."""
 
         def take(told: Told) -> None:
             for event in events_of(told, self._uid_base):
                 tell(event)
 
-        self._watch.tell(take)
+        self._watch.tell(take, fail)
 
     def finish(self) -> None:
         """Tell what is left; every process of the call is dead."""

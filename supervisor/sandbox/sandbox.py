@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import threading
@@ -46,6 +47,8 @@ KILL_POLLS_MAX = 5000
 KILL_AGAIN_ROUNDS = 20
 COLLECT_S = 20.0
 NETLINK_SET = "@network-io"
+
+log = logging.getLogger("stockade.sandbox")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,7 @@ class Sandbox:
         self._stopped = threading.Event()
         self._hurried = threading.Event()
         self._stays = False
+        self._failure: Exception | None = None
         self._pid = 0
         self._pidfd = -1
         self._status_fd = -1
@@ -126,7 +130,7 @@ class Sandbox:
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
             self._watcher = DenialWatcher(
-                notify_fd, self._pid, self._profile.syscalls, self._tell, self._lose
+                notify_fd, self._pid, self._profile.syscalls, self._tell, self._lose, self._fail
             )
         except BaseException:
             os.close(notify_fd)
@@ -254,7 +258,7 @@ class Sandbox:
         if self._fenced is None:
             raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
         await self._fenced.try_canary(self._host.canary)
-        self._fenced.tell(self._tell)
+        self._fenced.tell(self._tell, self._fail)
 
     async def start(self) -> None:
         """Let the program go.
@@ -286,6 +290,12 @@ class Sandbox:
             self.kill()
             return True
         return process.send_signal(self._pidfd, number)
+
+    def _fail(self, error: Exception) -> None:
+        """End a call whose walls cannot tell everything any more; `quiesce` raises why."""
+        log.error("call %s: what was denied cannot be told", self._call_id, exc_info=error)
+        self._failure = self._failure or error
+        self.stop()
 
     def stop(self) -> None:
         """Kill every process of the call, and give up what is still being prepared."""
@@ -325,7 +335,7 @@ class Sandbox:
         """Give how many netlink sockets there are, and what they hold in bytes."""
         return self._netlink.held() if self._netlink is not None else (0, 0)
 
-    def network_denials(self) -> Iterator[Denied]:
+    def socket_denials(self) -> Iterator[Denied]:
         """Tell that sockets filled their buffers."""
         used, allowed = self.cgroup.sockets_peak(), socket_bytes(self._profile)
         if used >= allowed:
@@ -367,6 +377,7 @@ class Sandbox:
 
         Raises:
             RuntimeFailed: `SANDBOX_STAYS`: a process cannot be ended.
+            Exception: what ended the call, where a wall could not tell everything.
         """
         for _ in range(KILL_POLLS_MAX):
             self.kill()
@@ -380,6 +391,8 @@ class Sandbox:
             self._watcher.close()
         if self._fenced is not None:
             self._fenced.finish()
+        if self._failure is not None:
+            raise self._failure
 
     def destroy(self) -> None:
         """Take everything down, in reverse order. Safe at any stage, and more than once."""

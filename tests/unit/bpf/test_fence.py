@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.bpf import watch as watch_module
 from supervisor.bpf.decode import ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.watch import Told
@@ -46,6 +47,10 @@ def with_fence(scenario: Callable[[Ground, Fence], Coroutine[Any, Any, None]]) -
     asyncio.run(main())
 
 
+def fail(error: Exception) -> None:
+    raise error
+
+
 async def told_of(watch: Any, work: Callable[[], Any]) -> tuple[Any, Told]:
     """Do something in another thread; give its result and all that was told of it."""
     whole = Told()
@@ -54,7 +59,7 @@ async def told_of(watch: Any, work: Callable[[], Any]) -> tuple[Any, Told]:
         whole.denials += told.denials
         whole.processes += told.processes
 
-    watch.tell(take)
+    watch.tell(take, fail)
     result = await asyncio.to_thread(work)
     watch.finish()
     return result, whole
@@ -121,13 +126,35 @@ def test_a_full_ring_is_counted_to_the_event() -> None:
         script = "n=0; while [ $n -lt 3000 ]; do /bin/true; n=$((n+1)); done"
         await asyncio.to_thread(here.run, script)
         told: list[Told] = []
-        watch.tell(told.append)
+        watch.tell(told.append, fail)
         watch.finish()
         read = sum(len(one.processes) for one in told)
         lost = sum(count for one in told for count in one.lost.values())
         # Each of 3000 programs, and the shell's own end.
         assert read + lost == 6001
         assert lost > 0
+        watch.close()
+
+    with_fence(scenario)
+
+
+@pytest.mark.parametrize("step", ["take", "sweep"])
+def test_what_cannot_be_told_is_said_and_read_no_more(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "FOLD_S", 0.01)
+
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        failed: list[Exception] = []
+        monkeypatch.setattr(watch, step, lambda: fail(OSError("no map")))
+        watch.tell(lambda told: None, failed.append)
+        await asyncio.to_thread(here.run, CONNECT)
+        while not failed:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(here.run, CONNECT)
+        await asyncio.sleep(0.05)
+        assert [str(error) for error in failed] == ["no map"]
         watch.close()
 
     with_fence(scenario)

@@ -88,7 +88,6 @@ class FakeSandbox:
         self.inputs: dict[bytes, bytes] = {}
         self.signals: list[int] = []
         self.disks: list[DiskUse] = []
-        self.no_routes: list[Denied] = []
         self.left: dict[bytes, bytes] = {}
         self.stdin_fd = self.stdout_fd = self.stderr_fd = -1
         self._theirs: list[int] = []
@@ -185,9 +184,9 @@ class FakeSandbox:
         self.fail_at("disk_use")
         return self.disks
 
-    def network_denials(self) -> Iterator[Denied]:
-        self.fail_at("network_denials")
-        yield from self.no_routes
+    def socket_denials(self) -> Iterator[Denied]:
+        self.fail_at("socket_denials")
+        yield from ()
 
     def netlink_use(self) -> tuple[int, int]:
         return 0, 0

@@ -150,7 +150,7 @@ def test_a_step_that_fails_is_the_outcome(tmp_path: Path, step: str, error: Exce
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("step", ["ended", "quiesce", "disk_use", "network_denials", "collect"])
+@pytest.mark.parametrize("step", ["ended", "quiesce", "disk_use", "socket_denials", "collect"])
 def test_what_fails_after_the_start_still_ends_sealed(
     tmp_path: Path, step: str, error: Exception
 ) -> None:

@@ -136,6 +136,10 @@ def test_what_is_recorded_already_is_not_told_again() -> None:
     assert not_recorded(Told(), recorded) == Told()
 
 
+def _fail(error: Exception) -> None:
+    raise error
+
+
 async def fenced(here: Ground, fence: Fence) -> CallFence:
     return CallFence(fence, here.call.unified, await fence.watch(here.call_id), BASE)
 
@@ -149,7 +153,7 @@ def test_the_canary_is_denied_told_and_not_on_record() -> None:
             one = await fenced(here, fence)
             await one.try_canary(find_canary())
             told: list[object] = []
-            one.tell(told.append)
+            one.tell(told.append, _fail)
             one.finish()
             assert told == []
             one.close()

@@ -124,7 +124,7 @@ def test_from_prepare_to_destroy() -> None:
         collected = sandbox.collect(["out"], store)
         assert [one.path for one in collected.outputs] == [b"out"]
         assert kept == [b"result\n"]
-        assert list(sandbox.network_denials()) == []
+        assert list(sandbox.socket_denials()) == []
         assert not sandbox.signal(15)
         sandbox.destroy()
         sandbox.destroy()
@@ -144,6 +144,39 @@ def test_a_killed_sandbox() -> None:
         assert sandbox.signal(9)
         assert await sandbox.ended() == ProgramEnd(what="killed", value=9)
         await sandbox.quiesce()
+        sandbox.destroy()
+        assert traces(host) == []
+
+    on_host(scenario)
+
+
+class Refusing(list[Any]):
+    """A record that cannot take what is told of one kind."""
+
+    def __init__(self, kind: type[object]) -> None:
+        self.kind = kind
+
+    def append(self, event: object) -> None:
+        if isinstance(event, self.kind):
+            raise RuntimeError("it cannot be told")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("kind", "script"),
+    [(Denied, "unshare -U true; sleep 600"), (Processes, "sleep 600")],
+    ids=["denials", "programs"],
+)
+def test_a_call_does_not_go_on_where_it_cannot_be_told(kind: type[object], script: str) -> None:
+    async def scenario(host: SandboxHost) -> None:
+        sandbox = made(host, Refusing(kind), wanted=request("sh", "-c", script))
+        await sandbox.prepare(content)
+        sandbox.arm()
+        await sandbox.try_fence()
+        await sandbox.start()
+        assert await sandbox.ended() == ProgramEnd(what="killed", value=9)
+        with pytest.raises(RuntimeError, match="it cannot be told"):
+            await sandbox.quiesce()
         sandbox.destroy()
         assert traces(host) == []
 
@@ -364,7 +397,7 @@ def test_outputs_of_what_was_never_prepared() -> None:
         sandbox = made(host, [])
         assert sandbox.collect(["**"], lambda chunks: Digest.of(b"")) == Collected([], [])
         assert sandbox.denials == 0
-        assert list(sandbox.network_denials()) == []
+        assert list(sandbox.socket_denials()) == []
         await sandbox.quiesce()
         sandbox.destroy()
 
