@@ -1,4 +1,4 @@
-"""What the kernel counts in a call's network namespace."""
+"""What there is in a call's network namespace."""
 
 from __future__ import annotations
 
@@ -10,33 +10,6 @@ RMEM = 4
 
 NETLINK_BYTES_MAX = 256 * 1024
 """Of /proc/net/netlink, about 2 500 sockets."""
-
-
-class RouteCounters:
-    """How often something in a network namespace wanted to go where there is no route.
-
-    The files keep the namespace's counters readable after its last process is gone
-    (net/ipv4/proc.c; OutNoRoutes is counted by connect and sendto alike).
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._snmp = os.open(f"/proc/{pid}/net/snmp", os.O_RDONLY | os.O_CLOEXEC)
-        self._snmp6 = -1
-        if Path(f"/proc/{pid}/net/snmp6").exists():
-            self._snmp6 = os.open(f"/proc/{pid}/net/snmp6", os.O_RDONLY | os.O_CLOEXEC)
-
-    def refused(self) -> dict[str, int]:
-        """Count what found no route, by family."""
-        counts = {"IPv4": _ipv4(os.pread(self._snmp, 1 << 16, 0).decode())}
-        if self._snmp6 >= 0:
-            counts["IPv6"] = _ipv6(os.pread(self._snmp6, 1 << 16, 0).decode())
-        return counts
-
-    def close(self) -> None:
-        """Let the namespace go."""
-        for fd in (self._snmp, self._snmp6):
-            if fd >= 0:
-                os.close(fd)
 
 
 class NetlinkBuffers:
@@ -62,18 +35,6 @@ class NetlinkBuffers:
     def close(self) -> None:
         """Let the namespace go."""
         os.close(self._fd)
-
-
-def _ipv4(text: str) -> int:
-    rows = [line.split() for line in text.splitlines() if line.startswith("Ip: ")]
-    return int(rows[1][rows[0].index("OutNoRoutes")])
-
-
-def _ipv6(text: str) -> int:
-    for line in text.splitlines():
-        if line.startswith("Ip6OutNoRoutes"):
-            return int(line.split()[1])
-    return 0
 
 
 def interfaces(pid: int) -> list[str]:
