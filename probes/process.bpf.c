@@ -26,7 +26,8 @@
 
 #define DEPTH_MAX  2048
 #define NAME_BYTES 256
-#define CHUNKS_MAX 256
+/* More than 6 MiB of argv, the most that any stack limit lets execve(2) take (fs/exec.c). */
+#define CHUNKS_MAX 1024
 #define PAGE_BYTES 4096
 
 #define CUT_PATH      1

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 from supervisor.bpf import watch as watch_module
-from supervisor.bpf.decode import ExecRecord
+from supervisor.bpf.decode import ArgvRecord, ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.watch import Told
 from supervisor.errors import HostError
 from tests.unit.bpf.real import Ground, ground
+
+CHUNK_BYTES = 8192
+"""Of argv in one event: see probes/include/abi.h."""
 
 pytestmark = pytest.mark.root
 
@@ -58,6 +61,8 @@ async def told_of(watch: Any, work: Callable[[], Any]) -> tuple[Any, Told]:
     def take(told: Told) -> None:
         whole.denials += told.denials
         whole.processes += told.processes
+        for name, count in told.lost.items():
+            whole.lost[name] = whole.lost.get(name, 0) + count
 
     watch.tell(take, fail)
     result = await asyncio.to_thread(work)
@@ -109,12 +114,37 @@ def test_programs_are_told() -> None:
         assert {one.directory for one in programs} == {b"/usr/share"}
         assert programs[2].argv == b"/bin/false\0"
         first = programs[0]
-        more = [one for one in told.processes if type(one).__name__ == "ArgvRecord"]
+        more = [one for one in told.processes if isinstance(one, ArgvRecord)]
         whole = first.argv + b"".join(
             one.data for one in more if first.sequence < one.sequence < programs[1].sequence
         )
         assert whole == b"/usr/bin/env\0printf\0%s\0" + long.encode() + b"\0"
         assert len(whole) == first.argv_bytes
+        watch.close()
+
+    with_fence(scenario)
+
+
+LONG_ARGV = """/usr/bin/python3 - <<'END'
+import os, resource
+resource.setrlimit(resource.RLIMIT_STACK, (64 << 20, resource.RLIM_INFINITY))
+os.execv("/bin/true", ["true"] + ["x" * 100_000] * 50)
+END
+"""
+
+
+def test_of_an_argv_beyond_the_usual_limit_each_piece_is_told_or_lost() -> None:
+    """A program may raise its own stack limit, and with it what argv may have."""
+
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        _, told = await told_of(watch, lambda: here.run(LONG_ARGV))
+        size = len("true") + 1 + 50 * 100_001
+        [first] = [p for p in told.processes if isinstance(p, ExecRecord) and p.argv_bytes == size]
+        pieces = sum(
+            isinstance(p, ArgvRecord) and p.sequence > first.sequence for p in told.processes
+        )
+        assert pieces + told.lost["argv"] == -(-(size - len(first.argv)) // CHUNK_BYTES)
         watch.close()
 
     with_fence(scenario)
