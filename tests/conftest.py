@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -22,6 +23,10 @@ SKIPS_ALLOWED = (
     # A machine in this state can run no container at all; only its next boot can.
     STUCK,
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in what a script starts with `&`, and daemons and programs of ours would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "stockade",

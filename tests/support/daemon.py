@@ -27,7 +27,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from supervisor.client import Supervisor
-from supervisor.linux import cgroup
+from supervisor.linux import cgroup, mounts
+from supervisor.sandbox import SandboxOptions
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from tests.support.leftovers import Footprint, namespaces
 
@@ -230,6 +231,14 @@ class Daemon:
             self._client.close()
             self._client = None
 
+    def _clear(self) -> None:
+        """Take away what a daemon that was killed has left. Nothing where it ended by itself: what
+        such a daemon leaves is a test's to find, before this."""
+        cgroup.Cgroup(cgroup.detect(), self._footprint.cgroup).destroy()
+        pins = SandboxOptions(state=self.state, runtime=self.runtime).pins
+        if pins.is_mount():
+            mounts.unmount(pins)
+
     def __enter__(self) -> Self:
         return self
 
@@ -243,6 +252,7 @@ class Daemon:
         if self.alive:
             # A test has failed: let the daemon clean up, so that the next test begins well.
             self._terminate(EXIT_S)
+        self._clear()
         self._held.close()
         shutil.rmtree(self.runtime)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.linux import cgroup
+from tests.support.daemon import running_daemon
 from tests.support.leftovers import Footprint, namespaces
 
 PARENT = "stockade-leftovers-test"
@@ -68,3 +69,16 @@ def test_a_cgroup(footprint: Footprint) -> None:
         (top / "call").rmdir()
         top.rmdir()
     assert footprint.leftovers() == []
+
+
+def test_a_test_that_fails_over_a_killed_daemon_leaves_nothing() -> None:
+    """Sandboxes, cgroups, and the file system with the pins, which outlive their daemon."""
+    with contextlib.suppress(ZeroDivisionError), running_daemon() as daemon:
+        daemon.client.execute(["sleep", "600"], profile="base")
+        daemon.kill()
+        left = "\n".join(daemon.leftovers())
+        assert "cgroup" in left
+        assert "mount" in left
+        raise ZeroDivisionError
+    assert daemon.leftovers() == []
+    assert not daemon.runtime.exists()
