@@ -72,6 +72,14 @@ class FencePlaces:
             ) from error  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardState:
+    """Whether the guard, which needs BPF LSM, stands; `why` says it where it does not."""
+
+    standing: bool
+    why: str = ""
+
+
 class Fence:
     """The probes in place. `open` first; `close` at an orderly end only."""
 
@@ -244,6 +252,11 @@ class Fence:
                 yield f"fence: {link.name} is no longer pinned"
             if link.name in CGROUP_PROGRAMS and link.cgroup() != self._cgroup_id:
                 yield f"fence: {link.name} is detached"
+
+    @property
+    def guard(self) -> GuardState:
+        """Say whether the guard stands."""
+        return GuardState(standing=False, why="this version has no guard")
 
     def strays(self) -> dict[str, int]:
         """Count denials of processes that belong to no live call, by hook."""
