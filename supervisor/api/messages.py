@@ -344,4 +344,5 @@ def finding(value: Finding) -> profile_pb2.ProfileFinding:
         exposure=EXPOSURES[value.exposure],
         verdict=value.verdict,
         advice=value.advice,
+        host=value.host,
     )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from supervisor.api import callers, messages
 from supervisor.api.intercept import Context
 from supervisor.errors import NotFound, ProfileError
 from supervisor.profile.explain import explain
 from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
+from supervisor.profile.walls import WallState
 from supervisor.v1 import profile_pb2, profile_pb2_grpc
 
 
 class ProfileService(profile_pb2_grpc.ProfileServiceServicer):
     """Answers from the loaded profiles; a profile that is not granted is not there."""
 
-    def __init__(self, profiles: ProfileSet) -> None:
+    def __init__(self, profiles: ProfileSet, walls: Callable[[], Mapping[str, WallState]]) -> None:
+        """Take the profiles, and how to ask which of `HOST_WALLS` stand on this host."""
         self._profiles = profiles
+        self._walls = walls
 
     async def ListProfiles(
         self, request: profile_pb2.ListProfilesRequest, context: Context
@@ -42,11 +47,11 @@ class ProfileService(profile_pb2_grpc.ProfileServiceServicer):
     async def ExplainProfile(
         self, request: profile_pb2.ExplainProfileRequest, context: Context
     ) -> profile_pb2.ExplainProfileResponse:
-        """Say wall by wall what a call could do at worst."""
+        """Say wall by wall what a call could do at worst, and what this host has."""
         profile = self._effective(request.name)
         return profile_pb2.ExplainProfileResponse(
             summary=messages.profile_summary(profile),
-            findings=[messages.finding(finding) for finding in explain(profile)],
+            findings=[messages.finding(finding) for finding in explain(profile, self._walls())],
         )
 
     def _effective(self, name: str) -> EffectiveProfile:

@@ -243,7 +243,7 @@ class Server:
         )
         tool_pb2_grpc.add_ToolServiceServicer_to_server(tool, server)  # type: ignore[no-untyped-call]
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            ProfileService(self._engine.profiles), server
+            ProfileService(self._engine.profiles, self._engine.walls), server
         )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._engine), server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -160,10 +160,11 @@ def show(name: str, folders: tuple[Path, ...], alone: bool, canonical: bool) -> 
 @daemon_options
 def explain(name: str, folders: tuple[Path, ...], alone: bool) -> None:
     """Say wall by wall what PROFILE sets, how open that is, what a call could do with it at
-    worst, and what to do about it.
+    worst, and what to do about it. Where hosts differ in a wall, the daemon says what its host
+    has; with --dir nobody knows.
 
     With --json, one document: a list of `wall`, `setting`, `exposure` (closed, narrow, wide),
-    `verdict`, `advice`.
+    `verdict`, `advice`, `host`.
 
     \b
     Examples:
@@ -194,7 +195,10 @@ def explain(name: str, folders: tuple[Path, ...], alone: bool) -> None:
         return
     out.table(
         ("WALL", "EXPOSURE", "SETTING", "AT WORST", "ADVICE"),
-        [(f.wall, f.exposure, f.setting, f.verdict, f.advice) for f in findings],
+        [
+            (f.wall, f.exposure, f.setting, f"{f.verdict} {f.host}".strip(), f.advice)
+            for f in findings
+        ],
     )
 
 
@@ -206,6 +210,8 @@ def _blocks(findings: tuple[Any, ...], width: int) -> None:
         out.heading(f"{found.wall}: {found.exposure}")
         out.paragraph("setting", found.setting, width)
         out.paragraph("at worst", found.verdict, width)
+        if found.host:
+            out.paragraph("this host", found.host, width)
         if found.advice:
             out.paragraph("advice", found.advice, width)
 

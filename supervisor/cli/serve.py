@@ -272,6 +272,20 @@ def _warn_of_problems(profiles: ProfileSet) -> None:
         log.warning("%s: %s: %s", what, place, problem.message)
 
 
+def _warn_of_missing_walls(engine: Engine) -> None:
+    from supervisor.profile.walls import missing
+
+    host = engine.walls()
+    for name in engine.profiles.names:
+        if engine.profiles.problems(name):
+            continue
+        for wall, state in missing(engine.profiles.effective(name).require, host).items():
+            log.warning(
+                "profile %s requires %s, which is not on this host: %s; its calls are refused",
+                name, wall, state.why,
+            )  # fmt: skip
+
+
 @contextlib.contextmanager
 def exhaustion_named() -> Iterator[None]:
     """Name the host's limits where one of them ends the daemon.
@@ -361,6 +375,7 @@ async def _start_and_serve(
     open_calls = [call.call_id for call in daemon.store.interrupted]
     await daemon.engine.start()
     try:
+        _warn_of_missing_walls(daemon.engine)
         _tell_of_interrupted(daemon, open_calls)
         if signals.asked is None:
             await serve(

@@ -59,13 +59,15 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One wall under a profile; `exposure` is "closed", "narrow" or "wide"."""
+    """One wall under a profile; `exposure` is "closed", "narrow" or "wide", and `host` what the
+    daemon's host has of it, empty where that is the same on every host."""
 
     wall: str
     setting: str
     exposure: str
     verdict: str
     advice: str
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

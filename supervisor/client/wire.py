@@ -155,6 +155,7 @@ def finding(message: profile_pb2.ProfileFinding) -> values.Finding:
         exposure=_enum(profile_pb2.Exposure, message.exposure, "EXPOSURE_"),
         verdict=message.verdict,
         advice=message.advice,
+        host=message.host,
     )
 
 

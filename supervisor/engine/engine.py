@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from supervisor.audit.index import CallSummary
@@ -38,6 +38,8 @@ from supervisor.linux.locks import holders
 from supervisor.linux.mounts import BpfFolder
 from supervisor.linux.process import reap_strangers, trim_heap
 from supervisor.profile.load import ProfileSet
+from supervisor.profile.model import EffectiveProfile
+from supervisor.profile.walls import WallState, missing
 from supervisor.sandbox import SandboxHost, SandboxOptions
 
 log = logging.getLogger("stockade.engine")
@@ -142,6 +144,10 @@ class Engine:
             problems.append(error.reason)
         return tuple(problems)
 
+    def walls(self) -> Mapping[str, WallState]:
+        """Say which of `HOST_WALLS` stand on this host, now; none before the start."""
+        return self._host.walls() if self._host is not None else {}
+
     @property
     def healthy(self) -> bool:
         """Say whether a call can be taken now."""
@@ -208,6 +214,7 @@ class Engine:
                 hint="restart the daemon: it puts its probes in place again",
             )
         profile = self.profiles.effective(request.profile)
+        _require_walls(profile, self._host.walls())
         if len(request.stdin) > profile.limits.output_bytes:
             raise InvalidRequest(
                 "STDIN_TOO_LARGE",
@@ -479,6 +486,19 @@ def _count_locks(call_ids: set[str]) -> tuple[dict[str, int], bool]:
         if call_id in counts:
             counts[call_id] += held
     return counts, whole
+
+
+def _require_walls(profile: EffectiveProfile, host: Mapping[str, WallState]) -> None:
+    lacking = missing(profile.require, host)
+    if lacking:
+        said = "; ".join(f"{name} is not on this host: {it.why}" for name, it in lacking.items())
+        ways = [it.hint for it in lacking.values() if it.hint]
+        raise HostError(
+            "WALL_MISSING",
+            f"the profile {profile.name} requires {', '.join(lacking)}; {said}",
+            hint="; ".join([*ways, "or use a profile that does without"]),
+            metadata={"wall": ",".join(lacking), "profile": profile.name},
+        )
 
 
 def _require_same(request: CallRequest, fingerprint: str) -> None:

@@ -1,19 +1,21 @@
 """The worst that a call under a profile could do, wall by wall, after `systemd-analyze security`.
 
 Each wall of the design gets one row: what is set, how open that is, what a call could do with it
-at worst, and what to do about it. The rows say what is enforced, not what is intended.
+at worst, and what to do about it. The rows say what is enforced, not what is intended. Where hosts
+differ in a wall, a row also says what this host has, or that nobody has asked a host.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from supervisor.profile import syscalls
 from supervisor.profile.model import Capture, EffectiveProfile, ImageKind, ReadPath
 from supervisor.profile.schema import under
 from supervisor.profile.units import render_duration, render_size
+from supervisor.profile.walls import HOST_WALLS, WallState
 
 WALL_S_WIDE = 3600.0
 MEMORY_BYTES_WIDE = 8 << 30
@@ -31,18 +33,54 @@ class Exposure(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One row: `advice` is empty where there is nothing to do."""
+    """One row: `advice` is empty where there is nothing to do, `host` where hosts do not differ."""
 
     wall: str
     setting: str
     exposure: Exposure
     verdict: str
     advice: str = ""
+    host: str = ""
 
 
-def explain(profile: EffectiveProfile) -> tuple[Finding, ...]:
-    """Give one finding for each wall, in the order of the design."""
-    return tuple(row(profile) for row in _ROWS)
+def explain(
+    profile: EffectiveProfile, host: Mapping[str, WallState] | None = None
+) -> tuple[Finding, ...]:
+    """Give one finding for each wall, in the order of the design.
+
+    `host` says which of `HOST_WALLS` stand where the calls run; None where that is not known.
+    """
+    return tuple(_on_host(row(profile), profile, host) for row in _ROWS)
+
+
+def _on_host(
+    found: Finding, profile: EffectiveProfile, host: Mapping[str, WallState] | None
+) -> Finding:
+    return replace(found, host=" ".join(_said_of_host(found.wall, profile, host)))
+
+
+def _said_of_host(
+    row: str, profile: EffectiveProfile, host: Mapping[str, WallState] | None
+) -> Iterator[str]:
+    for name, wall in HOST_WALLS.items():
+        if wall.row != row:
+            continue
+        required = name in profile.require
+        if host is None:
+            yield f"{name}: not known without a daemon whether the host has it."
+            if required:
+                yield "Where it does not, calls are refused: the profile requires it."
+            continue
+        state = host.get(name)
+        if state is not None and state.standing:
+            yield f"{name} stands on this host: {wall.adds}."
+            if required:
+                yield "The profile requires it."
+        else:
+            why = state.why if state is not None else "nobody has looked for it"
+            yield f"{name} is not on this host: {why}."
+            if required:
+                yield "The profile requires it, so its calls are refused here."
 
 
 def _container(profile: EffectiveProfile) -> Finding:

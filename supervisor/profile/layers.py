@@ -19,11 +19,12 @@ from supervisor.profile.yaml_source import Document, Location, Problem, did_you_
 Value = str | int | ReadPath | WritableMount
 Key = tuple[str, ...]
 
+REQUIRE: Key = ("require",)
 READ: Key = ("files", "read")
 WRITE: Key = ("files", "write")
 ALLOW: Key = ("syscalls", "allow")
 KILL: Key = ("syscalls", "kill")
-LISTS = (READ, WRITE, ALLOW, KILL)
+LISTS = (REQUIRE, READ, WRITE, ALLOW, KILL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,8 @@ def _scalars(body: Body) -> Iterator[tuple[Key, Value]]:
 
 
 def _items(body: Body) -> Iterator[tuple[Key, int, str, Value]]:
+    for position, wall in enumerate(body.require):
+        yield REQUIRE, position, wall, wall
     for position, read in enumerate(body.files.read):
         yield READ, position, read.path, ReadPath(path=read.path, why=read.why)
     for position, write in enumerate(body.files.write):
@@ -192,6 +195,7 @@ def apply_drop(layer: Layer, drop: Drop, own: Layer, document: Document) -> list
         return there
 
     listed = (
+        (REQUIRE, drop.require),
         (READ, drop.files.read),
         (WRITE, drop.files.write),
         (KILL, drop.syscalls.kill),
@@ -241,6 +245,7 @@ def _without(layer: Layer, name: str, origin: Origin) -> bool:
 def _added_again(drop: Drop, own: Layer, document: Document) -> Iterator[Problem]:
     granted = syscalls.expand_sets(name for name in own.items[ALLOW] if name.startswith("@"))
     dropped: tuple[tuple[Key, list[str]], ...] = (
+        (REQUIRE, drop.require),
         (READ, drop.files.read),
         (WRITE, drop.files.write),
         (ALLOW, drop.syscalls.allow),

@@ -106,11 +106,15 @@ class ProfileLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectiveProfile:
-    """A profile as it is enforced. `digest` is the SHA-256 of `canonical`, in hexadecimal."""
+    """A profile as it is enforced. `digest` is the SHA-256 of `canonical`, in hexadecimal.
+
+    `require` are walls of `walls.HOST_WALLS`, without which no call is taken.
+    """
 
     name: str
     lineage: tuple[str, ...]
     why: str
+    require: tuple[str, ...]
     runtime: str
     image: Image
     read: tuple[ReadPath, ...]

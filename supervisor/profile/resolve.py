@@ -18,6 +18,7 @@ from supervisor.profile.layers import (
     ALLOW,
     KILL,
     READ,
+    REQUIRE,
     WRITE,
     Key,
     Layer,
@@ -51,6 +52,7 @@ def resolve(
     """Make the effective profile of `layer`, which must have passed `lint.check_merged`."""
     image = parse_image(_text(layer, ("image",)))
     runtime = _text(layer, ("runtime",)) if ("runtime",) in layer.scalars else RUNTIME
+    require = tuple(sorted(layer.items[REQUIRE]))
     read = tuple(_sorted(layer, READ, ReadPath))
     write = tuple(_sorted(layer, WRITE, WritableMount))
     policy = SyscallPolicy(
@@ -71,6 +73,7 @@ def resolve(
             "version": CANONICAL_VERSION,
             "name": name,
             "why": str(why.value),
+            "require": cast("list[Json]", list(require)),
             "runtime": runtime,
             "image": str(image),
             "files": {"read": [_plain(path) for path in read], "write": [_plain(m) for m in write]},
@@ -86,8 +89,9 @@ def resolve(
         }
     )
     return EffectiveProfile(
-        name=name, lineage=lineage, why=str(why.value), runtime=runtime, image=image, read=read,
-        write=write, syscalls=policy, env=env, limits=limits, record=record, mode=chosen,
+        name=name, lineage=lineage, why=str(why.value), require=require, runtime=runtime,
+        image=image, read=read, write=write, syscalls=policy, env=env, limits=limits,
+        record=record, mode=chosen,
         canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(),
         lines=tuple(_lines(name, why, mode, layer)),
     )  # fmt: skip
@@ -161,6 +165,8 @@ def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Itera
     start = Sourced(value=name, origin=replace(why.origin, location=("profile",)))
     yield _line("profile", name, start)
     yield _line("why", str(why.value), why)
+    for position, (wall, sourced) in enumerate(sorted(layer.items[REQUIRE].items())):
+        yield _line(f"require[{position}]", wall, sourced)
     if ("runtime",) not in layer.scalars:
         yield ProfileLine(path="runtime", value=RUNTIME, file="", line=0)
     for section in _SECTIONS[:2]:

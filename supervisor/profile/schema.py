@@ -24,6 +24,7 @@ from pydantic import (
 
 from supervisor.profile import syscalls, units
 from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.profile.walls import ALWAYS, HOST_WALLS
 from supervisor.profile.yaml_source import did_you_mean, refuse
 
 WALL_MS_MAX = 24 * 3_600_000
@@ -149,6 +150,19 @@ def _runtime(text: str) -> str:
     return text
 
 
+def _wall(text: str) -> str:
+    known = " and ".join(HOST_WALLS)
+    if text in ALWAYS:
+        raise refuse(
+            f"{text!r} is no choice: it stands around every call, or the call does not start",
+            f"require: is for what a host may lack: {known}",
+        )
+    if text not in HOST_WALLS:
+        hint = did_you_mean(text, HOST_WALLS)
+        raise refuse(f"{text!r} is not a wall that a host may lack", hint or f"there are {known}")
+    return text
+
+
 def _image(text: str) -> str:
     if text == "host" or _OCI.fullmatch(text):
         return text
@@ -261,6 +275,7 @@ def _egress_limit(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_name)]
 Why = Annotated[str, AfterValidator(_why)]
+Wall = Annotated[str, AfterValidator(_wall)]
 Path = Annotated[str, AfterValidator(_path)]
 Capture = Annotated[str, AfterValidator(_capture)]
 
@@ -373,6 +388,7 @@ class Drop(Closed):
 
     files: DropFiles = DropFiles()
     syscalls: DropSyscalls = DropSyscalls()
+    require: list[Wall] = []
     env: list[Annotated[str, AfterValidator(_env_name)]] = []
 
 
@@ -380,6 +396,7 @@ class Body(Closed):
     """What a profile and a fragment have in common."""
 
     why: Why
+    require: list[Wall] = []
     runtime: Annotated[str, AfterValidator(_runtime)] = ""
     image: Annotated[str, AfterValidator(_image)] = ""
     files: Files = Files()
@@ -409,12 +426,13 @@ class FragmentFile(Body):
 
 
 PROFILE_KEYS = (
-    "profile", "extends", "use", "drop", "why", "runtime", "image", "files", "egress", "syscalls",
-    "env", "limits", "record", "mode",
+    "profile", "extends", "use", "drop", "why", "require", "runtime", "image", "files", "egress",
+    "syscalls", "env", "limits", "record", "mode",
 )  # fmt: skip
 """The keys of a profile in the order in which they must stand."""
 
 FRAGMENT_KEYS = (
-    "fragment", "why", "runtime", "image", "files", "egress", "syscalls", "env", "limits", "record",
+    "fragment", "why", "require", "runtime", "image", "files", "egress", "syscalls", "env",
+    "limits", "record",
 )  # fmt: skip
 """The keys of a fragment in the order in which they must stand."""

@@ -262,6 +262,7 @@ def _profile() -> EffectiveProfile:
         name="doctor",
         lineage=("doctor",),
         why="Try the walls of this host.",
+        require=(),
         runtime="runc",
         image=Image(kind=ImageKind.HOST),
         read=(),

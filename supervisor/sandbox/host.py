@@ -27,6 +27,7 @@ from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.runtime import Runc
+from supervisor.profile.walls import WallState
 from supervisor.sandbox.fenced import Event, events_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
@@ -171,6 +172,23 @@ class SandboxHost:
         `recorded` of it."""
         left = self.leftovers.pop(call_id, None)
         return tuple(events_of(not_recorded(left, recorded), 0)) if left is not None else ()
+
+    def walls(self) -> dict[str, WallState]:
+        """Say which of `HOST_WALLS` stand here, now."""
+        guard = self.fence.guard
+        version_1 = "" if self.hierarchies.pure else "its memory controller is of version 1"
+        return {
+            "guard": WallState(
+                standing=guard.standing,
+                why=guard.why,
+                hint="" if guard.standing else "boot with bpf among lsm= (Linux 6.1 or later)",
+            ),
+            "cgroup-v2": WallState(
+                standing=self.hierarchies.pure,
+                why=version_1,
+                hint="boot with systemd.unified_cgroup_hierarchy=1" if version_1 else "",
+            ),
+        }
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone."""

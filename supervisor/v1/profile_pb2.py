@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsupervisor/v1/profile.proto\x12\rsupervisor.v1\"I\n\x0eProfileSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\x15\n\x13ListProfilesRequest\"G\n\x14ListProfilesResponse\x12/\n\x08profiles\x18\x01 \x03(\x0b\x32\x1d.supervisor.v1.ProfileSummary\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x0bProfileLine\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\"\x87\x01\n\x12GetProfileResponse\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.supervisor.v1.ProfileSummary\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\x0c\x12)\n\x05lines\x18\x03 \x03(\x0b\x32\x1a.supervisor.v1.ProfileLine\"%\n\x15\x45xplainProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"{\n\x0eProfileFinding\x12\x0c\n\x04wall\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12)\n\x08\x65xposure\x18\x03 \x01(\x0e\x32\x17.supervisor.v1.Exposure\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\"y\n\x16\x45xplainProfileResponse\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.supervisor.v1.ProfileSummary\x12/\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1d.supervisor.v1.ProfileFinding*a\n\x08\x45xposure\x12\x18\n\x14\x45XPOSURE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XPOSURE_CLOSED\x10\x01\x12\x13\n\x0f\x45XPOSURE_NARROW\x10\x02\x12\x11\n\rEXPOSURE_WIDE\x10\x03\x32\x9b\x02\n\x0eProfileService\x12W\n\x0cListProfiles\x12\".supervisor.v1.ListProfilesRequest\x1a#.supervisor.v1.ListProfilesResponse\x12Q\n\nGetProfile\x12 .supervisor.v1.GetProfileRequest\x1a!.supervisor.v1.GetProfileResponse\x12]\n\x0e\x45xplainProfile\x12$.supervisor.v1.ExplainProfileRequest\x1a%.supervisor.v1.ExplainProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsupervisor/v1/profile.proto\x12\rsupervisor.v1\"I\n\x0eProfileSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0c\n\x04mode\x18\x04 \x01(\t\"\x15\n\x13ListProfilesRequest\"G\n\x14ListProfilesResponse\x12/\n\x08profiles\x18\x01 \x03(\x0b\x32\x1d.supervisor.v1.ProfileSummary\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x0bProfileLine\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\"\x87\x01\n\x12GetProfileResponse\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.supervisor.v1.ProfileSummary\x12\x16\n\x0e\x63\x61nonical_json\x18\x02 \x01(\x0c\x12)\n\x05lines\x18\x03 \x03(\x0b\x32\x1a.supervisor.v1.ProfileLine\"%\n\x15\x45xplainProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x89\x01\n\x0eProfileFinding\x12\x0c\n\x04wall\x18\x01 \x01(\t\x12\x0f\n\x07setting\x18\x02 \x01(\t\x12)\n\x08\x65xposure\x18\x03 \x01(\x0e\x32\x17.supervisor.v1.Exposure\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\"y\n\x16\x45xplainProfileResponse\x12.\n\x07summary\x18\x01 \x01(\x0b\x32\x1d.supervisor.v1.ProfileSummary\x12/\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1d.supervisor.v1.ProfileFinding*a\n\x08\x45xposure\x12\x18\n\x14\x45XPOSURE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XPOSURE_CLOSED\x10\x01\x12\x13\n\x0f\x45XPOSURE_NARROW\x10\x02\x12\x11\n\rEXPOSURE_WIDE\x10\x03\x32\x9b\x02\n\x0eProfileService\x12W\n\x0cListProfiles\x12\".supervisor.v1.ListProfilesRequest\x1a#.supervisor.v1.ListProfilesResponse\x12Q\n\nGetProfile\x12 .supervisor.v1.GetProfileRequest\x1a!.supervisor.v1.GetProfileResponse\x12]\n\x0e\x45xplainProfile\x12$.supervisor.v1.ExplainProfileRequest\x1a%.supervisor.v1.ExplainProfileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'supervisor.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPOSURE']._serialized_start=754
-  _globals['_EXPOSURE']._serialized_end=851
+  _globals['_EXPOSURE']._serialized_start=769
+  _globals['_EXPOSURE']._serialized_end=866
   _globals['_PROFILESUMMARY']._serialized_start=46
   _globals['_PROFILESUMMARY']._serialized_end=119
   _globals['_LISTPROFILESREQUEST']._serialized_start=121
@@ -47,10 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROFILERESPONSE']._serialized_end=465
   _globals['_EXPLAINPROFILEREQUEST']._serialized_start=467
   _globals['_EXPLAINPROFILEREQUEST']._serialized_end=504
-  _globals['_PROFILEFINDING']._serialized_start=506
-  _globals['_PROFILEFINDING']._serialized_end=629
-  _globals['_EXPLAINPROFILERESPONSE']._serialized_start=631
-  _globals['_EXPLAINPROFILERESPONSE']._serialized_end=752
-  _globals['_PROFILESERVICE']._serialized_start=854
-  _globals['_PROFILESERVICE']._serialized_end=1137
+  _globals['_PROFILEFINDING']._serialized_start=507
+  _globals['_PROFILEFINDING']._serialized_end=644
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_start=646
+  _globals['_EXPLAINPROFILERESPONSE']._serialized_end=767
+  _globals['_PROFILESERVICE']._serialized_start=869
+  _globals['_PROFILESERVICE']._serialized_end=1152
 # @@protoc_insertion_point(module_scope)

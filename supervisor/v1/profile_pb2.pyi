@@ -75,18 +75,20 @@ class ExplainProfileRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ProfileFinding(_message.Message):
-    __slots__ = ("wall", "setting", "exposure", "verdict", "advice")
+    __slots__ = ("wall", "setting", "exposure", "verdict", "advice", "host")
     WALL_FIELD_NUMBER: _ClassVar[int]
     SETTING_FIELD_NUMBER: _ClassVar[int]
     EXPOSURE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     wall: str
     setting: str
     exposure: Exposure
     verdict: str
     advice: str
-    def __init__(self, wall: _Optional[str] = ..., setting: _Optional[str] = ..., exposure: _Optional[_Union[Exposure, str]] = ..., verdict: _Optional[str] = ..., advice: _Optional[str] = ...) -> None: ...
+    host: str
+    def __init__(self, wall: _Optional[str] = ..., setting: _Optional[str] = ..., exposure: _Optional[_Union[Exposure, str]] = ..., verdict: _Optional[str] = ..., advice: _Optional[str] = ..., host: _Optional[str] = ...) -> None: ...
 
 class ExplainProfileResponse(_message.Message):
     __slots__ = ("summary", "findings")

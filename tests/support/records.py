@@ -58,6 +58,7 @@ def make_profile(
         name=name,
         lineage=("base", name),
         why="Tests.",
+        require=(),
         runtime="runc",
         image=Image(kind=ImageKind.HOST),
         read=(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from supervisor.audit.entry import Head, Position, StoredEntry, leaf_hash
@@ -56,6 +56,7 @@ from supervisor.profile.model import (
     SyscallPolicy,
     WritableMount,
 )
+from supervisor.profile.walls import WallState
 
 START_NS = 1_700_000_000_000_000_000
 WORK_BYTES = 1 << 20
@@ -70,6 +71,7 @@ def make_profile(name: str) -> EffectiveProfile:
         name=name,
         lineage=(name,),
         why=f"tests of {name}",
+        require=(),
         runtime="runc",
         image=Image(kind=ImageKind.HOST),
         read=(),
@@ -339,6 +341,10 @@ class FakeEngine:
         self.delay_s = 0.0
         self.health_problems: tuple[str, ...] = ()
         self.drained_with: float | None = None
+        self.host_walls = {"guard": WallState(standing=False, why="this kernel has no BPF LSM")}
+
+    def walls(self) -> Mapping[str, WallState]:
+        return self.host_walls
 
     @property
     def healthy(self) -> bool:

@@ -64,6 +64,8 @@ def test_explain(tmp_path: Path) -> None:
             )
             assert answer.summary.name == "python"
             assert answer.findings
+            [programs] = [found for found in answer.findings if found.wall == "programs"]
+            assert "guard is not on this host: this kernel has no BPF LSM" in programs.host
             for finding in answer.findings:
                 assert finding.wall
                 assert finding.verdict

@@ -145,14 +145,15 @@ def test_show_of_a_folder_is_what_the_digest_is_over(stockade: Stockade) -> None
 
 def test_explain(daemon: FakeDaemon, stockade: Stockade) -> None:
     finding = profile_pb2.ProfileFinding(
-        wall="files", setting="s", exposure=profile_pb2.EXPOSURE_NARROW, verdict="v", advice="a"
-    )
+        wall="files", setting="s", exposure=profile_pb2.EXPOSURE_NARROW, verdict="v", advice="a",
+        host="h",
+    )  # fmt: skip
     daemon.play("ExplainProfile", lambda _: profile_pb2.ExplainProfileResponse(findings=[finding]))
     assert stockade("profile", "explain", "python").stdout.splitlines()[1].split() == [
-        "files", "narrow", "s", "v", "a",
+        "files", "narrow", "s", "v", "h", "a",
     ]  # fmt: skip
     (found,) = json.loads(stockade("profile", "explain", "--json", "python").stdout)
-    assert found["exposure"] == "narrow"
+    assert (found["exposure"], found["host"]) == ("narrow", "h")
 
 
 def test_explain_of_a_folder(stockade: Stockade) -> None:

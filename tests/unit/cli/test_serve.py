@@ -18,6 +18,8 @@ from supervisor.api.metrics import Metrics
 from supervisor.cli import serve
 from supervisor.cli.folders import shipped_profiles
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, ProfileError
+from supervisor.profile.load import ProfileSet
+from supervisor.profile.walls import WallState
 from tests.unit.cli.conftest import Stockade
 
 
@@ -288,8 +290,13 @@ def test_calls_of_a_daemon_that_died_are_told(
             await asyncio.sleep(0)
 
     class Engine:
+        profiles = ProfileSet({}, {})
+
         async def start(self) -> None:
             Store.interrupted = ()
+
+        def walls(self) -> dict[str, WallState]:
+            return {}
 
     async def served(*_: object, **given: Any) -> None:
         assert given["source"] == ""
@@ -320,6 +327,10 @@ class StubDaemon:
         self.config = self.metrics = None
         self.interrupted = ()
         self.failure = None
+        self.profiles = ProfileSet({}, {})
+
+    def walls(self) -> dict[str, WallState]:
+        return {}
 
     def deed(self, name: str) -> None:
         self.deeds.append(name)

@@ -34,6 +34,7 @@ from supervisor.errors import NotFound
 from supervisor.linux.fds import make_pipe, wait_readable, wait_writable
 from supervisor.linux.mounts import BpfFolder
 from supervisor.profile.model import EffectiveProfile
+from supervisor.profile.walls import WallState
 from supervisor.sandbox import ProgramEnd, SandboxOptions
 from supervisor.sandbox.files import Collected
 from supervisor.sandbox.sandbox import DiskUse
@@ -290,6 +291,12 @@ class FakeHost:
         self, call_id: str, recorded: Iterable[object]
     ) -> tuple[Denied | Processes | Lost, ...]:
         return self.left.pop(call_id, ())
+
+    def walls(self) -> dict[str, WallState]:
+        return {
+            "guard": WallState(standing=False, why="no BPF LSM", hint="lsm=bpf"),
+            "cgroup-v2": WallState(standing=True),
+        }
 
     def open(self) -> None:
         self.opened += 1

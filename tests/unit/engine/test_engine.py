@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -29,7 +30,7 @@ from supervisor.errors import (
     OutOfRange,
     ShuttingDown,
 )
-from tests.support.records import CALLER, begin, opened
+from tests.support.records import CALLER, begin, make_profile, opened
 
 from .harness import World, collect, end_of, kinds, running, settle, until
 
@@ -243,6 +244,34 @@ def test_a_host_that_cannot_be_used_takes_no_call(tmp_path: Path) -> None:
             world.host.failures["open"] = HostError("LEFTOVER_STAYS", "no")
             with pytest.raises(HostError):
                 await world.engine.start()
+
+    asyncio.run(scenario())
+
+
+def test_a_wall_that_is_required_and_missing(tmp_path: Path) -> None:
+    """Nothing is started and nothing recorded, as with every refusal; it is counted."""
+
+    async def scenario() -> None:
+        demanding = replace(make_profile(), require=("cgroup-v2", "guard"))
+        async with running(tmp_path, profile=demanding) as world:
+            with pytest.raises(HostError) as caught:
+                await world.submit()
+            error = caught.value
+            assert (error.reason, error.metadata["wall"]) == ("WALL_MISSING", "guard")
+            assert "no BPF LSM" in error.message
+            assert error.hint.startswith("lsm=bpf")
+            assert world.host.sandboxes == []
+            assert world.figures.rejected == ["WALL_MISSING"]
+            assert world.store.list_calls(limit=1)[0] == []
+
+    asyncio.run(scenario())
+
+
+def test_a_wall_that_is_required_and_stands(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fit = replace(make_profile(), require=("cgroup-v2",))
+        async with running(tmp_path, profile=fit) as world:
+            assert (await world.finished()).outcome == Exited(code=0)
 
     asyncio.run(scenario())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.profile.explain import Exposure, Finding, explain
+from supervisor.profile.walls import HOST_WALLS, WallState
 
 from .conftest import COMPLETE, MakeSet
 
@@ -73,3 +74,34 @@ def test_kill_is_shown(make_set: MakeSet) -> None:
 def test_a_mount_that_cannot_be_filled(make_set: MakeSet) -> None:
     row = rows(make_set, "size: 64MiB", "size: 1GiB")["resources"]
     assert "limits.memory" in row.advice
+
+
+REQUIRES = COMPLETE.replace("image:", "require: [guard]\nimage:")
+STANDS, GONE = WallState(standing=True), WallState(standing=False, why="bpf is not in lsm=")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "said"),
+    [
+        (COMPLETE, None, "guard: not known without a daemon"),
+        (COMPLETE, {"guard": STANDS}, "guard stands on this host: BPF LSM"),
+        (COMPLETE, {"guard": GONE}, "guard is not on this host: bpf is not in lsm=."),
+        (COMPLETE, {}, "guard is not on this host: nobody has looked for it."),
+        (REQUIRES, None, "refused: the profile requires it."),
+        (
+            REQUIRES,
+            {"guard": STANDS},
+            "only, whoever starts them and how. The profile requires it.",
+        ),
+        (REQUIRES, {"guard": GONE}, "requires it, so its calls are refused here."),
+    ],
+)
+def test_what_the_host_has(
+    make_set: MakeSet, text: str, host: dict[str, WallState] | None, said: str
+) -> None:
+    found = {row.wall: row for row in explain(make_set(base=text).effective("base"), host)}
+    assert said in found["programs"].host
+    assert ("requires it" in found["programs"].host) == (text is REQUIRES)
+    assert {row.wall for row in found.values() if row.host} == {
+        wall.row for wall in HOST_WALLS.values()
+    }

@@ -11,6 +11,7 @@ from supervisor.profile import syscalls
 from supervisor.profile.layers import (
     ALLOW,
     READ,
+    REQUIRE,
     WRITE,
     Layer,
     Origin,
@@ -69,6 +70,16 @@ def test_lists_unite_and_a_path_is_an_identity() -> None:
     )
     sizes = {path: s.value.size_bytes >> 20 for path, s in merged.items[WRITE].items()}  # type: ignore[union-attr]
     assert sizes == {"/work": 9, "/tmp": 1, "/out": 1}
+
+
+def test_requirements_unite_and_only_drop_takes_one_away() -> None:
+    merged = merge(layer("require: [guard]"), layer("require: [cgroup-v2, guard]"))
+    assert sorted(merged.items[REQUIRE]) == ["cgroup-v2", "guard"]
+    assert sorted(merge(merged, layer("env: {}")).items[REQUIRE]) == ["cgroup-v2", "guard"]
+    assert not drop(merged, Drop(require=["guard"]))
+    assert sorted(merged.items[REQUIRE]) == ["cgroup-v2"]
+    assert drop(merged, Drop(require=["guard"]))
+    assert drop(merged, Drop(require=["cgroup-v2"]), layer("require: [cgroup-v2]"))
 
 
 def test_merging_changes_neither_side() -> None:

@@ -44,6 +44,7 @@ CHANGES = {
     "stdin": ("stdin: full", "stdin: digest"),
     "stdout": ("stdout: full", "stdout: 1MiB"),
     "stderr": ("stderr: full", "stderr: 2MiB"),
+    "require": ("image: host", "require: [guard]\nimage: host"),
     "why": ("The tests begin here.", "The tests begin there."),
 }
 

@@ -48,6 +48,10 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("runtime: docker", 10, "does not enforce runtime: docker yet", ""),
         ("egress: none", 9, "must be a list", ""),
         # scalars
+        ("require: [gaurd]", 11, "'gaurd' is not a wall", "'guard'"),
+        ("require: [selinux]", 11, "'selinux' is not a wall", "guard and cgroup-v2"),
+        ("require: [seccomp]", 11, "'seccomp' is no choice", "what a host may lack: guard"),
+        ("require: guard", 10, "must be a list", ""),
         ("runtime: rnuc", 10, "'rnuc' is not a runtime", "'runc'"),
         ("mode: enforced", 7, "not a mode", "'enforce'"),
         ("image: hots", 8, "not an image", "'host'"),
@@ -132,6 +136,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         # drop
         ("drop: {files: {write: [tmp]}}", 24, "not an absolute path", ""),
         ('drop: {syscalls: {allow: ["@netwrok-io"]}}', 27, "there is no set", "'@network-io'"),
+        ("drop: {require: [fence]}", 18, "'fence' is no choice", ""),
         ("drop: {syscalls: {kill: [nope]}}", 26, "not a system call", ""),
     ],
 )  # fmt: skip
@@ -195,7 +200,7 @@ def test_sections_have_the_keys_of_the_design() -> None:
     assert set(Files.model_fields) == {"read", "write"}
     assert set(Syscalls.model_fields) == {"allow", "kill", "watch"}
     assert set(RecordEntry.model_fields) == {"stdin", "stdout", "stderr"}
-    assert set(Drop.model_fields) == {"files", "syscalls", "env"}
+    assert set(Drop.model_fields) == {"files", "syscalls", "env", "require"}
     assert set(LimitsEntry.model_fields) == {
         "wall", "cpu", "memory", "pids", "files", "output", "egress",
     }  # fmt: skip
