@@ -1,0 +1,106 @@
+"""A call that starts programs as fast as the machine can, beside one that is quiet.
+
+What is on record of a flood and what is counted as lost is, together, what ran: to the event. The
+quiet call has a ring of events of its own, so it loses none to its neighbour.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.call.outcome import Exited
+from supervisor.client import Supervisor
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.following import end_of, is_started, until
+from tests.support.profiles import with_profiles
+from tests.support.rounds import rounds
+
+PROGRAM = Path(__file__).parent / "programs" / "exec_flood.c"
+FLOOD = (
+    "profile: flood\nextends: base\nwhy: Starts programs of its own, as fast as it can.\n"
+    "files:\n  write: [{path: /work, size: 8MiB, exec: true, why: The flood lies there.}]\n"
+    "limits: {wall: 600s, cpu: 600s}\n"
+)
+EACH = 50_000
+"""Programs that each of two processes starts: 100 000 in some 10 s here."""
+
+QUIET = 200
+STOPPED_S = 1.0
+PACED = "for i in $(seq {}); do /usr/bin/true; sleep 0.03; done"
+log = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("profiles")
+    with running_daemon(config=with_profiles(folder, flood=FLOOD)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    binary = tmp_path_factory.mktemp("flood") / "flood"
+    flags = ["-static", "-nostdlib", "-O1", "-ffreestanding", "-fno-stack-protector"]
+    subprocess.run(["gcc", *flags, "-o", binary, PROGRAM], check=True)
+    return binary
+
+
+def started_and_lost(client: Supervisor, call_id: str, path: str) -> tuple[int, int]:
+    """Count the starts of a program on record, and those that were counted as lost."""
+    started = lost = 0
+    for entry in client.record(call_id).entries:
+        body = entry.body()["body"]
+        assert isinstance(body, dict)
+        if entry.kind == "processes":
+            started += sum(
+                one["what"] == "started" and one["path"] == path for one in body["events"]
+            )
+        elif entry.kind == "lost" and body["what"] == "exec":
+            lost += int(body["count"])
+    return started, lost
+
+
+def test_a_flood_is_told_or_counted_and_hurts_no_other(daemon: Daemon, flood: Path) -> None:
+    many = rounds(EACH)
+    both = f"/work/flood {many:09} & /work/flood {many:09}; wait"
+    client = daemon.client
+    quiet_argv = ["sh", "-c", PACED.format(QUIET)]
+    with client.execute(quiet_argv, profile="shell") as quiet:
+        began = time.monotonic()
+        loud = client.run(["sh", "-c", both], profile="flood", files={"flood": flood})
+        took_s = time.monotonic() - began
+        quiet_end = quiet.wait()
+    assert loud.outcome == Exited(code=0), loud.stderr
+    assert quiet_end.outcome == Exited(code=0)
+    started, lost = started_and_lost(client, loud.call_id, "/work/flood")
+    log.info("%d programs in %.1f s: %d told, %d lost", 2 * many, took_s, started, lost)
+    assert started > 0
+    # The shell and its two children have programs of their own: only those of /work count.
+    assert started + lost == 2 * (many + 1)
+    assert started_and_lost(client, quiet.call_id, "/usr/bin/true") == (QUIET, 0)
+
+
+def test_what_finds_no_place_is_counted(daemon: Daemon, flood: Path) -> None:
+    argv = ["/work/flood", f"{EACH:09}"]
+    client = daemon.client
+    with client.execute(argv, profile="flood", files={"flood": flood}) as execution:
+        until(execution, is_started)
+        # A daemon that does not get to read: the ring holds a tenth of this.
+        os.kill(daemon.pid, signal.SIGSTOP)
+        time.sleep(STOPPED_S)
+        os.kill(daemon.pid, signal.SIGCONT)
+        end = end_of(execution)
+    assert end.outcome == Exited(code=0)
+    started, lost = started_and_lost(client, execution.call_id, "/work/flood")
+    log.info("%d programs: %d told, %d lost", EACH, started, lost)
+    assert started > 0
+    assert lost > 0
+    assert started + lost == EACH + 1
