@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 FOLD_S = 1.0
 
+GATHER_S = 0.01
+"""What comes within this time of the first event is told with it: a program's start is some events
+in a row, and each telling is an entry of the record. The ring holds a second's worth of a flood."""
+
 LOST_NAMES = {
     layout.EVENT_DENIED: "denial",
     layout.EVENT_EXEC: "exec",
@@ -133,6 +137,7 @@ class Watch:
         self._fail: Callable[[Exception], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.Handle | None = None
         self._closed = False
 
     def standing(self) -> bool:
@@ -157,12 +162,20 @@ class Watch:
         return [record for data in raw if (record := decode(data)).call == self.cgroup_id]
 
     def _readable(self) -> None:
+        self._loop.remove_reader(self.ring.epoll_fd)
+        self._gathering = self._loop.call_later(GATHER_S, self._read)
+
+    def _read(self) -> None:
+        """Tell a batch; the next one when the loop has had its turn, until there is none."""
+        self._gathering = None
         try:
             told = self.take()
             if told is None:
+                self._loop.add_reader(self.ring.epoll_fd, self._readable)
                 return
             if told.denials and self._timer is None:
                 self._timer = self._loop.call_later(FOLD_S, self._fold)
+            self._gathering = self._loop.call_soon(self._read)
             self._say(told)
         except Exception as error:  # noqa: BLE001 (the loop would log it, and the call go on)
             self._give_up(error)
@@ -214,9 +227,10 @@ class Watch:
 
     def _stop_reading(self) -> None:
         self._loop.remove_reader(self.ring.epoll_fd)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._gathering):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._gathering = None
 
     def close(self) -> None:
         """Take the call's rows out, and hand its ring on. More than once does no harm."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TEXT_WIDTH = 160
 ARGV_WIDTH = 4000
 DENIALS_SHOWN_MAX = 50
+PROCESSES_MAX = 20
 WHO_MAX = 3
 UNKNOWN = "not known"
 PHASES = (
@@ -190,9 +191,21 @@ def _folded(
         if entry.kind in ("output", "denied"):
             current = kind
             run.append((entry, body))
+        elif entry.kind == "processes":
+            for line in _processes(body):
+                yield entry, entry, entry.kind, line
         else:
             yield entry, entry, entry.kind, happening(entry.kind, body)
     yield from flush()
+
+
+def _processes(body: Mapping[str, Any]) -> Iterator[str]:
+    """Give a line for each of the first things that processes did in one entry."""
+    events = list(body.get("events") or ())
+    for event in events[:PROCESSES_MAX]:
+        yield _process(_map(event))
+    if len(events) > PROCESSES_MAX:
+        yield f"and {len(events) - PROCESSES_MAX} more; --json has them all"
 
 
 def _pieces(bodies: list[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`make bench`: Stockade against bare `runc run` on this host, from one run.
+"""`make bench`: Stockade against bare `runc run`, and with its fence against without.
 
 Absolute times say little about another machine; the ratios are what counts.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import measures
+from tests.bench import fence, measures
 from tests.bench.figures import Figure
 from tests.support.daemon import running_daemon
 
@@ -51,19 +51,22 @@ def measure(scale: float) -> Iterator[Figure]:
         yield from measures.output(daemon, scale)
     with running_daemon(config=measures.CONFIG) as daemon:
         yield from measures.growth(daemon, scale)
+    yield from fence.cost(scale)
 
 
 def as_table(figures: list[Figure]) -> Table:
     """Lay the figures out for people."""
     table = Table(title="Stockade against bare runc", title_justify="left")
-    for column in ("what", "unit", "ours", "runc run", "ratio", "goal", ""):
-        table.add_column(column, justify="left" if column in {"what", "unit", ""} else "right")
+    words = {"what", "unit", "against", ""}
+    for column in ("what", "unit", "ours", "against", "theirs", "ratio", "goal", ""):
+        table.add_column(column, justify="left" if column in words else "right")
     for figure in figures:
         sign = "≥" if figure.at_least else "≤"
         table.add_row(
             figure.name,
             figure.unit,
             f"{figure.ours:.4g}",
+            "" if figure.bare is None else figure.peer,
             "" if figure.bare is None else f"{figure.bare:.4g}",
             "" if figure.ratio is None else f"{figure.ratio:.2f}",
             "" if figure.goal is None else f"{sign} {figure.goal:g}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One line of the result: ours, and bare runc's where that can be compared.
+    """One line of the result: ours, and that of the `peer` where there is one to compare with.
 
     `goal` is a bound on `judged`: at most, or with `at_least` at least.
     """
@@ -18,12 +18,13 @@ class Figure:
     unit: str
     ours: float
     bare: float | None = None
+    peer: str = "runc run"
     goal: float | None = None
     at_least: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """Ours to bare runc's."""
+        """Ours to the peer's."""
         return None if self.bare is None else self.ours / self.bare
 
     @property

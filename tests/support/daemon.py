@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,9 +50,15 @@ class Daemon:
     """A daemon of its own: start, stop, kill and start again over the same folder."""
 
     def __init__(
-        self, folder: Path, *, config: Mapping[str, Any] | None = None, isolated: bool = True
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        isolated: bool = True,
+        program: Sequence[str] = (str(STOCKADE),),
     ) -> None:
         self.folder = folder
+        self._program = program
         self.state = folder / "state"
         # Not below `folder`: a sandbox's root must be able to pass through every folder above the
         # bundles, and pytest's tmp_path lets nobody through. Its path is short, too, for a socket.
@@ -92,7 +98,7 @@ class Daemon:
             DaemonError: it ended, or did not serve within START_S.
         """
         command = [
-            str(STOCKADE), "serve",
+            *self._program, "serve",
             "--config", str(self.config),
             "--state", str(self.state),
             "--runtime-dir", str(self.runtime),
@@ -263,15 +269,17 @@ def running_daemon(
     config: Mapping[str, Any] | None = None,
     isolated: bool = True,
     folder: Path | None = None,
+    program: Sequence[str] = (str(STOCKADE),),
 ) -> Iterator[Daemon]:
     """Run a daemon for the body of a `with`, and fail where it leaves anything behind.
 
     `config` is the daemon's configuration; without `callers` the user that runs the tests may do
-    everything. A `folder` that is given is kept, another is made and removed.
+    everything. A `folder` that is given is kept, another is made and removed. `program` is what
+    takes the place of `stockade`.
     """
     own = Path(tempfile.mkdtemp(prefix="stockade-test-")) if folder is None else folder
     try:
-        with Daemon(own, config=config, isolated=isolated) as daemon:
+        with Daemon(own, config=config, isolated=isolated, program=program) as daemon:
             daemon.start()
             yield daemon
             if daemon.alive:

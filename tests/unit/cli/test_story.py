@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -149,3 +150,15 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
 )
 def test_happening(kind: str, body: dict[str, object], shown: str) -> None:
     assert shown in story.happening(kind, body)
+
+
+def test_processes_have_a_line_each_and_many_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = [{"what": "ended", "pid": pid, "code": 0} for pid in range(100, 100 + 25)]
+    body = json.dumps({"body": {"events": ended}}).encode()
+    made = record.record()
+    entry = replace(made.entries[0], kind="processes", json=body)
+    shown = told(capsys, replace(made, entries=(*made.entries, entry)))
+    assert "100 exits with 0" in shown
+    assert "119 exits with 0" in shown
+    assert "120 exits" not in shown
+    assert "and 5 more; --json has them all" in shown
