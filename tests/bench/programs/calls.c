@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Prints how many nanoseconds one system call takes: `calls connect|getppid COUNT`.
  * connect(2) is of a datagram socket to loopback: the kernel looks up a route and sends nothing. */
 #include <arpa/inet.h>

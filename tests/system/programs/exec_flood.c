@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Gives itself a new program as often as its first argument says, in decimal digits: it counts
  * them down in place. No libc, so that there is as little as possible to an execve(2). */
 static long call(long number, long first, long second, long third)
