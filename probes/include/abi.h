@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 #define ADDRESS_BYTES 16
 #define COMM_BYTES    16
@@ -25,6 +25,19 @@
 #define FOLDED_MAX 65536
 
 #define RING_BYTES (256 * 1024)
+
+/* System calls that can be watched: more than any kernel has numbers. */
+#define SYSCALLS_MAX  512
+#define SYSCALL_WORDS 8
+
+/* Where a call's repeats are counted: by number, but a socket by its family. */
+#define PLACES_MAX    516
+#define PLACE_UNIX    512
+#define PLACE_INET    513
+#define PLACE_INET6   514
+#define PLACE_NETLINK 515
+
+#define ARGUMENTS_MAX 6
 
 /* So small that an entry of the record (64 KiB) holds them at six bytes for each. */
 #define PATH_BYTES  4096
@@ -48,7 +61,15 @@ enum event_kind {
 	EVENT_EXEC = 1,
 	EVENT_ARGV = 2,
 	EVENT_EXIT = 3,
-	EVENT_KINDS = 4,
+	EVENT_WATCHED = 4,
+	EVENT_KINDS = 8,
+};
+
+/* What the probe of system calls does for a call. */
+enum watching {
+	WATCHING_NOT = 0,
+	WATCHING_FROM_EXEC = 1, /* from the next program on that is started in it */
+	WATCHING = 2,
 };
 
 /* The row of a live call. The daemon writes it before the sandbox exists; the counters are ours. */
@@ -133,6 +154,28 @@ struct exit_event {
 	__u64 memory_peak_bytes;
 	__u32 status;
 	__u32 parent_tgid;
+};
+
+/*
+ * What of a live call's system calls is watched; the daemon writes it, the counters are ours. Bit n of
+ * `watch` and `kill` is number n: word n / 64, bit n % 64.
+ */
+struct watched {
+	__u64 watch[SYSCALL_WORDS];
+	__u64 kill[SYSCALL_WORDS];
+	__u64 count[PLACES_MAX];
+	__u32 state;
+	__u32 padding;
+};
+
+/* The first system call of a place; `killed` says whether its process was sent SIGKILL. */
+struct watched_event {
+	struct header header;
+	__u32 number;
+	__u32 place;
+	__u32 killed;
+	__u32 padding;
+	__u64 arguments[ARGUMENTS_MAX];
 };
 
 #endif

@@ -84,6 +84,16 @@ struct task_struct {
 
 struct linux_binprm;
 
+/* x86_64: where the arguments of a system call are. */
+struct pt_regs {
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+	unsigned long r10;
+	unsigned long r8;
+	unsigned long r9;
+};
+
 #pragma clang attribute pop
 
 #endif

@@ -106,7 +106,21 @@ class ExitRecord:
     memory_peak_bytes: int
 
 
-Record = DeniedRecord | ExecRecord | ArgvRecord | ExitRecord
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedRecord:
+    """The first system call of a place: see `place_of` in probes/syscalls.bpf.c."""
+
+    sequence: int
+    call: int
+    pid: int
+    program: bytes
+    place: int
+    number: int
+    arguments: tuple[int, ...]
+    killed: bool
+
+
+Record = DeniedRecord | ExecRecord | ArgvRecord | ExitRecord | WatchedRecord
 
 
 def decode(data: bytes) -> Record:
@@ -126,6 +140,8 @@ def decode(data: bytes) -> Record:
                 return _argv(header, data)
             case layout.EVENT_EXIT:
                 return _exit(header, data)
+            case layout.EVENT_WATCHED:
+                return _watched(header, data)
     except ValueError as error:
         raise InvariantError("EVENT_MALFORMED", str(error)) from error
     raise InvariantError("EVENT_MALFORMED", f"an event of kind {header.kind}")
@@ -226,6 +242,20 @@ def _exit(header: layout.Header, data: bytes) -> ExitRecord:
         user_ns=event.user_ns,
         system_ns=event.system_ns,
         memory_peak_bytes=event.memory_peak_bytes,
+    )
+
+
+def _watched(header: layout.Header, data: bytes) -> WatchedRecord:
+    event = layout.WatchedEvent.from_buffer_copy(data)
+    return WatchedRecord(
+        sequence=header.sequence,
+        call=header.call,
+        pid=header.tgid,
+        program=_comm(bytes(header.comm)),
+        place=event.place,
+        number=event.number,
+        arguments=tuple(event.arguments),
+        killed=bool(event.killed),
     )
 
 

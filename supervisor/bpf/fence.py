@@ -4,7 +4,8 @@ The links and maps are pinned in a folder of their own version. A daemon that fi
 there takes it over, with the events that are queued; any other is replaced: the new set is
 attached and pinned before the old one goes, so nothing is without a fence in between.
 
-Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring.
+Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring. Where
+a profile asks for its system calls: a row in `watched`, and the probe of `syscalls`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
 from supervisor.bpf.objects import ProbeObject
 from supervisor.bpf.rings import RingPool
+from supervisor.bpf.syscalls import MAP, OBJECT, Asked, SyscallProbe
 from supervisor.bpf.watch import Told, Watch, leftovers
 from supervisor.errors import HostError
 
@@ -54,7 +56,7 @@ class FencePlaces:
     def version(self) -> str:
         """Give the name of this set of probes: of its layout, objects and level."""
         hasher = hashlib.sha256(f"{layout.ABI_VERSION} {self.level}".encode())
-        for name in OBJECTS:
+        for name in (*OBJECTS, OBJECT):
             hasher.update(self._read(name))
         return f"v{layout.ABI_VERSION}-{hasher.hexdigest()[:12]}"
 
@@ -88,6 +90,7 @@ class Fence:
         self._version = places.version()
         self._folder = places.pins / self._version
         self._links: list[pins.Link] = []
+        self._syscalls = SyscallProbe(places.object(OBJECT), self._folder / "links")
         self._cgroup_id = 0
         self._growing = asyncio.Lock()
         self.adopted = False
@@ -124,6 +127,8 @@ class Fence:
             whole = not any(self._link_faults())
             if whole:
                 self._open_maps()
+                self._syscalls.load(self._places.level, self._shared_fds())
+                self._syscalls.adopt()
         except FileNotFoundError:
             whole = False
         if not whole:
@@ -148,6 +153,7 @@ class Fence:
                 probe.share(shared)
                 probe.load()
                 shared = shared or {n: fd for n, fd in probe.map_fds().items() if n in SHARED}
+            shared[MAP] = self._syscalls.load(self._places.level, shared)
             for name, fd in shared.items():
                 pins.pin_map(fd, fresh / "maps" / name)
             for probe in objects:
@@ -177,14 +183,19 @@ class Fence:
     def _open_maps(self) -> None:
         fds: dict[str, int] = {}
         with contextlib.ExitStack() as opened:
-            for name in SHARED:
+            for name in (*SHARED, MAP):
                 fds[name] = pins.open_map(self._folder / "maps" / name)
                 opened.callback(os.close, fds[name])
             opened.pop_all()
         self.calls = BpfMap(fds["calls"], ctypes.c_uint64, layout.CallRow, "calls")
         self.folded = BpfMap(fds["folded"], layout.Kind, layout.Folded, "folded")
+        self.watched = BpfMap(fds[MAP], ctypes.c_uint64, layout.WatchedRow, MAP)
         self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
         self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
+
+    def _shared_fds(self) -> dict[str, int]:
+        maps = (self.calls, self.folded, self.watched, self._strays, self._rings)
+        return {one.name: one.fd for one in maps}
 
     def _open_pool(self) -> None:
         self._pool = RingPool(self._rings)
@@ -203,15 +214,36 @@ class Fence:
     def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
         forget it; their processes must be dead."""
-        return leftovers(self._pool.all_free(), self.calls, self.folded)
+        left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched)
+        self._syscalls.detach()
+        return left
 
-    async def watch(self, cgroup_id: int) -> Watch:
-        """Let a call in: from here on its processes are told apart from strangers.
+    async def watch(self, cgroup_id: int, asked: Asked | None = None) -> Watch:
+        """Let a call in: from here on its processes are told apart from strangers. `asked` is
+        which of its system calls are watched, once it is told to begin.
 
         Raises:
             CapacityError: `RINGS_EXHAUSTED`.
-            HostError: `WALL_NOT_STANDING`: the row cannot be written.
+            HostError: `WALL_NOT_STANDING`: the row cannot be written; `PROBE_UNATTACHABLE`.
         """
+        watch = await self._let_in(cgroup_id, asked)
+        if asked is not None:
+            try:
+                await self._syscalls.ask()
+            except BaseException:
+                watch.asked = None
+                watch.close()
+                raise
+            try:
+                self.watched.put(
+                    ctypes.c_uint64(cgroup_id), asked.row(layout.WATCHING_NOT), BPF_NOEXIST
+                )
+            except OSError as error:
+                watch.close()
+                raise HostError("WALL_NOT_STANDING", f"fence: {error}") from error
+        return watch
+
+    async def _let_in(self, cgroup_id: int, asked: Asked | None) -> Watch:
         async with self._growing:
             if self._pool.must_grow:
                 await asyncio.to_thread(self._pool.grow)
@@ -222,12 +254,19 @@ class Fence:
         except OSError as error:
             self._pool.give_back(ring)
             raise HostError("WALL_NOT_STANDING", f"fence: {error}") from error
-        return Watch(self, cgroup_id, ring)
+        return Watch(self, cgroup_id, ring, asked)
 
     def forget(self, watch: Watch) -> None:
         """Let a call go: whoever is still in its cgroup belongs to no call any more."""
         self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
         self._pool.give_back(watch.ring)
+        if watch.asked is not None:
+            self._syscalls.let_go()
+
+    @property
+    def watches_syscalls(self) -> bool:
+        """Say whether the probe of system calls is attached."""
+        return self._syscalls.attached
 
     def faults(self) -> list[str]:
         """Say what is not as it was put in place; empty where every probe stands.
@@ -236,15 +275,14 @@ class Fence:
         runtimes hold for long.
         """
         try:
-            return list(self._link_faults())
+            return [*self._link_faults(), *self._syscalls.faults()]
         except OSError as error:
             return [f"fence: {error}"]
 
     def pin_faults(self) -> list[str]:
         """Say which probe is no longer pinned; at once."""
-        return [
-            f"fence: {link.name} is no longer pinned" for link in self._links if not link.pinned()
-        ]
+        gone = [link.name for link in self._links if not link.pinned()]
+        return [*(f"fence: {name} is no longer pinned" for name in gone), *self._syscalls.faults()]
 
     def _link_faults(self) -> Iterator[str]:
         for link in self._links:
@@ -269,7 +307,8 @@ class Fence:
     def close(self) -> None:
         """Take the probes out; every sandbox must be gone."""
         self._pool.close()
-        for one in (self.calls, self.folded, self._strays, self._rings):
+        for one in (self.calls, self.folded, self.watched, self._strays, self._rings):
             one.close()
         self._close_links()
+        self._syscalls.close()
         pins.remove_tree(self._folder)

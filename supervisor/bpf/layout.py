@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 ADDRESS_BYTES = 16
 COMM_BYTES = 16
@@ -16,11 +16,17 @@ CALLS_MAX = 4096
 KINDS_MAX = 256
 RING_BYTES = 256 * 1024
 HOOKS = 8
-EVENT_KINDS = 4
+EVENT_KINDS = 8
+SYSCALLS_MAX = 512
+SYSCALL_WORDS = 8
+PLACES_MAX = 516
+PLACE_UNIX, PLACE_INET, PLACE_INET6, PLACE_NETLINK = 512, 513, 514, 515
+ARGUMENTS_MAX = 6
 
 HOOK_CONNECT, HOOK_SENDMSG, HOOK_BIND, HOOK_SOCKET = 0, 1, 2, 3
 HOOK_MULTICAST, HOOK_EGRESS, HOOK_INGRESS = 4, 5, 6
-EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT = 0, 1, 2, 3
+EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT, EVENT_WATCHED = 0, 1, 2, 3, 4
+WATCHING_NOT, WATCHING_FROM_EXEC, WATCHING = 0, 1, 2
 CUT_PATH, CUT_DIRECTORY, CUT_ARGV = 1, 2, 4
 
 _u8, _u16, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
@@ -123,6 +129,31 @@ class ExitEvent(ctypes.LittleEndianStructure):
     ]
 
 
+class WatchedRow(ctypes.LittleEndianStructure):
+    """struct watched: which system calls of a live call are watched, and how often each was."""
+
+    _fields_ = [
+        ("watch", _u64 * SYSCALL_WORDS),
+        ("kill", _u64 * SYSCALL_WORDS),
+        ("count", _u64 * PLACES_MAX),
+        ("state", _u32),
+        ("padding", _u32),
+    ]
+
+
+class WatchedEvent(ctypes.LittleEndianStructure):
+    """struct watched_event."""
+
+    _fields_ = [
+        ("header", Header),
+        ("number", _u32),
+        ("place", _u32),
+        ("killed", _u32),
+        ("padding", _u32),
+        ("arguments", _u64 * ARGUMENTS_MAX),
+    ]
+
+
 STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "call": CallRow,
     "kind": Kind,
@@ -132,5 +163,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "exec_event": ExecEvent,
     "argv_event": ArgvEvent,
     "exit_event": ExitEvent,
+    "watched": WatchedRow,
+    "watched_event": WatchedEvent,
 }
 """C name → structure."""

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from supervisor.bpf.libbpf import check, failed, library
 
 BPF_MAP_TYPE_RINGBUF = 27
-BPF_ANY, BPF_NOEXIST = 0, 1
+BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
 
 K = TypeVar("K", bound="ctypes._CData")
 V = TypeVar("V", bound="ctypes._CData")

@@ -36,12 +36,16 @@ class ProbeObject:
 
     def close(self) -> None:
         """Let go of everything; what is not pinned is gone."""
-        for link in self._links.values():
-            self._lib.bpf_link__destroy(link)
-        self._links = {}
+        self.let_links_go()
         if self._object:
             self._lib.bpf_object__close(self._object)
             self._object = None
+
+    def let_links_go(self) -> None:
+        """Detach what is not pinned; the programs stay loaded."""
+        for link in self._links.values():
+            self._lib.bpf_link__destroy(link)
+        self._links = {}
 
     def _broken(self, what: str, error: OSError, said: object) -> HostError:
         lines = [str(line) for line in said] if hasattr(said, "__iter__") else []
@@ -109,7 +113,7 @@ class ProbeObject:
             if code < 0:
                 raise self._broken("the kernel refuses it", failed("load", code), said)
 
-    def attach(self, cgroup_fd: int) -> None:
+    def attach(self, cgroup_fd: int = -1) -> None:
         """Attach every program: to the cgroup, or where its section says.
 
         Raises:

@@ -3,6 +3,7 @@
 The kernel tells the first denial of a kind in the ring and counts the rest in a map; both are put
 together here. An event without a place in the ring has been counted by its kind in the call's row,
 and becomes what `Told.lost` says. So what is told and what is counted as lost is all there was.
+Every watched system call is counted in the call's row of `watched`: none can be lost.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from supervisor.bpf.decode import (
     Record,
     Refused,
     Tried,
+    WatchedRecord,
     decode,
     refused,
     tried,
 )
+from supervisor.bpf.maps import BPF_EXIST
 from supervisor.bpf.rings import Ring
+from supervisor.bpf.syscalls import FAMILY_OF_PLACE, Asked, kills, number_of
 
 if TYPE_CHECKING:
     from supervisor.bpf.maps import BpfMap
@@ -43,7 +47,10 @@ LOST_NAMES = {
     layout.EVENT_EXEC: "exec",
     layout.EVENT_ARGV: "argv",
     layout.EVENT_EXIT: "exit",
+    layout.EVENT_WATCHED: "watched",
 }
+COUNTED_ELSEWHERE = frozenset({layout.EVENT_DENIED, layout.EVENT_WATCHED})
+"""Kinds whose events are not lost where they find no place: they are told from their counters."""
 
 Process = ExecRecord | ArgvRecord | ExitRecord
 
@@ -59,18 +66,36 @@ class Denial:
     count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A watched system call, `count` times since it was told last. Of repeats there is no process,
+    and of their arguments only a socket's family. `killed`: its process was sent SIGKILL."""
+
+    number: int
+    arguments: tuple[int, ...]
+    pid: int
+    program: bytes
+    count: int
+    killed: bool
+
+
 @dataclass(slots=True)
 class Told:
     """What a look at a call gave; `lost` counts events by their name in LOST_NAMES."""
 
     denials: list[Denial] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
+    watched: list[Made] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
 
 
 class _Owner(Protocol):
     calls: BpfMap[ctypes.c_uint64, layout.CallRow]
     folded: BpfMap[layout.Kind, layout.Folded]
+    watched: BpfMap[ctypes.c_uint64, layout.WatchedRow]
+
+    @property
+    def watches_syscalls(self) -> bool: ...
 
     def forget(self, watch: Watch) -> None: ...
 
@@ -80,6 +105,7 @@ class Account:
 
     def __init__(self) -> None:
         self.kinds: dict[bytes, int] = {}
+        self._made: dict[int, int] = {}
         self._lost = [0] * layout.EVENT_KINDS
         self._rest = [0] * layout.HOOKS
 
@@ -92,9 +118,36 @@ class Account:
                 told.denials.append(
                     Denial(refused=record.refused, pid=record.pid, program=record.program, count=1)
                 )
+            elif isinstance(record, WatchedRecord):
+                self._made[record.place] = 1
+                told.watched.append(
+                    Made(
+                        number=record.number, arguments=record.arguments, pid=record.pid,
+                        program=record.program, count=1, killed=record.killed,
+                    )
+                )  # fmt: skip
             else:
                 told.processes.append(record)
         return told
+
+    def made(self, row: layout.WatchedRow, *, every: bool) -> list[Made]:
+        """Take a row of `watched`; give what is new in it: of `every` system call, or of those
+        whose first event has been read. Only where no event can come any more is it of all."""
+        new = []
+        for place, count in enumerate(row.count):
+            known = self._made.get(place)
+            if count == (known or 0) or (known is None and not every):
+                continue
+            self._made[place] = count
+            family = FAMILY_OF_PLACE.get(place)
+            number = number_of(place)
+            new.append(
+                Made(
+                    number=number, arguments=() if family is None else (family,), pid=0,
+                    program=b"", count=count - (known or 0), killed=kills(row, number),
+                )
+            )  # fmt: skip
+        return new
 
     def repeats(self, key: bytes, what: Refused, now: Tried) -> Denial | None:
         """Take a row of `folded`; give what is new in it."""
@@ -107,14 +160,14 @@ class Account:
     def counters(self, row: layout.CallRow) -> Told:
         """Take the call's row; give what is new in its counters.
 
-        A denial whose event found no place is in `folded` all the same, and is told from there:
-        it is not lost.
+        A denial or a watched system call whose event found no place is counted all the same, and
+        is told from there: it is not lost.
         """
         told = Told()
         for kind, name in LOST_NAMES.items():
             count = row.lost[kind] - self._lost[kind]
             self._lost[kind] = row.lost[kind]
-            if count and kind != layout.EVENT_DENIED:
+            if count and kind not in COUNTED_ELSEWHERE:
                 told.lost[name] = count
         for hook, name in HOOK_NAMES.items():
             count = row.rest[hook] - self._rest[hook]
@@ -128,9 +181,12 @@ class Account:
 class Watch:
     """The events of one live call; made by `Fence.watch`, over with `close`."""
 
-    def __init__(self, fence: _Owner, cgroup_id: int, ring: Ring) -> None:
+    def __init__(
+        self, fence: _Owner, cgroup_id: int, ring: Ring, asked: Asked | None = None
+    ) -> None:
         self.cgroup_id = cgroup_id
         self.ring = ring
+        self.asked = asked
         self._fence = fence
         self._account = Account()
         self._tell: Callable[[Told], None] | None = None
@@ -141,8 +197,21 @@ class Watch:
         self._closed = False
 
     def standing(self) -> bool:
-        """Say whether the call's row is there."""
-        return self._row() is not None
+        """Say whether the call's rows are there, and the probe that it asks for."""
+        asked = self.asked is None or (
+            self._fence.watches_syscalls and self._watched_row() is not None
+        )
+        return asked and self._row() is not None
+
+    def begin(self) -> None:
+        """Watch the system calls that were asked for, from the next program on that is started.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        if self.asked is not None:
+            row = self.asked.row(layout.WATCHING_FROM_EXEC)
+            self._fence.watched.put(ctypes.c_uint64(self.cgroup_id), row, BPF_EXIST)
 
     def tell(self, tell: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:
         """Tell everything from here on, as it comes; `fail` is told where that went wrong."""
@@ -151,6 +220,9 @@ class Watch:
 
     def _row(self) -> layout.CallRow | None:
         return self._fence.calls.get(ctypes.c_uint64(self.cgroup_id))
+
+    def _watched_row(self) -> layout.WatchedRow | None:
+        return self._fence.watched.get(ctypes.c_uint64(self.cgroup_id))
 
     def take(self) -> Told | None:
         """Take a batch out of the ring; None where there is nothing."""
@@ -173,7 +245,7 @@ class Watch:
             if told is None:
                 self._loop.add_reader(self.ring.epoll_fd, self._readable)
                 return
-            if told.denials and self._timer is None:
+            if (told.denials or told.watched) and self._timer is None:
                 self._timer = self._loop.call_later(FOLD_S, self._fold)
             self._gathering = self._loop.call_soon(self._read)
             self._say(told)
@@ -194,7 +266,8 @@ class Watch:
             self._fail(error)
 
     def _say(self, told: Told) -> None:
-        if self._tell is not None and (told.denials or told.processes or told.lost):
+        said = told.denials or told.processes or told.watched or told.lost
+        if self._tell is not None and said:
             self._tell(told)
 
     def sweep(self, *, all_kinds: bool = False) -> Told:
@@ -209,6 +282,9 @@ class Watch:
             denial = self._account.repeats(raw, refused(key), tried(value))
             if denial is not None:
                 told.denials.append(denial)
+        watched = self._watched_row() if self.asked is not None else None
+        if watched is not None:
+            told.watched += self._account.made(watched, every=all_kinds)
         return told
 
     def _keys(self, *, every: bool) -> list[bytes]:
@@ -242,6 +318,7 @@ class Watch:
             self._fence.folded.delete(layout.Kind.from_buffer_copy(raw))
         while self.ring.read():
             continue
+        self._fence.watched.delete(ctypes.c_uint64(self.cgroup_id))
         self._fence.forget(self)
 
 
@@ -249,6 +326,7 @@ def leftovers(
     rings: Iterable[Ring],
     calls: BpfMap[ctypes.c_uint64, layout.CallRow],
     folded: BpfMap[layout.Kind, layout.Folded],
+    watched: BpfMap[ctypes.c_uint64, layout.WatchedRow],
 ) -> dict[int, Told]:
     """Read what calls of a former daemon left, by cgroup id, and remove it."""
     accounts: dict[int, Account] = {key.value: Account() for key in calls.all_keys()}
@@ -269,6 +347,10 @@ def leftovers(
         row = calls.get(ctypes.c_uint64(number))
         if row is not None:
             _add(found[number], account.counters(row))
+        made = watched.get(ctypes.c_uint64(number))
+        if made is not None:
+            found[number].watched += account.made(made, every=True)
+        watched.delete(ctypes.c_uint64(number))
         calls.delete(ctypes.c_uint64(number))
     return found
 
@@ -276,5 +358,6 @@ def leftovers(
 def _add(to: Told, more: Told) -> None:
     to.denials += more.denials
     to.processes += more.processes
+    to.watched += more.watched
     for name, count in more.lost.items():
         to.lost[name] = to.lost.get(name, 0) + count

@@ -16,6 +16,7 @@ from supervisor.bpf.decode import (
     DeniedRecord,
     ExecRecord,
     ExitRecord,
+    WatchedRecord,
     decode,
     refused,
     tried,
@@ -46,6 +47,19 @@ def test_a_denial() -> None:
     assert record.program == b"python3"
     assert record.key == bytes(kind)
     assert (record.refused.name, record.refused.detail) == ("connect", "203.0.113.9:443 tcp")
+
+
+def test_a_watched_system_call() -> None:
+    event = layout.WatchedEvent(
+        header=header(layout.EVENT_WATCHED), number=41, place=layout.PLACE_INET, killed=1,
+        arguments=(ctypes.c_uint64 * 6)(2, 1, 0, 4, 5, 6),
+    )  # fmt: skip
+    record = decode(bytes(event))
+    assert isinstance(record, WatchedRecord)
+    assert (record.sequence, record.call, record.pid, record.program) == (9, 5, 70, b"python3")
+    assert (record.number, record.place) == (41, layout.PLACE_INET)
+    assert record.arguments == (2, 1, 0, 4, 5, 6)
+    assert record.killed
 
 
 @pytest.mark.parametrize(

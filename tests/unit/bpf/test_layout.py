@@ -63,8 +63,12 @@ def test_a_structure_is_that_of_the_objects(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ABI_VERSION", "ADDRESS_BYTES", "COMM_BYTES", "CALLS_MAX", "KINDS_MAX", "RING_BYTES"],
-)
+    [
+        "ABI_VERSION", "ADDRESS_BYTES", "COMM_BYTES", "CALLS_MAX", "KINDS_MAX", "RING_BYTES",
+        "SYSCALLS_MAX", "SYSCALL_WORDS", "PLACES_MAX", "PLACE_UNIX", "PLACE_INET", "PLACE_INET6",
+        "PLACE_NETLINK", "ARGUMENTS_MAX",
+    ],
+)  # fmt: skip
 def test_a_number_is_that_of_the_header(name: str) -> None:
     found = re.search(rf"#define {name}\s+(.*)", HEADER)
     assert found is not None
@@ -79,6 +83,6 @@ def test_the_enumerations_are_those_of_the_header() -> None:
     ours = {
         name: value
         for name, value in vars(layout).items()
-        if name.startswith(("HOOK", "EVENT_")) and isinstance(value, int)
+        if name.startswith(("HOOK", "EVENT_", "WATCHING")) and isinstance(value, int)
     }
     assert ours == theirs

@@ -9,6 +9,7 @@ import pytest
 
 from supervisor.bpf.fence import CGROUP_PROGRAMS, OBJECTS, OTHER_PROGRAMS, SHARED
 from supervisor.bpf.objects import ProbeObject
+from supervisor.bpf.syscalls import PROGRAMS
 from supervisor.errors import HostError
 from supervisor.sandbox.places import find_probes
 
@@ -86,3 +87,14 @@ def test_the_kernel_s_reason_is_kept(tmp_path: Path) -> None:
         except OSError:
             continue
     pytest.fail("no change was refused by the verifier")
+
+
+def test_links_can_go_while_the_programs_stay_loaded() -> None:
+    with ProbeObject(path_of("syscalls")) as one:
+        one.configure(1)
+        one.load()
+        for _ in range(2):
+            one.attach()
+            assert sorted(one._links) == sorted(PROGRAMS)
+            one.let_links_go()
+            assert one._links == {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 
 from supervisor.bpf import layout
-from supervisor.bpf.decode import DeniedRecord, ExitRecord, Refused, Tried
-from supervisor.bpf.watch import LOST_NAMES, Account, Denial
+from supervisor.bpf.decode import DeniedRecord, ExitRecord, Refused, Tried, WatchedRecord
+from supervisor.bpf.syscalls import Asked
+from supervisor.bpf.watch import LOST_NAMES, Account, Denial, Made
 
 CONNECT = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.9:443 tcp")
 KEY = b"key"
@@ -69,7 +70,44 @@ def test_a_denial_without_an_event_is_not_lost() -> None:
     assert Account().counters(row).lost == {}
 
 
+def watched(place: int = 39, number: int = 39) -> WatchedRecord:
+    return WatchedRecord(
+        sequence=1, call=5, pid=70, program=b"sh", place=place, number=number,
+        arguments=(1, 2, 3, 4, 5, 6), killed=False,
+    )  # fmt: skip
+
+
+def made(number: int, count: int, arguments: tuple[int, ...] = (), *, killed: bool = False) -> Made:
+    return Made(number=number, arguments=arguments, pid=0, program=b"", count=count, killed=killed)
+
+
+def test_a_watched_call_is_told_first_and_then_counted() -> None:
+    account, row = Account(), Asked(watch=frozenset({39}), kill=frozenset()).row(0)
+    row.count[39] = 5
+    # Its event still lies in the ring: what is counted now would be told twice.
+    assert account.made(row, every=False) == []
+    [first] = account.take([watched()]).watched
+    assert (first.count, first.pid, first.arguments) == (1, 70, (1, 2, 3, 4, 5, 6))
+    assert account.made(row, every=False) == [made(39, 4)]
+    assert account.made(row, every=True) == []
+    row.count[39] = 7
+    assert account.made(row, every=True) == [made(39, 2)]
+
+
+def test_a_watched_call_without_an_event_is_told_from_its_row() -> None:
+    row = Asked(watch=frozenset({39}), kill=frozenset({101})).row(0)
+    row.count[39], row.count[101], row.count[layout.PLACE_INET6] = 3, 1, 2
+    told = Account().made(row, every=True)
+    assert told == [made(39, 3), made(101, 1, killed=True), made(41, 2, (10,))]
+
+
+def test_an_event_that_found_no_place_is_not_lost() -> None:
+    row = layout.CallRow()
+    row.lost[layout.EVENT_WATCHED] = 9
+    assert Account().counters(row).lost == {}
+
+
 def test_every_kind_of_event_has_a_name() -> None:
     kinds = {value for name, value in vars(layout).items() if name.startswith("EVENT_")}
-    assert set(LOST_NAMES) == kinds - {layout.EVENT_KINDS} | {layout.EVENT_EXIT}
+    assert set(LOST_NAMES) == kinds - {layout.EVENT_KINDS}
     assert ctypes.sizeof(layout.CallRow) % 8 == 0
