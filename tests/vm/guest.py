@@ -32,11 +32,13 @@ from supervisor.client import Execution, FinishedCall, Supervisor
 from tests.support.following import end_of, is_started, until, wait_for
 from tests.support.leftovers import Footprint
 from tests.support.profiles import with_profiles
+from tests.vm.machine import ROOT
 
 STOCKADE = Path(sys.executable).with_name("stockade")
 TREE = Path("/sys/fs/cgroup")
 STATE, RUNTIME = Path("/var/lib/stockade"), Path("/run/stockade")
 ADDRESS = f"unix://{RUNTIME}/stockade.sock"
+SAID = Path("/var/tmp/stockade.log")
 UNIT = "stockade-vm.service"
 WAIT_S = 60.0
 TIGHT = "limits: {wall: 60s, cpu: 5s, memory: 64MiB, pids: 16}\n"
@@ -51,11 +53,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     config = tmp_path_factory.mktemp("etc") / "config.yaml"
     config.write_text(json.dumps(with_profiles(config.parent / "profiles", tight=TIGHT)))
     command = [STOCKADE, "serve", "--config", config, "--state", STATE, "--runtime-dir", RUNTIME]
-    properties = ["Type=notify", "Delegate=yes", "Restart=always", "DefaultDependencies=no"]
-    subprocess.run(
-        ["systemd-run", f"--unit={UNIT}", *(f"--property={line}" for line in properties), *command],
-        check=True,
-    )  # fmt: skip
+    properties = [
+        "Type=notify", "Delegate=yes", "Restart=always", "DefaultDependencies=no",
+        f"Environment=PYTHONPATH={ROOT}", f"StandardError=append:{SAID}",
+    ]  # fmt: skip
+    run = ["systemd-run", f"--unit={UNIT}", *(f"--property={line}" for line in properties)]
+    started = subprocess.run([*run, *command], check=False)
+    assert started.returncode == 0, SAID.read_text()
     yield
     systemctl("stop")
 

@@ -1,9 +1,9 @@
 """Boot a distribution's kernel in QEMU, and run one program of this machine in it.
 
-The guest's root is this machine's /usr, /etc and checkout, shared read-only through virtiofs, with
-a tmpfs over them: what is built here runs there, and nothing of it comes back but text. Its first
-process is systemd, which mounts the cgroup file systems as it does in production. There is no
-network device, and KVM is not asked for.
+The guest's root is this machine's /usr, /etc, checkout and virtual environment, shared read-only
+through virtiofs, with a tmpfs over them: what is built here runs there, and nothing of it comes
+back but text. Its first process is systemd, which mounts the cgroup file systems as it does in
+production. There is no network device, and KVM is not asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ SYSTEMD = Path("/usr/lib/systemd/systemd")
 MODULES = ("virtio_pci", "virtiofs", "overlay")
 MEMORY_MIB = 3072
 CPUS = 2
+# Without cmpxchg16b, which QEMU 7.2 gets wrong without KVM: Linux 6.12 allocates memory with it,
+# and panics as it boots; without it, it has another way.
+CPU = "max,-cx16"
 SHARE_S = 20.0
 POLL_S = 0.1
 CPIO_FILE, CPIO_FOLDER = 0o100755, 0o040755
@@ -48,8 +51,11 @@ mount -t devtmpfs dev dev
 mkdir dev/pts dev/shm
 mount -t devpts devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
+mkdir /kept
+for path in $(cat /shared); do mkdir -p "/kept$path"; mount --bind "/root$path" "/kept$path"; done
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
+for path in $(cat /shared); do mkdir -p "/root$path"; mount --move "/kept$path" "/root$path"; done
 mount -t securityfs securityfs sys/kernel/security
 ip link set lo up
 mkdir -p run/systemd/system
@@ -148,14 +154,14 @@ def run(
     ):
         scratch = Path(folder)
         output, console, initramfs = (scratch / n for n in ("output", "console", "initramfs"))
-        command = f"cd {shlex.quote(str(ROOT))}\n{shlex.join(argv)}\n"
+        command = f"cd {ROOT}\nexport PYTHONPATH={ROOT}\n{shlex.join(argv)}\n"
         end = 'echo "ended: $?"\nsync\necho b >/proc/sysrq-trigger\nsleep 60\n'
         initramfs.write_bytes(_initramfs(tools, kernel, command + end))
         machine = [
             "timeout", "--signal=KILL", str(timeout_s), str(tools.qemu),
             "-L", str(tools.prefix / "usr/share/qemu"),
             "-L", str(tools.prefix / "usr/share/seabios"),
-            "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", str(CPUS), "-m", f"{MEMORY_MIB}M",
+            "-machine", "q35,accel=tcg", "-cpu", CPU, "-smp", str(CPUS), "-m", f"{MEMORY_MIB}M",
             "-object", f"memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on",
             "-numa", "node,memdev=memory",
             "-chardev", f"socket,id=share,path={socket}",
@@ -177,6 +183,15 @@ def run(
         return Run(code=int(code), output=body, console=log + done.stderr)
 
 
+def _ours() -> list[Path]:
+    """List what the guest needs of ours, also where it lies below /tmp: a name has no space."""
+    venv = (ROOT / ".venv").resolve()
+    ours = [ROOT] if venv.is_relative_to(ROOT) else [ROOT, venv]
+    if any(len(str(path).split()) != 1 for path in ours):
+        raise OSError(f"{ours}: a machine cannot share a path with spaces in it")
+    return ours
+
+
 def _environment(tools: Tools) -> dict[str, str]:
     places = [tools.prefix / place / "x86_64-linux-gnu" for place in ("usr/lib", "lib")]
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH": ":".join(map(str, places))}
@@ -189,7 +204,7 @@ def _share(tools: Tools, folder: Path) -> Iterator[Path]:
     # Not below `folder`, which is removed with all that is in it: this one stays empty for us.
     tree = Path(tempfile.mkdtemp(prefix="stockade-vm-share-"))
     lines = ["set -e", f"mount -t tmpfs -o mode=755 share {tree}"]
-    for source in (Path("/usr"), Path("/etc"), ROOT):
+    for source in (Path("/usr"), Path("/etc"), *_ours()):
         target = shlex.quote(f"{tree}{source}")
         lines.append(f"mkdir -p {target}")
         lines.append(f"mount --bind {shlex.quote(str(source))} {target}")
@@ -224,6 +239,7 @@ def _initramfs(tools: Tools, kernel: Kernel, command: str) -> bytes:
         "init": INIT.encode(),
         "command": command.encode(),
         "guest.service": UNIT.encode(),
+        "shared": "\n".join(map(str, _ours())).encode(),
         "bin/busybox": tools.busybox.read_bytes(),
     }
     modules = _modules(kernel)
