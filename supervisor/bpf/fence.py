@@ -4,8 +4,9 @@ The links and maps are pinned in a folder of their own version. A daemon that fi
 there takes it over, with the events that are queued; any other is replaced: the new set is
 attached and pinned before the old one goes, so nothing is without a fence in between.
 
-Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring. Where
-a profile asks for its system calls: a row in `watched`, and the probe of `syscalls`.
+Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring. A row
+in `live`, for guests. Where a profile asks for its system calls: a row in `watched`, and the probe
+of `syscalls`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import HOOK_NAMES
+from supervisor.bpf.guests import LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
 from supervisor.bpf.objects import ProbeObject
@@ -94,6 +96,9 @@ class Fence:
         self._cgroup_id = 0
         self._growing = asyncio.Lock()
         self.adopted = False
+        self.gap = ""
+        """Why nobody can say what the probes had to tell of a former daemon's calls: FENCE_GONE,
+        as after a new start of the machine, or FENCE_REPLACED; empty where it was taken over."""
 
     def open(self) -> None:
         """Put the probes in place, or take over those of a former daemon. Blocks.
@@ -109,9 +114,11 @@ class Fence:
             if self.adopted:
                 log.info("took over the probes of the former daemon")
             else:
+                self.gap = "FENCE_REPLACED" if any(self._versions()) else "FENCE_GONE"
                 self._install()
                 self._open_maps()
             self._open_pool()
+            self.live = LiveCalls(self._places.pins)
             self._forget_others()
         except OSError as error:
             raise HostError(
@@ -205,17 +212,25 @@ class Fence:
             self._pool.grow()  # the first call does not wait for it
 
     def _forget_others(self) -> None:
-        # The kernel's own files in it have a dot in their names, as no pin can.
-        for entry in list(self._places.pins.iterdir()):
-            if entry.name != self._version and "." not in entry.name:
+        for entry in list(self._versions()):
+            if entry != self._folder:
                 log.info("removed the probes of another version: %s", entry.name)
                 pins.remove_tree(entry)
+        remove_ended(self._places.pins)
+
+    def _versions(self) -> Iterator[Path]:
+        """Give the folders of probes, of any version."""
+        for entry in self._places.pins.iterdir():
+            # The kernel's own files in it have a dot in their names, as no pin can.
+            if "." not in entry.name and not is_guests(entry.name):
+                yield entry
 
     def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
         forget it; their processes must be dead."""
         left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched)
         self._syscalls.detach()
+        self.live.clear()
         return left
 
     async def watch(self, cgroup_id: int, asked: Asked | None = None) -> Watch:
@@ -254,11 +269,13 @@ class Fence:
         except OSError as error:
             self._pool.give_back(ring)
             raise HostError("WALL_NOT_STANDING", f"fence: {error}") from error
+        self.live.add(cgroup_id)
         return Watch(self, cgroup_id, ring, asked)
 
     def forget(self, watch: Watch) -> None:
         """Let a call go: whoever is still in its cgroup belongs to no call any more."""
         self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
+        self.live.remove(watch.cgroup_id)
         self._pool.give_back(watch.ring)
         if watch.asked is not None:
             self._syscalls.let_go()
@@ -307,6 +324,7 @@ class Fence:
     def close(self) -> None:
         """Take the probes out; every sandbox must be gone."""
         self._pool.close()
+        self.live.close()
         for one in (self.calls, self.folded, self.watched, self._strays, self._rings):
             one.close()
         self._close_links()

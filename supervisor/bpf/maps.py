@@ -10,8 +10,11 @@ from typing import Generic, TypeVar
 
 from supervisor.bpf.libbpf import check, failed, library
 
+BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_RINGBUF = 27
 BPF_ANY, BPF_NOEXIST, BPF_EXIST = 0, 1, 2
+BPF_F_RDONLY_PROG = 1 << 7
+"""Programs may look rows up and change none."""
 
 K = TypeVar("K", bound="ctypes._CData")
 V = TypeVar("V", bound="ctypes._CData")
@@ -90,6 +93,58 @@ def make_ring(size_bytes: int, name: str = "ring") -> int:
     """
     fd: int = library().bpf_map_create(BPF_MAP_TYPE_RINGBUF, name.encode(), 0, 0, size_bytes, None)
     return check(fd, "make a ring")
+
+
+class _CreateOptions(ctypes.Structure):
+    """struct bpf_map_create_opts of bpf/bpf.h, which says how long it is."""
+
+    _fields_ = [
+        ("sz", ctypes.c_size_t),
+        ("btf", ctypes.c_uint32 * 4),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    ]
+
+
+def make_hash(name: str, key_bytes: int, value_bytes: int, rows_max: int, flags: int) -> int:
+    """Make a hash; give its descriptor.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    options = _CreateOptions(sz=ctypes.sizeof(_CreateOptions), map_flags=flags)
+    fd: int = library().bpf_map_create(
+        BPF_MAP_TYPE_HASH, name.encode(), key_bytes, value_bytes, rows_max, ctypes.byref(options)
+    )
+    return check(fd, f"make the map {name}")
+
+
+class _Info(ctypes.Structure):
+    """The beginning of struct bpf_map_info (linux/bpf.h)."""
+
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    ]
+
+
+def shape_of(fd: int) -> tuple[int, int, int, int, int]:
+    """Give a map's type, the bytes of key and value, how many rows it takes, and its flags.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    info, size = _Info(), ctypes.c_uint32(ctypes.sizeof(_Info))
+    code = library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+    check(code, "ask about a map")
+    return info.type, info.key_size, info.value_size, info.max_entries, info.map_flags
 
 
 def map_by_id(number: int) -> int:

@@ -130,7 +130,8 @@ class Processes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
-    or "exit" where the probes found no place for it."""
+    or "exit" where the probes found no place for it. "probe events" are those that a former daemon
+    had not read yet when its probes went; `count` is 0 then, since nobody knows."""
 
     what: str
     count: int

@@ -69,7 +69,8 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
         case "processes":
             return "; ".join(_process(_map(event)) for event in body.get("events") or ())
         case "lost":
-            return f"lost {body.get('count')} of {body.get('what')}: {body.get('reason')}"
+            count = body.get("count") or "an unknown number"
+            return f"lost {count} of {body.get('what')}: {body.get('reason')}"
         case "signal":
             why = f": {body.get('why')}" if body.get("why") else ""
             return f"{body.get('by')} sent signal {body.get('signal')}{why}"

@@ -133,7 +133,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     verb = "limit" if denied.wall is Wall.LIMIT else "denied"
                     denials[f"{verb} {describe_denial(denied)}"] += denied.count
                 case Lost() as lost if not (quiet or as_json):
-                    out.note(f"lost {lost.count} of {lost.what}: {lost.reason}")
+                    count = lost.count or "an unknown number"
+                    out.note(f"lost {count} of {lost.what}: {lost.reason}")
                 case Finished() as finished:
                     if not as_json:
                         _last_word(execution.call_id, finished, denials, quiet=quiet)

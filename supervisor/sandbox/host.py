@@ -18,6 +18,7 @@ from pathlib import Path
 
 from supervisor.bpf.fence import Fence, FencePlaces
 from supervisor.bpf.watch import Told
+from supervisor.call.events import Lost
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
@@ -169,7 +170,9 @@ class SandboxHost:
 
     def leftover_events(self, call_id: str, recorded: Iterable[object]) -> tuple[Event, ...]:
         """Give, once, what the probes had to tell of a call of a former daemon besides what is
-        `recorded` of it."""
+        `recorded` of it; where nobody can know, that something may be lost."""
+        if self.fence.gap:
+            return (Lost(what="probe events", count=0, reason=self.fence.gap),)
         left = self.leftovers.pop(call_id, None)
         return tuple(events_of(not_recorded(left, recorded), 0)) if left is not None else ()
 

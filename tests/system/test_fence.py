@@ -11,9 +11,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from supervisor.call.events import ProcessEnded, Processes, ProgramStarted, Started, Wall
-from supervisor.call.outcome import Exited, Failed
+from supervisor.call.outcome import Exited, Failed, Interrupted
 from supervisor.errors import HostError
-from supervisor.linux import cgroup
+from supervisor.linux import cgroup, mounts
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from supervisor.sandbox.places import find_canary
 from tests.support.daemon import Daemon, running_daemon
@@ -32,7 +32,7 @@ CONNECT = (
 def pins(daemon: Daemon) -> Path:
     """Give the folder of the daemon's links."""
     folder = daemon.runtime / instance_of(daemon.state) / "bpf"
-    [version] = [entry for entry in folder.iterdir() if "." not in entry.name]
+    [version] = [entry for entry in folder.iterdir() if entry.name.startswith("v")]
     return version / "links"
 
 
@@ -111,10 +111,35 @@ def test_the_fence_outlives_the_daemon_and_is_taken_over(tmp_path: Path) -> None
         found = daemon.client.get(call_id)
         assert found.finished is not None
         assert found.finished.denials == 3
+        assert kinds(daemon, call_id, "lost") == []
         bodies = kinds(daemon, call_id, "processes")
         ended = [one for body in bodies for one in body["events"] if one["what"] == "ended"]
         # The program was still alive when its daemon was killed: this was waiting in the ring.
         assert any(one["signal"] == 9 for one in ended)
+
+
+@pytest.mark.parametrize("reason", ["FENCE_REPLACED", "FENCE_GONE"])
+def test_what_no_daemon_can_read_any_more_is_told_as_lost(tmp_path: Path, reason: str) -> None:
+    """The probes of a killed daemon are of another version, or gone as after a new start."""
+    with running_daemon() as daemon:
+        with daemon.client.execute(["sleep", "600"], profile="base") as execution:
+            call_id = execution.call_id
+            until(lambda: kinds(daemon, call_id, "processes"))
+            daemon.kill()
+        version = pins(daemon).parent
+        if reason == "FENCE_REPLACED":
+            version.rename(version.with_name("v0-other"))
+        else:
+            mounts.unmount(version.parent)
+        daemon.start()
+        assert kinds(daemon, call_id, "lost") == [
+            {"what": "probe events", "count": 0, "reason": reason}
+        ]
+        assert isinstance(daemon.client.get(call_id).finished.outcome, Interrupted)  # type: ignore[union-attr]
+        shown = daemon.command("audit", "show", call_id).stdout
+        assert f"lost an unknown number of probe events: {reason}".encode() in shown
+        assert daemon.command("audit", "verify", str(daemon.state)).returncode == 0
+        assert pins(daemon).is_dir()
 
 
 @pytest.mark.parametrize("name", ["fence_egress", "watch_exec"])

@@ -196,6 +196,7 @@ def test_the_next_daemon_takes_over() -> None:
             fence = Fence(here.places)
             fence.open()
             await fence.watch(here.call_id)  # and this daemon is gone without a word
+            assert fence.live.ids() == {here.call_id}
             fence._close_links()
             assert here.run(CONNECT).stdout == EPERM * 3
             heir = Fence(here.places)
@@ -208,9 +209,13 @@ def test_the_next_daemon_takes_over() -> None:
             assert counts == {"203.0.113.9:443 tcp": 2, "[2001:db8::9]:443 tcp": 1}
             assert any(isinstance(one, ExecRecord) for one in left.processes)
             assert heir.leftovers() == {}
+            assert heir.live.ids() == frozenset()
+            assert heir.gap == ""
             watch = await heir.watch(here.call_id)
             assert watch.standing()
+            assert heir.live.ids() == {here.call_id}
             watch.close()
+            assert heir.live.ids() == frozenset()
             heir.close()
             assert [p for p in here.places.pins.iterdir() if "." not in p.name] == []
 
@@ -225,8 +230,9 @@ def test_another_version_is_replaced() -> None:
             new = Fence(here.places)
             new.open()
             assert not new.adopted
+            assert (old.gap, new.gap) == ("FENCE_GONE", "FENCE_REPLACED")
             assert new.faults() == []
-            names = [p.name for p in here.places.pins.iterdir() if "." not in p.name]
+            names = [p.name for p in here.places.pins.iterdir() if p.name.startswith("v")]
             assert names == [here.places.version()]
             assert any("no longer pinned" in fault for fault in old.faults())
             new.close()
@@ -263,8 +269,9 @@ def test_what_is_not_whole_is_replaced_before_it_goes(what: str) -> None:
         heir = Heir(here.places)
         heir.open()
         assert not heir.adopted
+        assert heir.gap == "FENCE_REPLACED"
         assert heir.faults() == []
-        names = [p.name for p in here.places.pins.iterdir() if "." not in p.name]
+        names = [p.name for p in here.places.pins.iterdir() if p.name.startswith("v")]
         assert names == [here.places.version()]
         heir.close()
 

@@ -124,6 +124,11 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
         ("started", {"preparation_s": 0.02}, "20 ms"),
         ("truncated", {"stream": "stdout", "offset": 5, "why": "cap"}, "from byte 5"),
         ("lost", {"what": "denial", "count": 2, "reason": "full"}, "lost 2 of denial: full"),
+        (
+            "lost",
+            {"what": "probe events", "count": 0, "reason": "R"},
+            "lost an unknown number of probe events: R",
+        ),
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),
         (
             "denied",
