@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
@@ -77,6 +77,11 @@ class Metrics:
             "stockade_denials", "What the walls held against, by wall and name.",
             ("wall", "name"), registry=self.registry,
         )  # fmt: skip
+        self._strays = Counter(
+            "stockade_strays", "Denials of processes that belong to no live call, by name.",
+            ("name",), registry=self.registry,
+        )  # fmt: skip
+        self._strays_seen: dict[str, int] = {}
         self._rejects = Counter(
             "stockade_rejects", "Requests that were refused, by reason.",
             ("reason",), registry=self.registry,
@@ -135,6 +140,13 @@ class Metrics:
     def live_calls(self, count: int) -> None:
         """Say how many calls are not closed."""
         self._live.set(count)
+
+    def strays(self, counts: Mapping[str, int]) -> None:
+        """Say how many denials there were of processes that belong to no live call, since the
+        probes were put in place; names are those of the probes' hooks."""
+        for name, count in counts.items():
+            self._strays.labels(name).inc(max(0, count - self._strays_seen.get(name, 0)))
+            self._strays_seen[name] = count
 
     def fsynced(self, seconds: float, entries: int) -> None:
         """Count entries that became durable, and how long that took."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from supervisor.audit.index import CallSummary
 from supervisor.audit.store import Store
+from supervisor.bpf.fence import Fence
 from supervisor.call.events import CallEvent
 from supervisor.call.outcome import Failed, Stopped
 from supervisor.call.state import State
@@ -459,9 +460,10 @@ class Engine:
             await asyncio.sleep(FENCE_S)
             if self._host is None:
                 return
-            faults = await asyncio.get_running_loop().run_in_executor(
-                self._fence_thread, self._host.fence.faults
+            faults, strays = await asyncio.get_running_loop().run_in_executor(
+                self._fence_thread, _look_at, self._host.fence
             )
+            self._observer.strays(strays)
             if faults:
                 self._give_up(faults)
                 return
@@ -472,6 +474,11 @@ class Engine:
             await asyncio.sleep(REAP_S)
             if self._host is not None:
                 reap_strangers()
+
+
+def _look_at(fence: Fence) -> tuple[list[str], dict[str, int]]:
+    """Give what is wrong with the probes, and the denials that belong to no call. Blocks."""
+    return fence.faults(), fence.strays()
 
 
 def _count_locks(call_ids: set[str]) -> tuple[dict[str, int], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class EngineObserver(Protocol):
     def live_calls(self, count: int) -> None:
         """Note how many calls live."""
 
+    def strays(self, counts: Mapping[str, int]) -> None:
+        """Note how many denials, by what was denied, met processes that belong to no live call."""
+
 
 class NoObserver:
     """Keeps no figures."""
@@ -53,4 +57,7 @@ class NoObserver:
         """Do nothing."""
 
     def live_calls(self, count: int) -> None:
+        """Do nothing."""
+
+    def strays(self, counts: Mapping[str, int]) -> None:
         """Do nothing."""

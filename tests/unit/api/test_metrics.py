@@ -122,6 +122,15 @@ def test_no_series_names_a_call() -> None:
     }  # fmt: skip
 
 
+def test_denials_that_belong_to_no_call() -> None:
+    """The probes count; they go on where the daemon is another, and the figure never falls."""
+    metrics = Metrics([])
+    for count in (2, 2, 5, 1):
+        metrics.strays({"connect": count, "socket": 0})
+    assert value(metrics, "stockade_strays_total", name="connect") == 5
+    assert value(metrics, "stockade_strays_total", name="socket") == 0
+
+
 def test_the_build_and_the_room_that_is_left(tmp_path: Path) -> None:
     metrics = Metrics([], tmp_path)
     assert value(metrics, "stockade_build_info", version=__version__) == 1

@@ -267,6 +267,9 @@ class FakeFence:
     def faults(self) -> list[str]:
         return list(self.missing)
 
+    def strays(self) -> dict[str, int]:
+        return {"connect": 3}
+
 
 class FakeHost:
     """What the sandboxes of one engine share: what they run, where they fail, where they wait."""
@@ -339,6 +342,7 @@ class Figures:
         self.rejected: list[str] = []
         self.denials: list[tuple[str, str, int]] = []
         self.live: list[int] = []
+        self.strays_seen: dict[str, int] = {}
 
     def call_closed(self, profile: str, outcome: str, timeline: Timeline) -> None:
         self.closed.append((profile, outcome, timeline))
@@ -351,6 +355,9 @@ class Figures:
 
     def live_calls(self, count: int) -> None:
         self.live.append(count)
+
+    def strays(self, counts: Mapping[str, int]) -> None:
+        self.strays_seen = dict(counts)
 
 
 class World:

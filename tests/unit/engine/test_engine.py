@@ -304,6 +304,19 @@ async def end_by_a_wall(world: World) -> str:
     return outcome.message
 
 
+def test_denials_that_belong_to_no_call_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "FENCE_S", 0.01)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            await settle(lambda: world.figures.strays_seen)
+            assert world.figures.strays_seen == {"connect": 3}
+
+    asyncio.run(scenario())
+
+
 def test_a_fence_with_a_fault_ends_calls_and_takes_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
