@@ -24,6 +24,7 @@ def findings(daemon: Daemon, profile: str) -> dict[str, str]:
     return {row["wall"]: row["host"] for row in json.loads(shown)}
 
 
+@pytest.mark.key("require", "drop.require")
 def test_a_required_wall_that_is_missing_refuses_the_call(tmp_path: Path) -> None:
     config = with_profiles(
         tmp_path, pure=PURE, guarded=GUARD, both="require: [cgroup-v2, guard]", freed=FREED
