@@ -39,10 +39,8 @@ def cost(scale: float) -> Iterator[Figure]:
     """Measure all four."""
     yield from _loading(scale)
     with _compiled() as program, contextlib.ExitStack() as stack:
-        fenced, unfenced = (
-            stack.enter_context(running_daemon(config=measures.CONFIG, **options))
-            for options in ({}, {"program": UNFENCED})
-        )  # fmt: skip
+        fenced = stack.enter_context(running_daemon(config=measures.CONFIG))
+        unfenced = stack.enter_context(running_daemon(config=measures.CONFIG, program=UNFENCED))
         yield from _call(fenced, unfenced, scale)
         yield from _connect(fenced, unfenced, program, scale)
     with _compiled() as program:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import cast
+from unittest import mock
 
 from supervisor.bpf.fence import Fence
+from supervisor.bpf.syscalls import Asked
 from supervisor.bpf.watch import Told, Watch
 from supervisor.cli.main import main
 from supervisor.sandbox import host, sandbox
@@ -26,7 +28,7 @@ class NoFence(Fence):
         """Give nothing."""
         return {}
 
-    async def watch(self, cgroup_id: int) -> Watch:
+    async def watch(self, cgroup_id: int, asked: Asked | None = None) -> Watch:
         """Give nothing: who gets it, `NoCallFence`, never looks at it."""
         return cast("Watch", None)
 
@@ -59,6 +61,8 @@ class NoCallFence(CallFence):
 
 
 if __name__ == "__main__":
-    host.Fence = NoFence  # type: ignore[misc]
-    sandbox.CallFence = NoCallFence  # type: ignore[misc]
-    main()
+    with (
+        mock.patch.object(host, "Fence", NoFence),
+        mock.patch.object(sandbox, "CallFence", NoCallFence),
+    ):
+        main()
