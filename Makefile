@@ -7,21 +7,27 @@ ROUNDS ?= 10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench lint proto clean
+.PHONY: help setup vm-kernels demo test test-host soak bench lint proto clean
 
 help: ## Print these lines
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Install Debian packages, the virtual environment and the build (as root; safe to repeat)
 	@.ci/setup
 
+vm-kernels: setup ## Get QEMU and the kernels that the tests boot (as root; safe to repeat)
+	@.ci/kernels
+
 demo: setup ## Run an agent that does honest work and then turns hostile (as root; ARGS=--json)
 	@$(PYTHON) -m tests.demo $(ARGS)
 
-test: setup ## Run every test, linters included (as root; ARGS="-k name" for some)
+test: vm-kernels ## Run every test, linters and two kernels included (as root; ARGS="-k name" for some)
 	@$(PYTEST) $(ARGS)
 
-soak: setup ## Run every test with ROUNDS=10 times the rounds (as root)
+test-host: setup ## Run every test but those that boot a kernel (as root)
+	@$(PYTEST) -m "not vm" $(ARGS)
+
+soak: vm-kernels ## Run every test with ROUNDS=10 times the rounds (as root)
 	@STOCKADE_ROUNDS=$(ROUNDS) $(PYTEST) --timeout 14400 $(ARGS)
 
 bench: setup ## Measure against bare runc on this host (as root; ARGS=--json)

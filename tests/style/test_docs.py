@@ -17,12 +17,12 @@ from tests.style.tree import ROOT, files
 DOCUMENTS = [p for p in files() if p.suffix == ".md" and p.parts[0] != "tests"]
 LIFECYCLE = (ROOT / "docs/lifecycle.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
 FIGURE = re.compile(r"\d\s?(ms|µs|MB/s|MiB/s|calls/s|calls a second)\b")
 
 
 def test_every_target_is_explained() -> None:
-    explained = set(re.findall(r"^([a-z]+):.*## \S", MAKEFILE, re.M))
+    explained = set(re.findall(r"^([a-z-]+):.*## \S", MAKEFILE, re.M))
     phony = set(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.M)[0].split())
     assert explained == TARGETS == phony
 
@@ -32,7 +32,7 @@ def test_every_target_is_explained() -> None:
 )
 def test_commands_exist(path: Path) -> None:
     text = (ROOT / path).read_text()
-    named = set(re.findall(r"(?:^|`|&& |exec |\s{4})make ([a-z]+)\b", text, re.M))
+    named = set(re.findall(r"(?:^|`|&& |exec |\s{4})make ([a-z][a-z-]*)", text, re.M))
     assert named <= TARGETS
 
 

@@ -22,7 +22,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEMD = Path("/usr/lib/systemd/systemd")
-MODULES = ("virtio_pci", "virtiofs", "overlay")
+MODULES = ("virtio_pci", "virtiofs", "overlay", "veth", "sctp")
+CACHE = Path("/var/cache/stockade/vm")
+"""Where `.ci/kernels` puts kernels: one below each name of a series."""
+
 MEMORY_MIB = 3072
 CPUS = 2
 # Without cmpxchg16b, which QEMU 7.2 gets wrong without KVM: Linux 6.12 allocates memory with it,
@@ -108,18 +111,27 @@ class Run:
 
 
 def prefix() -> Path:
-    """Give the folder into which packages were unpacked; / where none is named."""
-    return Path(os.environ.get("STOCKADE_VM", "/"))
+    """Give the folder into which packages were unpacked."""
+    return Path(os.environ.get("STOCKADE_VM", CACHE))
 
 
 def kernels(top: Path) -> list[Kernel]:
-    """List the kernels that are installed, or unpacked, below `top`."""
+    """List the kernels that are unpacked in `top`, or in the folders right below it."""
     found = []
-    for modules in sorted((top / "lib/modules").glob("*")):
-        image = top / "boot" / f"vmlinuz-{modules.name}"
-        if image.is_file():
-            found.append(Kernel(image=image, modules=modules))
+    for folder in (top, *sorted(top.glob("*"))):
+        for modules in sorted((folder / "lib/modules").glob("*")):
+            image = folder / "boot" / f"vmlinuz-{modules.name}"
+            if image.is_file():
+                found.append(Kernel(image=image, modules=modules))
     return found
+
+
+def missing(top: Path) -> str:
+    """Say why there is no machine, as `.ci/kernels` left it."""
+    try:
+        return (top / "missing").read_text().strip()
+    except FileNotFoundError:
+        return f"QEMU, or what is below {top}, is not whole: make vm-kernels"
 
 
 def tools(top: Path) -> Tools | None:
