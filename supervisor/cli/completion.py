@@ -56,6 +56,21 @@ def profile_names(
     return _matching(ask, incomplete)
 
 
+def live_call_ids(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the id of a live call."""
+
+    def ask() -> list[CompletionItem]:
+        with _client(context) as client:
+            return [
+                CompletionItem(call.call_id, help=shown(call.argv, HELP_WIDTH))
+                for call in client.list_calls(limit=CALLS_MAX, live_only=True)
+            ]
+
+    return _matching(ask, incomplete)
+
+
 def call_ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the id of a call, the live and the latest."""
 

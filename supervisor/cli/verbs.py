@@ -36,6 +36,7 @@ VERBS = {
     "attach": "Follow a call that was started before.",
     "ps": "List calls.",
     "kill": "Stop calls.",
+    "trace": "Look into calls with the host's BCC tools.",
     "profile": "Look at sandbox profiles, and check them.",
     "audit": "Read and verify the record.",
     "image": "Manage the images that profiles name.",

@@ -9,6 +9,7 @@ million locks were seen to take 15 s), so only its beginning is looked at.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 from pathlib import Path
 
@@ -35,3 +36,33 @@ def holders(path: Path = Path("/proc/locks")) -> tuple[dict[int, int], bool]:
     finally:
         os.close(fd)
     return dict(counts), left > 0
+
+
+def flock_holder(file: Path, path: Path = Path("/proc/locks")) -> int:
+    """Give the process that holds a file's lock (flock(2)), without touching the lock; 0 where
+    nobody does, or where the file is not there."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return 0
+    with path.open("rb") as listed:
+        for line in listed:
+            fields = line.split()
+            if len(fields) < 6 or fields[1] != b"FLOCK":
+                continue
+            # The device there is not stat(2)'s on every file system: the number is a first hint.
+            pid, inode = int(fields[4]), int(fields[5].rpartition(b":")[2])
+            if inode == status.st_ino and _has_open(pid, status):
+                return pid
+    return 0
+
+
+def _has_open(pid: int, status: os.stat_result) -> bool:
+    try:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if os.path.samestat(fd.stat(), status):
+                    return True
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended, and its locks with it
+    return False

@@ -41,3 +41,26 @@ def test_a_huge_list_is_not_read_to_its_end(
     counts, whole = locks.holders(tmp_path / "locks")
     assert 0 < counts[77] < 10_000
     assert not whole
+
+
+def test_who_holds_the_lock_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert locks.flock_holder(path) == 0
+    with path.open("w") as file:
+        assert locks.flock_holder(path) == 0
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert locks.flock_holder(path) == os.getpid()
+        # It was only looked at.
+        with path.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert locks.flock_holder(path) == 0
+
+
+def test_a_lock_of_another_file_with_the_same_number(tmp_path: Path) -> None:
+    path, listed = tmp_path / "lock", tmp_path / "locks"
+    path.touch()
+    inode = path.stat().st_ino
+    listed.write_text(f"1: FLOCK  ADVISORY  WRITE {os.getpid()} 00:01:{inode} 0 EOF\n")
+    assert locks.flock_holder(path, listed) == 0
+    with path.open():
+        assert locks.flock_holder(path, listed) == os.getpid()
