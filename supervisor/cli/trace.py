@@ -42,7 +42,7 @@ def _words(
         return live_call_ids(context, parameter, incomplete)
     from supervisor.linux import bcc
 
-    found = [name for name, tool in bcc.tools(_path()).items() if bcc.mentions_option(tool)]
+    found = [name for name, tool in bcc.tools(search_path()).items() if bcc.mentions_option(tool)]
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]
 
 
@@ -126,7 +126,8 @@ def command(
     context.exit(_trace(call_id, name, arguments, runtime_folder, state))
 
 
-def _path() -> str:
+def search_path() -> str:
+    """Give the folders where tools are looked for: the user's, or our own programs'."""
     from supervisor.linux.process import ENVIRONMENT
 
     return os.environ.get("PATH") or ENVIRONMENT["PATH"]
@@ -136,7 +137,7 @@ def _list(runtime: Path, state: Path | None) -> None:
     from supervisor.linux import bcc
     from supervisor.sandbox.tracing import daemons
 
-    found = [(n, tool) for n, tool in bcc.tools(_path()).items() if bcc.mentions_option(tool)]
+    found = [(n, tool) for n, tool in bcc.tools(search_path()).items() if bcc.mentions_option(tool)]
     maps = [daemon.live for daemon in daemons(runtime, state)] if os.geteuid() == 0 else []
     if session().json:
         listed = [{"name": name, "path": os.fspath(tool)} for name, tool in found]
@@ -161,7 +162,7 @@ def _trace(
 
     if os.geteuid() != 0:
         raise HostError("ROOT_REQUIRED", "tracing calls needs root", hint="sudo stockade trace …")
-    path = _path()
+    path = search_path()
     scope = scope_of(call_id, runtime, state)
     tool = bcc.find_tool(name, path)
     bcc.require_option(tool, path)

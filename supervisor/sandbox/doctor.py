@@ -1,7 +1,8 @@
 """Try every wall on this host: attack it from a real sandbox, and see the denial.
 
 Being listed somewhere proves nothing. Each row is one attempt whose failure, and whose trace on
-our side, was seen just now.
+our side, was seen just now. What a supported host may lack is `absent` there, which is no failure
+unless a profile requires it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from supervisor.audit.verify import verify
 from supervisor.call.events import Denied, Lost, Processes, ProgramStarted
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
+from supervisor.linux import bcc
 from supervisor.linux.fds import PIPE_BYTES
+from supervisor.linux.process import ENVIRONMENT
 from supervisor.profile.model import (
     Capture,
     EffectiveProfile,
@@ -31,11 +34,12 @@ from supervisor.profile.model import (
     WritableMount,
 )
 from supervisor.profile.syscalls import expand_sets, members
+from supervisor.profile.walls import HOST_WALLS
 from supervisor.sandbox.host import SandboxHost, SandboxOptions
 from supervisor.sandbox.places import find_cell
 from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
 
-HOLDS, FAILS = "holds", "fails"
+HOLDS, FAILS, ABSENT = "holds", "fails", "absent"
 PYTHON = "/usr/bin/python3"
 ATTEMPT_TIMEOUT_S = 20.0
 MIB = 1 << 20
@@ -62,6 +66,7 @@ class Attempt:
     programs: int
     oom_kills: int
     forks_refused: int
+    limits: Mapping[str, int]
 
 
 ATTACKS = r"""
@@ -93,11 +98,19 @@ FORKS = "import os,time\nfor _ in range(64):\n  os.fork() or time.sleep(9)\n"
 MEMORY = "x = bytearray(1 << 30)"
 
 
-def doctor(runtime: Path, cell: Path | None = None) -> list[Row]:
+def doctor(
+    runtime: Path,
+    cell: Path | None = None,
+    *,
+    required: Mapping[str, Sequence[str]] | None = None,
+    path: str = ENVIRONMENT["PATH"],
+) -> list[Row]:
     """Try every wall on this host; needs root and no daemon.
 
-    Leaves nothing behind. Everything that cannot be tried counts as failing.
+    Leaves nothing behind. Everything that cannot be tried counts as failing. `required` gives the
+    profiles that require a wall of `HOST_WALLS`; BCC's tools are looked for in `path`.
     """
+    guests = _bcc(path)
     with tempfile.TemporaryDirectory(prefix="stockade-doctor-") as folder:
         state = Path(folder)
         rows = [_record(state / "record")]
@@ -106,8 +119,43 @@ def doctor(runtime: Path, cell: Path | None = None) -> list[Row]:
                 SandboxOptions(state=state, runtime=runtime, cell=cell or find_cell())
             )
         except StockadeError as error:
-            return [Row(wall="host", verdict=FAILS, detail=error.message, advice=error.hint), *rows]
-        return [*asyncio.run(_try_walls(host)), *rows]
+            failed = Row(wall="host", verdict=FAILS, detail=error.message, advice=error.hint)
+            return [failed, *rows, guests]
+        return [*asyncio.run(_try_walls(host, required or {})), *rows, guests]
+
+
+def _bcc(path: str) -> Row:
+    """Look for what `stockade trace` needs; no wall rests on it."""
+    known = [name for name, tool in bcc.tools(path).items() if bcc.mentions_option(tool)]
+    lacks = list(bcc.kernel_lacks())
+    if known and not lacks:
+        return Row(wall="BCC tools", verdict=HOLDS, detail=f"stockade trace: {', '.join(known)}")
+    missing = [] if known else ["none is installed: apt-get install bpfcc-tools"]
+    return Row(
+        wall="BCC tools", verdict=ABSENT,
+        detail="stockade trace is of no use here; no wall needs it",
+        advice="; ".join([*missing, *lacks]),
+    )  # fmt: skip
+
+
+def _host_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+    """Say which walls are here that a host may lack. The guard tried itself when it was put in
+    place; where the memory controller is decides about the other."""
+    for name, state in host.walls().items():
+        adds = HOST_WALLS[name].adds
+        profiles = ", ".join(required.get(name, ()))
+        if state.standing:
+            yield Row(wall=name, verdict=HOLDS, detail=adds)
+        elif profiles:
+            yield Row(
+                wall=name, verdict=FAILS, advice=state.hint,
+                detail=f"{state.why}; calls are refused that profiles require it for: {profiles}",
+            )  # fmt: skip
+        else:
+            yield Row(
+                wall=name, verdict=ABSENT, detail=f"{state.why}; where it stands, {adds}",
+                advice=state.hint,
+            )  # fmt: skip
 
 
 def _record(folder: Path) -> Row:
@@ -128,7 +176,7 @@ def _record(folder: Path) -> Row:
     return Row(wall="record", verdict=HOLDS if report.ok else FAILS, detail=detail)
 
 
-async def _try_walls(host: SandboxHost) -> list[Row]:
+async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -> list[Row]:
     rows = [
         Row(wall="host", verdict=HOLDS, detail=f"{host.facts['kernel']}, {host.facts['runtime']}")
     ]
@@ -139,8 +187,11 @@ async def _try_walls(host: SandboxHost) -> list[Row]:
             rows += _judge(attacks)
             memory = await _attempt(host, MEMORY, _profile())
             rows.append(_holds("memory", memory.oom_kills > 0, "1 GiB asked of 64 MiB: OOM kill"))
+            both = memory.limits["memory_and_swap"]
+            rows.append(_holds("swap", both <= 64 * MIB, f"memory and swap: {both >> 20} MiB"))
             forks = await _attempt(host, FORKS, _profile())
             rows.append(_holds("pids", forks.forks_refused > 0, "the 17th process was refused"))
+            rows += _host_walls(host, required)
         finally:
             host.close()
     except (StockadeError, OSError, TimeoutError, ValueError) as error:
@@ -228,6 +279,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
             ),
             oom_kills=sandbox.cgroup.oom_kills(),
             forks_refused=sandbox.cgroup.pids_refused(),
+            limits=sandbox.cgroup.limits(),
         )
     finally:
         sandbox.destroy()

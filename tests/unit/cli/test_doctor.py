@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 import supervisor.sandbox
+from tests.support.profiles import with_profiles
 from tests.unit.cli.conftest import Stockade
 
 
@@ -21,15 +24,56 @@ class Row:
     advice: str = ""
 
 
-@pytest.mark.parametrize(("verdict", "exit_code"), [("holds", 0), ("missing", 5), ("unknown", 5)])
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict[str, list[str]]]]:
+    """Rows without trying, by what the profiles require: its guard is absent."""
+    asked: list[dict[str, list[str]]] = []
+
+    def doctor(_: Path, *, required: dict[str, list[str]], path: str) -> list[Row]:
+        assert path
+        asked.append(required)
+        return [Row("guard", "fails" if "guard" in required else "absent")]
+
+    monkeypatch.setattr(supervisor.sandbox, "doctor", doctor)
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    yield asked
+
+
+@pytest.mark.parametrize(
+    ("verdict", "exit_code"), [("holds", 0), ("absent", 0), ("fails", 5), ("unknown", 5)]
+)
 def test_doctor(
     stockade: Stockade, monkeypatch: pytest.MonkeyPatch, verdict: str, exit_code: int
 ) -> None:
     rows = [Row("files", "holds"), Row("syscalls", verdict, "d\x1b", "do this")]
-    monkeypatch.setattr(supervisor.sandbox, "doctor", lambda _: rows)
+    monkeypatch.setattr(supervisor.sandbox, "doctor", lambda _, **__: rows)
     result = stockade("doctor")
     assert result.exit_code == exit_code
     assert result.stdout.splitlines()[2].split() == ["syscalls", verdict, "d\\e", "do", "this"]
     assert json.loads(stockade("doctor", "--json").stdout)[1] == {
         "wall": "syscalls", "verdict": verdict, "detail": "d\x1b", "advice": "do this",
     }  # fmt: skip
+
+
+def test_no_shipped_profile_requires_what_hosts_may_lack(
+    stockade: Stockade, given: list[dict[str, list[str]]]
+) -> None:
+    assert stockade("doctor").exit_code == 0
+    assert given == [{}]
+
+
+def test_what_a_profile_requires_fails_where_it_is_absent(
+    stockade: Stockade, given: list[dict[str, list[str]]], tmp_path: Path
+) -> None:
+    config = with_profiles(tmp_path / "own", strict="require: [guard]", wrong="require: [seccomp]")
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    assert stockade("doctor", "--config", tmp_path / "config.yaml").exit_code == 5
+    assert given == [{"guard": ["strict"]}]
+
+
+@pytest.mark.usefixtures("given")
+def test_profiles_that_cannot_be_read_are_a_failure(stockade: Stockade, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps({"profiles": [str(tmp_path / "none")]}))
+    result = stockade("doctor", "--json", "--config", tmp_path / "config.yaml")
+    assert result.exit_code == 5
+    assert [row["wall"] for row in json.loads(result.stdout)] == ["guard", "profiles"]

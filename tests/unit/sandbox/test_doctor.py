@@ -11,17 +11,31 @@ from typing import Any
 import pytest
 
 from supervisor.errors import StockadeError
+from supervisor.linux import bcc, cgroup
 from supervisor.oci.seccomp import ALLOW
 from supervisor.oci.spec import build_spec
+from supervisor.profile.walls import WallState
 from supervisor.sandbox import sandbox
-from supervisor.sandbox.doctor import FAILS, HOLDS, Attempt, Row, _judge, doctor, find_cell
+from supervisor.sandbox.doctor import (
+    ABSENT,
+    FAILS,
+    HOLDS,
+    Attempt,
+    Row,
+    _bcc,
+    _host_walls,
+    _judge,
+    doctor,
+    find_cell,
+)
 from supervisor.sandbox.sandbox import ProgramEnd
 
 Spec = dict[str, Any]
 WALLS = {
     "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
-    "identity", "files", "programs", "memory", "pids", "record",
+    "identity", "files", "programs", "memory", "swap", "pids", "record",
 }  # fmt: skip
+NOT_EVERYWHERE = {"guard", "cgroup-v2", "BCC tools"}
 
 
 @pytest.fixture
@@ -38,8 +52,12 @@ def verdicts(rows: list[Row]) -> dict[str, str]:
 @pytest.mark.root
 def test_every_wall_of_this_host_holds(runtime: Path) -> None:
     rows = doctor(runtime)
-    assert verdicts(rows) == dict.fromkeys(WALLS, HOLDS), rows
-    assert all(row.detail and not row.advice for row in rows)
+    found = verdicts(rows)
+    assert found.keys() == WALLS | NOT_EVERYWHERE
+    assert {wall: found[wall] for wall in WALLS} == dict.fromkeys(WALLS, HOLDS), rows
+    assert {found[wall] for wall in NOT_EVERYWHERE} <= {HOLDS, ABSENT}
+    assert (found["cgroup-v2"] == HOLDS) == cgroup.detect().pure
+    assert all(row.detail and bool(row.advice) == (row.verdict == ABSENT) for row in rows)
     assert [path.name for path in runtime.rglob("*") if path.name != "uids.lock"] == []
 
 
@@ -91,6 +109,7 @@ def test_a_wall_that_is_read_back_ends_the_attempt(
 ) -> None:
     monkeypatch.setattr(sandbox, "build_spec", _changed(_exec_from_work))
     found = verdicts(doctor(runtime))
+    del found["BCC tools"]
     assert found == {"host": HOLDS, "new container per call": FAILS, "record": HOLDS}
 
 
@@ -105,13 +124,14 @@ def _changed(change: Callable[[Spec], None]) -> Callable[..., Spec]:
 
 def test_a_host_without_the_init(runtime: Path) -> None:
     found = verdicts(doctor(runtime, cell=runtime / "no-cell"))
+    del found["BCC tools"]
     assert found == {"host": FAILS, "record": HOLDS}
 
 
 def test_attacks_that_could_not_be_tried_prove_nothing() -> None:
     attempt = Attempt(
         output="", errors="no python\n", end=ProgramEnd(what="exec", value=2), denied=(),
-        programs=0, oom_kills=0, forks_refused=0,
+        programs=0, oom_kills=0, forks_refused=0, limits={},
     )  # fmt: skip
     with pytest.raises(StockadeError) as caught:
         list(_judge(attempt))
@@ -120,3 +140,44 @@ def test_attacks_that_could_not_be_tried_prove_nothing() -> None:
 
 def test_the_init_of_a_checkout_is_found() -> None:
     assert find_cell().name == "cell"
+
+
+class FakeHost:
+    """A host with one wall, and without another."""
+
+    def walls(self) -> dict[str, WallState]:
+        return {
+            "guard": WallState(standing=False, why="no LSM", hint="lsm=bpf"),
+            "cgroup-v2": WallState(standing=True),
+        }
+
+
+@pytest.mark.parametrize(
+    ("required", "verdict", "said"),
+    [
+        ({}, ABSENT, "no LSM; where it stands, BPF LSM"),
+        ({"cgroup-v2": ["x"]}, ABSENT, "no LSM"),
+        ({"guard": ["x", "y"]}, FAILS, "require it for: x, y"),
+    ],
+)
+def test_what_a_host_may_lack_fails_where_a_profile_requires_it(
+    required: dict[str, list[str]], verdict: str, said: str
+) -> None:
+    guard, pure = _host_walls(FakeHost(), required)  # type: ignore[arg-type]
+    assert (guard.wall, guard.verdict, guard.advice) == ("guard", verdict, "lsm=bpf")
+    assert said in guard.detail
+    assert (pure.wall, pure.verdict, pure.advice) == ("cgroup-v2", HOLDS, "")
+
+
+@pytest.mark.root
+def test_the_tools_of_bcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bcc, "kernel_lacks", lambda: iter(["no kprobes"]))
+    row = _bcc(str(tmp_path))
+    assert row.verdict == ABSENT
+    assert row.advice == "none is installed: apt-get install bpfcc-tools; no kprobes"
+    tool = tmp_path / "opensnoop-bpfcc"
+    tool.write_text("#!/bin/sh\necho --cgroupmap\n")
+    tool.chmod(0o755)
+    assert _bcc(str(tmp_path)).advice == "no kprobes"
+    monkeypatch.setattr(bcc, "kernel_lacks", lambda: iter(()))
+    assert _bcc(str(tmp_path)).verdict == HOLDS
