@@ -2,29 +2,45 @@
 /*
  * The canary: tries to leave from within a call's cgroup, before the call's program is let go.
  *
- *     canary /sys/fs/cgroup/…/CALL
+ *     canary /sys/fs/cgroup/…/CALL [guarded]
  *
  * A child is made right inside of the cgroup (clone3, CLONE_INTO_CGROUP), connects a datagram socket
  * to an address for documentation (RFC 5737, RFC 3849) and expects EPERM, for IPv4 and IPv6 alike.
  * Connecting sends nothing, so a fence that is not there lets nothing out, either.
  *
- * Ends with 0 where both were denied with EPERM, 1 where one was not, 2 where it could not be tried.
+ * Where the call is guarded (probes/guard.bpf.c), it goes on to try what the guard denies. Nothing of
+ * that does harm where it is not denied: what is run or mapped is an empty file, the mount has no
+ * type, nothing of the other process is read, and the child is gone afterwards.
+ *
+ * Ends with 0 where everything was denied, 1 where it could get out, 2 where it could not be tried,
+ * 10 and more where the guard did not deny: `attempts` has them in order.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define PORT 9
 
-enum { DENIED = 0, PASSED = 1, UNTRIED = 2 };
+/* Of the memfd that is to be run: a page, so that it can be mapped. */
+#define FILE_BYTES 4096
+
+/* include/uapi/linux/sched.h, include/uapi/linux/bpf.h; bpf(2) with it changes nothing. */
+#define NEW_USER	    0x10000000
+#define BPF_MAP_GET_NEXT_ID 12
+#define BPF_ATTR_BYTES	    16
+
+enum { DENIED = 0, PASSED = 1, UNTRIED = 2, UNGUARDED = 10 };
 
 static int try_to_leave(int family, const void *address, socklen_t length)
 {
@@ -49,19 +65,102 @@ static int both(void)
 	return first > second ? first : second;
 }
 
+static int memory_fd = -1;
+
+static long run_memory(void)
+{
+	char *none[] = {"canary", NULL};
+
+	return syscall(SYS_execveat, memory_fd, "", none, none + 1, AT_EMPTY_PATH);
+}
+
+static long map_code(void)
+{
+	return (long)mmap(NULL, FILE_BYTES, PROT_READ | PROT_EXEC, MAP_PRIVATE, memory_fd, 0);
+}
+
+static long turn_into_code(void)
+{
+	void *page = mmap(NULL, FILE_BYTES, PROT_READ, MAP_PRIVATE, memory_fd, 0);
+
+	return page == MAP_FAILED ? 0 : mprotect(page, FILE_BYTES, PROT_READ | PROT_EXEC);
+}
+
+/* The kernel runs nothing of proc, wherever it is mounted. */
+static long run_noexec(void)
+{
+	char *none[] = {"canary", NULL};
+
+	return execve("/proc/version", none, none + 1);
+}
+
+static long mount_nothing(void)
+{
+	return mount(NULL, "/", NULL, 0, NULL);
+}
+
+/* Of a process outside the cgroup; nothing is there to be read. */
+static long read_outside(void)
+{
+	char byte;
+	struct iovec here = {&byte, 1}, there = {NULL, 1};
+
+	return process_vm_readv(getppid(), &here, 1, &there, 1, 0);
+}
+
+static long make_user_namespace(void)
+{
+	return syscall(SYS_unshare, NEW_USER);
+}
+
+static long ask_for_maps(void)
+{
+	uint32_t attr[BPF_ATTR_BYTES / sizeof(uint32_t)] = {0};
+
+	return syscall(SYS_bpf, BPF_MAP_GET_NEXT_ID, attr, sizeof(attr));
+}
+
+static const struct {
+	long (*attempt)(void);
+	int error;
+} attempts[] = {
+	{run_memory, EPERM},	      {map_code, EPERM},      {turn_into_code, EPERM},
+	{run_noexec, EACCES},	      {mount_nothing, EPERM}, {read_outside, EPERM},
+	{make_user_namespace, EPERM}, {ask_for_maps, EPERM},
+};
+
+/* Try what the guard denies; supervisor/bpf/guard.py knows the order. */
+static int try_guard(void)
+{
+	memory_fd = memfd_create("canary", MFD_CLOEXEC);
+	if (memory_fd < 0 || ftruncate(memory_fd, FILE_BYTES))
+		return UNTRIED;
+	for (unsigned i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++)
+		if (attempts[i].attempt() != -1 || errno != attempts[i].error)
+			return UNGUARDED + (int)i;
+	return DENIED;
+}
+
+static int everything(int guarded)
+{
+	int code = both();
+
+	return code == DENIED && guarded ? try_guard() : code;
+}
+
 int main(int argc, char **argv)
 {
 	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD};
 	int cgroup, status;
 	long child;
 
-	cgroup = argc == 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	cgroup = argc >= 2 ? open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (cgroup < 0)
 		return UNTRIED;
 	args.cgroup = (uint64_t)cgroup;
 	child = syscall(SYS_clone3, &args, sizeof(args));
 	if (child == 0)
-		_exit(both());
+		_exit(everything(argc == 3 && strcmp(argv[2], "guarded") == 0));
 	if (child < 0 || waitpid((pid_t)child, &status, 0) < 0 || !WIFEXITED(status))
 		return UNTRIED;
 	return WEXITSTATUS(status);

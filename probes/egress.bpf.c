@@ -109,72 +109,26 @@ static __noinline void put(struct call *call, struct denied_event *event)
 		send(call, EVENT_DENIED, event, sizeof(*event));
 }
 
-static __always_inline void tell(struct call *call, const struct kind *kind,
-				 const struct folded *who)
+/* Count a denial, and tell the first of its kind. */
+static __always_inline void count_and_tell(const struct kind *kind, const struct folded *who)
 {
+	struct call *call = count(kind, who);
 	struct denied_event event = {};
 
-	event.header.call = kind->call;
-	event.header.sequence = next_sequence(call);
-	event.header.time_ns = who->time_ns;
-	event.header.kind = EVENT_DENIED;
-	event.header.tgid = who->tgid;
-	event.header.tid = who->tid;
-	__builtin_memcpy(event.header.comm, who->comm, COMM_BYTES);
+	if (!call)
+		return;
+	set_header(&event.header, call, kind, who, EVENT_DENIED);
 	event.kind = *kind;
 	put(call, &event);
-}
-
-/* Count a denial and tell the first of its kind; the caller denies whatever happens here. */
-static __always_inline void count(const struct kind *kind, const struct folded *who)
-{
-	struct call *call = bpf_map_lookup_elem(&calls, &kind->call);
-	__u32 hook = kind->hook;
-	struct folded *known;
-
-	if (hook >= HOOKS)
-		return;
-	if (!call) {
-		__u64 *stray = bpf_map_lookup_elem(&strays, &hook);
-
-		if (stray)
-			__sync_fetch_and_add(stray, 1);
-		return;
-	}
-	known = bpf_map_lookup_elem(&folded, kind);
-	if (known) {
-		__sync_fetch_and_add(&known->count, 1);
-		known->time_ns = who->time_ns;
-		known->tgid = who->tgid;
-		known->tid = who->tid;
-		__builtin_memcpy(known->comm, who->comm, COMM_BYTES);
-		return;
-	}
-	/* Two at once may both see the last place: a row more than KINDS_MAX does no harm. */
-	if (call->kinds >= KINDS_MAX) {
-		__sync_fetch_and_add(&call->rest[hook], 1);
-		return;
-	}
-	if (bpf_map_update_elem(&folded, kind, who, BPF_NOEXIST)) {
-		/* Full, or another processor was first with the same kind. */
-		__sync_fetch_and_add(&call->rest[hook], 1);
-		return;
-	}
-	__sync_fetch_and_add(&call->kinds, 1);
-	tell(call, kind, who);
 }
 
 /* Deny what the current process asked for. */
 static __always_inline int deny(struct kind *kind)
 {
-	struct folded who = {.count = 1};
-	__u64 ids = bpf_get_current_pid_tgid();
+	struct folded who = {};
 
-	who.time_ns = bpf_ktime_get_boot_ns();
-	who.tgid = ids >> 32;
-	who.tid = (__u32)ids;
-	bpf_get_current_comm(who.comm, sizeof(who.comm));
-	count(kind, &who);
+	set_current(&who);
+	count_and_tell(kind, &who);
 	return DENY;
 }
 
@@ -323,7 +277,7 @@ static __always_inline int decide_packet(struct __sk_buff *skb, enum hook hook, 
 		return ALLOW;
 	kind.call = call;
 	who.time_ns = bpf_ktime_get_boot_ns();
-	count(&kind, &who);
+	count_and_tell(&kind, &who);
 	return DENY;
 }
 

@@ -24,45 +24,15 @@
 #include "kernel.h"
 #include "maps.h"
 
-#define DEPTH_MAX  2048
-#define NAME_BYTES 256
+#define SCRATCH_EVENT struct exec_event
+#define SCRATCH_BYTES (2 * PATH_BYTES + ARGV_BYTES)
+#include "path.h"
+
 /* More than 6 MiB of argv, the most that any stack limit lets execve(2) take (fs/exec.c). */
 #define CHUNKS_MAX 1024
 #define PAGE_BYTES 4096
 
-#define CUT_PATH      1
-#define CUT_DIRECTORY 2
-#define CUT_ARGV      4
-
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/*
- * A walk from a file up to the root of the sandbox; `at` and `limit` are places in scratch.data. It
- * lies in a map and not on the stack: the verifier would follow each length that a path can have.
- */
-struct walk {
-	struct dentry *dentry;
-	struct vfsmount *vfsmount;
-	struct dentry *top;
-	struct vfsmount *top_mount;
-	__u64 at;
-	__u64 limit;
-	bool whole;
-};
-
-struct scratch {
-	struct walk walk;
-	struct exec_event event;
-	__u8 data[2 * PATH_BYTES + ARGV_BYTES];
-};
-
-/* One for each processor: tracepoints do not interrupt each other there. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
 
 struct chunk {
 	struct argv_event event;
@@ -75,13 +45,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct chunk);
 } chunks SEC(".maps");
-
-/* The barrier keeps the compiler from proving the bound away, which the verifier has to see. */
-static __always_inline __u64 at_most(__u64 value, __u64 most)
-{
-	barrier_var(value);
-	return value > most ? most : value;
-}
 
 static __always_inline void fill(struct header *header, __u64 id, struct call *call,
 				 enum event_kind kind)
@@ -96,75 +59,6 @@ static __always_inline void fill(struct header *header, __u64 id, struct call *c
 	header->tid = (__u32)ids;
 	header->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(header->comm, sizeof(header->comm));
-}
-
-/* Write the name that the walk is at and go up; 1 ends the walk. */
-static long write_name(__u32 number, void *context)
-{
-	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
-	struct dentry *dentry, *parent;
-	struct vfsmount *vfsmount;
-	struct mount *mount;
-	struct walk *walk;
-	long written;
-
-	if (!scratch)
-		return 1;
-	walk = &scratch->walk;
-	dentry = walk->dentry;
-	vfsmount = walk->vfsmount;
-	mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	if (dentry == walk->top && vfsmount == walk->top_mount) {
-		walk->whole = true;
-		return 1;
-	}
-	if (dentry == BPF_CORE_READ(vfsmount, mnt_root)) {
-		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
-
-		/* Mounted nowhere: a memfd, or a file of a mount that is gone. */
-		walk->whole = above == mount;
-		if (above == mount)
-			return 1;
-		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		walk->vfsmount = (void *)above + bpf_core_field_offset(struct mount, mnt);
-		return 0;
-	}
-	parent = BPF_CORE_READ(dentry, d_parent);
-	if (walk->at > walk->limit)
-		return 1;
-	written = bpf_probe_read_kernel_str(
-		&scratch->data[at_most(walk->at, 2 * PATH_BYTES - NAME_BYTES)], NAME_BYTES,
-		BPF_CORE_READ(dentry, d_name.name));
-	if (written <= 0)
-		return 1;
-	walk->at += written;
-	/* The root of a file system that is mounted nowhere. */
-	walk->whole = parent == dentry;
-	walk->dentry = parent;
-	return walk->whole;
-}
-
-/*
- * Write the names of `path` from the leaf up to `root` to scratch.data from `at` on; give where they
- * end. Where not all of them fit, `bit` is set in event.cut.
- */
-static __always_inline __u64 write_path(struct scratch *scratch, __u64 at, const struct path *path,
-					const struct path *root, __u32 bit)
-{
-	struct walk *walk = &scratch->walk;
-
-	walk->dentry = BPF_CORE_READ(path, dentry);
-	walk->vfsmount = BPF_CORE_READ(path, mnt);
-	walk->top = BPF_CORE_READ(root, dentry);
-	walk->top_mount = BPF_CORE_READ(root, mnt);
-	walk->at = at;
-	walk->limit = at + PATH_BYTES - NAME_BYTES;
-	walk->whole = false;
-	bpf_loop(DEPTH_MAX, write_name, NULL, 0);
-	if (!walk->whole)
-		scratch->event.cut |= bit;
-	return walk->at;
 }
 
 struct rest {
@@ -233,9 +127,11 @@ int BPF_PROG(watch_exec, struct task_struct *task)
 	event->cut = 0;
 	event->padding = 0;
 
-	length = write_path(scratch, 0, &file->f_path, &fs->root, CUT_PATH);
+	length = write_path(scratch, 0, BPF_CORE_READ(file, f_path.dentry),
+			    BPF_CORE_READ(file, f_path.mnt), fs, CUT_PATH);
 	event->path_bytes = length;
-	part = write_path(scratch, length, &fs->pwd, &fs->root, CUT_DIRECTORY);
+	part = write_path(scratch, length, BPF_CORE_READ(fs, pwd.dentry),
+			  BPF_CORE_READ(fs, pwd.mnt), fs, CUT_DIRECTORY);
 	event->directory_bytes = part - length;
 	length = at_most(part, 2 * PATH_BYTES);
 

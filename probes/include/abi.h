@@ -20,9 +20,18 @@
 /* Live calls, and so rows of `calls` and places of `rings`: more than any configuration admits. */
 #define CALLS_MAX 4096
 
-/* Kinds of denials that are told apart for one call; what comes beyond is counted by hook. */
+/*
+ * Kinds of denials that are told apart for one call, of the fence and of the guard: neither takes the
+ * other's place. What comes beyond is counted by hook.
+ */
 #define KINDS_MAX  256
 #define FOLDED_MAX 65536
+
+/* Writable mounts that one call can have: without a place for each, it does not start. */
+#define MOUNTS_MAX 32
+
+/* Maps (each ring is one), programs and links of all daemons of the host that have a guard. */
+#define OURS_MAX 8192
 
 #define RING_BYTES (256 * 1024)
 
@@ -53,7 +62,14 @@ enum hook {
 	HOOK_MULTICAST = 4,
 	HOOK_EGRESS = 5,
 	HOOK_INGRESS = 6,
-	HOOKS = 8,
+	HOOK_EXEC = 8, /* from here on: the guard's */
+	HOOK_MMAP = 9,
+	HOOK_MPROTECT = 10,
+	HOOK_MOUNT = 11,
+	HOOK_PTRACE = 12,
+	HOOK_BPF = 13,
+	HOOK_USERNS = 14,
+	HOOKS = 16,
 };
 
 enum event_kind {
@@ -62,6 +78,7 @@ enum event_kind {
 	EVENT_ARGV = 2,
 	EVENT_EXIT = 3,
 	EVENT_WATCHED = 4,
+	EVENT_REFUSED = 5,
 	EVENT_KINDS = 8,
 };
 
@@ -72,6 +89,36 @@ enum watching {
 	WATCHING = 2,
 };
 
+/* Why a file is not run: `family` of a kind of the guard's. */
+enum because {
+	BECAUSE_WRITABLE = 1, /* it lies where the call can write */
+	BECAUSE_MEMORY = 2,   /* it lies nowhere: a memfd, a shared memory segment */
+	BECAUSE_NOEXEC = 3,   /* its mount is noexec: the kernel's own denial, told by us */
+};
+
+/* What was tried with a mount: `type` of a kind of HOOK_MOUNT. */
+enum mounting {
+	MOUNTING_MOUNT = 0,
+	MOUNTING_MOVE = 1,
+	MOUNTING_REMOUNT = 2,
+	MOUNTING_UNMOUNT = 3,
+	MOUNTING_PIVOT = 4,
+	MOUNTING_MAKE = 5,
+};
+
+/* What a row of `ours` is about. */
+enum sort {
+	SORT_MAP = 1,
+	SORT_PROGRAM = 2,
+	SORT_LINK = 3,
+	SORT_PID_NAMESPACE = 4,
+};
+
+/* What an event could not tell whole: bits of its `cut`. */
+#define CUT_PATH      1
+#define CUT_DIRECTORY 2
+#define CUT_ARGV      4
+
 /* The row of a live call. The daemon writes it before the sandbox exists; the counters are ours. */
 struct call {
 	__u32 ring; /* its place in `rings` */
@@ -79,10 +126,34 @@ struct call {
 	__u64 sequence;		 /* events so far: a number is taken before the place in the ring */
 	__u64 lost[EVENT_KINDS]; /* of them, those that found no place */
 	__u64 rest[HOOKS];	 /* denials beyond KINDS_MAX */
-	__u64 kinds;		 /* rows of `folded` that this call has */
+	__u64 kinds;		 /* rows of `folded` that this call has of the fence */
+	__u64 guard_kinds;	 /* and of the guard */
 };
 
-/* One kind of denial. `port` is in host order; an IPv4 address is ::ffff:a.b.c.d. */
+/* A writable mount of a call, by the device of its file system (s_dev, as MKDEV packs it). */
+struct writable {
+	__u32 device;
+	__u32 exec; /* 1: what lies there may be run */
+};
+
+/* A call that is guarded: there is a row from the moment on that its sandbox is whole. */
+struct guard {
+	__u32 armed;
+	__u32 count;
+	struct writable mounts[MOUNTS_MAX];
+};
+
+/* A map, program or link of ours by its id, or the daemon's pid namespace by its inode. */
+struct ours {
+	__u32 sort;
+	__u32 id;
+};
+
+/*
+ * One kind of denial. `port` is in host order; an IPv4 address is ::ffff:a.b.c.d. For the guard's
+ * hooks, `address` holds a file's inode (8 bytes) and device (4); `family` is why a file is not run;
+ * `type` is what was tried with a mount, the command of bpf(2), or whom somebody wanted to trace.
+ */
 struct kind {
 	__u64 call;
 	__u8 address[ADDRESS_BYTES];
@@ -119,6 +190,14 @@ struct denied_event {
 	struct kind kind;
 };
 
+/* The guard denied something. Behind it lie `path_bytes` of a path, as in an exec_event. */
+struct refused_event {
+	struct header header;
+	struct kind kind;
+	__u32 path_bytes;
+	__u32 cut; /* CUT_PATH, also where the path could not be told at all */
+};
+
 /*
  * A program was started. Behind it lie path, working directory and the beginning of argv, each as
  * many bytes as said. Path and directory are names from the leaf to the root, each with a NUL:
@@ -134,7 +213,7 @@ struct exec_event {
 	__u32 directory_bytes;
 	__u32 argv_bytes;
 	__u32 argv_size;
-	__u32 cut; /* bit 0: path, bit 1: directory, bit 2: argv could not be read */
+	__u32 cut; /* CUT_ARGV: it could not be read */
 	__u32 padding;
 };
 

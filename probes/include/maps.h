@@ -7,8 +7,8 @@
  *   rings    call.ring → the call's own ring of events, so that no call can take the place of
  *            another's. The next call may have the same ring: making one takes the kernel 10 ms,
  *            since it waits for all running programs. Full ring: the event is counted in call.lost.
- *   folded   a call's kind of denial → how often. A call has KINDS_MAX of them; beyond that, and
- *            where the map is full, the denial is counted in call.rest.
+ *   folded   a call's kind of denial → how often. A call has KINDS_MAX of them, and as many of the
+ *            guard's; beyond that, and where the map is full, the denial is counted in call.rest.
  *   strays   denials of processes below our cgroup that belong to no live call.
  */
 #ifndef STOCKADE_MAPS_H
@@ -74,6 +74,77 @@ static __always_inline void send(struct call *call, enum event_kind kind, void *
 
 	if (!ring || bpf_ringbuf_output(ring, event, size, 0))
 		count_lost(call, kind);
+}
+
+/*
+ * Count a denial; give the call's row where it is the first of its kind, which is to be told. The
+ * caller denies whatever comes of it.
+ */
+static __always_inline struct call *count(const struct kind *kind, const struct folded *who)
+{
+	struct call *call = bpf_map_lookup_elem(&calls, &kind->call);
+	__u32 hook = kind->hook;
+	struct folded *known;
+	__u64 *kinds;
+
+	if (hook >= HOOKS)
+		return NULL;
+	if (!call) {
+		__u64 *stray = bpf_map_lookup_elem(&strays, &hook);
+
+		if (stray)
+			__sync_fetch_and_add(stray, 1);
+		return NULL;
+	}
+	known = bpf_map_lookup_elem(&folded, kind);
+	if (known) {
+		__sync_fetch_and_add(&known->count, 1);
+		known->time_ns = who->time_ns;
+		known->tgid = who->tgid;
+		known->tid = who->tid;
+		__builtin_memcpy(known->comm, who->comm, COMM_BYTES);
+		return NULL;
+	}
+	kinds = hook < HOOK_EXEC ? &call->kinds : &call->guard_kinds;
+	/* Two at once may both see the last place: a row more than KINDS_MAX does no harm. */
+	if (*kinds >= KINDS_MAX) {
+		__sync_fetch_and_add(&call->rest[hook], 1);
+		return NULL;
+	}
+	if (bpf_map_update_elem(&folded, kind, who, BPF_NOEXIST)) {
+		/* Full, or another processor was first with the same kind. */
+		__sync_fetch_and_add(&call->rest[hook], 1);
+		return NULL;
+	}
+	__sync_fetch_and_add(kinds, 1);
+	return call;
+}
+
+/* Say who is current, as a denial's first row has it. */
+static __always_inline void set_current(struct folded *who)
+{
+	__u64 ids = bpf_get_current_pid_tgid();
+
+	who->count = 1;
+	who->time_ns = bpf_ktime_get_boot_ns();
+	who->tgid = ids >> 32;
+	who->tid = (__u32)ids;
+	bpf_get_current_comm(who->comm, sizeof(who->comm));
+}
+
+/* Write what every denial's event begins with. */
+static __always_inline void set_header(struct header *header, struct call *call,
+				       const struct kind *kind, const struct folded *who,
+				       enum event_kind event)
+{
+	header->call = kind->call;
+	header->sequence = next_sequence(call);
+	header->time_ns = who->time_ns;
+	header->kind = event;
+	header->tgid = who->tgid;
+	header->tid = who->tid;
+	header->uid = 0;
+	__builtin_memcpy(header->comm, who->comm, COMM_BYTES);
 }
 
 #endif

@@ -10,6 +10,7 @@ import ctypes
 import ipaddress
 import os
 import socket
+import struct
 from dataclasses import dataclass
 
 from supervisor.bpf import layout
@@ -23,8 +24,36 @@ HOOK_NAMES = {
     layout.HOOK_MULTICAST: "setsockopt",
     layout.HOOK_EGRESS: "egress",
     layout.HOOK_INGRESS: "ingress",
+    layout.HOOK_EXEC: "exec",
+    layout.HOOK_MMAP: "mmap",
+    layout.HOOK_MPROTECT: "mprotect",
+    layout.HOOK_MOUNT: "mount",
+    layout.HOOK_PTRACE: "ptrace",
+    layout.HOOK_BPF: "bpf",
+    layout.HOOK_USERNS: "userns",
 }
-"""What was denied: the system call, or "egress" and "ingress" where it was a packet."""
+"""What was denied: the system call, or "egress" and "ingress" where it was a packet, or "userns"
+where it was a user namespace."""
+
+FILE_HOOKS = frozenset({layout.HOOK_EXEC, layout.HOOK_MMAP, layout.HOOK_MPROTECT})
+"""The guard's hooks that are about a file that is to be run."""
+
+BECAUSE = {
+    layout.BECAUSE_WRITABLE: "",
+    layout.BECAUSE_MEMORY: "a file in memory",
+    layout.BECAUSE_NOEXEC: "a noexec mount",
+}
+MOUNTINGS = {
+    layout.MOUNTING_MOUNT: "mount",
+    layout.MOUNTING_MOVE: "move",
+    layout.MOUNTING_REMOUNT: "remount",
+    layout.MOUNTING_UNMOUNT: "unmount",
+    layout.MOUNTING_PIVOT: "pivot",
+    layout.MOUNTING_MAKE: "a new file system",
+}
+
+MINOR_BITS = 20
+"""Of a device's number inside the kernel (include/linux/kdev_t.h)."""
 
 FAMILIES = {int(socket.AF_INET): "inet", int(socket.AF_INET6): "inet6"}
 TYPES = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
@@ -134,6 +163,8 @@ def decode(data: bytes) -> Record:
         match header.kind:
             case layout.EVENT_DENIED:
                 return _denied(header, data)
+            case layout.EVENT_REFUSED:
+                return _refused(header, data)
             case layout.EVENT_EXEC:
                 return _exec(header, data)
             case layout.EVENT_ARGV:
@@ -149,6 +180,8 @@ def decode(data: bytes) -> Record:
 
 def refused(kind: layout.Kind) -> Refused:
     """Say in words what a kind of denial is for."""
+    if kind.hook >= layout.HOOK_EXEC:
+        return _guarded(kind, b"")
     name = HOOK_NAMES.get(kind.hook, f"hook {kind.hook}")
     family = FAMILIES.get(kind.family, f"family {kind.family}")
     protocol = PROTOCOLS.get(kind.protocol, str(kind.protocol))
@@ -159,6 +192,29 @@ def refused(kind: layout.Kind) -> Refused:
         detail = f"{family} option {kind.protocol}: join a group"
     else:
         detail = f"{_endpoint(bytes(kind.address), kind.port)} {protocol}".strip()
+    return Refused(hook=kind.hook, name=name, detail=detail)
+
+
+def _guarded(kind: layout.Kind, path: bytes) -> Refused:
+    """Say what the guard denied; where the path is not known, by the file's numbers."""
+    name = HOOK_NAMES.get(kind.hook, f"hook {kind.hook}")
+    number, device = struct.unpack_from("<QI", bytes(kind.address))
+    file = f"file {number} of {device >> MINOR_BITS}:{device & (1 << MINOR_BITS) - 1}"
+    where = os.fsdecode(path).encode(errors="backslashreplace").decode() or (number and file)
+    if kind.hook in FILE_HOOKS:
+        why = BECAUSE.get(kind.family, f"reason {kind.family}")
+        if kind.family == layout.BECAUSE_MEMORY:
+            where = str(where).removeprefix("/")
+        detail = f"{where}: {why}" if why else str(where)
+    elif kind.hook == layout.HOOK_MOUNT:
+        what = MOUNTINGS.get(kind.type, f"operation {kind.type}")
+        detail = f"{what} {where}" if where else what
+    elif kind.hook == layout.HOOK_PTRACE:
+        detail = f"process {kind.type}"
+    elif kind.hook == layout.HOOK_BPF:
+        detail = f"command {kind.type}"
+    else:
+        detail = "a new one"
     return Refused(hook=kind.hook, name=name, detail=detail)
 
 
@@ -188,6 +244,25 @@ def _denied(header: layout.Header, data: bytes) -> DeniedRecord:
         program=_comm(bytes(header.comm)),
         key=bytes(event.kind),
         refused=refused(event.kind),
+    )
+
+
+def _refused(header: layout.Header, data: bytes) -> DeniedRecord:
+    event = layout.RefusedEvent.from_buffer_copy(data)
+    start = ctypes.sizeof(layout.RefusedEvent)
+    names = data[start : start + event.path_bytes]
+    if len(names) != event.path_bytes:
+        raise ValueError(f"a refused event of {len(data)} bytes")
+    path = _reversed(names) if names else b""
+    if event.cut & layout.CUT_PATH and path:
+        path = "…".encode() + path
+    return DeniedRecord(
+        sequence=header.sequence,
+        call=header.call,
+        pid=header.tgid,
+        program=_comm(bytes(header.comm)),
+        key=bytes(event.kind),
+        refused=_guarded(event.kind, path),
     )
 
 

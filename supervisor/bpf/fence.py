@@ -7,6 +7,9 @@ attached and pinned before the old one goes, so nothing is without a fence in be
 Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring. A row
 in `live`, for guests. Where a profile asks for its system calls: a row in `watched`, and the probe
 of `syscalls`.
+
+The guard is an optional part of it (`supervisor.bpf.guard`): where the kernel has no BPF LSM, the
+fence stands without.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ import ctypes
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import HOOK_NAMES
+from supervisor.bpf.guard import GUARD, Guard, GuardState
 from supervisor.bpf.guests import LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
@@ -47,18 +51,20 @@ OTHER_PROGRAMS = ("watch_exec", "watch_exit")
 class FencePlaces:
     """Where the objects lie, where pins go (a bpf file system), and what is fenced.
 
-    `level` is how deep a call's cgroup lies below the root of the unified tree.
+    `level` is how deep a call's cgroup lies below the root of the unified tree; `canary` is the
+    program that tries the guard.
     """
 
     objects: Path
     pins: Path
     cgroup: Path
     level: int
+    canary: Path
 
     def version(self) -> str:
         """Give the name of this set of probes: of its layout, objects and level."""
         hasher = hashlib.sha256(f"{layout.ABI_VERSION} {self.level}".encode())
-        for name in (*OBJECTS, OBJECT):
+        for name in (*OBJECTS, OBJECT, GUARD):
             hasher.update(self._read(name))
         return f"v{layout.ABI_VERSION}-{hasher.hexdigest()[:12]}"
 
@@ -76,14 +82,6 @@ class FencePlaces:
             ) from error  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardState:
-    """Whether the guard, which needs BPF LSM, stands; `why` says it where it does not."""
-
-    standing: bool
-    why: str = ""
-
-
 class Fence:
     """The probes in place. `open` first; `close` at an orderly end only."""
 
@@ -94,6 +92,7 @@ class Fence:
         self._links: list[pins.Link] = []
         self._syscalls = SyscallProbe(places.object(OBJECT), self._folder / "links")
         self._cgroup_id = 0
+        self._guard = Guard(places.object(GUARD), self._folder, places.level)
         self._growing = asyncio.Lock()
         self.adopted = False
         self.gap = ""
@@ -118,6 +117,8 @@ class Fence:
                 self._install()
                 self._open_maps()
             self._open_pool()
+            self._guard.open(self._shared_fds(), [link.fd for link in self._links])
+            self._try_guard()
             self.live = LiveCalls(self._places.pins)
             self._forget_others()
         except OSError as error:
@@ -211,6 +212,17 @@ class Fence:
         if self._pool.must_grow:
             self._pool.grow()  # the first call does not wait for it
 
+    def _try_guard(self) -> None:
+        ring = self._pool.take()
+        try:
+            self._guard.own_rings(self._pool.ids)
+            self._guard.try_it(self._places.cgroup, self._places.canary, self.calls, ring)
+        finally:
+            for key in list(self.folded.all_keys()):
+                if key.call == self._guard.trial_id:
+                    self.folded.delete(key)
+            self._pool.give_back(ring)
+
     def _forget_others(self) -> None:
         for entry in list(self._versions()):
             if entry != self._folder:
@@ -228,6 +240,7 @@ class Fence:
     def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
         forget it; their processes must be dead."""
+        self._guard.disarm_all()
         left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched)
         self._syscalls.detach()
         self.live.clear()
@@ -261,7 +274,7 @@ class Fence:
     async def _let_in(self, cgroup_id: int, asked: Asked | None) -> Watch:
         async with self._growing:
             if self._pool.must_grow:
-                await asyncio.to_thread(self._pool.grow)
+                await asyncio.to_thread(self._grow)
             ring = self._pool.take()
         row = layout.CallRow(ring=ring.place)
         try:
@@ -272,10 +285,25 @@ class Fence:
         self.live.add(cgroup_id)
         return Watch(self, cgroup_id, ring, asked)
 
+    def _grow(self) -> None:
+        self._pool.grow()
+        self._guard.own_rings(self._pool.ids[-1:])
+
+    def arm(self, cgroup_id: int, mounts: Sequence[tuple[int, bool]]) -> bool:
+        """Guard a call from here on, now that its sandbox is whole; say whether there is a guard.
+
+        `mounts` are its writable mounts: the device of each, and whether programs run from it.
+
+        Raises:
+            HostError: `WALL_NOT_STANDING`: its row is not what was written.
+        """
+        return self._guard.arm(cgroup_id, mounts)
+
     def forget(self, watch: Watch) -> None:
         """Let a call go: whoever is still in its cgroup belongs to no call any more."""
         self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
         self.live.remove(watch.cgroup_id)
+        self._guard.disarm(watch.cgroup_id)
         self._pool.give_back(watch.ring)
         if watch.asked is not None:
             self._syscalls.let_go()
@@ -298,11 +326,12 @@ class Fence:
 
     def pin_faults(self) -> list[str]:
         """Say which probe is no longer pinned; at once."""
-        gone = [link.name for link in self._links if not link.pinned()]
+        links = (*self._links, *self._guard.links)
+        gone = [link.name for link in links if not link.pinned()]
         return [*(f"fence: {name} is no longer pinned" for name in gone), *self._syscalls.faults()]
 
     def _link_faults(self) -> Iterator[str]:
-        for link in self._links:
+        for link in (*self._links, *self._guard.links):
             if not link.pinned():
                 yield f"fence: {link.name} is no longer pinned"
             if link.name in CGROUP_PROGRAMS and link.cgroup() != self._cgroup_id:
@@ -310,8 +339,8 @@ class Fence:
 
     @property
     def guard(self) -> GuardState:
-        """Say whether the guard stands."""
-        return GuardState(standing=False, why="this version has no guard")
+        """Say whether the guard stood when the fence was opened."""
+        return self._guard.state
 
     def strays(self) -> dict[str, int]:
         """Count denials of processes that belong to no live call, by hook."""
@@ -328,5 +357,6 @@ class Fence:
         for one in (self.calls, self.folded, self.watched, self._strays, self._rings):
             one.close()
         self._close_links()
+        self._guard.close()
         self._syscalls.close()
         pins.remove_tree(self._folder)

@@ -15,8 +15,9 @@ COMM_BYTES = 16
 CALLS_MAX = 4096
 KINDS_MAX = 256
 RING_BYTES = 256 * 1024
-HOOKS = 8
+HOOKS = 16
 EVENT_KINDS = 8
+MOUNTS_MAX = 32
 SYSCALLS_MAX = 512
 SYSCALL_WORDS = 8
 PLACES_MAX = 516
@@ -25,8 +26,14 @@ ARGUMENTS_MAX = 6
 
 HOOK_CONNECT, HOOK_SENDMSG, HOOK_BIND, HOOK_SOCKET = 0, 1, 2, 3
 HOOK_MULTICAST, HOOK_EGRESS, HOOK_INGRESS = 4, 5, 6
-EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT, EVENT_WATCHED = 0, 1, 2, 3, 4
+HOOK_EXEC, HOOK_MMAP, HOOK_MPROTECT, HOOK_MOUNT = 8, 9, 10, 11
+HOOK_PTRACE, HOOK_BPF, HOOK_USERNS = 12, 13, 14
+EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT, EVENT_WATCHED, EVENT_REFUSED = 0, 1, 2, 3, 4, 5
 WATCHING_NOT, WATCHING_FROM_EXEC, WATCHING = 0, 1, 2
+BECAUSE_WRITABLE, BECAUSE_MEMORY, BECAUSE_NOEXEC = 1, 2, 3
+MOUNTING_MOUNT, MOUNTING_MOVE, MOUNTING_REMOUNT = 0, 1, 2
+MOUNTING_UNMOUNT, MOUNTING_PIVOT, MOUNTING_MAKE = 3, 4, 5
+SORT_MAP, SORT_PROGRAM, SORT_LINK, SORT_PID_NAMESPACE = 1, 2, 3, 4
 CUT_PATH, CUT_DIRECTORY, CUT_ARGV = 1, 2, 4
 
 _u8, _u16, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
@@ -42,7 +49,27 @@ class CallRow(ctypes.LittleEndianStructure):
         ("lost", _u64 * EVENT_KINDS),
         ("rest", _u64 * HOOKS),
         ("kinds", _u64),
+        ("guard_kinds", _u64),
     ]
+
+
+class Writable(ctypes.LittleEndianStructure):
+    """struct writable: a writable mount of a call, by its device; `exec` says whether programs run
+    from it."""
+
+    _fields_ = [("device", _u32), ("exec", _u32)]
+
+
+class GuardRow(ctypes.LittleEndianStructure):
+    """struct guard: the row of a guarded call in `guards`."""
+
+    _fields_ = [("armed", _u32), ("count", _u32), ("mounts", Writable * MOUNTS_MAX)]
+
+
+class Ours(ctypes.LittleEndianStructure):
+    """struct ours: an object of ours, the key of `ours`."""
+
+    _fields_ = [("sort", _u32), ("id", _u32)]
 
 
 class Kind(ctypes.LittleEndianStructure):
@@ -90,6 +117,12 @@ class DeniedEvent(ctypes.LittleEndianStructure):
     """struct denied_event."""
 
     _fields_ = [("header", Header), ("kind", Kind)]
+
+
+class RefusedEvent(ctypes.LittleEndianStructure):
+    """struct refused_event: a path follows."""
+
+    _fields_ = [("header", Header), ("kind", Kind), ("path_bytes", _u32), ("cut", _u32)]
 
 
 class ExecEvent(ctypes.LittleEndianStructure):
@@ -156,10 +189,14 @@ class WatchedEvent(ctypes.LittleEndianStructure):
 
 STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "call": CallRow,
+    "writable": Writable,
+    "guard": GuardRow,
+    "ours": Ours,
     "kind": Kind,
     "folded": Folded,
     "header": Header,
     "denied_event": DeniedEvent,
+    "refused_event": RefusedEvent,
     "exec_event": ExecEvent,
     "argv_event": ArgvEvent,
     "exit_event": ExitEvent,

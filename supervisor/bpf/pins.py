@@ -50,6 +50,20 @@ class Link:
             self.fd = -1
 
 
+def object_ids(fd: int) -> tuple[int, int]:
+    """Give the id of a map or link, and for a link that of its program.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    buffer = ctypes.create_string_buffer(INFO_BYTES)
+    size = ctypes.c_uint32(INFO_BYTES)
+    check(library().bpf_obj_get_info_by_fd(fd, buffer, ctypes.byref(size)), "ask for an id")
+    # struct bpf_link_info: type, id, prog_id; struct bpf_map_info: type, id, size of a key.
+    _, number, program = (ctypes.c_uint32 * 3).from_buffer(buffer)
+    return number, program
+
+
 def pin_map(fd: int, path: Path) -> None:
     """Pin a map.
 

@@ -12,6 +12,7 @@ import os
 from supervisor.bpf.layout import CALLS_MAX, RING_BYTES
 from supervisor.bpf.libbpf import SAMPLE, check, failed, library
 from supervisor.bpf.maps import BpfMap, make_ring, map_by_id
+from supervisor.bpf.pins import object_ids
 from supervisor.errors import CapacityError
 
 BATCH_MAX = 256
@@ -70,6 +71,8 @@ class RingPool:
         self._map = rings
         self._free: list[Ring] = []
         self._made = 0
+        self.ids: list[int] = []
+        """The kernel's ids of all rings that were made."""
 
     def adopt(self) -> None:
         """Take over the rings that a former daemon made; nobody may write into them any more.
@@ -82,6 +85,7 @@ class RingPool:
             if number is None:
                 return
             self._free.append(Ring(self._made, map_by_id(number.value)))
+            self.ids.append(number.value)
             self._made += 1
 
     def all_free(self) -> list[Ring]:
@@ -107,7 +111,9 @@ class RingPool:
         fd = make_ring(RING_BYTES)
         try:
             self._map.put(ctypes.c_uint32(self._made), ctypes.c_uint32(fd))
+            number, _ = object_ids(fd)
             self._free.append(Ring(self._made, fd))
+            self.ids.append(number)
         except BaseException:
             os.close(fd)
             raise

@@ -48,8 +48,9 @@ LOST_NAMES = {
     layout.EVENT_ARGV: "argv",
     layout.EVENT_EXIT: "exit",
     layout.EVENT_WATCHED: "watched",
+    layout.EVENT_REFUSED: "denial",
 }
-COUNTED_ELSEWHERE = frozenset({layout.EVENT_DENIED, layout.EVENT_WATCHED})
+COUNTED_ELSEWHERE = frozenset({layout.EVENT_DENIED, layout.EVENT_WATCHED, layout.EVENT_REFUSED})
 """Kinds whose events are not lost where they find no place: they are told from their counters."""
 
 Process = ExecRecord | ArgvRecord | ExitRecord
@@ -106,6 +107,7 @@ class Account:
     def __init__(self) -> None:
         self.kinds: dict[bytes, int] = {}
         self._made: dict[int, int] = {}
+        self._said: dict[bytes, Refused] = {}
         self._lost = [0] * layout.EVENT_KINDS
         self._rest = [0] * layout.HOOKS
 
@@ -115,6 +117,7 @@ class Account:
         for record in records:
             if isinstance(record, DeniedRecord):
                 self.kinds[record.key] = 1
+                self._said[record.key] = record.refused
                 told.denials.append(
                     Denial(refused=record.refused, pid=record.pid, program=record.program, count=1)
                 )
@@ -155,6 +158,8 @@ class Account:
         self.kinds[key] = now.count
         if now.count <= known:
             return None
+        # The event knew more than the key: a path.
+        what = self._said.get(key, what)
         return Denial(refused=what, pid=now.pid, program=now.program, count=now.count - known)
 
     def counters(self, row: layout.CallRow) -> Told:
@@ -289,7 +294,8 @@ class Watch:
 
     def _keys(self, *, every: bool) -> list[bytes]:
         row = self._row()
-        if every and row is not None and row.kinds > len(self._account.kinds):
+        known = len(self._account.kinds)
+        if every and row is not None and row.kinds + row.guard_kinds > known:
             # The first of a kind found no place in the ring: only the map knows it.
             return [bytes(k) for k in self._fence.folded.all_keys() if k.call == self.cgroup_id]
         return list(self._account.kinds)

@@ -23,6 +23,9 @@ class Wall(enum.StrEnum):
     SYSCALL = "syscall"
     LIMIT = "limit"
     NETWORK = "network"
+    PROGRAM = "program"
+    KERNEL = "kernel"
+    """What the guard denies besides programs: mounts, other processes, user namespaces, bpf(2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ CELL_ARGV_BYTES_MAX = 2_000_000
 
 POINTER_AND_NUL_BYTES = 9
 
+SHM_PATH = "/dev/shm"  # noqa: S108 (the sandbox's own)
 SHM_BYTES = 16 << 20
 PTS_OPTIONS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
 PTYS_MAX = 64
@@ -174,7 +175,7 @@ def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
         # nodes into it, writable (libcontainer, needsSetupDev).
         _mount("/dev", "bind", ["bind", "ro", "nosuid", "noexec", "rprivate"], places.devices),
         _mount("/dev/pts", "devpts", [*PTS_OPTIONS, f"max={PTYS_MAX}"]),
-        _tmpfs(WritableMount(path="/dev/shm", size_bytes=SHM_BYTES)),  # noqa: S108
+        _tmpfs(WritableMount(path=SHM_PATH, size_bytes=SHM_BYTES)),
         _bind(places.cell, CELL_PATH),
     ]
     if profile.image.kind is ImageKind.HOST:

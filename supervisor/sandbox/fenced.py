@@ -1,8 +1,10 @@
 """One call behind the fence: let in before its sandbox exists, tried, and told to the end.
 
-The canary is the proof that the fence stands around this very cgroup and that its events arrive:
-a process right inside of it tries to leave, is denied with EPERM, and the ring says so. Only then
-is the program let go.
+Where the host has a guard, the call is guarded from the moment that its sandbox is whole.
+
+The canary is the proof that both stand around this very cgroup and that their events arrive: a
+process right inside of it tries to leave, and what the guard denies, is denied, and the ring says
+so. Only then is the program let go.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import asyncio
 import collections
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from supervisor.bpf import layout
 from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord
 from supervisor.bpf.fence import Fence
+from supervisor.bpf.guard import GUARDED, TRIED, canary_fault, untold
 from supervisor.bpf.watch import Denial, Process, Told, Watch
 from supervisor.call.events import (
     Denied,
@@ -32,6 +35,8 @@ from supervisor.call.events import (
 from supervisor.errors import HostError
 from supervisor.linux import process
 from supervisor.oci.spec import ID_RANGE
+
+PROGRAMS_RULE = "programs: from the read-only image only"
 
 CANARY_S = 10.0
 CANARY_PLACES = frozenset({"203.0.113.1:9 udp", "[2001:db8::1]:9 udp"})
@@ -48,6 +53,20 @@ ESCAPED = 6
 
 RULE = "egress: nothing is allowed"
 MIXED = "places differ"
+
+GUARD_RULES: Mapping[int, tuple[Wall, str]] = {
+    layout.HOOK_EXEC: (Wall.PROGRAM, PROGRAMS_RULE),
+    layout.HOOK_MMAP: (Wall.PROGRAM, PROGRAMS_RULE),
+    layout.HOOK_MPROTECT: (Wall.PROGRAM, PROGRAMS_RULE),
+    layout.HOOK_MOUNT: (Wall.KERNEL, "mounts: none is made or changed"),
+    layout.HOOK_PTRACE: (Wall.KERNEL, "processes: those of the call only"),
+    layout.HOOK_BPF: (Wall.KERNEL, "bpf: never"),
+    layout.HOOK_USERNS: (Wall.KERNEL, "identity: no user namespace"),
+}
+"""Which wall it is that a hook of the guard holds, and what the rule says."""
+
+PROBED = frozenset({Wall.NETWORK, Wall.PROGRAM, Wall.KERNEL})
+"""The walls whose denials the probes count."""
 LOST_REASON = "RING_FULL"
 
 Event = Denied | Processes | Lost
@@ -61,6 +80,15 @@ class CallFence:
         self._cgroup = cgroup
         self._watch = watch
         self._uid_base = uid_base
+        self._guarded = False
+
+    def guard(self, mounts: Sequence[tuple[int, bool]]) -> None:
+        """Guard the call from here on, where the host has a guard: see `Fence.arm`.
+
+        Raises:
+            HostError: `WALL_NOT_STANDING`.
+        """
+        self._guarded = self._fence.arm(self._watch.cgroup_id, mounts)
 
     async def try_canary(self, program: Path) -> None:
         """See that nothing gets out of the call's cgroup, and that trying is told.
@@ -85,7 +113,8 @@ class CallFence:
             )
 
     async def _canary(self, program: Path) -> list[str]:
-        pid = process.spawn([os.fspath(program), os.fspath(self._cgroup)], fds={})
+        argv = [os.fspath(program), os.fspath(self._cgroup), *([GUARDED] * self._guarded)]
+        pid = process.spawn(argv, fds={})
         pidfd = os.pidfd_open(pid)
         try:
             async with asyncio.timeout(CANARY_S):
@@ -97,12 +126,16 @@ class CallFence:
         finally:
             os.close(pidfd)
         if code:
-            return [CANARY_FAULTS.get(code, f"a canary ended with {code}")]
+            fault = CANARY_FAULTS.get(code) or canary_fault(code)
+            return [fault or f"a canary ended with {code}"]
         # Nothing else has run in the call's cgroup yet: what is told is the canary's.
-        told: set[str] = set()
+        told: list[Denial] = []
         while batch := self._watch.take():
-            told |= {denial.refused.detail for denial in batch.denials}
-        return [f"denied, but not told: {place}" for place in sorted(CANARY_PLACES - told)]
+            told += batch.denials
+        missing = sorted(CANARY_PLACES - {denial.refused.detail for denial in told})
+        if self._guarded:
+            missing += untold([denial.refused.name for denial in told])
+        return [f"denied, but not told: {one}" for one in missing]
 
     def tell(self, tell: Callable[[Event], None], fail: Callable[[Exception], None]) -> None:
         """Tell what happens from here on; `fail` is told where that went wrong."""
@@ -137,15 +170,19 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
     """Give what the kernel counted of a former daemon's call without what is on record already, and
     without the canary: the kernel cannot know how much of its counts had been told."""
     known: collections.Counter[tuple[str, ...]] = collections.Counter()
+    for name, count in TRIED.items():
+        known[GUARDED, name] = count
     for event in recorded:
-        if isinstance(event, Denied) and event.wall is Wall.NETWORK:
-            known[event.name, event.detail] += event.count
+        if isinstance(event, Denied) and event.wall in PROBED:
+            known[_place(event.wall, event.name, event.detail)] += event.count
         elif isinstance(event, Lost) and event.reason == LOST_REASON:
             known[event.what,] += event.count
     rest = Told(processes=left.processes)
     for denial in left.denials:
-        place = denial.refused.name, denial.refused.detail or MIXED
-        before = known[place] + (denial.refused.detail in CANARY_PLACES)
+        refused = denial.refused
+        wall, _ = GUARD_RULES.get(refused.hook, (Wall.NETWORK, ""))
+        place = _place(wall, refused.name, refused.detail or MIXED)
+        before = known[place] + (refused.detail in CANARY_PLACES)
         taken = min(denial.count, before)
         known[place] = max(0, known[place] - taken)
         if denial.count > taken:
@@ -156,15 +193,22 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
     return rest
 
 
+def _place(wall: Wall, name: str, detail: str) -> tuple[str, ...]:
+    """Say by what denials are compared: those of the guard by their name alone, since the kernel's
+    counters know no path."""
+    return (name, detail) if wall is Wall.NETWORK else (GUARDED, name)
+
+
 def _denied(denial: Denial) -> Denied:
+    wall, rule = GUARD_RULES.get(denial.refused.hook, (Wall.NETWORK, RULE))
     return Denied(
-        wall=Wall.NETWORK,
+        wall=wall,
         name=denial.refused.name,
         detail=denial.refused.detail or MIXED,
         pid=denial.pid,
         program=denial.program,
         count=denial.count,
-        rule=RULE,
+        rule=rule,
     )
 
 

@@ -127,6 +127,7 @@ class SandboxHost:
                 pins=self._bpf.path,
                 cgroup=self.hierarchies.unified / self.parent,
                 level=self.parent.count("/") + 2,
+                canary=self.canary,
             )
         )
         self.leftovers: dict[str, Told] = {}

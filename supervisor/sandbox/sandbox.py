@@ -31,7 +31,7 @@ from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
 from supervisor.linux.netns import NetlinkBuffers
 from supervisor.oci.runtime import StandardFds
-from supervisor.oci.spec import Program, SandboxPlaces, build_spec
+from supervisor.oci.spec import SHM_PATH, Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
@@ -106,6 +106,7 @@ class Sandbox:
         self._uid_base = 0
         self._work_fd = -1
         self._mounts: dict[str, int] = {}
+        self._writable: list[tuple[int, bool]] = []
         self._fenced: CallFence | None = None
         self._netlink: NetlinkBuffers | None = None
         self._watcher: DenialWatcher | None = None
@@ -237,6 +238,8 @@ class Sandbox:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._stack.callback(os.close, fd)
             self._mounts[mount.path] = fd
+            self._writable.append((os.fstat(fd).st_dev, mount.exec))
+        self._writable.append((Path(f"/proc/{self._pid}/root{SHM_PATH}").stat().st_dev, False))
         self._work_fd = self._mounts[WORK]
 
     def arm(self) -> None:
@@ -250,13 +253,15 @@ class Sandbox:
         read_back(self._pid, self._profile, self.cgroup, self._uid_base)
 
     async def try_fence(self) -> None:
-        """See that the fence stands around the call's cgroup; from then on its events are told.
+        """See that the fence stands around the call's cgroup, and the guard where there is one;
+        from then on its events are told.
 
         Raises:
             HostError: `WALL_NOT_STANDING`.
         """
         if self._fenced is None:
             raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
+        self._fenced.guard(self._writable)
         await self._fenced.try_canary(self._host.canary)
         self._fenced.tell(self._tell, self._fail)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from supervisor.bpf.fence import FencePlaces
 from supervisor.linux import cgroup
 from supervisor.linux.mounts import BpfFolder
-from supervisor.sandbox.places import find_probes
+from supervisor.sandbox.places import find_canary, find_probes
 
 LEVEL = 2
 
@@ -49,7 +49,11 @@ def ground() -> Iterator[Ground]:
         bpf = BpfFolder(Path(folder) / "bpf")
         try:
             places = FencePlaces(
-                objects=find_probes(), pins=bpf.path, cgroup=top.unified, level=LEVEL
+                objects=find_probes(),
+                pins=bpf.path,
+                cgroup=top.unified,
+                level=LEVEL,
+                canary=find_canary(),
             )
             yield Ground(places=places, call=call)
         finally:

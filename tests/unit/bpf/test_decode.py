@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ipaddress
+import struct
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,56 @@ def test_a_denial() -> None:
     assert record.program == b"python3"
     assert record.key == bytes(kind)
     assert (record.refused.name, record.refused.detail) == ("connect", "203.0.113.9:443 tcp")
+
+
+def guard_kind(hook: int, **values: int) -> layout.Kind:
+    address = struct.pack("<QI4x", 12, 45)
+    return layout.Kind(call=5, hook=hook, address=(ctypes.c_uint8 * 16)(*address), **values)
+
+
+@pytest.mark.parametrize(
+    ("because", "names", "cut", "detail"),
+    [
+        (layout.BECAUSE_WRITABLE, b"copied\0work\0", 0, "/work/copied"),
+        (layout.BECAUSE_NOEXEC, b"a\xff\0tmp\0", 0, "/tmp/a\\udcff: a noexec mount"),
+        (layout.BECAUSE_MEMORY, b"memfd:x\0", 0, "memfd:x: a file in memory"),
+        (layout.BECAUSE_WRITABLE, b"deep\0down\0", layout.CUT_PATH, "…/down/deep"),
+        (layout.BECAUSE_WRITABLE, b"", layout.CUT_PATH, "file 12 of 0:45"),
+    ],
+)
+def test_a_program_that_the_guard_refused(
+    because: int, names: bytes, cut: int, detail: str
+) -> None:
+    kind = guard_kind(layout.HOOK_EXEC, family=because)
+    event = layout.RefusedEvent(
+        header=header(layout.EVENT_REFUSED), kind=kind, path_bytes=len(names), cut=cut
+    )
+    record = decode(bytes(event) + names)
+    assert isinstance(record, DeniedRecord)
+    assert (record.refused.name, record.refused.detail) == ("exec", detail)
+    assert (record.pid, record.program, record.key) == (70, b"python3", bytes(kind))
+
+
+def test_a_refused_event_that_is_too_short() -> None:
+    event = layout.RefusedEvent(header=header(layout.EVENT_REFUSED), path_bytes=9)
+    with pytest.raises(InvariantError) as caught:
+        decode(bytes(event) + b"short")
+    assert caught.value.reason == "EVENT_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail"),
+    [
+        (guard_kind(layout.HOOK_MMAP, family=layout.BECAUSE_WRITABLE), "file 12 of 0:45"),
+        (guard_kind(layout.HOOK_MOUNT, type=layout.MOUNTING_PIVOT), "pivot file 12 of 0:45"),
+        (kind_of(layout.HOOK_MOUNT, type=layout.MOUNTING_MAKE), "a new file system"),
+        (kind_of(layout.HOOK_PTRACE, type=77), "process 77"),
+        (kind_of(layout.HOOK_BPF, type=12), "command 12"),
+        (kind_of(layout.HOOK_USERNS), "a new one"),
+    ],
+)
+def test_what_the_guard_denied_without_its_event(kind: layout.Kind, detail: str) -> None:
+    assert refused(kind).detail == detail
 
 
 def test_a_watched_system_call() -> None:

@@ -19,6 +19,7 @@ from tests.style.tree import ROOT
 
 BPFTOOL = shutil.which("bpftool", path=f"{os.environ['PATH']}:/usr/sbin")
 BITS = 8
+ENUMERATIONS = ("HOOK", "EVENT_", "WATCHING", "BECAUSE_", "MOUNTING_", "SORT_")
 HEADER = (ROOT / "probes/include/abi.h").read_text()
 
 
@@ -64,7 +65,8 @@ def test_a_structure_is_that_of_the_objects(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "ABI_VERSION", "ADDRESS_BYTES", "COMM_BYTES", "CALLS_MAX", "KINDS_MAX", "RING_BYTES",
+        "ABI_VERSION", "ADDRESS_BYTES", "COMM_BYTES", "CALLS_MAX", "KINDS_MAX", "MOUNTS_MAX",
+        "RING_BYTES",
         "SYSCALLS_MAX", "SYSCALL_WORDS", "PLACES_MAX", "PLACE_UNIX", "PLACE_INET", "PLACE_INET6",
         "PLACE_NETLINK", "ARGUMENTS_MAX",
     ],
@@ -83,6 +85,6 @@ def test_the_enumerations_are_those_of_the_header() -> None:
     ours = {
         name: value
         for name, value in vars(layout).items()
-        if name.startswith(("HOOK", "EVENT_", "WATCHING")) and isinstance(value, int)
+        if name.startswith(ENUMERATIONS) and isinstance(value, int)
     }
     assert ours == theirs

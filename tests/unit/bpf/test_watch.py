@@ -44,6 +44,14 @@ def test_repeats_are_told_once() -> None:
     assert account.repeats(KEY, CONNECT, Tried(count=5, pid=71, program=b"sh")) is None
 
 
+def test_repeats_keep_the_path_of_the_first() -> None:
+    """The key has no path."""
+    account = Account()
+    account.take([denied()])
+    bare = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="by number")
+    assert account.repeats(KEY, bare, Tried(count=3, pid=70, program=b"sh")) == denial(2)
+
+
 def test_a_kind_whose_first_event_was_lost_is_told_whole() -> None:
     assert Account().repeats(b"other", CONNECT, Tried(count=3, pid=70, program=b"sh")) == denial(3)
 
@@ -66,7 +74,7 @@ def test_counters_give_what_is_new() -> None:
 def test_a_denial_without_an_event_is_not_lost() -> None:
     """It is counted in `folded`, or in the row's rest."""
     row = layout.CallRow()
-    row.lost[layout.EVENT_DENIED] = 9
+    row.lost[layout.EVENT_DENIED] = row.lost[layout.EVENT_REFUSED] = 9
     assert Account().counters(row).lost == {}
 
 

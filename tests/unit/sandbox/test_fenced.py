@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from supervisor.bpf import layout
-from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord, Refused
+from supervisor.bpf.decode import HOOK_NAMES, ArgvRecord, ExecRecord, ExitRecord, Refused
 from supervisor.bpf.fence import Fence
+from supervisor.bpf.guard import TRIED
 from supervisor.bpf.watch import Denial, Told
 from supervisor.call.events import (
     Denied,
@@ -24,6 +25,7 @@ from supervisor.call.events import (
 from supervisor.errors import HostError
 from supervisor.sandbox.fenced import (
     ENTRY_BYTES_MAX,
+    GUARD_RULES,
     MIXED,
     CallFence,
     events_of,
@@ -134,6 +136,34 @@ def test_what_is_recorded_already_is_not_told_again() -> None:
     assert rest.processes == [end()]
     assert rest.lost == {"exec": 1, "exit": 1}
     assert not_recorded(Told(), recorded) == Told()
+
+
+def test_denials_of_the_guard_have_their_walls() -> None:
+    hooks = [hook for hook in HOOK_NAMES if hook >= layout.HOOK_EXEC]
+    assert set(hooks) == set(GUARD_RULES)
+    refused = [Refused(hook=hook, name=HOOK_NAMES[hook], detail="x") for hook in hooks]
+    told = Told(denials=[Denial(refused=one, pid=7, program=b"sh", count=1) for one in refused])
+    found = [one for one in events_of(told, BASE) if isinstance(one, Denied)]
+    walls = {one.name: one.wall for one in found}
+    assert walls.pop("exec") is walls.pop("mmap") is walls.pop("mprotect") is Wall.PROGRAM
+    assert set(walls.values()) == {Wall.KERNEL}
+    assert all(one.rule for one in found)
+
+
+def test_denials_of_the_guard_are_compared_by_name() -> None:
+    """The kernel's counters know no path, and the canary's are among them."""
+    canary = [
+        Refused(hook=hook, name=HOOK_NAMES[hook], detail="file 1 of 0:1")
+        for hook in GUARD_RULES
+        for _ in range(TRIED[HOOK_NAMES[hook]])
+    ]
+    own = Refused(hook=layout.HOOK_EXEC, name="exec", detail="file 2 of 0:45")
+    left = [Denial(refused=one, pid=7, program=b"canary", count=1) for one in canary]
+    left.append(Denial(refused=own, pid=70, program=b"sh", count=5))
+    recorded = [Denied(wall=Wall.PROGRAM, name="exec", detail="/work/x", count=3)]
+    rest = not_recorded(Told(denials=left), recorded)
+    assert [(one.refused.detail, one.count) for one in rest.denials] == [("file 2 of 0:45", 2)]
+    assert not_recorded(Told(denials=left[:-1]), []) == Told()
 
 
 def _fail(error: Exception) -> None:

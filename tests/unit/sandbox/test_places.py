@@ -14,7 +14,7 @@ def test_a_checkout_has_them_where_they_are_built() -> None:
     assert os.access(places.find_cell(), os.X_OK)
     assert os.access(places.find_canary(), os.X_OK)
     assert {path.name for path in places.find_probes().glob("*.bpf.o")} == {
-        "egress.bpf.o", "process.bpf.o",
+        "egress.bpf.o", "guard.bpf.o", "process.bpf.o", "syscalls.bpf.o",
     }  # fmt: skip
 
 
