@@ -44,6 +44,7 @@ CGROUP_PROGRAMS = (
     "fence_connect4", "fence_connect6", "fence_sendmsg4", "fence_sendmsg6", "fence_bind4",
     "fence_bind6", "fence_socket", "fence_multicast", "fence_egress", "fence_ingress",
 )  # fmt: skip
+GAP = "gap-"
 OTHER_PROGRAMS = ("watch_exec", "watch_exit")
 
 
@@ -113,12 +114,12 @@ class Fence:
             if self.adopted:
                 log.info("took over the probes of the former daemon")
             else:
-                self.gap = "FENCE_REPLACED" if any(self._versions()) else "FENCE_GONE"
-                self._install()
+                self._install("FENCE_REPLACED" if any(self._versions()) else "FENCE_GONE")
                 self._open_maps()
             self._open_pool()
             self._guard.open(self._shared_fds(), [link.fd for link in self._links])
             self._try_guard()
+            self.gap = next(self._gaps(), Path()).name.removeprefix(GAP)
             self.live = LiveCalls(self._places.pins)
             self._forget_others()
         except OSError as error:
@@ -144,7 +145,7 @@ class Fence:
             self._close_links()
         return whole
 
-    def _install(self) -> None:
+    def _install(self, gap: str) -> None:
         # A bpf file system takes no name with a dot in it.
         fresh = self._places.pins / f"{self._version}-new"
         pins.remove_tree(fresh)
@@ -171,6 +172,8 @@ class Fence:
             for probe in reversed(objects):
                 probe.close()
             os.close(cgroup_fd)
+        # From here on the next daemon takes over what is ours: it must know of the gap, too.
+        (self._places.pins / f"{GAP}{gap}").mkdir(exist_ok=True)
         # What was not whole may still fence something: it goes when the new set is in its place.
         if self._folder.is_dir():
             broken = self._places.pins / f"{self._version}-old"
@@ -234,8 +237,22 @@ class Fence:
         """Give the folders of probes, of any version."""
         for entry in self._places.pins.iterdir():
             # The kernel's own files in it have a dot in their names, as no pin can.
-            if "." not in entry.name and not is_guests(entry.name):
+            own = is_guests(entry.name) or entry.name.startswith(GAP)
+            if "." not in entry.name and not own:
                 yield entry
+
+    def _gaps(self) -> Iterator[Path]:
+        yield from sorted(self._places.pins.glob(f"{GAP}*"), reverse=True)
+
+    def close_gap(self) -> None:
+        """Say that each call of a former daemon has the `gap` on record.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        for mark in list(self._gaps()):
+            mark.rmdir()
+        self.gap = ""
 
     def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and

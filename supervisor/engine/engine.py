@@ -102,6 +102,7 @@ class Engine:
                     call.call_id, [one.event for one in self.store.events(call.call_id, 1)]
                 ),
             )
+        self._host.all_told()
         await self.store.note("daemon_started", {"host": self._host.facts, "pid": os.getpid()})
         for watch in (self._reap_strangers, self._watch_locks, self._watch_fence):
             self._spawn(self._keep(watch))

@@ -177,6 +177,14 @@ class SandboxHost:
         left = self.leftovers.pop(call_id, None)
         return tuple(events_of(not_recorded(left, recorded), 0)) if left is not None else ()
 
+    def all_told(self) -> None:
+        """Say that all calls of a former daemon are closed, with their `leftover_events`.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        self.fence.close_gap()
+
     def walls(self) -> dict[str, WallState]:
         """Say which of `HOST_WALLS` stand here, now."""
         guard = self.fence.guard

@@ -195,6 +195,7 @@ def test_the_next_daemon_takes_over() -> None:
         with ground() as here:
             fence = Fence(here.places)
             fence.open()
+            fence.close_gap()
             await fence.watch(here.call_id)  # and this daemon is gone without a word
             assert fence.live.ids() == {here.call_id}
             fence._close_links()
@@ -258,10 +259,10 @@ def test_a_pin_that_is_gone_is_named(what: str) -> None:
 @pytest.mark.parametrize("what", ["maps/calls", "maps/rings", "links/fence_egress"])
 def test_what_is_not_whole_is_replaced_before_it_goes(what: str) -> None:
     class Heir(Fence):
-        def _install(self) -> None:
+        def _install(self, gap: str) -> None:
             # A call of the former daemon that still lives has no other fence.
             assert (here.places.pins / here.places.version() / "links/fence_connect4").exists()
-            super()._install()
+            super()._install(gap)
 
     with ground() as here:
         Fence(here.places).open()
@@ -270,6 +271,16 @@ def test_what_is_not_whole_is_replaced_before_it_goes(what: str) -> None:
         heir.open()
         assert not heir.adopted
         assert heir.gap == "FENCE_REPLACED"
+        # It was ended before it could write that down: the next one, which takes over, does.
+        heir._close_links()
+        third = Fence(here.places)
+        third.open()
+        assert (third.adopted, third.gap) == (True, "FENCE_REPLACED")
+        third.close_gap()
+        assert third.gap == ""
+        fourth = Fence(here.places)
+        fourth.open()
+        assert (fourth.adopted, fourth.gap) == (True, "")
         assert heir.faults() == []
         names = [p.name for p in here.places.pins.iterdir() if p.name.startswith("v")]
         assert names == [here.places.version()]

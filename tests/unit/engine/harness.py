@@ -295,6 +295,9 @@ class FakeHost:
     ) -> tuple[Denied | Processes | Lost, ...]:
         return self.left.pop(call_id, ())
 
+    def all_told(self) -> None:
+        self.left.clear()
+
     def walls(self) -> dict[str, WallState]:
         return {
             "guard": WallState(standing=False, why="no BPF LSM", hint="lsm=bpf"),
