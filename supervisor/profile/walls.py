@@ -29,7 +29,8 @@ class WallState:
 
 HOST_WALLS: Mapping[str, HostWall] = {
     "guard": HostWall(
-        adds="BPF LSM lets programs run from the read-only image only, whoever starts them and how",
+        adds="BPF LSM lets no program run but those of the read-only image, whoever loads them, "
+        "and no call mount, look into another or reach the probes",
         row="programs",
     ),
     "cgroup-v2": HostWall(

@@ -193,7 +193,7 @@ class SandboxHost:
             "guard": WallState(
                 standing=guard.standing,
                 why=guard.why,
-                hint="" if guard.standing else "boot with bpf among lsm= (Linux 6.1 or later)",
+                hint="" if guard.standing or _lists_bpf() else "boot with bpf among lsm=",
             ),
             "cgroup-v2": WallState(
                 standing=self.hierarchies.pure,
@@ -285,6 +285,15 @@ class SandboxHost:
             if root.is_mount():
                 mounts.unmount(root)
             shutil.rmtree(entry)
+
+
+def _lists_bpf() -> bool:
+    """Say whether the kernel was booted with BPF among its security modules: that proves nothing,
+    but without it there is no guard."""
+    try:
+        return "bpf" in Path("/sys/kernel/security/lsm").read_text().strip().split(",")
+    except OSError:
+        return False
 
 
 def _require_own(folder: Path) -> None:

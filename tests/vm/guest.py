@@ -41,8 +41,8 @@ ADDRESS = f"unix://{RUNTIME}/stockade.sock"
 SAID = Path("/var/tmp/stockade.log")
 UNIT = "stockade-vm.service"
 WAIT_S = 60.0
-NOT_HERE = {"BCC tools", "guard"}
-"""What the doctor may miss: nothing that needs cgroup v2."""
+NOT_HERE = {"BCC tools"}
+"""What the doctor may miss, and no wall is."""
 
 TIGHT = "limits: {wall: 60s, cpu: 5s, memory: 64MiB, pids: 16}\n"
 PURE = "require: [cgroup-v2]\n"

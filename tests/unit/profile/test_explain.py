@@ -91,7 +91,7 @@ STANDS, GONE = WallState(standing=True), WallState(standing=False, why="bpf is n
         (
             REQUIRES,
             {"guard": STANDS},
-            "only, whoever starts them and how. The profile requires it.",
+            "or reach the probes. The profile requires it.",
         ),
         (REQUIRES, {"guard": GONE}, "requires it, so its calls are refused here."),
     ],
