@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from supervisor.profile import syscalls
 from supervisor.profile.model import Capture, EffectiveProfile, ImageKind, ReadPath
-from supervisor.profile.schema import under
+from supervisor.profile.schema import OBSERVE, under
 from supervisor.profile.units import render_duration, render_size
 from supervisor.profile.walls import HOST_WALLS, WallState
 
@@ -117,12 +117,35 @@ def _network(profile: EffectiveProfile) -> Finding:
     )
 
 
+def _observing(profile: EffectiveProfile) -> Finding:
+    policy = profile.syscalls
+    verdict = (
+        "Observing: whatever any set holds is let through and told, whatever the profile allows; "
+        "only what no set holds is denied. All other walls stand as written."
+    )
+    if policy.kill:
+        verdict += f" Any of {', '.join(sorted(policy.kill))} ends the call."
+    return Finding(
+        wall="syscalls",
+        setting=f"mode observe: {len(policy.allow)} of {len(syscalls.known_names())} allowed and "
+        "watched",
+        exposure=Exposure.WIDE,
+        verdict=verdict,
+        advice="Observe only with programs that you know, learn from the calls with stockade "
+        "profile learn, and enforce what was learned.",
+    )
+
+
 def _syscalls(profile: EffectiveProfile) -> Finding:
+    if profile.mode == OBSERVE:
+        return _observing(profile)
     policy = profile.syscalls
     singles = sorted(policy.allow & set(syscalls.BY_NAME_ONLY))
     setting = f"{len(policy.allow)} of {len(syscalls.known_names())} allowed"
     if policy.kill:
         setting += f", {len(policy.kill)} kill"
+    if policy.watch:
+        setting += f", {len(policy.watch)} watched"
     wide = [f"{name} ({syscalls.BY_NAME_ONLY[name]})" for name in singles]
     more = sorted(policy.sets - syscalls.expand_sets(["@default"]))
     exposure = Exposure.WIDE if wide else Exposure.NARROW if more else Exposure.CLOSED

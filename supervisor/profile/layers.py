@@ -24,7 +24,8 @@ READ: Key = ("files", "read")
 WRITE: Key = ("files", "write")
 ALLOW: Key = ("syscalls", "allow")
 KILL: Key = ("syscalls", "kill")
-LISTS = (REQUIRE, READ, WRITE, ALLOW, KILL)
+WATCH: Key = ("syscalls", "watch")
+LISTS = (REQUIRE, READ, WRITE, ALLOW, KILL, WATCH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,14 @@ class Layer:
             names |= syscalls.members(entry) if entry.startswith("@") else {entry}
         return frozenset(names - set(self.without))
 
+    def watched(self) -> frozenset[str]:
+        """Give the names of all system calls that are to be watched, as far as they are allowed:
+        what is denied is told anyway."""
+        names: set[str] = set()
+        for entry in self.items[WATCH]:
+            names |= syscalls.members(entry) if entry.startswith("@") else {entry}
+        return self.allowed() & names
+
 
 def layer_of(document: Document, body: Body) -> tuple[Layer, list[Problem]]:
     """Give the layer of one file; an entry that stands twice in a list is a problem."""
@@ -128,6 +137,8 @@ def _items(body: Body) -> Iterator[tuple[Key, int, str, Value]]:
             yield ALLOW, position, entry, ""
     for position, name in enumerate(body.syscalls.kill):
         yield KILL, position, name, ""
+    for position, name in enumerate(body.syscalls.watch):
+        yield WATCH, position, name, ""
 
 
 def merge_fragments(
@@ -199,6 +210,7 @@ def apply_drop(layer: Layer, drop: Drop, own: Layer, document: Document) -> list
         (READ, drop.files.read),
         (WRITE, drop.files.write),
         (KILL, drop.syscalls.kill),
+        (WATCH, drop.syscalls.watch),
     )
     for key, identities in listed:
         for position, identity in enumerate(identities):
@@ -250,10 +262,15 @@ def _added_again(drop: Drop, own: Layer, document: Document) -> Iterator[Problem
         (WRITE, drop.files.write),
         (ALLOW, drop.syscalls.allow),
         (KILL, drop.syscalls.kill),
+        (WATCH, drop.syscalls.watch),
     )
     for key, identities in dropped:
         for position, identity in enumerate(identities):
-            whole_set = identity.startswith("@") and syscalls.expand_sets((identity,)) <= granted
+            whole_set = (
+                key is ALLOW
+                and identity.startswith("@")
+                and syscalls.expand_sets((identity,)) <= granted
+            )
             if identity in own.items[key] or whole_set:
                 yield document.problem(
                     ("drop", *key, position),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from supervisor.profile import syscalls
-from supervisor.profile.layers import ALLOW, KILL, READ, WRITE, Key, Layer, Sourced
+from supervisor.profile.layers import ALLOW, KILL, READ, WATCH, WRITE, Key, Layer, Sourced
 from supervisor.profile.schema import under
 from supervisor.profile.yaml_source import Document, Mark, Problem, problem_at
 
@@ -107,18 +107,30 @@ def _check_syscalls(layer: Layer, document: Document) -> Iterator[Problem]:
         )
     lacking = sorted(syscalls.START_NEEDS - allowed - dropped)
     if lacking:
-        need = ", ".join(sorted({name for call in lacking for name in syscalls.sets_with(call)}))
+        holding = {name for call in lacking for name in syscalls.sets_with(call)}
+        need = ", ".join(sorted(holding - {syscalls.START}))
         yield document.problem(
             (document_key(document),),
             f"no program could start: {', '.join(lacking)} not allowed",
-            f"allow the sets {need}",
+            f"allow the sets {need}, or {syscalls.START}, which is just these and their like",
         )
     for name, sourced in layer.items[KILL].items():
         if name in allowed:
             yield sourced.origin.problem(
                 f"{name} is also allowed", f"drop: {{syscalls: {{allow: [{name}]}}}}"
             )
+    for name, sourced in layer.items[WATCH].items():
+        names = syscalls.members(name) if name.startswith("@") else {name}
+        if not names & allowed:
+            yield sourced.origin.problem(
+                f"{name} is not allowed, so there is nothing to watch: a denial is told anyway",
+                f"drop: {{syscalls: {{watch: [{_quoted(name)}]}}}}, or take it out",
+            )
     yield from _check_sockets(layer, sets)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name.startswith("@") else name
 
 
 def _check_sockets(layer: Layer, sets: list[str]) -> Iterator[Problem]:

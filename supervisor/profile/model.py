@@ -86,12 +86,14 @@ class RecordPolicy:
 class SyscallPolicy:
     """The system calls by name: sets expanded, conditions on arguments in `syscalls.rules_for`.
 
-    `sets` are the elementary sets that were granted; they decide the socket families.
+    `sets` are the elementary sets that were granted; they decide the socket families. `watch` is
+    the part of `allow` that is told.
     """
 
     allow: frozenset[str]
     kill: frozenset[str]
     sets: frozenset[str]
+    watch: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 The canonical JSON holds everything that is enforced, in base units, with sets of system calls
 expanded and the rules on their arguments as a digest: two profiles with the same digest are the
-same policy, also across versions of the tables.
+same policy, also across versions of the tables. Of a profile that observes it also holds what it
+would enforce, which is where learning begins.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -19,6 +20,7 @@ from supervisor.profile.layers import (
     KILL,
     READ,
     REQUIRE,
+    WATCH,
     WRITE,
     Key,
     Layer,
@@ -38,7 +40,7 @@ from supervisor.profile.model import (
     SyscallPolicy,
     WritableMount,
 )
-from supervisor.profile.schema import RUNTIME
+from supervisor.profile.schema import ENFORCE, OBSERVE, RUNTIME
 
 T = TypeVar("T")
 
@@ -55,11 +57,9 @@ def resolve(
     require = tuple(sorted(layer.items[REQUIRE]))
     read = tuple(_sorted(layer, READ, ReadPath))
     write = tuple(_sorted(layer, WRITE, WritableMount))
-    policy = SyscallPolicy(
-        allow=layer.allowed(),
-        kill=frozenset(layer.items[KILL]),
-        sets=syscalls.expand_sets(n for n in layer.items[ALLOW] if n.startswith("@")),
-    )
+    chosen = str(mode.value) if mode else ENFORCE
+    written = _written_policy(layer)
+    policy = widened(written, layer.without) if chosen == OBSERVE else written
     env = {key[1]: str(s.value) for key, s in sorted(layer.scalars.items()) if key[0] == "env"}
     limits = _limits(layer)
     record = RecordPolicy(
@@ -67,7 +67,6 @@ def resolve(
         stdout=parse_capture(_text(layer, ("record", "stdout"))),
         stderr=parse_capture(_text(layer, ("record", "stderr"))),
     )
-    chosen = str(mode.value) if mode else "enforce"
     canonical = canonical_json(
         {
             "version": CANONICAL_VERSION,
@@ -77,7 +76,10 @@ def resolve(
             "runtime": runtime,
             "image": str(image),
             "files": {"read": [_plain(path) for path in read], "write": [_plain(m) for m in write]},
-            "syscalls": _canonical_syscalls(policy, layer),
+            "syscalls": {
+                **_canonical_syscalls(policy, written, layer),
+                **({"written": _names(written)} if chosen == OBSERVE else {}),
+            },
             "env": cast("dict[str, Json]", env),
             "limits": _plain(limits),
             "record": {
@@ -95,6 +97,28 @@ def resolve(
         canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(),
         lines=tuple(_lines(name, why, mode, layer)),
     )  # fmt: skip
+
+
+def _written_policy(layer: Layer) -> SyscallPolicy:
+    return SyscallPolicy(
+        allow=layer.allowed(),
+        kill=frozenset(layer.items[KILL]),
+        sets=syscalls.expand_sets(n for n in layer.items[ALLOW] if n.startswith("@")),
+        watch=layer.watched(),
+    )
+
+
+def widened(policy: SyscallPolicy, without: Iterable[str]) -> SyscallPolicy:
+    """Give what a profile that observes lets through: whatever any set holds, and what it allows by
+    name; all of it is watched.
+
+    What it kills or has dropped by name (`without`) stays denied: somebody decided that. So do the
+    calls that are in no set, and the rules on arguments.
+    """
+    sets = syscalls.elementary_sets()
+    every = frozenset[str]().union(*(syscalls.SETS[name].names for name in sets))
+    allow = (policy.allow | every) - policy.kill - frozenset(without)
+    return SyscallPolicy(allow=allow, kill=policy.kill, sets=sets, watch=allow)
 
 
 def parse_image(text: str) -> Image:
@@ -128,7 +152,16 @@ def _limits(layer: Layer) -> Limits:
     )
 
 
-def _canonical_syscalls(policy: SyscallPolicy, layer: Layer) -> Json:
+def _names(policy: SyscallPolicy) -> dict[str, Json]:
+    return {
+        "allow": cast("list[Json]", sorted(policy.allow)),
+        "sets": cast("list[Json]", sorted(policy.sets)),
+    }
+
+
+def _canonical_syscalls(
+    policy: SyscallPolicy, written: SyscallPolicy, layer: Layer
+) -> dict[str, Json]:
     rules: dict[str, Json] = {
         name: [
             [[rule.index, rule.op, f"{rule.value:#x}", f"{rule.mask:#x}"] for rule in conjunction]
@@ -138,9 +171,9 @@ def _canonical_syscalls(policy: SyscallPolicy, layer: Layer) -> Json:
         if alternatives
     }
     return {
-        "allow": cast("list[Json]", sorted(policy.allow)),
+        **_names(policy),
         "kill": cast("list[Json]", sorted(policy.kill)),
-        "sets": cast("list[Json]", sorted(policy.sets)),
+        "watch": cast("list[Json]", sorted(written.watch)),
         "enosys": cast("list[Json]", sorted(syscalls.ENOSYS)),
         "arguments_sha256": hashlib.sha256(canonical_json(rules)).hexdigest(),
         "why": {n: str(s.value) for n, s in layer.items[ALLOW].items() if not n.startswith("@")},
@@ -174,7 +207,9 @@ def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Itera
     for key in (READ, WRITE):
         for position, (_, sourced) in enumerate(sorted(layer.items[key].items())):
             yield _line(f"{'.'.join(key)}[{position}]", _written(sourced.value), sourced)
-    for key in (ALLOW, KILL):
+    if mode is not None and mode.value == OBSERVE:
+        yield _line("syscalls.allow", "every set; each call that is let through is told", mode)
+    for key in (ALLOW, KILL, WATCH):
         for position, (entry, sourced) in enumerate(sorted(layer.items[key].items())):
             value: Json = {"name": entry, "why": str(sourced.value)} if sourced.value else entry
             yield _line(f"{'.'.join(key)}[{position}]", value, sourced)
@@ -183,7 +218,7 @@ def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Itera
     for section in _SECTIONS[2:]:
         yield from _scalar_lines(layer.scalars, section)
     if mode is None:
-        yield ProfileLine(path="mode", value="enforce", file="", line=0)
+        yield ProfileLine(path="mode", value=ENFORCE, file="", line=0)
     else:
         yield _line("mode", str(mode.value), mode)
 

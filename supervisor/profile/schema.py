@@ -1,8 +1,8 @@
 """The door: pydantic models of a profile file and of a fragment, closed and strict.
 
 A key stands here only if something enforces it. What the design has and this version does not
-enforce yet (egress, watching system calls, observing, runtimes other than runc) is known by name
-so that its refusal can say so; an empty list of it is accepted.
+enforce yet (egress, runtimes other than runc) is known by name so that its refusal can say so; an
+empty list of it is accepted.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ PATH_CHARACTERS_MAX = 1024
 ENV_CHARACTERS_MAX = 4096
 
 RUNTIME = "runc"
+ENFORCE, OBSERVE = "enforce", "observe"
 _RUNTIMES_TO_COME = ("crun", "runsc", "docker")
 NOT_WRITABLE = ("/proc", "/sys", "/dev", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32",
                 "/lib64", "/libx32", "/boot")  # fmt: skip
@@ -181,10 +182,9 @@ def _image(text: str) -> str:
 
 
 def _mode(text: str) -> str:
-    if text == "observe":
-        _not_yet("mode: observe")
-    if text != "enforce":
-        raise refuse(f"{text!r} is not a mode", did_you_mean(text, ("enforce",)) or "write enforce")
+    if text not in (ENFORCE, OBSERVE):
+        hint = did_you_mean(text, (ENFORCE, OBSERVE)) or f"write {ENFORCE}"
+        raise refuse(f"{text!r} is not a mode", hint)
     return text
 
 
@@ -254,7 +254,7 @@ def _set_name(text: str) -> str:
     return text
 
 
-def _drop_syscall(text: str) -> str:
+def _set_or_syscall(text: str) -> str:
     return _set_name(text) if text.startswith("@") else _syscall(text)
 
 
@@ -336,11 +336,11 @@ AllowEntry = Annotated[
 
 
 class Syscalls(Closed):
-    """What may be called; everything else is denied."""
+    """What may be called; everything else is denied. What is watched is let through and told."""
 
     allow: list[AllowEntry] = []
     kill: list[Annotated[str, AfterValidator(_killed_syscall)]] = []
-    watch: Annotated[list[object], _empty("syscalls.watch")] = []
+    watch: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
 
 
 class LimitsEntry(Closed):
@@ -379,8 +379,9 @@ class DropFiles(Closed):
 class DropSyscalls(Closed):
     """Sets or single calls that the parent or a fragment gave."""
 
-    allow: list[Annotated[str, AfterValidator(_drop_syscall)]] = []
+    allow: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
     kill: list[Annotated[str, AfterValidator(_syscall)]] = []
+    watch: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
 
 
 class Drop(Closed):
@@ -416,7 +417,7 @@ class ProfileFile(Body):
     extends: Name | None = None
     use: list[Name] = []
     drop: Drop = Drop()
-    mode: Annotated[str, AfterValidator(_mode)] = "enforce"
+    mode: Annotated[str, AfterValidator(_mode)] = ENFORCE
 
 
 class FragmentFile(Body):

@@ -45,6 +45,22 @@ _SOCKET_CALLS = (
     "recvmsg sendmmsg sendmsg sendto setsockopt shutdown socket"
 )
 
+START_NEEDS = frozenset(
+    {
+        "access", "arch_prctl", "brk", "chdir", "clone", "close", "dup2", "execve", "exit_group",
+        "fcntl", "fstat", "futex", "getdents64", "getpid", "gettid", "kill", "lseek", "mmap",
+        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "poll", "prctl",
+        "pread64", "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
+        "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "signalfd4",
+        "tgkill", "wait4", "write",
+    }
+)  # fmt: skip
+"""Without these no program starts: what the runtime's init, the sandbox's own init and the dynamic
+loader call when the filter is already in place. A profile that lacks one is refused, rather than
+given more than it says."""
+
+START = "@start"
+
 _ELEMENTARY = (
     _set(
         "@basic-io",
@@ -148,6 +164,11 @@ _ELEMENTARY = (
         "Internet sockets (TCP, UDP) and routing queries, within the sandbox's own network.",
         _SOCKET_CALLS,
     ),
+    SyscallSet(
+        name=START,
+        help="The few calls without which no program starts; all of them are in other sets, too.",
+        names=START_NEEDS,
+    ),
 )
 
 _COMPOSITE = (
@@ -241,20 +262,6 @@ BY_NAME_ONLY: Mapping[str, str] = {
 
 ENOSYS = frozenset({"clone3"})
 """Answered with ENOSYS instead of EPERM, so that libc uses the older call."""
-
-START_NEEDS = frozenset(
-    {
-        "access", "arch_prctl", "brk", "chdir", "clone", "close", "dup2", "execve", "exit_group",
-        "fcntl", "fstat", "futex", "getdents64", "getpid", "gettid", "kill", "lseek", "mmap",
-        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "poll", "prctl",
-        "pread64", "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
-        "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "signalfd4",
-        "tgkill", "wait4", "write",
-    }
-)  # fmt: skip
-"""Without these no program starts: what the runtime's init, the sandbox's own init and the dynamic
-loader call when the filter is already in place. A profile that lacks one is refused, rather than
-given more than it says."""
 
 # clone(2): the flags that make a namespace (linux/sched.h). The kernel takes the low 32 bits;
 # the high ones must be zero. CLONE_NEWTIME lies in the byte of the exit signal and means
@@ -386,6 +393,11 @@ def members(name: str) -> frozenset[str]:
 def sets_with(syscall: str) -> tuple[str, ...]:
     """Give the elementary sets that hold `syscall`."""
     return tuple(entry.name for entry in _ELEMENTARY if syscall in entry.names)
+
+
+def elementary_sets() -> frozenset[str]:
+    """Give the names of the sets that include no others."""
+    return frozenset(entry.name for entry in _ELEMENTARY)
 
 
 def rules_for(policy: SyscallPolicy) -> Mapping[str, Alternatives]:

@@ -71,6 +71,28 @@ def test_kill_is_shown(make_set: MakeSet) -> None:
     assert "ptrace ends the call" in row.verdict.replace("Any of ", "")
 
 
+def test_watching_is_shown_and_opens_nothing(make_set: MakeSet) -> None:
+    row = rows(make_set, '["@local"]', '["@local"], watch: [execve, execveat]')["syscalls"]
+    assert "2 watched" in row.setting
+    assert row.exposure == "closed"
+
+
+def test_observing_is_wide_and_says_why(make_set: MakeSet) -> None:
+    found = rows(make_set, "stderr: full}", "stderr: full}\nmode: observe")
+    row = found["syscalls"]
+    assert row.exposure == "wide"
+    assert "mode observe" in row.setting
+    assert "let through and told" in row.verdict
+    assert "profile learn" in row.advice
+    assert [wall for wall, one in found.items() if one.exposure == "wide"] == ["syscalls"]
+
+
+def test_what_kills_does_so_while_observing(make_set: MakeSet) -> None:
+    child = "profile: child\nextends: base\nwhy: x\nsyscalls: {kill: [ptrace]}\nmode: observe\n"
+    found = {row.wall: row for row in explain(make_set(child=child).effective("child"))}
+    assert "Any of ptrace ends" in found["syscalls"].verdict
+
+
 def test_a_mount_that_cannot_be_filled(make_set: MakeSet) -> None:
     row = rows(make_set, "size: 64MiB", "size: 1GiB")["resources"]
     assert "limits.memory" in row.advice

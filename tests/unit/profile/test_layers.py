@@ -12,6 +12,7 @@ from supervisor.profile.layers import (
     ALLOW,
     READ,
     REQUIRE,
+    WATCH,
     WRITE,
     Layer,
     Origin,
@@ -176,14 +177,24 @@ def test_fragments_that_disagree_on_a_mount() -> None:
     assert len(problems) == 1
 
 
+def test_what_is_watched_is_united_and_needs_to_be_allowed() -> None:
+    united = merge(
+        layer('syscalls: {allow: ["@local"], watch: [read, "@sync"]}'),
+        layer("syscalls: {watch: [read, ptrace]}"),
+    )
+    assert set(united.items[WATCH]) == {"read", "@sync", "ptrace"}
+    assert united.watched() == syscalls.members("@sync") | {"read"}
+
+
 def test_drop_takes_away() -> None:
     made = layer(
         "files: {read: [{path: /srv, why: x}], write: [{path: /tmp, size: 1MiB}]}\n"
-        'syscalls: {allow: ["@ipc", {name: ptrace, why: x}], kill: [kcmp]}\nenv: {A: a, B: b}'
+        'syscalls: {allow: ["@ipc", {name: ptrace, why: x}], kill: [kcmp], watch: ["@ipc"]}\n'
+        "env: {A: a, B: b}"
     )
     everything = Drop(
         files=DropFiles(read=["/srv"], write=["/tmp"]),
-        syscalls=DropSyscalls(allow=["@ipc", "ptrace"], kill=["kcmp"]),
+        syscalls=DropSyscalls(allow=["@ipc", "ptrace"], kill=["kcmp"], watch=["@ipc"]),
         env=["A"],
     )
     assert not drop(made, everything)
@@ -195,11 +206,11 @@ def test_dropping_what_is_not_there() -> None:
     made = layer('syscalls: {allow: ["@local"]}')
     nothing = Drop(
         files=DropFiles(read=["/a"], write=["/b"]),
-        syscalls=DropSyscalls(allow=["@network-io", "ptrace"], kill=["kcmp"]),
+        syscalls=DropSyscalls(allow=["@network-io", "ptrace"], kill=["kcmp"], watch=["read"]),
         env=["A"],
     )
     messages = drop(made, nothing)
-    assert len(messages) == 6
+    assert len(messages) == 7
     assert all("cannot be dropped" in message for message in messages)
 
 

@@ -97,9 +97,13 @@ def test_siblings_with_the_same_beginning_are_apart(make_set: MakeSet) -> None:
     ("syscalls", "message", "hint"),
     [
         ('{allow: ["@basic-io"]}', "no program could start", "@process"),
+        ('{allow: ["@basic-io"]}', "no program could start", "or @start"),
         ('{allow: [{name: ptrace, why: x}]}', "no set of system calls", "@local"),
         ('{allow: ["@local", {name: kcmp, why: x}], kill: [kcmp]}', "also allowed", "drop:"),
         ('{allow: ["@local", {name: ptrace, why: x}], kill: [ptrace]}', "also allowed", "drop:"),
+        ('{allow: ["@local"], watch: [ptrace]}', "ptrace is not allowed", "watch: [ptrace]"),
+        ('{allow: ["@local"], watch: ["@aio"]}', "@aio is not allowed", 'watch: ["@aio"]'),
+        ('{allow: ["@local"], kill: [kcmp], watch: [kcmp]}', "nothing to watch", "drop:"),
     ],
 )  # fmt: skip
 def test_system_calls(make_set: MakeSet, syscalls: str, message: str, hint: str) -> None:
@@ -127,3 +131,7 @@ def test_a_socket_needs_a_set_that_says_which(make_set: MakeSet) -> None:
     assert [p.message.split(":")[0] for p in problems] == ["socket by itself can make no socket"]
     with_ipc = COMPLETE.replace('["@local"]', sets.replace('"@timer"', '"@timer", "@ipc"'))
     assert not make_set(base=with_ipc).problems("base")
+
+
+def test_the_least_set_is_enough_to_start(make_set: MakeSet) -> None:
+    assert not make_set(base=COMPLETE.replace("@local", "@start")).problems("base")

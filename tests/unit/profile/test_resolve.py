@@ -33,6 +33,8 @@ CHANGES = {
     "set": ('["@local"]', '["@default"]'),
     "single": ('["@local"]', '["@local", {name: ptrace, why: x}]'),
     "kill": ('["@local"]', '["@local"], kill: [ptrace]'),
+    "watch": ('["@local"]', '["@local"], watch: [execve]'),
+    "mode": ("stderr: full}", "stderr: full}\nmode: observe"),
     "variable": ("LANG: C.UTF-8", "LANG: C"),
     "new variable": ("LANG: C.UTF-8", 'LANG: C.UTF-8, X: ""'),
     "wall": ("wall: 60s", "wall: 61s"),
@@ -129,6 +131,55 @@ def test_every_enforced_field_is_in_the_canonical_json(make_set: MakeSet) -> Non
     derived = {"lineage", "canonical", "digest", "lines"}
     written = set(json.loads(make_set().effective("base").canonical))
     assert written - {"version", "files"} == fields - derived - {"read", "write"}
+
+
+def test_what_is_watched_is_what_is_allowed_of_it(make_set: MakeSet) -> None:
+    text = COMPLETE.replace('["@local"]', '["@local"], watch: ["@network-io", getppid]')
+    policy = make_set(base=text).effective("base").syscalls
+    assert policy.watch == (syscalls.members("@network-io") & syscalls.members("@local")) | {
+        "getppid"
+    }
+    assert policy.allow == syscalls.members("@local")
+    written = json.loads(make_set(base=text).effective("base").canonical)["syscalls"]
+    assert written["watch"] == sorted(policy.watch)
+    assert "written" not in written
+
+
+OBSERVING = "profile: child\nextends: base\n{}why: x\n{}mode: observe\n"
+
+
+def test_observing_lets_through_what_any_set_holds_and_watches_all(make_set: MakeSet) -> None:
+    more = (
+        "syscalls: {allow: [{name: kcmp, why: x}], kill: [ptrace, inotify_init], watch: [read]}\n"
+    )
+    profile = make_set(
+        child=OBSERVING.format("drop: {syscalls: {allow: [mknod]}}\n", more)
+    ).effective("child")
+    policy, local = profile.syscalls, syscalls.members("@local") - {"mknod"} | {"kcmp"}
+    every = frozenset().union(*(entry.names for entry in syscalls.SETS.values()))
+    assert policy.allow == every - {"mknod", "inotify_init"} | {"kcmp"}
+    assert policy.watch == policy.allow
+    assert policy.kill == {"ptrace", "inotify_init"}
+    assert policy.sets == syscalls.elementary_sets()
+    assert not policy.allow & (set(syscalls.BY_NAME_ONLY) - {"kcmp"})
+    assert not policy.allow & set(syscalls.REFUSED)
+    written = json.loads(profile.canonical)["syscalls"]
+    assert written["written"]["allow"] == sorted(local)
+    assert written["written"]["sets"] == sorted(syscalls.expand_sets(["@local"]))
+    assert written["allow"] == sorted(policy.allow)
+    assert written["watch"] == ["read"]
+    [line] = [line for line in profile.lines if line.path == "syscalls.allow"]
+    assert (str(line.value)[:9], line.file, line.line) == ("every set", "child.yaml", 6)
+
+
+def test_observing_is_never_inherited(make_set: MakeSet) -> None:
+    profiles = make_set(
+        child=OBSERVING.format("", ""), grandchild="profile: grandchild\nextends: child\nwhy: x\n"
+    )
+    assert profiles.effective("child").mode == "observe"
+    heir = profiles.effective("grandchild")
+    assert heir.mode == "enforce"
+    assert heir.syscalls == profiles.effective("base").syscalls
 
 
 def test_lines_say_where_each_value_comes_from(make_set: MakeSet) -> None:

@@ -42,8 +42,6 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         # not enforced in this version
         ("egress: [{host: api.github.com, port: 443}]", 9, "does not enforce egress yet", ""),
         ("limits: {egress: 10MiB}", 18, "does not enforce limits.egress yet", ""),
-        ('syscalls: {watch: [execve]}', 19, "does not enforce syscalls.watch yet", ""),
-        ("mode: observe", 7, "does not enforce mode: observe yet", ""),
         ("runtime: crun", 10, "does not enforce runtime: crun yet", ""),
         ("runtime: docker", 10, "does not enforce runtime: docker yet", ""),
         ("egress: none", 9, "must be a list", ""),
@@ -54,6 +52,8 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("require: guard", 10, "must be a list", ""),
         ("runtime: rnuc", 10, "'rnuc' is not a runtime", "'runc'"),
         ("mode: enforced", 7, "not a mode", "'enforce'"),
+        ("mode: observed", 7, "not a mode", "'observe'"),
+        ("mode: permissive", 7, "not a mode", "write enforce"),
         ("image: hots", 8, "not an image", "'host'"),
         ("image: oci:python:3.11", 8, "not pinned to a digest", "sha256"),
         ("image: oci:python@sha256:abc", 8, "not pinned to a digest", "64 hex"),
@@ -102,6 +102,10 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ('syscalls: {kill: ["@ipc"]}', 19, "single system calls", ""),
         ("syscalls: {kill: [clone3]}", 19, "must not kill", ""),
         ("syscalls: {kill: [execve]}", 19, "no program starts without it", ""),
+        ("syscalls: {watch: [execev]}", 20, "not a system call", "'execve'"),
+        ('syscalls: {watch: ["@ipcs"]}', 20, "there is no set", "'@ipc'"),
+        ("syscalls: {watch: [{name: execve, why: x}]}", 20, "must be a string", ""),
+        ("syscalls: {watch: execve}", 19, "must be a list", ""),
         ("syscalls: {kill: [ptracee]}", 19, "not a system call", "'ptrace'"),
         ("syscalls: {allow: \"@default\"}", 19, "must be a list", ""),
         ("syscalls: [\"@default\"]", 11, "must be a mapping", ""),
@@ -138,6 +142,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ('drop: {syscalls: {allow: ["@netwrok-io"]}}', 27, "there is no set", "'@network-io'"),
         ("drop: {require: [fence]}", 18, "'fence' is no choice", ""),
         ("drop: {syscalls: {kill: [nope]}}", 26, "not a system call", ""),
+        ("drop: {syscalls: {watch: [nope]}}", 27, "not a system call", ""),
     ],
 )  # fmt: skip
 def test_bad_values(line: str, column: int, message: str, hint: str) -> None:

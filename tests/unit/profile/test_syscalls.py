@@ -16,6 +16,7 @@ from supervisor.profile.syscalls import (
     REFUSED,
     SETS,
     START_NEEDS,
+    elementary_sets,
     expand_sets,
     known,
     known_names,
@@ -102,13 +103,20 @@ def test_what_a_program_needs_to_start_is_in_local_without_sockets() -> None:
     assert members("@local") >= START_NEEDS
 
 
+def test_the_least_set_is_what_starts_a_program() -> None:
+    assert members("@start") == START_NEEDS
+    assert "@start" in elementary_sets()
+    assert not elementary_sets() & {"@local", "@default"}
+
+
 def test_rules_have_a_key_for_each_allowed_call_and_no_other() -> None:
     wanted = policy("@default")
     assert set(rules_for(wanted)) == wanted.allow
 
 
 def test_sets_with_names_elementary_sets() -> None:
-    assert sets_with("read") == ("@basic-io",)
+    assert sets_with("readv") == ("@basic-io",)
+    assert sets_with("read") == ("@basic-io", "@start")
     assert sets_with("socket") == ("@ipc", "@network-io")
     assert sets_with("bpf") == ()
 
