@@ -24,6 +24,7 @@ from supervisor.call.events import (
     ProgramStarted,
     Started,
     Timeline,
+    Watched,
 )
 from supervisor.call.outcome import (
     Exited,
@@ -146,6 +147,8 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
             message.denied.CopyFrom(denied(event))
         case Processes() as event:
             message.processes.events.extend(process_event(one) for one in event.events)
+        case Watched() as event:
+            message.watched.CopyFrom(watched(event))
         case Lost() as event:
             message.lost.CopyFrom(
                 tool_pb2.Lost(what=event.what, count=event.count, reason=event.reason)
@@ -155,6 +158,20 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
         case Finished() as event:
             message.finished.CopyFrom(finished(event))
     return message
+
+
+def watched(value: Watched) -> tool_pb2.Watched:
+    """Give a watched system call."""
+    return tool_pb2.Watched(
+        name=value.name,
+        arguments=value.arguments,
+        detail=value.detail,
+        pid=value.pid,
+        program=value.program,
+        count=value.count,
+        rule=value.rule,
+        killed=value.killed,
+    )
 
 
 def denied(value: Denied) -> tool_pb2.Denied:

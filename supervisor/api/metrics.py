@@ -82,6 +82,10 @@ class Metrics:
             ("name",), registry=self.registry,
         )  # fmt: skip
         self._strays_seen: dict[str, int] = {}
+        self._watched = Counter(
+            "stockade_watched_syscalls", "System calls that were let through and told, by name.",
+            ("name",), registry=self.registry,
+        )  # fmt: skip
         self._rejects = Counter(
             "stockade_rejects", "Requests that were refused, by reason.",
             ("reason",), registry=self.registry,
@@ -136,6 +140,10 @@ class Metrics:
     def denied(self, wall: str, name: str, count: int) -> None:
         """Count denials; only system calls and limits have a name of their own."""
         self._denials.labels(wall, _known_name(wall, name)).inc(count)
+
+    def watched(self, name: str, count: int) -> None:
+        """Count watched system calls."""
+        self._watched.labels(_known_name(Wall.SYSCALL, name)).inc(count)
 
     def live_calls(self, count: int) -> None:
         """Say how many calls are not closed."""

@@ -18,6 +18,7 @@ from supervisor.call.events import (
     ProgramStarted,
     Timeline,
     Wall,
+    Watched,
 )
 from supervisor.call.outcome import KINDS, LimitKind, Outcome, kind
 from supervisor.call.types import (
@@ -165,6 +166,34 @@ def denied_from_json(data: Mapping[str, Json]) -> Denied:
         rule=str(data["rule"]),
         used=_int(data["used"]),
         allowed=_int(data["allowed"]),
+    )
+
+
+def watched_to_json(watched: Watched) -> dict[str, Json]:
+    """Give a watched system call, its texts cut to a bounded length."""
+    return {
+        "name": watched.name[:NAME_CHARACTERS_MAX],
+        "arguments": list(watched.arguments[:16]),
+        "detail": watched.detail[:TEXT_CHARACTERS_MAX],
+        "pid": watched.pid,
+        "program": text(watched.program[:256]),
+        "count": watched.count,
+        "rule": watched.rule[:NAME_CHARACTERS_MAX],
+        "killed": watched.killed,
+    }
+
+
+def watched_from_json(data: Mapping[str, Json]) -> Watched:
+    """Undo `watched_to_json`."""
+    return Watched(
+        name=str(data["name"]),
+        arguments=tuple(_int(item) for item in _list(data["arguments"])),
+        detail=str(data["detail"]),
+        pid=_int(data["pid"]),
+        program=untext(data["program"]),
+        count=_int(data["count"]),
+        rule=str(data["rule"]),
+        killed=data["killed"] is True,
     )
 
 

@@ -62,6 +62,7 @@ class Kind(enum.StrEnum):
     TRUNCATED = "truncated"
     DENIED = "denied"
     PROCESSES = "processes"
+    WATCHED = "watched"
     LOST = "lost"
     SIGNAL = "signal"
     OUTCOME = "outcome"
@@ -80,11 +81,22 @@ CALL_KINDS = frozenset(
         Kind.TRUNCATED,
         Kind.DENIED,
         Kind.PROCESSES,
+        Kind.WATCHED,
         Kind.LOST,
         Kind.SIGNAL,
         Kind.OUTCOME,
     }
 )
+
+UNMARKED_MODE = "enforce"
+
+
+def marked(body: Mapping[str, Json], mode: str) -> Mapping[str, Json]:
+    """Give the body of an entry of a call in this mode: each of one that is not enforced says so.
+
+    The mark is part of what is hashed, so that no entry of such a call can be read without it.
+    """
+    return body if mode == UNMARKED_MODE else {**body, "mode": mode}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from supervisor.audit.account import outcome_body
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.codec import denied_to_json, lost_to_json, processes_to_json
-from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.codec import (
+    denied_to_json,
+    lost_to_json,
+    processes_to_json,
+    watched_to_json,
+)
+from supervisor.audit.entry import Kind, StoredEntry, marked
 from supervisor.audit.index import CallRow
 from supervisor.audit.journal import Journal
 from supervisor.audit.reading import read_call
@@ -28,7 +33,7 @@ from supervisor.audit.recording import (
 )
 from supervisor.audit.segment import read_exactly
 from supervisor.audit.shortage import shortage
-from supervisor.call.events import Denied, Finished, Lost, Processes, Timeline
+from supervisor.call.events import Denied, Finished, Lost, Processes, Timeline, Watched
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Json, Stream, StreamSummary, Usage
 from supervisor.errors import AuditCorrupt
@@ -36,9 +41,11 @@ from supervisor.errors import AuditCorrupt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCall:
-    """A call with INTENT and without OUTCOME, found when the store was opened."""
+    """A call with INTENT and without OUTCOME, found when the store was opened; `mode` is its
+    profile's."""
 
     call_id: str
+    mode: str
     last_sequence: int
     intent: StoredEntry
 
@@ -88,7 +95,7 @@ class _Rest:
         )
 
 
-Leftover = Denied | Processes | Lost
+Leftover = Denied | Processes | Watched | Lost
 """What was told of a call and not yet recorded when its daemon ended."""
 
 
@@ -125,6 +132,7 @@ def close(
     for event in left:
         sequence += 1
         kind, entry_body = _entry_of(event)
+        entry_body = marked(entry_body, row.summary.mode)
         journal.append(
             kind, entry_body, time_ns=time_ns, call=call_id, sequence=sequence, reserved=True
         )
@@ -133,8 +141,9 @@ def close(
     body, finished = outcome_body(
         _finished(row, rest, message, time_ns, denials), sealed, record_full=False, blobs=blobs
     )
+    outcome = marked(body, row.summary.mode)
     entry = journal.append(
-        Kind.OUTCOME, body, time_ns=time_ns, call=call_id, sequence=sequence + 1, reserved=True
+        Kind.OUTCOME, outcome, time_ns=time_ns, call=call_id, sequence=sequence + 1, reserved=True
     )
     return entry, replace(finished, record=entry.leaf, record_bytes=len(entry.json) + 1), sealed
 
@@ -156,12 +165,14 @@ def _seal(blobs: BlobStore, call_id: str, size: int, journal: Journal) -> Sealed
     return Sealed(sha256=hasher.hexdigest(), size_bytes=size) if size else None
 
 
-def _entry_of(event: Leftover) -> tuple[Kind, dict[str, Json]]:
+def _entry_of(event: Leftover) -> tuple[Kind, Mapping[str, Json]]:
     match event:
         case Denied():
             return Kind.DENIED, denied_to_json(event)
         case Processes():
             return Kind.PROCESSES, processes_to_json(event)
+        case Watched():
+            return Kind.WATCHED, watched_to_json(event)
         case Lost():
             return Kind.LOST, lost_to_json(event)
 

@@ -23,8 +23,9 @@ from supervisor.audit.codec import (
     denied_to_json,
     lost_to_json,
     processes_to_json,
+    watched_to_json,
 )
-from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.entry import Kind, StoredEntry, marked
 from supervisor.audit.journal import Journal
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
 from supervisor.call.events import (
@@ -36,6 +37,7 @@ from supervisor.call.events import (
     Output,
     Processes,
     Started,
+    Watched,
 )
 from supervisor.call.types import Digest, Json, Stream, StreamSummary
 from supervisor.errors import AuditUnavailable, InvariantError
@@ -77,6 +79,7 @@ class CallRecorder:
         journal: Journal,
         recording: RecordingWriter,
         policy: RecordPolicy,
+        mode: str,
         clock_ns: Callable[[], int],
         finish: Callable[[CallRecorder, Finished], Awaitable[CallEvent]],
     ) -> None:
@@ -85,6 +88,7 @@ class CallRecorder:
         self.recording = recording
         self.denials = 0
         self._journal = journal
+        self._mode = mode
         self._clock_ns = clock_ns
         self._finish = finish
         self._sequence = intent.sequence
@@ -160,6 +164,14 @@ class CallRecorder:
         """
         return self._event(self.append(Kind.PROCESSES, processes_to_json(processes)), processes)
 
+    def watched(self, watched: Watched) -> CallEvent:
+        """Record that a watched system call was let through.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+        """
+        return self._event(self.append(Kind.WATCHED, watched_to_json(watched)), watched)
+
     def lost(self, lost: Lost) -> CallEvent:
         """Record that something could not be recorded or delivered.
 
@@ -224,7 +236,7 @@ class CallRecorder:
             raise InvariantError("RECORDER_CLOSED", f"{kind} of call {self.call_id} after its end")
         entry = self._journal.append(
             kind,
-            body,
+            marked(body, self._mode),
             time_ns=self._clock_ns(),
             call=self.call_id,
             sequence=self._sequence + 1,

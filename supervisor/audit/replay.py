@@ -6,7 +6,12 @@ from collections.abc import Callable, Mapping
 
 from supervisor.audit.account import finished_of
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.codec import denied_from_json, lost_from_json, processes_from_json
+from supervisor.audit.codec import (
+    denied_from_json,
+    lost_from_json,
+    processes_from_json,
+    watched_from_json,
+)
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.recording import FrameRef
 from supervisor.call.events import Accepted, CallEvent, Event, Output, Started
@@ -45,6 +50,8 @@ def _event(entry: StoredEntry, read: Callable[[FrameRef], bytes], blobs: BlobSto
             return denied_from_json(body)
         case Kind.PROCESSES:
             return processes_from_json(body)
+        case Kind.WATCHED:
+            return watched_from_json(body)
         case Kind.LOST:
             return lost_from_json(body)
         case Kind.OUTCOME:

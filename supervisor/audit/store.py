@@ -29,7 +29,7 @@ from supervisor.audit.account import (
 )
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.directory import BLOBS_NAME, INDEX_NAME, LOG_NAME, lock_state
-from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
+from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry, marked
 from supervisor.audit.index import (
     CallSummary,
     Index,
@@ -83,6 +83,7 @@ class Store:
         self.interrupted = tuple(
             OpenCall(
                 call_id=call_id,
+                mode=row.summary.mode,
                 last_sequence=row.summary.last_sequence,
                 intent=self._intents[call_id],
             )
@@ -192,7 +193,11 @@ class Store:
             if self._intake.has_work(request, canonical, profile):
                 await self._in_thread(lambda: self._intake.keep(request, canonical, profile))
             intent = self._journal.append(
-                Kind.INTENT, body, time_ns=self._clock_ns(), call=call_id, sequence=1
+                Kind.INTENT,
+                marked(body, profile.mode),
+                time_ns=self._clock_ns(),
+                call=call_id,
+                sequence=1,
             )
         except AuditUnavailable as error:
             if error.reason == "RECORD_FULL":
@@ -366,6 +371,7 @@ class Store:
             journal=self._journal,
             recording=RecordingWriter(self.blobs, intent.call_id, self._journal.fail),
             policy=profile.record,
+            mode=profile.mode,
             clock_ns=self._clock_ns,
             finish=self._finish,
         )

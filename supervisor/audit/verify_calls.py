@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from supervisor.audit.account import blobs_named, digest_of
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.codec import finished_from_json
-from supervisor.audit.entry import CALL_KINDS, Kind, StoredEntry
+from supervisor.audit.entry import CALL_KINDS, UNMARKED_MODE, Kind, StoredEntry
 from supervisor.audit.recording import FrameRef, RecordingReader, open_recording
 from supervisor.audit.segment import segment_name
 from supervisor.audit.verify_log import Problem, Report
@@ -28,6 +28,7 @@ class _Open:
     """What was seen of a call so far."""
 
     intent: StoredEntry
+    mode: str
     last_sequence: int = 1
     frames: _Frames = field(default_factory=list)
     stored: dict[Stream, int] = field(default_factory=lambda: dict.fromkeys(Stream, 0))
@@ -89,6 +90,7 @@ class CallCheck:
         if entry.sequence != opened.last_sequence + 1:
             self._problem(entry, f"its sequence is {entry.sequence} after {opened.last_sequence}")
         opened.last_sequence = entry.sequence
+        self._check_mark(entry, opened.mode)
         if entry.kind == Kind.OUTPUT:
             self._take_output(entry, opened)
         elif entry.kind == Kind.LOST and entry.body()["reason"] == "RECORDING_TORN":
@@ -111,14 +113,22 @@ class CallCheck:
             return
         if entry.sequence != 1:
             self._problem(entry, f"its sequence is {entry.sequence}, not 1")
-        self._open[entry.call_id] = _Open(intent=entry)
         body = entry.body()
+        mode = str(_map(body["profile"])["mode"])
+        self._open[entry.call_id] = _Open(intent=entry, mode=mode)
+        self._check_mark(entry, mode)
         if "request" in body:
             digest = hashlib.sha256(canonical_json(body["request"])).hexdigest()
         else:
             digest = digest_of(_map(body["request_blob"])).sha256
         if digest != body["fingerprint"]:
             self._problem(entry, "its request has another fingerprint")
+
+    def _check_mark(self, entry: StoredEntry, mode: str) -> None:
+        """Check that an entry says, or leaves out, what its call's mode was."""
+        mark = entry.body().get("mode", UNMARKED_MODE)
+        if mark != mode:
+            self._problem(entry, f"it says {mark!r} of a call whose mode was {mode!r}")
 
     def _take_output(self, entry: StoredEntry, opened: _Open) -> None:
         ref = FrameRef.from_json(entry.body())

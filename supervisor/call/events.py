@@ -131,10 +131,30 @@ class Processes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A system call was let through that the profile watches, `count` times since it was told last.
+
+    The first of a kind has its arguments, process and program. Repeats have none of them, but that
+    sockets stay apart by family, their first argument. `killed`: it is one that ends the call, the
+    filter did not stop it, and its process was sent SIGKILL.
+    """
+
+    name: str
+    arguments: tuple[int, ...] = ()
+    detail: str = ""
+    pid: int = 0
+    program: bytes = b""
+    count: int = 1
+    rule: str = ""
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
-    or "exit" where the probes found no place for it. "probe events" are those that a former daemon
-    had not read yet when its probes went; `count` is 0 then, since nobody knows."""
+    or "exit" where the probes found no place for it; watched system calls are counted where they
+    happen. "probe events" are those that a former daemon had not read yet when its probes went;
+    `count` is 0 then, since nobody knows."""
 
     what: str
     count: int
@@ -173,7 +193,7 @@ class Finished:
     record_bytes: int = 0
 
 
-Event = Accepted | Started | Output | Denied | Processes | Lost | KeepAlive | Finished
+Event = Accepted | Started | Output | Denied | Processes | Watched | Lost | KeepAlive | Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ daemon's entries are never left out in silence.
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,6 +50,7 @@ def tell(record: Record) -> None:
         _tell_phases(call.finished.timeline)
     _tell_events(record)
     _tell_denials(record)
+    _tell_watched(record)
     if call.finished is not None:
         _tell_end(call.finished)
 
@@ -68,6 +71,8 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
             return denial(body)
         case "processes":
             return "; ".join(_process(_map(event)) for event in body.get("events") or ())
+        case "watched":
+            return _watched(body)
         case "lost":
             count = body.get("count") or "an unknown number"
             return f"lost {count} of {body.get('what')}: {body.get('reason')}"
@@ -93,6 +98,19 @@ def _process(event: Mapping[str, Any]) -> str:
             return f"{pid} is ended by signal {event.get('signal')}"
         case _:
             return f"{pid} exits with {event.get('code')}"
+
+
+def _watched(body: Mapping[str, Any]) -> str:
+    """Name a watched system call, as `execve(0x55d0, 0x7ffe) x1`."""
+    killed = ", and its process was killed" if body.get("killed") else ""
+    return f"{_called(body)} x{body.get('count', 1)}{killed}"
+
+
+def _called(body: Mapping[str, Any]) -> str:
+    """Name a watched system call; repeats of a socket have its family, others no arguments."""
+    if not body.get("detail") and not body.get("arguments"):
+        return str(body.get("name", "?"))
+    return _denial(body)
 
 
 def denial(body: Mapping[str, Any]) -> str:
@@ -173,14 +191,14 @@ def _folded(
     entries: tuple[RecordEntry, ...],
 ) -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
     """Give entries with their meaning; pieces of one stream in a row become one line, and so do
-    denials in a row."""
+    denials in a row, and watched system calls."""
     run: list[tuple[RecordEntry, Mapping[str, Any]]] = []
     current: tuple[str, object] = ("", None)
 
     def flush() -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
         if run:
             bodies = [body for _, body in run]
-            tell = _pieces if current[0] == "output" else _denials
+            tell = {"output": _pieces, "watched": _all_watched}.get(current[0], _denials)
             yield run[0][0], run[-1][0], current[0], tell(bodies)
             run.clear()
 
@@ -189,7 +207,7 @@ def _folded(
         kind = (entry.kind, body.get("stream"))
         if run and kind != current:
             yield from flush()
-        if entry.kind in ("output", "denied"):
+        if entry.kind in ("output", "denied", "watched"):
             current = kind
             run.append((entry, body))
         elif entry.kind == "processes":
@@ -213,6 +231,48 @@ def _pieces(bodies: list[Mapping[str, Any]]) -> str:
     pieces = f" in {len(bodies)} pieces" if len(bodies) > 1 else ""
     size_bytes = sum(int(body.get("length") or 0) for body in bodies)
     return f"{bodies[0].get('stream')} {out.size(size_bytes)}{pieces}"
+
+
+def _all_watched(bodies: list[Mapping[str, Any]]) -> str:
+    if len(bodies) == 1:
+        return _watched(bodies[0])
+    counts = _counted(bodies)
+    return f"{sum(counts.values())} system calls of {len(counts)} kinds; listed below"
+
+
+def _counted(bodies: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Count watched system calls by name, of sockets by family."""
+    counts: Counter[str] = Counter()
+    for body in bodies:
+        name, arguments = str(body.get("name", "?")), body.get("arguments") or ()
+        sort = f"({_family(int(arguments[0]))})" if name == "socket" and arguments else ""
+        counts[f"{name}{sort}"] += int(body.get("count") or 1)
+    return counts
+
+
+def _family(number: int) -> str:
+    try:
+        return socket.AddressFamily(number).name
+    except ValueError:
+        return str(number)
+
+
+def _tell_watched(record: Record) -> None:
+    bodies = [_map(entry.body().get("body")) for entry in record.entries if entry.kind == "watched"]
+    if not bodies:
+        return
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for body in bodies:
+        [name] = _counted([body])
+        if body.get("pid") and name not in firsts:
+            firsts[name] = body
+    rows = []
+    for name, count in _counted(bodies).most_common():
+        first = firsts.get(name, {})
+        who = f"{_text(first.get('program', ''))} {first.get('pid', '')}".strip()
+        rows.append((name, count, shorten(_called(first), TEXT_WIDTH) if first else "", who))
+    _section("watched system calls")
+    out.table(("NAME", "TIMES", "FIRST", "WHO"), rows)
 
 
 def _denials(bodies: list[Mapping[str, Any]]) -> str:

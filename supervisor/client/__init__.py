@@ -49,7 +49,9 @@ from supervisor.call.events import (  # noqa: E402
     KeepAlive,
     Lost,
     Output,
+    Processes,
     Started,
+    Watched,
 )
 from supervisor.call.types import Digest, Stream  # noqa: E402
 from supervisor.client.address import DEFAULT_ADDRESS, Tls  # noqa: E402
@@ -87,6 +89,7 @@ __all__ = [
     "Lost",
     "OutcomeError",
     "Output",
+    "Processes",
     "Profile",
     "ProfileSummary",
     "Record",
@@ -98,4 +101,5 @@ __all__ = [
     "Supervisor",
     "Tls",
     "Unreachable",
+    "Watched",
 ]

@@ -99,7 +99,9 @@ class Engine:
                 call,
                 "the daemon ended while the call lived",
                 events=self._host.leftover_events(
-                    call.call_id, [one.event for one in self.store.events(call.call_id, 1)]
+                    call.call_id,
+                    [one.event for one in self.store.events(call.call_id, 1)],
+                    call.mode,
                 ),
             )
         self._host.all_told()

@@ -26,6 +26,7 @@ from supervisor.call.events import (
     Processes,
     Timeline,
     Wall,
+    Watched,
 )
 from supervisor.call.outcome import (
     SIGKILL,
@@ -397,7 +398,7 @@ class LiveCall:
         if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
-    def told(self, event: Denied | Processes | Lost) -> None:
+    def told(self, event: Denied | Processes | Watched | Lost) -> None:
         """Record and publish what a wall or the probes tell of the call."""
         match event:
             case Denied():
@@ -407,8 +408,19 @@ class LiveCall:
                     self.publish(self._record().processes(event))
                 except StockadeError as error:
                     self._fail(error)
+            case Watched():
+                self._watched(event)
             case Lost():
                 self._lost(event)
+
+    def _watched(self, watched: Watched) -> None:
+        self._observer.watched(watched.name, watched.count)
+        try:
+            self.publish(self._record().watched(watched))
+        except StockadeError as error:
+            self._fail(error)
+        if watched.killed:
+            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
     def lose(self, count: int) -> None:
         """Record that denied system calls were gone before they could be read.

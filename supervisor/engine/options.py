@@ -37,6 +37,9 @@ class EngineObserver(Protocol):
     def denied(self, wall: str, name: str, count: int) -> None:
         """Note that a wall held."""
 
+    def watched(self, name: str, count: int) -> None:
+        """Note that a watched system call was let through."""
+
     def live_calls(self, count: int) -> None:
         """Note how many calls live."""
 
@@ -54,6 +57,9 @@ class NoObserver:
         """Do nothing."""
 
     def denied(self, wall: str, name: str, count: int) -> None:
+        """Do nothing."""
+
+    def watched(self, name: str, count: int) -> None:
         """Do nothing."""
 
     def live_calls(self, count: int) -> None:

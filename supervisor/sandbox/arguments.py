@@ -47,7 +47,8 @@ def _namespaces(flags: int) -> str:
     return "|".join([*known, *([hex(rest)] if rest or not known else [])])
 
 
-def _family(number: int) -> str:
+def family(number: int) -> str:
+    """Name a socket's address family."""
     try:
         return socket.AddressFamily(number & _INT).name
     except ValueError:
@@ -80,8 +81,8 @@ _WRITERS: dict[str, Callable[[Sequence[int]], str]] = {
     "unshare": lambda a: f"unshare({_namespaces(a[0])})",
     "clone": lambda a: f"clone({_namespaces(a[0])})",
     "setns": lambda a: f"setns({a[0]}, {_namespaces(a[1])})",
-    "socket": lambda a: f"socket({_family(a[0])}, {_kind(a[1])}, {a[2]})",
-    "socketpair": lambda a: f"socketpair({_family(a[0])}, {_kind(a[1])}, {a[2]})",
+    "socket": lambda a: f"socket({family(a[0])}, {_kind(a[1])}, {a[2]})",
+    "socketpair": lambda a: f"socketpair({family(a[0])}, {_kind(a[1])}, {a[2]})",
     "ptrace": lambda a: f"ptrace({_named(_PTRACE, a[0])}, {a[1]})",
     "prctl": lambda a: f"prctl({_named(_PRCTL, a[0])})",
     "ioctl": lambda a: f"ioctl({a[0]}, {_named(_IOCTL, a[1])})",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Lost, Processes, ProgramStarted
+from supervisor.call.events import Denied, Processes, ProgramStarted
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
 from supervisor.linux import bcc
@@ -35,6 +35,7 @@ from supervisor.profile.model import (
 )
 from supervisor.profile.syscalls import expand_sets, members
 from supervisor.profile.walls import HOST_WALLS
+from supervisor.sandbox.fenced import Event
 from supervisor.sandbox.host import SandboxHost, SandboxOptions
 from supervisor.sandbox.places import find_cell
 from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
@@ -248,7 +249,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
     denied: list[Denied] = []
     processes: list[Processes] = []
 
-    def note(event: Denied | Processes | Lost) -> None:
+    def note(event: Event) -> None:
         if isinstance(event, Denied):
             denied.append(event)
         elif isinstance(event, Processes):

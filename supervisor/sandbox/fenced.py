@@ -21,7 +21,8 @@ from supervisor.bpf import layout
 from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import GUARDED, TRIED, canary_fault, untold
-from supervisor.bpf.watch import Denial, Process, Told, Watch
+from supervisor.bpf.syscalls import Asked
+from supervisor.bpf.watch import Denial, Made, Process, Told, Watch
 from supervisor.call.events import (
     Denied,
     Lost,
@@ -31,10 +32,17 @@ from supervisor.call.events import (
     ProcessEvent,
     ProgramStarted,
     Wall,
+    Watched,
 )
 from supervisor.errors import HostError
 from supervisor.linux import process
 from supervisor.oci.spec import ID_RANGE
+from supervisor.profile.model import SyscallPolicy
+from supervisor.profile.schema import ENFORCE, OBSERVE
+from supervisor.profile.syscall_arguments import real_arguments
+from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.sandbox.arguments import describe, family
+from supervisor.sandbox.denials import NAMES
 
 PROGRAMS_RULE = "programs: from the read-only image only"
 
@@ -69,17 +77,31 @@ PROBED = frozenset({Wall.NETWORK, Wall.PROGRAM, Wall.KERNEL})
 """The walls whose denials the probes count."""
 LOST_REASON = "RING_FULL"
 
-Event = Denied | Processes | Lost
+SOCKET = "socket"
+
+Event = Denied | Processes | Watched | Lost
+
+
+def asked_of(policy: SyscallPolicy) -> Asked | None:
+    """Give what is watched of a call; None where its profile does not ask. What kills is asked for
+    besides: a second wall, where the probe is there anyway."""
+    if not policy.watch:
+        return None
+    watch, kill = (frozenset(NUMBERS[n] for n in names) for names in (policy.watch, policy.kill))
+    return Asked(watch=watch, kill=kill)
 
 
 class CallFence:
     """The fence's side of one sandbox."""
 
-    def __init__(self, fence: Fence, cgroup: Path, watch: Watch, uid_base: int) -> None:
+    def __init__(
+        self, fence: Fence, cgroup: Path, watch: Watch, uid_base: int, mode: str = ENFORCE
+    ) -> None:
         self._fence = fence
         self._cgroup = cgroup
         self._watch = watch
         self._uid_base = uid_base
+        self._mode = mode
         self._guarded = False
 
     def guard(self, mounts: Sequence[tuple[int, bool]]) -> None:
@@ -91,7 +113,8 @@ class CallFence:
         self._guarded = self._fence.arm(self._watch.cgroup_id, mounts)
 
     async def try_canary(self, program: Path) -> None:
-        """See that nothing gets out of the call's cgroup, and that trying is told.
+        """See that nothing gets out of the call's cgroup, and that trying is told. What is watched
+        of the call is watched afterwards, from its first program on.
 
         Raises:
             HostError: `WALL_NOT_STANDING`.
@@ -99,9 +122,11 @@ class CallFence:
         try:
             faults = self._fence.pin_faults()
             if not self._watch.standing():
-                faults.append("fence: the call has no row")
+                faults.append("fence: the call has no row, or nothing watches for it")
             if not faults:
                 faults = [f"fence: {fault}" for fault in await self._canary(program)]
+            if not faults:
+                self._watch.begin()
         except OSError as error:
             # What cannot be looked at does not stand.
             faults = [f"fence: {error}"]
@@ -141,7 +166,7 @@ class CallFence:
         """Tell what happens from here on; `fail` is told where that went wrong."""
 
         def take(told: Told) -> None:
-            for event in events_of(told, self._uid_base):
+            for event in events_of(told, self._uid_base, self._mode):
                 tell(event)
 
         self._watch.tell(take, fail)
@@ -155,13 +180,15 @@ class CallFence:
         self._watch.close()
 
 
-def events_of(told: Told, uid_base: int) -> Iterator[Event]:
-    """Give what was told as events of the call."""
+def events_of(told: Told, uid_base: int, mode: str = ENFORCE) -> Iterator[Event]:
+    """Give what was told as events of a call under a profile of that `mode`."""
     offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     for batch in _batches(told.processes, uid_base, offset_ns):
         yield Processes(events=batch)
     for denial in told.denials:
         yield _denied(denial)
+    for made in told.watched:
+        yield _watched(made, mode)
     for what, count in told.lost.items():
         yield Lost(what=what, count=count, reason=LOST_REASON)
 
@@ -175,6 +202,8 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
     for event in recorded:
         if isinstance(event, Denied) and event.wall in PROBED:
             known[_place(event.wall, event.name, event.detail)] += event.count
+        elif isinstance(event, Watched):
+            known[_kind(event)] += event.count
         elif isinstance(event, Lost) and event.reason == LOST_REASON:
             known[event.what,] += event.count
     rest = Told(processes=left.processes)
@@ -187,6 +216,12 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
         known[place] = max(0, known[place] - taken)
         if denial.count > taken:
             rest.denials.append(replace(denial, count=denial.count - taken))
+    for made in left.watched:
+        kind = _kind(_watched(made, ENFORCE))
+        taken = min(made.count, known[kind])
+        known[kind] -= taken
+        if made.count > taken:
+            rest.watched.append(replace(made, count=made.count - taken))
     for what, count in left.lost.items():
         if count > known[what,]:
             rest.lost[what] = count - known[what,]
@@ -210,6 +245,34 @@ def _denied(denial: Denial) -> Denied:
         count=denial.count,
         rule=rule,
     )
+
+
+def _watched(made: Made, mode: str) -> Watched:
+    name = NAMES.get(made.number, f"syscall_{made.number}")
+    first = made.pid != 0
+    if made.killed:
+        rule = f"syscalls.kill: {name}"
+    elif mode == OBSERVE:
+        rule = f"mode: {OBSERVE}"
+    else:
+        rule = f"syscalls.watch: {name}"
+    repeated = family(made.arguments[0]) if made.arguments and not first else ""
+    return Watched(
+        name=name,
+        arguments=real_arguments(name, made.arguments),
+        detail=describe(name, made.arguments) if first else repeated,
+        pid=made.pid,
+        program=made.program,
+        count=made.count,
+        rule=rule,
+        killed=made.killed,
+    )
+
+
+def _kind(watched: Watched) -> tuple[str, ...]:
+    """Give what the kernel counts a watched system call by: its name, of a socket its family."""
+    sort = str(watched.arguments[0]) if watched.name == SOCKET and watched.arguments else ""
+    return "watched", watched.name, sort
 
 
 def _batches(

@@ -28,6 +28,7 @@ from supervisor.linux.mounts import BpfFolder
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.runtime import Runc
+from supervisor.profile.schema import ENFORCE
 from supervisor.profile.walls import WallState
 from supervisor.sandbox.fenced import Event, events_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
@@ -169,13 +170,18 @@ class SandboxHost:
         make_devices(self.devices)
         self.listener.open()
 
-    def leftover_events(self, call_id: str, recorded: Iterable[object]) -> tuple[Event, ...]:
+    def leftover_events(
+        self, call_id: str, recorded: Iterable[object], mode: str = ENFORCE
+    ) -> tuple[Event, ...]:
         """Give, once, what the probes had to tell of a call of a former daemon besides what is
-        `recorded` of it; where nobody can know, that something may be lost."""
+        `recorded` of it; where nobody can know, that something may be lost. `mode` is its
+        profile's."""
         if self.fence.gap:
             return (Lost(what="probe events", count=0, reason=self.fence.gap),)
         left = self.leftovers.pop(call_id, None)
-        return tuple(events_of(not_recorded(left, recorded), 0)) if left is not None else ()
+        if left is None:
+            return ()
+        return tuple(events_of(not_recorded(left, recorded), 0, mode))
 
     def all_told(self) -> None:
         """Say that all calls of a former daemon are closed, with their `leftover_events`.

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from supervisor.call.events import Denied, Lost, Processes, Wall
+from supervisor.call.events import Denied, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
 from supervisor.errors import HostError, InvariantError, RuntimeFailed
 from supervisor.linux import process
@@ -35,7 +35,7 @@ from supervisor.oci.spec import SHM_PATH, Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
-from supervisor.sandbox.fenced import CallFence
+from supervisor.sandbox.fenced import CallFence, Event, asked_of
 from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
 from supervisor.sandbox.host import SandboxHost
 
@@ -85,7 +85,7 @@ class Sandbox:
         call_id: str,
         profile: EffectiveProfile,
         request: CallRequest,
-        tell: Callable[[Denied | Processes | Lost], None],
+        tell: Callable[[Event], None],
         lose: Callable[[int], None],
     ) -> None:
         self._host = host
@@ -162,8 +162,10 @@ class Sandbox:
         """Make the call's cgroup and let it through the fence, before anything lives in it."""
         identity = self.cgroup.make()
         self._stack.callback(self._remove_cgroup)
-        watch = await self._host.fence.watch(identity)
-        self._fenced = CallFence(self._host.fence, self.cgroup.unified, watch, self._uid_base)
+        watch = await self._host.fence.watch(identity, asked_of(self._profile.syscalls))
+        self._fenced = CallFence(
+            self._host.fence, self.cgroup.unified, watch, self._uid_base, self._profile.mode
+        )
         self._stack.callback(self._fenced.close)
 
     def _place_inputs(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:

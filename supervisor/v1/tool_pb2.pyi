@@ -95,7 +95,7 @@ class AttachResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[CallEvent, _Mapping]] = ...) -> None: ...
 
 class CallEvent(_message.Message):
-    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes")
+    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes", "watched")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +107,7 @@ class CallEvent(_message.Message):
     KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    WATCHED_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     sequence: int
     time: _timestamp_pb2.Timestamp
@@ -118,7 +119,8 @@ class CallEvent(_message.Message):
     keep_alive: KeepAlive
     finished: Finished
     processes: Processes
-    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ...) -> None: ...
+    watched: Watched
+    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ..., watched: _Optional[_Union[Watched, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("profile", "profile_digest", "mode", "attached")
@@ -173,6 +175,26 @@ class Denied(_message.Message):
     used: int
     allowed: int
     def __init__(self, wall: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., program: _Optional[bytes] = ..., count: _Optional[int] = ..., rule: _Optional[str] = ..., used: _Optional[int] = ..., allowed: _Optional[int] = ...) -> None: ...
+
+class Watched(_message.Message):
+    __slots__ = ("name", "arguments", "detail", "pid", "program", "count", "rule", "killed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    KILLED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    arguments: _containers.RepeatedScalarFieldContainer[int]
+    detail: str
+    pid: int
+    program: bytes
+    count: int
+    rule: str
+    killed: bool
+    def __init__(self, name: _Optional[str] = ..., arguments: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., program: _Optional[bytes] = ..., count: _Optional[int] = ..., rule: _Optional[str] = ..., killed: _Optional[bool] = ...) -> None: ...
 
 class Processes(_message.Message):
     __slots__ = ("events",)

@@ -18,6 +18,7 @@ from supervisor.call.events import (
     ProcessEnded,
     ProgramStarted,
     Timeline,
+    Watched,
 )
 from supervisor.call.outcome import Exited, Outcome
 from supervisor.call.types import Caller, CallRequest, Usage
@@ -44,13 +45,24 @@ PROCESSES = (
 )  # fmt: skip
 """One of each thing that a process does."""
 
+WATCHED = Watched(
+    name="socket", arguments=(2, 1, 0), detail="socket(AF_INET, SOCK_STREAM, 0)", pid=70,
+    program=b"sh\xff", count=3, rule="syscalls.watch: socket", killed=True,
+)  # fmt: skip
+"""Each field has a value of its own."""
+
 CALLER = Caller(name="tester", transport="unix", uid=1000, gid=1000, pid=4242)
 FULL = Capture(mode="full")
 HOST = {"kernel": "6.1.0", "hostname": "host.example.com"}
 
 
 def make_profile(
-    *, stdin: Capture = FULL, stdout: Capture = FULL, stderr: Capture = FULL, name: str = "python"
+    *,
+    stdin: Capture = FULL,
+    stdout: Capture = FULL,
+    stderr: Capture = FULL,
+    name: str = "python",
+    mode: str = "enforce",
 ) -> EffectiveProfile:
     """Give a profile that records as said."""
     canonical = f'{{"profile":"{name}"}}'.encode()
@@ -71,7 +83,7 @@ def make_profile(
             wall_s=60, cpu_s=30, memory_bytes=1 << 29, pids=64, files=256, output_bytes=1 << 24
         ),
         record=RecordPolicy(stdin=stdin, stdout=stdout, stderr=stderr),
-        mode="enforce",
+        mode=mode,
         canonical=canonical,
         digest=hashlib.sha256(canonical).hexdigest(),
         lines=(),

@@ -20,7 +20,7 @@ from supervisor.call.types import (
     Usage,
 )
 from supervisor.client import wire
-from tests.support.records import PROCESSES
+from tests.support.records import PROCESSES, WATCHED
 
 OUTCOMES: list[outcome.Outcome] = [
     outcome.Exited(code=3),
@@ -76,6 +76,7 @@ EVENTS: list[events.Event] = [
         for wall in events.Wall
     ),
     events.Processes(events=PROCESSES),
+    WATCHED,
     events.Lost(what="output", count=2**40, reason="SLOW"),
     events.KeepAlive(),
     *(make_finished(ended) for ended in OUTCOMES),

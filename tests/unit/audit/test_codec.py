@@ -22,9 +22,11 @@ from supervisor.audit.codec import (
     lost_to_json,
     outcome_from_json,
     outcome_to_json,
+    watched_from_json,
+    watched_to_json,
 )
 from supervisor.audit.entry import ENTRY_BYTES_MAX
-from supervisor.call.events import Denied, Lost, Timeline, Wall
+from supervisor.call.events import Denied, Lost, Timeline, Wall, Watched
 from supervisor.call.outcome import (
     KINDS,
     Exited,
@@ -48,7 +50,7 @@ from supervisor.call.types import (
     StreamSummary,
     Usage,
 )
-from tests.support.records import make_finished
+from tests.support.records import WATCHED, make_finished
 
 OUTCOMES: list[Outcome] = [
     Exited(code=3),
@@ -156,3 +158,10 @@ def test_arguments_are_clipped() -> None:
     assert clipped[0] == b"x" * 3000
     assert sum(map(len, clipped)) <= ARGV_PREVIEW_BYTES
     assert len(clipped) == 2
+
+
+def test_a_watched_call() -> None:
+    for watched in (WATCHED, Watched(name="getppid", count=7)):
+        assert watched_from_json(json.loads(json.dumps(watched_to_json(watched)))) == watched
+    long = Watched(name="x" * 999, detail="y" * 9999, program=b"z" * 999, rule="r" * 999)
+    assert len(json.dumps(watched_to_json(long))) < ENTRY_BYTES_MAX

@@ -12,7 +12,7 @@ from supervisor.call.events import Denied, Wall
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Stream
 from supervisor.profile.model import Capture
-from tests.support.records import begin, make_profile, opened
+from tests.support.records import WATCHED, begin, make_profile, opened
 
 
 async def leave_open(directory: Path, chunks: list[bytes]) -> None:
@@ -56,6 +56,24 @@ def test_they_get_one_outcome_with_what_is_on_record(tmp_path: Path) -> None:
             assert b"".join(d for _, d in store.read_stream("call-1", Stream.STDOUT)) == b"onetwo"
         report = verify(tmp_path)
         assert (report.ok, report.open_calls) == (True, ())
+
+    asyncio.run(scenario())
+
+
+def test_every_entry_of_an_observed_call_says_so_to_the_end(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store, profile=make_profile(mode="observe"))
+            recorder.started(0.1)
+            recorder.watched(WATCHED)
+        async with opened(tmp_path) as store:
+            (call,) = store.interrupted
+            assert call.mode == "observe"
+            await store.close_interrupted(call, "the daemon died", events=[WATCHED])
+            entries = list(store.entries("call-1"))
+            assert [one.kind for one in entries[-3:]] == ["watched", "watched", "outcome"]
+            assert {one.body()["mode"] for one in entries} == {"observe"}
+        assert verify(tmp_path).ok
 
     asyncio.run(scenario())
 

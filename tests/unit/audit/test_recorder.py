@@ -23,7 +23,7 @@ from supervisor.call.events import Denied, Finished, Lost, Output, Started, Wall
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditUnavailable, InvariantError
 from supervisor.profile.model import Capture
-from tests.support.records import begin, make_finished, make_profile, opened
+from tests.support.records import WATCHED, begin, make_finished, make_profile, opened
 
 Scenario = Callable[[Store, CallRecorder], Awaitable[None]]
 
@@ -117,6 +117,7 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
         assert recorder.started(0.5).event == Started(preparation_s=0.5)
         recorder.stdin(b"in")
         assert recorder.denied(denied).event == denied
+        assert recorder.watched(WATCHED).event == WATCHED
         assert recorder.lost(lost).event == lost
         recorder.signalled("tester", 15, "w" * 10_000)
         assert recorder.denials == 3
@@ -126,13 +127,14 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
             "started",
             "output",
             "denied",
+            "watched",
             "lost",
             "signal",
             "outcome",
         ]
         entries = list(store.entries("call-1"))
-        assert [entry.sequence for entry in entries] == list(range(1, 8))
-        assert len(entries[5].json) < 5000
+        assert [entry.sequence for entry in entries] == list(range(1, 9))
+        assert len(entries[6].json) < 5000
 
     run(tmp_path, scenario)
 

@@ -22,7 +22,7 @@ from supervisor.call.events import Denied, Lost, Processes, Wall
 from supervisor.call.outcome import Stopped
 from supervisor.call.types import OutputFile, Stream
 from supervisor.profile.model import Capture
-from tests.support.records import PROCESSES, begin, make_finished, make_profile, opened
+from tests.support.records import PROCESSES, WATCHED, begin, make_finished, make_profile, opened
 
 OPTIONS = JournalOptions(segment_bytes=6000, linger_s=60.0)
 
@@ -40,6 +40,7 @@ async def write_every_kind(directory: Path) -> None:
         recorder.output(Stream.STDERR, os.urandom(200))
         recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2)))
         recorder.processes(Processes(events=PROCESSES))
+        recorder.watched(WATCHED)
         recorder.lost(Lost(what="output", count=2, reason="slow"))
         recorder.signalled("tester", 15, "enough")
         outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)
@@ -48,6 +49,9 @@ async def write_every_kind(directory: Path) -> None:
         other = await begin(store, "call-b", profile=capped, argv=(b"x" * 50_000,))
         other.output(Stream.STDOUT, b"more than three")
         await other.finish(make_finished())
+        third = await begin(store, "call-c", profile=make_profile(mode="observe"))
+        third.watched(WATCHED)
+        await third.finish(make_finished())
     with (directory / "log" / segment_name(_last(directory))).open("ab") as file:
         file.write(b"torn")
     async with opened(directory, OPTIONS) as store:
@@ -91,7 +95,7 @@ def test_a_good_directory_verifies(written: Path) -> None:
     report = verify(written)
     assert report.problems == ()
     assert report.ok
-    assert report.calls == 2
+    assert report.calls == 3
     assert report.open_calls == ()
     assert report.entries == report.head_index + 1
     *_, (_, last, _) = entries_of(written)

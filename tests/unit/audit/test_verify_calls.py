@@ -23,14 +23,14 @@ from supervisor.audit.store import Store
 from supervisor.audit.verify_calls import CallCheck
 from supervisor.audit.verify_log import Problem
 from supervisor.call.types import Digest, OutputFile, Stream
-from tests.support.records import begin, make_finished, opened
+from tests.support.records import begin, make_finished, make_profile, opened
 
 Forgery = Callable[[list[tuple[str, str, int, dict[str, Any]]]], None]
 
 
-async def write(directory: Path) -> None:
+async def write(directory: Path, mode: str = "enforce") -> None:
     async with opened(directory) as store:
-        recorder = await begin(store)
+        recorder = await begin(store, profile=make_profile(mode=mode))
         recorder.started(0.1)
         recorder.output(Stream.STDOUT, b"one")
         recorder.output(Stream.STDOUT, b"two")
@@ -174,3 +174,20 @@ def test_every_entry_that_names_a_blob_has_its_size_right(kind: Kind, tmp_path: 
     asyncio.run(write(tmp_path))
     (problem,) = forge(tmp_path, forgery)
     assert (problem.index, problem.kind) == (5, kind)
+
+
+@pytest.mark.parametrize("mode", ["enforce", "observe"])
+def test_a_mark_that_is_not_the_calls_is_found(tmp_path: Path, mode: str) -> None:
+    asyncio.run(write(tmp_path, mode))
+    assert forge(tmp_path, lambda entries: None) == []
+    for place in range(5):
+
+        def remark(entries: list[tuple[str, str, int, dict[str, Any]]], at: int = place) -> None:
+            body = entries[at][3]
+            if mode == "observe":
+                del body["mode"]
+            else:
+                body["mode"] = "observe"
+
+        [problem] = forge(tmp_path, remark)
+        assert f"whose mode was '{mode}'" in problem.message

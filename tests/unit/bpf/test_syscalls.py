@@ -347,3 +347,14 @@ def test_a_probe_that_cannot_be_pinned_keeps_the_call_out() -> None:
         watch.close()
 
     with_fence(scenario)
+
+
+@root
+def test_a_kernel_that_refuses_it_is_found_when_the_fence_is_opened(tmp_path: Path) -> None:
+    with ground() as here:
+        for path in here.places.objects.glob("*.bpf.o"):
+            shutil.copy(path, tmp_path)
+        # The fence's own object has no map `watched`, and what it has is of another shape.
+        shutil.copy(tmp_path / "egress.bpf.o", tmp_path / "syscalls.bpf.o")
+        with pytest.raises((HostError, KeyError)):
+            Fence(replace(here.places, objects=tmp_path)).open()

@@ -129,6 +129,12 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
             {"what": "probe events", "count": 0, "reason": "R"},
             "lost an unknown number of probe events: R",
         ),
+        ("watched", {"name": "getppid", "arguments": [], "count": 7}, "getppid x7"),
+        (
+            "watched",
+            {"name": "kcmp", "arguments": [1, 2], "killed": True},
+            "kcmp(1, 2) x1, and its process was killed",
+        ),
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),
         (
             "denied",
@@ -167,3 +173,24 @@ def test_processes_have_a_line_each_and_many_are_cut(capsys: pytest.CaptureFixtu
     assert "119 exits with 0" in shown
     assert "120 exits" not in shown
     assert "and 5 more; --json has them all" in shown
+
+
+def test_watched_calls_are_counted_by_name_and_sockets_by_family(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = {"name": "socket", "arguments": [2, 1, 0], "detail": "socket(AF_INET, SOCK_STREAM, 0)",
+             "pid": 70, "program": "curl", "count": 1}  # fmt: skip
+    more = {"name": "socket", "arguments": [2], "detail": "AF_INET", "pid": 0, "count": 4}
+    unix = {"name": "socket", "arguments": [1], "detail": "AF_UNIX", "pid": 0, "count": 2}
+    other = {"name": "getppid", "arguments": [], "detail": "", "pid": 0, "count": 5000}
+    made = record.record()
+    entries = [
+        replace(made.entries[0], kind="watched", json=json.dumps({"body": body}).encode())
+        for body in (first, more, unix, other)
+    ]
+    shown = told(capsys, replace(made, entries=(*made.entries, *entries)))
+    assert "5007 system calls of 3 kinds; listed below" in shown
+    lines = [line.split() for line in shown.partition("watched system calls")[2].splitlines()]
+    assert ["getppid", "5000"] in lines
+    assert ["socket(AF_INET)", "5", "socket(AF_INET,", "SOCK_STREAM,", "0)", "curl", "70"] in lines
+    assert ["socket(AF_UNIX)", "2"] in lines

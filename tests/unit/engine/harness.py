@@ -22,6 +22,7 @@ from supervisor.call.events import (
     Lost,
     Processes,
     Timeline,
+    Watched,
 )
 from supervisor.call.state import State
 from supervisor.call.types import Caller, CallRequest, Digest, InputFile, Json
@@ -286,13 +287,13 @@ class FakeHost:
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
         self.fence = FakeFence()
-        self.left: dict[str, tuple[Denied | Processes | Lost, ...]] = {}
+        self.left: dict[str, tuple[Denied | Processes | Watched | Lost, ...]] = {}
         self.held: set[str] = set()
         self.outputs = concurrent.futures.ThreadPoolExecutor(1)
 
     def leftover_events(
-        self, call_id: str, recorded: Iterable[object]
-    ) -> tuple[Denied | Processes | Lost, ...]:
+        self, call_id: str, recorded: Iterable[object], mode: str = "enforce"
+    ) -> tuple[Denied | Processes | Watched | Lost, ...]:
         return self.left.pop(call_id, ())
 
     def all_told(self) -> None:
@@ -344,6 +345,7 @@ class Figures:
         self.closed: list[tuple[str, str, Timeline]] = []
         self.rejected: list[str] = []
         self.denials: list[tuple[str, str, int]] = []
+        self.made: list[tuple[str, int]] = []
         self.live: list[int] = []
         self.strays_seen: dict[str, int] = {}
 
@@ -355,6 +357,9 @@ class Figures:
 
     def denied(self, wall: str, name: str, count: int) -> None:
         self.denials.append((wall, name, count))
+
+    def watched(self, name: str, count: int) -> None:
+        self.made.append((name, count))
 
     def live_calls(self, count: int) -> None:
         self.live.append(count)

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from supervisor.call.events import Denied, Output, Started, Wall
+from supervisor.call.events import Denied, Output, Started, Wall, Watched
 from supervisor.call.outcome import (
     Exited,
     Failed,
@@ -374,5 +374,22 @@ def test_a_program_that_the_filter_killed_is_on_record(tmp_path: Path) -> None:
             assert end_of(events).outcome == Signaled(signal=31)
             [denied] = [event.event for event in events if isinstance(event.event, Denied)]
             assert (denied.wall, denied.name) == (Wall.SYSCALL, "SIGSYS")
+
+    asyncio.run(scenario())
+
+
+def test_one_that_kills_and_got_through_ends_the_call(tmp_path: Path) -> None:
+    """The probe is a second wall: the filter did not stop it."""
+
+    async def leak(sandbox: FakeSandbox) -> ProgramEnd:
+        sandbox.tell(Watched(name="ptrace", killed=True, rule="syscalls.kill: ptrace"))
+        return await hang(sandbox)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.programs[b"leak"] = leak
+            events = await world.run(b"leak")
+            assert "Watched" in kinds(events)
+            assert end_of(events).outcome == Stopped(by="daemon", reason="SYSCALL_KILL")
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.call.events import Denied, Timeline, Wall
+from supervisor.call.events import Denied, Timeline, Wall, Watched
 from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.errors import CapacityError, NotFound
 from supervisor.sandbox import ProgramEnd
@@ -24,13 +24,14 @@ def test_defaults_have_a_limit_for_everything() -> None:
 def test_nobody_can_be_told() -> None:
     nobody: EngineObserver = NoObserver()
     assert nobody.call_closed("p", "exited", Timeline()) is None  # type: ignore[func-returns-value]
-    for method in ("call_rejected", "denied", "live_calls"):
+    for method in ("call_rejected", "denied", "watched", "live_calls"):
         assert callable(getattr(nobody, method))
 
 
 def test_the_observer_is_told(tmp_path: Path) -> None:
     async def try_mount(sandbox: FakeSandbox) -> ProgramEnd:
         sandbox.tell(Denied(wall=Wall.SYSCALL, name="mount", count=3))
+        sandbox.tell(Watched(name="getppid", count=5))
         return EXIT_0
 
     async def scenario() -> None:
@@ -44,6 +45,7 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
                 await world.submit()
             figures = world.figures
             assert figures.denials == [("syscall", "mount", 3)]
+            assert figures.made == [("getppid", 5)]
             assert figures.rejected == ["PROFILE_NOT_FOUND", "CALLS_LIMIT"]
             assert figures.live == [1, 0, 1]
             [(profile, outcome, timeline)] = figures.closed

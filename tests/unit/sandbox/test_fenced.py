@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from supervisor.bpf import layout
 from supervisor.bpf.decode import HOOK_NAMES, ArgvRecord, ExecRecord, ExitRecord, Refused
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import TRIED
-from supervisor.bpf.watch import Denial, Told
+from supervisor.bpf.syscalls import Asked
+from supervisor.bpf.watch import Denial, Made, Told
 from supervisor.call.events import (
     Denied,
     Lost,
@@ -21,13 +23,17 @@ from supervisor.call.events import (
     Processes,
     ProgramStarted,
     Wall,
+    Watched,
 )
 from supervisor.errors import HostError
+from supervisor.profile.model import SyscallPolicy
+from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox.fenced import (
     ENTRY_BYTES_MAX,
     GUARD_RULES,
     MIXED,
     CallFence,
+    asked_of,
     events_of,
     not_recorded,
 )
@@ -113,6 +119,66 @@ def test_denials_and_losses() -> None:
     assert isinstance(second, Denied)
     assert (second.detail, second.count) == (MIXED, 9)
     assert lost == Lost(what="exec", count=4, reason="RING_FULL")
+
+
+def socket(family: int, count: int, pid: int = 0) -> Made:
+    arguments = (family, 1, 0, 4, 5, 6) if pid else (family,)
+    return Made(
+        number=NUMBERS["socket"], arguments=arguments, pid=pid, program=b"sh" if pid else b"",
+        count=count, killed=False,
+    )  # fmt: skip
+
+
+def repeats(name: str, count: int, *, killed: bool = False) -> Made:
+    return Made(number=NUMBERS[name], arguments=(), pid=0, program=b"", count=count, killed=killed)
+
+
+def test_watched_calls() -> None:
+    told = Told(watched=[socket(2, 1, pid=70), socket(2, 4), repeats("getppid", 9)])
+    first, more, other = events_of(told, BASE)
+    assert first == Watched(
+        name="socket", arguments=(2, 1, 0), detail="socket(AF_INET, SOCK_STREAM, 0)", pid=70,
+        program=b"sh", count=1, rule="syscalls.watch: socket",
+    )  # fmt: skip
+    rule = "syscalls.watch: socket"
+    assert more == Watched(name="socket", arguments=(2,), detail="AF_INET", count=4, rule=rule)
+    assert other == Watched(name="getppid", count=9, rule="syscalls.watch: getppid")
+
+
+def test_the_rule_of_an_observed_and_of_a_killing_call() -> None:
+    told = Told(watched=[repeats("getppid", 1), repeats("ptrace", 1, killed=True)])
+    observed, killing = events_of(told, BASE, "observe")
+    assert isinstance(observed, Watched)
+    assert isinstance(killing, Watched)
+    assert (observed.rule, observed.killed) == ("mode: observe", False)
+    assert (killing.rule, killing.killed) == ("syscalls.kill: ptrace", True)
+
+
+def test_a_profile_that_watches_nothing_does_not_ask() -> None:
+    policy = SyscallPolicy(
+        allow=frozenset({"read", "getppid"}), kill=frozenset({"ptrace"}), sets=frozenset()
+    )
+    assert asked_of(policy) is None
+    asked = asked_of(replace(policy, watch=frozenset({"getppid"})))
+    assert asked == Asked(
+        watch=frozenset({NUMBERS["getppid"]}), kill=frozenset({NUMBERS["ptrace"]})
+    )
+
+
+def test_every_system_call_has_a_bit() -> None:
+    assert max(NUMBERS.values()) < layout.SYSCALLS_MAX
+
+
+def test_watched_calls_that_are_recorded_already() -> None:
+    left = Told(watched=[socket(2, 1, pid=70), socket(2, 6), socket(1, 3), repeats("getppid", 9)])
+    recorded = [
+        Watched(name="socket", arguments=(2, 1, 0), count=1),
+        Watched(name="socket", arguments=(2,), count=3),
+        Watched(name="getppid", arguments=(0,), count=2),
+        Watched(name="getppid", count=2),
+    ]
+    rest = not_recorded(left, recorded)
+    assert rest.watched == [socket(2, 3), socket(1, 3), repeats("getppid", 5)]
 
 
 def test_what_is_recorded_already_is_not_told_again() -> None:
