@@ -207,14 +207,12 @@ def test_programs_run_from_where_exec_says(daemon: Daemon) -> None:
     assert sh(daemon, "plain", script).stdout == b""
 
 
-@pytest.mark.key("egress", "limits.egress", "syscalls.watch", "mode")
+@pytest.mark.key("egress", "limits.egress")
 @pytest.mark.parametrize(
     "line",
     [
         "egress: [{host: api.github.com, port: 443, why: x}]",
         "limits: {egress: 10MiB}",
-        "syscalls: {watch: [ptrace]}",
-        "mode: observe",
     ],
 )
 def test_a_key_that_is_not_enforced_yet_is_refused(tmp_path: Path, line: str) -> None:

@@ -50,6 +50,7 @@ def wait_for(execution: Any, kind: type) -> Any:
     return next(event.event for event in execution if isinstance(event.event, kind))
 
 
+@pytest.mark.key("syscalls.watch")
 def test_each_is_counted_to_the_last_in_stream_and_record(tmp_path: Path) -> None:
     with running_daemon(config=with_profiles(tmp_path, watching=WATCHING)) as daemon:
         events: list[Watched] = []
@@ -70,6 +71,14 @@ def test_each_is_counted_to_the_last_in_stream_and_record(tmp_path: Path) -> Non
         unwatched = daemon.client.run(loop(10), profile="base")
         assert watched(daemon, unwatched.call_id) == {}
         assert daemon.command("audit", "verify", str(daemon.state)).returncode == 0
+
+
+@pytest.mark.key("drop.syscalls.watch")
+def test_what_is_dropped_is_not_watched(tmp_path: Path) -> None:
+    child = "profile: less\nextends: watching\ndrop: {syscalls: {watch: [getppid]}}\nwhy: A test.\n"
+    with running_daemon(config=with_profiles(tmp_path, watching=WATCHING, less=child)) as daemon:
+        call = daemon.client.run(loop(10), profile="less")
+        assert watched(daemon, call.call_id) == {"execve": 1}
 
 
 def test_the_probe_is_there_only_while_a_call_asks(tmp_path: Path) -> None:
@@ -174,6 +183,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.key("mode")
 def test_observing_widens_the_list_of_system_calls_and_nothing_else(tmp_path: Path) -> None:
     """What is tried: inotify, which base lacks, ptrace and mount, which no set holds, TIOCSTI."""
     config = with_profiles(tmp_path, watching=WATCHING, observing=OBSERVING)
