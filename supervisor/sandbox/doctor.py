@@ -11,13 +11,13 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Processes, ProgramStarted
+from supervisor.call.events import Denied, Processes, ProgramStarted, Watched
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
 from supervisor.linux import bcc
@@ -64,6 +64,7 @@ class Attempt:
     errors: str
     end: ProgramEnd
     denied: tuple[Denied, ...]
+    watched: frozenset[str]
     programs: int
     oom_kills: int
     forks_refused: int
@@ -95,6 +96,8 @@ seen["identity"] = [os.getuid(), int(lines["CapEff"], 16) | int(lines["CapBnd"],
                     lines["NoNewPrivs"].strip()]
 print(json.dumps(seen))
 """
+ASKED = "getppid"
+ASKS = "import os; os.getppid()"
 FORKS = "import os,time\nfor _ in range(64):\n  os.fork() or time.sleep(9)\n"
 MEMORY = "x = bytearray(1 << 30)"
 
@@ -186,6 +189,9 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
         try:
             attacks = await _attempt(host, ATTACKS, _profile())
             rows += _judge(attacks)
+            asks = await _attempt(host, ASKS, _profile(watch={ASKED}))
+            told = ASKED in asks.watched and not attacks.watched and not host.fence.watches_syscalls
+            rows.append(_holds("watched calls", told, f"{ASKED} told where asked for, only there"))
             memory = await _attempt(host, MEMORY, _profile())
             rows.append(_holds("memory", memory.oom_kills > 0, "1 GiB asked of 64 MiB: OOM kill"))
             both = memory.limits["memory_and_swap"]
@@ -248,12 +254,15 @@ def _holds(wall: str, holds: bool, detail: str) -> Row:
 async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> Attempt:
     denied: list[Denied] = []
     processes: list[Processes] = []
+    watched: set[str] = set()
 
     def note(event: Event) -> None:
         if isinstance(event, Denied):
             denied.append(event)
         elif isinstance(event, Processes):
             processes.append(event)
+        elif isinstance(event, Watched):
+            watched.add(event.name)
 
     request = CallRequest(
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
@@ -275,6 +284,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
             errors=_read(sandbox.stderr_fd),
             end=end,
             denied=tuple(denied),
+            watched=frozenset(watched),
             programs=sum(
                 isinstance(one, ProgramStarted) for event in processes for one in event.events
             ),
@@ -308,7 +318,7 @@ def _no_files(file: InputFile) -> Iterator[bytes]:
     raise ValueError(f"the doctor hands in no files: {file.path!r}")
 
 
-def _profile() -> EffectiveProfile:
+def _profile(watch: Collection[str] = ()) -> EffectiveProfile:
     capture = Capture(mode="full")
     allow = members("@default")
     return EffectiveProfile(
@@ -321,7 +331,10 @@ def _profile() -> EffectiveProfile:
         read=(),
         write=(WritableMount(path="/work", size_bytes=8 * MIB),),
         syscalls=SyscallPolicy(
-            allow=allow, kill=frozenset(), sets=frozenset(expand_sets(["@default"]))
+            allow=allow,
+            kill=frozenset(),
+            sets=frozenset(expand_sets(["@default"])),
+            watch=frozenset(watch),
         ),
         env={"PATH": "/usr/bin:/bin"},
         limits=Limits(

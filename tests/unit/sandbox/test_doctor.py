@@ -33,7 +33,7 @@ from supervisor.sandbox.sandbox import ProgramEnd
 Spec = dict[str, Any]
 WALLS = {
     "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
-    "identity", "files", "programs", "memory", "swap", "pids", "record",
+    "identity", "files", "programs", "memory", "swap", "pids", "record", "watched calls",
 }  # fmt: skip
 NOT_EVERYWHERE = {"guard", "cgroup-v2", "BCC tools"}
 
@@ -104,6 +104,14 @@ def test_a_wall_that_cannot_be_read_back_is_attacked(
 
 
 @pytest.mark.root
+def test_a_probe_that_tells_nothing_has_fallen(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "asked_of", lambda _: None)
+    assert [row.wall for row in doctor(runtime) if row.verdict == FAILS] == ["watched calls"]
+
+
+@pytest.mark.root
 def test_a_wall_that_is_read_back_ends_the_attempt(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +139,7 @@ def test_a_host_without_the_init(runtime: Path) -> None:
 def test_attacks_that_could_not_be_tried_prove_nothing() -> None:
     attempt = Attempt(
         output="", errors="no python\n", end=ProgramEnd(what="exec", value=2), denied=(),
-        programs=0, oom_kills=0, forks_refused=0, limits={},
+        watched=frozenset(), programs=0, oom_kills=0, forks_refused=0, limits={},
     )  # fmt: skip
     with pytest.raises(StockadeError) as caught:
         list(_judge(attempt))
