@@ -17,7 +17,10 @@
  * The first seven are for a program's sake and for the record: an error at once, with a process.
  * The last two are the wall: what they let through is all that gets through. A socket that was made
  * outside and passed in has no program here; no such socket can reach a sandbox, which shares no
- * file system and no namespace with anyone. Packet sockets pass below; seccomp denies them.
+ * file system and no namespace with anyone. Packet sockets pass below; seccomp denies them. Of a
+ * 32-bit program's setsockopt no BPF program is asked (do_sock_setsockopt): seccomp ends it. And
+ * whoever may change the network (CAP_NET_ADMIN) can lead its own loopback elsewhere, below here: no
+ * sandbox has that capability, or a device to lead it to. tests/escape/matrix.py tries all of it.
  *
  * 1 allows and 0 denies, in all of them.
  */

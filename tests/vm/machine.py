@@ -22,7 +22,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SYSTEMD = Path("/usr/lib/systemd/systemd")
-MODULES = ("virtio_pci", "virtiofs", "overlay", "veth", "sctp")
+MODULES = (
+    "virtio_pci", "virtiofs", "overlay", "veth",
+    # What a program may have sockets of, where a host has it: nothing loads them here by itself.
+    "sctp", "dccp_ipv4", "l2tp_ip", "l2tp_ip6", "smc", "vsock", "af_key", "pppox",
+)  # fmt: skip
 CACHE = Path("/var/cache/stockade/vm")
 """Where `.ci/kernels` puts kernels: one below each name of a series."""
 
