@@ -20,6 +20,9 @@
 /* Live calls, and so rows of `calls` and places of `rings`: more than any configuration admits. */
 #define CALLS_MAX 4096
 
+/* The place behind them, of the guard's trial: no call's, and no former call's, is used for it. */
+#define TRIAL_RING 4096
+
 /*
  * Kinds of denials that are told apart for one call, of the fence and of the guard: neither takes the
  * other's place. What comes beyond is counted by hook.

@@ -34,7 +34,7 @@ struct ring {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, CALLS_MAX);
+	__uint(max_entries, CALLS_MAX + 1);
 	__type(key, __u32);
 	__array(values, struct ring);
 } rings SEC(".maps");

@@ -29,9 +29,9 @@ from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.bpf.guard import GUARD, Guard, GuardState
 from supervisor.bpf.guests import LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
-from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
+from supervisor.bpf.maps import BPF_NOEXIST, BpfMap, make_ring
 from supervisor.bpf.objects import ProbeObject
-from supervisor.bpf.rings import RingPool
+from supervisor.bpf.rings import Ring, RingPool
 from supervisor.bpf.syscalls import MAP, OBJECT, Asked, SyscallProbe
 from supervisor.bpf.watch import Told, Watch, leftovers
 from supervisor.errors import HostError
@@ -216,15 +216,21 @@ class Fence:
             self._pool.grow()  # the first call does not wait for it
 
     def _try_guard(self) -> None:
-        ring = self._pool.take()
+        if not self._guard.state.standing:
+            return
+        self._guard.own_rings(self._pool.ids)
+        # Those of the pool may hold what a former daemon's calls had to tell.
+        place = ctypes.c_uint32(layout.TRIAL_RING)
+        ring = Ring(layout.TRIAL_RING, make_ring(layout.RING_BYTES))
         try:
-            self._guard.own_rings(self._pool.ids)
+            self._rings.put(place, ctypes.c_uint32(ring.fd))
             self._guard.try_it(self._places.cgroup, self._places.canary, self.calls, ring)
         finally:
             for key in list(self.folded.all_keys()):
                 if key.call == self._guard.trial_id:
                     self.folded.delete(key)
-            self._pool.give_back(ring)
+            self._rings.delete(place)
+            ring.close()
 
     def _forget_others(self) -> None:
         for entry in list(self._versions()):

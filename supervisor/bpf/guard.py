@@ -188,8 +188,6 @@ class Guard:
         ring: Ring,
     ) -> None:
         """See that everything is denied and told, in a cgroup below `parent`. Blocks."""
-        if not self.state.standing:
-            return
         folder = parent / TRIAL_CGROUP
         folder.mkdir(exist_ok=True)
         try:
@@ -227,7 +225,7 @@ class Guard:
         return f"denied, but not told: {', '.join(missing)}" if missing else ""
 
     def _give_up(self, why: str) -> None:
-        log.warning("the guard does not stand: %s", why)
+        log.info("the guard does not stand: %s", why)
         self.state = GuardState(standing=False, why=why)
         self.close()
         self._unpin("links", GUARD_PROGRAMS)

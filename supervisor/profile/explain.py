@@ -225,7 +225,8 @@ def _programs(profile: EffectiveProfile) -> Finding:
         wall="programs",
         setting=f"executable: {where}",
         exposure=Exposure.WIDE if unmounted else Exposure.NARROW,
-        verdict=f"Runs any machine code that it is given or makes ({where}), under the same walls.",
+        verdict=f"Runs any machine code that it is given or makes ({where}), under the same walls."
+        + (" Where the host has the guard, a file in memory does not run." if unmounted else ""),
         advice="Only for profiles that compile; others do without exec: true.",
     )
 

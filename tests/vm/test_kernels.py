@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,25 @@ def kernel_of(name: str) -> machine.Kernel | None:
 @pytest.mark.timeout(TIMEOUT_S + 60)
 @pytest.mark.parametrize("name", [*SERIES, *OTHERS])
 def test_in_the_guest(name: str) -> None:
+    run_inside(name, guest_files())
+
+
+@pytest.mark.root
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_without_bpf_among_the_security_modules() -> None:
+    run_inside(SERIES[0], ["tests/vm/without_guard.py"], boot="lsm=lockdown,yama,apparmor")
+
+
+def run_inside(name: str, files: Sequence[str], *, boot: str = "") -> None:
+    """Run tests in a machine with the kernel of this name; skip where none can be made."""
     kernel = kernel_of(name)
     if TOOLS is None or kernel is None:
         pytest.skip(f"{NOT_HERE} {machine.missing(TOP)}")
     inside = [sys.executable, "-m", "pytest", "--log-cli-level=info", "--color=no"]
-    inside += ["-p", "no:cacheprovider", *guest_files()]
-    done = machine.run(TOOLS, kernel, inside, timeout_s=TIMEOUT_S)
+    inside += ["-p", "no:cacheprovider", *files]
+    done = machine.run(TOOLS, kernel, inside, timeout_s=TIMEOUT_S, boot=boot)
     log.info("%s", done.output)
     assert done.code is not None, f"{done.output}\nit did not end:\n{done.console[-4000:]}"
     assert done.code == 0, done.output

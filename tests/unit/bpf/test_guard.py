@@ -5,6 +5,7 @@ Where a kernel has BPF LSM it is tried for real: tests/vm/guest_guard.py.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from supervisor.bpf import guard as guard_module
 from supervisor.bpf import layout
+from supervisor.bpf.decode import ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import (
     ATTEMPTS,
@@ -193,3 +195,28 @@ def test_rings_are_ours(tmp_path: Path) -> None:
     one.own_rings([3, 4])
     keys = [(key.sort, key.id) for key in one._ours.all_keys()]
     assert sorted(keys) == [(layout.SORT_MAP, 3), (layout.SORT_MAP, 4)]
+
+
+@pytest.mark.root
+def test_the_trial_takes_nothing_of_what_former_calls_had_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attached(self: Guard, shared: object, links: object) -> None:
+        self.__dict__.update(standing(here.places.pins).__dict__)
+
+    async def main() -> None:
+        former = Fence(here.places)
+        former.open()
+        await former.watch(here.call_id)
+        here.run("/bin/true")
+        former._close_links()
+        monkeypatch.setattr(Guard, "open", attached)
+        heir = Fence(here.places)
+        heir.open()
+        assert heir.adopted
+        left = heir.leftovers()[here.call_id]
+        assert any(isinstance(one, ExecRecord) for one in left.processes)
+        heir.close()
+
+    with ground() as here:
+        asyncio.run(main())
