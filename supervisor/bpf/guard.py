@@ -189,8 +189,8 @@ class Guard:
     ) -> None:
         """See that everything is denied and told, in a cgroup below `parent`. Blocks."""
         folder = parent / TRIAL_CGROUP
-        folder.mkdir(exist_ok=True)
         try:
+            folder.mkdir(exist_ok=True)
             self.trial_id = folder.stat().st_ino
             key = ctypes.c_uint64(self.trial_id)
             calls.put(key, layout.CallRow(ring=ring.place))
@@ -200,10 +200,10 @@ class Guard:
             finally:
                 self._guards.delete(key)
                 calls.delete(key)
-        except (OSError, HostError, subprocess.SubprocessError) as error:
-            fault = str(error)
-        finally:
             folder.rmdir()
+        except (OSError, HostError, subprocess.SubprocessError) as error:
+            # What is left in the cgroup is ended with the calls of former daemons.
+            fault = str(error)
         if fault:
             self._give_up(fault)
 
