@@ -25,8 +25,8 @@
  * the call can write is not run, unless the profile says `exec: true` for that mount; the daemon
  * writes those mounts' devices into `guards`. They are asked first, so that making such a mount
  * read-only (mount_setattr(2) has no hook) gains nothing. Everything else must lie on a read-only
- * mount or file system, which a memfd does not. A process without a file system of its own making,
- * and without a mount, has no other place for a program.
+ * mount or file system, as the image and files.read do, and a memfd does not. Who can make neither a
+ * mount nor a file system has no other place for a program.
  *
  * Memory that belongs to no file may be made executable: the just-in-time compilers of node, luajit
  * and pypy need it. So the guard bounds which files run, not what a program that runs can compute.

@@ -242,7 +242,8 @@ BY_NAME_ONLY: Mapping[str, str] = {
     ),
     **_because("compares kernel objects of two processes", "kcmp"),
     **_because(
-        "makes files without a mount, which may be executed: a hole in noexec",
+        "makes files without a mount, which may be executed: a hole in noexec where the host has "
+        "no guard",
         "memfd_create memfd_secret",
     ),
     **_because("handles page faults in user space, which helps to win races", "userfaultfd"),
