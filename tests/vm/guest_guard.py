@@ -29,6 +29,7 @@ from supervisor.call.outcome import Exited, Failed
 from supervisor.client import FinishedCall
 from tests.support.daemon import Daemon
 from tests.support.following import end_of, is_started, until, wait_for
+from tests.support.images import make_layout, make_root
 from tests.support.profiles import with_profiles
 from tests.unit.bpf.real import Ground, ground
 from tests.vm.guard_attacks import ATTACKS, LOADER, TOLD, program
@@ -223,6 +224,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     state = tmp_path_factory.mktemp("state")
     config = with_profiles(profiles, guarded=GUARDED, memory=MEMFD)
     with Daemon(state, config=config) as one:
+        layout = make_layout(make_root(profiles / "image"), profiles / "layout")
+        done = one.command("image", "import", str(layout), "tiny", "--state", str(one.state))
+        with_profiles(profiles, image=GUARDED + done.stdout.decode())
         one.start(wait=False)
         one.wait_until_serving(START_S)
         yield one
@@ -269,7 +273,7 @@ def test_a_program_in_memory_does_not_run(daemon: Daemon) -> None:
 
 def test_a_flood_is_folded_and_complete(daemon: Daemon) -> None:
     rounds = 300
-    code = program("exec").replace("print(run(copy(FOLDER)))", "path = copy(FOLDER)")
+    code = program("exec").replace("print(run(copy(FOLDER)))", "path = copy(FOLDER)\n")
     code += f"for _ in range({rounds}):\n  run(path)\n"
     call = daemon.client.run(["python3", "-c", code], profile="guarded")
     assert {(one.name, one.detail) for one in call.denials} == {
@@ -296,6 +300,13 @@ HONEST = {
 def test_honest_work_runs(daemon: Daemon, profile: str) -> None:
     call = daemon.client.run(HONEST[profile], profile=profile)
     assert (call.stdout, call.outcome, told(call)) == (b"done\n", Exited(code=0), []), call.stderr
+
+
+def test_programs_of_an_image_run(daemon: Daemon) -> None:
+    """It is an overlay: its files are mapped through it, and lie elsewhere."""
+    call = daemon.client.run(["/bin/hello"], profile="image")
+    assert call.stdout.startswith(b"of the image\n"), call.stderr
+    assert (call.outcome, told(call)) == (Exited(code=0), [])
 
 
 def test_what_is_built_runs_where_the_profile_says(daemon: Daemon) -> None:
