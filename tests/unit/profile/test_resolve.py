@@ -187,18 +187,22 @@ def test_lines_say_where_each_value_comes_from(make_set: MakeSet) -> None:
         "profile: child\nextends: base\nuse: [more]\ndrop: {syscalls: {allow: [mknod]}}\n"
         "why: A test.\nlimits: {pids: 65}\nmode: enforce\n"
     )
-    fragment = "fragment: more\nwhy: A test.\nfiles: {write: [{path: /tmp, size: 1MiB}]}\n"
+    fragment = (
+        "fragment: more\nwhy: A test.\nrequire: [guard]\n"
+        "files: {write: [{path: /tmp, size: 1MiB}]}\n"
+    )
     lines = make_set(child=child, fragment_more=fragment).effective("child").lines
     origins = {line.path: (line.value, f"{line.file}:{line.line}") for line in lines}
     assert origins["profile"] == ("child", "child.yaml:1")
     assert origins["why"] == ("A test.", "child.yaml:5")
     assert origins["runtime"] == ("runc", ":0")
     assert origins["image"] == ("host", "base.yaml:3")
+    assert origins["require[0]"] == ("guard", "fragments/more.yaml:3")
     assert origins["limits.pids"] == (65, "child.yaml:6")
     assert origins["limits.wall"] == ("60s", "base.yaml:8")
     assert origins["limits.memory"] == ("512MiB", "base.yaml:8")
     assert origins["files.write[0]"] == (
-        {"path": "/tmp", "size": "1MiB", "exec": False}, "fragments/more.yaml:3",
+        {"path": "/tmp", "size": "1MiB", "exec": False}, "fragments/more.yaml:4",
     )  # fmt: skip
     assert origins["syscalls.allow[0]"] == ("@local", "base.yaml:6")
     assert origins["drop.syscalls.allow[0]"] == ("mknod", "child.yaml:4")
