@@ -19,6 +19,7 @@ from tests.bench import measures
 from tests.bench.figures import Figure, percentile
 from tests.bench.load import alternate
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.following import is_started, until
 
 PROGRAM = Path(__file__).parent / "programs" / "calls.c"
 UNFENCED = (sys.executable, "-m", "tests.bench.unfenced")
@@ -104,14 +105,22 @@ def _host(program: Path, scale: float) -> Iterator[Figure]:
     def getppid() -> float:
         return float(subprocess.check_output([program, "getppid", count]))
 
-    ours, theirs = [], []
+    ours, watched, theirs = [], [], []
     for _ in range(max(3, int(HOST_TURNS * scale))):
-        with running_daemon(config=measures.CONFIG):
+        with running_daemon(config=measures.CONFIG) as daemon:
             ours.append(getppid())
+            with daemon.client.execute(["sleep", "60"], profile="observing") as execution:
+                until(execution, is_started)
+                watched.append(getppid())
+                execution.cancel()
         theirs.append(getppid())
     yield Figure(
         name="a host's system call", unit="ns", peer="no daemon",
         ours=statistics.median(ours), bare=statistics.median(theirs),
+    )  # fmt: skip
+    yield Figure(
+        name="the same, while a call is observed", unit="ns", peer="no daemon",
+        ours=statistics.median(watched), bare=statistics.median(theirs),
     )  # fmt: skip
     spread = statistics.stdev(theirs) / statistics.median(theirs)
     yield Figure(name="its noise without a daemon", unit="%", ours=spread * 100)
