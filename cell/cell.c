@@ -2,7 +2,7 @@
 /*
  * cell: the init of a sandbox.
  *
- * Architecture. `cell STATUS_FD DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
+ * Architecture. `cell STATUS_FD[,GATE_FD] DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
  * namespace. It starts the program as its only child, in a session of its own, passes every signal
  * that it gets on to it, reaps whatever is orphaned to it, and writes one line about the program's
  * end to STATUS_FD:
@@ -21,12 +21,16 @@
  * The other end of STATUS_FD is the daemon's. When it closes, nobody records or bounds this call any
  * more, so cell ends, and the call with it.
  *
+ * Where it gets a GATE_FD, it waits there for one byte before anything else: some runtimes put up the
+ * last walls only on the way to this program, and the daemon reads them back while it waits. An end of
+ * file is the end of the daemon.
+ *
  * Before the program starts, it writes "ready" as a line of its own: a signal that arrives earlier
  * would be lost, because the kernel drops what process 1 has no handler for.
  *
  * What it must never do: it is no wall. It runs under the same seccomp filter, uid and mounts as the
  * program; a program that takes it over gains nothing but the right to lie about its own exit status.
- * It reads no input but its arguments and its environment.
+ * It reads no input but its arguments, its environment and that byte.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -190,15 +194,27 @@ static int watch(pid_t program, int signals)
 	}
 }
 
+/* Wait until the daemon lets the program go; say whether it did. */
+static int let_go(int gate)
+{
+	char byte;
+	int told = read(gate, &byte, sizeof(byte)) == (ssize_t)sizeof(byte);
+
+	close(gate);
+	return told;
+}
+
 int main(int argc, char **argv)
 {
-	int failed[2], failure[2], signals;
+	int failed[2], failure[2], signals, gate;
+	char *rest;
 	sigset_t all, before;
 	pid_t program;
 
 	if (argc < 4 || take_environment() < 0)
 		return EXIT_USAGE;
-	status_fd = atoi(argv[1]);
+	status_fd = (int)strtol(argv[1], &rest, 10);
+	gate = *rest == ',' ? atoi(rest + 1) : -1;
 	for (int i = 2; i < argc; i++)
 		if (unescape(argv[i]) < 0)
 			return EXIT_USAGE;
@@ -209,7 +225,7 @@ int main(int argc, char **argv)
 	if (sigprocmask(SIG_BLOCK, &all, &before) < 0 || pipe2(failed, O_CLOEXEC) < 0)
 		return EXIT_USAGE;
 	signals = signalfd(-1, &all, SFD_CLOEXEC);
-	if (signals < 0)
+	if (signals < 0 || (gate >= 0 && !let_go(gate)))
 		return EXIT_USAGE;
 	if (write(status_fd, ready, sizeof(ready) - 1) != (ssize_t)sizeof(ready) - 1)
 		return EXIT_USAGE;

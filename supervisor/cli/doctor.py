@@ -73,11 +73,12 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
 
 
 def _required(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]]:
-    """Give the profiles that require a wall, by wall; and a row where they cannot be read, since
-    nobody can say then what they require."""
+    """Give the profiles that require a wall or a runtime, by that; and a row where they cannot be
+    read, since nobody can say then what they require."""
     from supervisor.cli.folders import profile_folders
     from supervisor.cli.serve import configuration, configuration_file
     from supervisor.profile.load import ProfileSet
+    from supervisor.profile.schema import RUNTIME
     from supervisor.sandbox.doctor import FAILS, Row
 
     required: dict[str, list[str]] = {}
@@ -90,6 +91,10 @@ def _required(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]
             Row(wall="profiles", verdict=FAILS, detail=said, advice="stockade profile lint")
         ]
     for name in profiles.names:
-        for wall in () if profiles.problems(name) else profiles.effective(name).require:
-            required.setdefault(wall, []).append(name)
+        if profiles.problems(name):
+            continue
+        profile = profiles.effective(name)
+        for needed in (*profile.require, profile.runtime):
+            if needed != RUNTIME:  # which every host has
+                required.setdefault(needed, []).append(name)
     return required, []

@@ -273,13 +273,16 @@ def _warn_of_problems(profiles: ProfileSet) -> None:
 
 
 def _warn_of_missing_walls(engine: Engine) -> None:
+    from supervisor.profile.schema import RUNTIME
     from supervisor.profile.walls import missing
 
     host = engine.walls()
     for name in engine.profiles.names:
         if engine.profiles.problems(name):
             continue
-        for wall, state in missing(engine.profiles.effective(name).require, host).items():
+        profile = engine.profiles.effective(name)
+        runtime = () if profile.runtime == RUNTIME else (profile.runtime,)
+        for wall, state in missing((*profile.require, *runtime), host).items():
             log.warning(
                 "profile %s requires %s, which is not on this host: %s; its calls are refused",
                 name, wall, state.why,

@@ -149,8 +149,11 @@ class Engine:
         return tuple(problems)
 
     def walls(self) -> Mapping[str, WallState]:
-        """Say which of `HOST_WALLS` stand on this host, now; none before the start."""
-        return self._host.walls() if self._host is not None else {}
+        """Say which of `HOST_WALLS` stand on this host, now, and which runtimes it has; none before
+        the start."""
+        if self._host is None:
+            return {}
+        return {**self._host.walls(), **self._host.runtimes()}
 
     @property
     def healthy(self) -> bool:
@@ -220,6 +223,7 @@ class Engine:
         profile = self.profiles.effective(request.profile)
         if profile.require:
             _require_walls(profile, self._host.walls())
+        self._host.runtime(profile.runtime)  # raises where this host does not have it
         if len(request.stdin) > profile.limits.output_bytes:
             raise InvalidRequest(
                 "STDIN_TOO_LARGE",

@@ -113,8 +113,9 @@ class LiveCall:
             StockadeError: it cannot be recorded; nothing was started.
         """
         try:
+            facts = self._host.facts_for(self.profile)
             self.recorder = await self._store.begin(
-                self.call_id, self.caller, self.request, self.profile, self._host.facts
+                self.call_id, self.caller, self.request, self.profile, facts
             )
         except BaseException as error:
             told = CallStateError("ABANDONED", "the first caller went away before the start")

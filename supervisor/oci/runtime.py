@@ -1,6 +1,6 @@
-"""runc as a client object: one method for each verb.
+"""OCI runtimes as client objects, one method for each verb: what they have in common, and runc.
 
-`start` and `remove` do without a process where runc's own state folder allows it: letting a
+runc's `start` and `remove` do without a process where its own state folder allows it: letting a
 created container go is reading one byte from `exec.fifo`, and deleting a stopped one is removing
 its state folder and its cgroups (libcontainer/container_linux.go, runc 1.1 and 1.2). Each saves
 about 4 ms a call.
@@ -13,8 +13,11 @@ import json
 import os
 import shlex
 import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from supervisor.errors import RuntimeFailed
 from supervisor.linux import process
@@ -34,35 +37,67 @@ class StandardFds:
     stderr: int
     status: int
 
+    def numbered(self) -> dict[int, int]:
+        """Give them by the numbers that the init sees."""
+        return {0: self.stdin, 1: self.stdout, 2: self.stderr, 3: self.status}
 
-class Runc:
-    """A runc with a state folder of our own."""
+
+class Runtime(ABC):
+    """A runtime with a state folder of our own."""
+
+    NAME: ClassVar[str]
+    GATED: ClassVar[bool] = False
+    """Whether `create` leaves the init at cell's gate: see `SandboxPlaces.gate`."""
+
+    BINDS_NULL: ClassVar[bool] = False
+    """Whether it hides masked files behind the host's /dev/null, and not the sandbox's."""
+
+    NEEDS_CGROUP_V2: ClassVar[bool] = False
+    """Whether it does not run, or not whole, where controllers are of version 1."""
 
     def __init__(self, state: Path) -> None:
-        self._program = find_program("runc")
-        self._state = state
-
-    def version(self) -> str:
-        """Give runc's first line of `--version`."""
-        return run_program([self._program, "--version"]).splitlines()[0]
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [self._program, "--root", str(self._state), *arguments]
-
-    async def create(self, container: str, bundle: Path, fds: StandardFds) -> int:
-        """Create a container and give its init's process id: it waits before the first instruction.
+        """Find the program, and ask for its version.
 
         Raises:
-            RuntimeFailed: `OCI_CREATE_FAILED`, with what runc said and the command to replay.
+            HostError: `PROGRAM_MISSING`, `PROGRAM_FAILED`.
         """
-        log, pid_file = bundle / "runc.log", bundle / "pid"
-        command = self._command(
-            "--log", str(log), "--log-format", "json",
-            "create", "--bundle", str(bundle), "--pid-file", str(pid_file), "--preserve-fds", "1",
-            container,
-        )  # fmt: skip
-        numbers = {0: fds.stdin, 1: fds.stdout, 2: fds.stderr, 3: fds.status}
-        pid = process.spawn(command, fds=numbers)
+        self._program = find_program(self.NAME)
+        self._state = state
+        self.version = run_program([self._program, "--version"]).splitlines()[0]
+
+    @abstractmethod
+    async def create(self, container: str, bundle: Path, fds: StandardFds) -> int:
+        """Create a container and give its init's process id: the program waits, behind every wall.
+
+        Raises:
+            RuntimeFailed: `OCI_CREATE_FAILED`, with what the runtime said and the command to
+                replay.
+        """
+
+    @abstractmethod
+    async def start(self, container: str, init_pidfd: int) -> None:
+        """Let a created container go, once.
+
+        Raises:
+            RuntimeFailed: `OCI_START_FAILED`: its init did not answer, or is gone.
+        """
+
+    def remove(self, container: str) -> None:
+        """Forget a container whose processes and cgroups are gone."""
+        folder = self._state / container
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+    async def _run(self, verb: list[str], bundle: Path, fds: Mapping[int, int]) -> None:
+        """Run a verb that is part of creating a container.
+
+        Raises:
+            RuntimeFailed: `OCI_CREATE_FAILED`.
+        """
+        log = bundle / f"{self.NAME}.log"
+        options = ["--root", str(self._state), "--log", str(log), "--log-format", "json"]
+        command = [self._program, *options, *verb]
+        pid = process.spawn(command, fds=fds)
         pidfd = os.pidfd_open(pid)
         try:
             async with asyncio.timeout(CREATE_TIMEOUT_S):
@@ -80,17 +115,25 @@ class Runc:
         if status != 0:
             raise RuntimeFailed(
                 "OCI_CREATE_FAILED",
-                f"runc create ended with {status}: {_said(log)}",
+                f"{self.NAME} {verb[0]} ended with {status}: {_said(log)}",
                 hint=f"replay: {shlex.join(command)}",
             )
+
+
+class Runc(Runtime):
+    """The runtime of the Open Container Initiative itself, which every host has."""
+
+    NAME = "runc"
+
+    async def create(self, container: str, bundle: Path, fds: StandardFds) -> int:
+        """Create a container; its init waits before its first instruction, behind every wall."""
+        pid_file = bundle / "pid"
+        create = ["create", "--bundle", str(bundle), "--pid-file", str(pid_file)]
+        await self._run([*create, "--preserve-fds", "1", container], bundle, fds.numbered())
         return int(pid_file.read_text())
 
     async def start(self, container: str, init_pidfd: int) -> None:
-        """Let a created container go.
-
-        Raises:
-            RuntimeFailed: `OCI_START_FAILED`: its init did not answer, or is gone.
-        """
+        """Let a created container go."""
         fifo = self._state / container / "exec.fifo"
         try:
             fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -120,19 +163,9 @@ class Runc:
             os.close(fd)
         fifo.unlink(missing_ok=True)
 
-    def remove(self, container: str) -> None:
-        """Forget a container whose processes and cgroups are gone."""
-        folder = self._state / container
-        if folder.is_dir():
-            shutil.rmtree(folder)
-
-    def containers(self) -> list[str]:
-        """List the containers in the state folder, whatever state they are in."""
-        return sorted(entry.name for entry in self._state.iterdir() if entry.is_dir())
-
 
 def _said(log: Path) -> str:
-    """Give the messages of runc's log, shortened."""
+    """Give the messages of a runtime's log, shortened."""
     try:
         lines = log.read_bytes()[-MESSAGE_BYTES_MAX:].decode(errors="replace").splitlines()
     except FileNotFoundError:

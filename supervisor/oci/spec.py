@@ -19,6 +19,9 @@ CELL_PREFIX = "CELL_"
 STATUS_FD = 3
 """The first descriptor that the runtime's --preserve-fds passes on."""
 
+GATE_FD = 4
+"""The second, where the runtime has its init wait there: see `SandboxPlaces`."""
+
 CPU_SHARES = 256
 """A quarter of the default weight: a busy sandbox never starves the daemon that watches it."""
 
@@ -33,6 +36,7 @@ POINTER_AND_NUL_BYTES = 9
 SHM_PATH = "/dev/shm"  # noqa: S108 (the sandbox's own)
 SHM_BYTES = 16 << 20
 PTS_OPTIONS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+HIDING = ("bind", "ro", "nosuid", "noexec", "rprivate")
 PTYS_MAX = 64
 """Pseudo-terminals are counted for the whole host (kernel.pty.max)."""
 
@@ -56,7 +60,10 @@ NAMESPACES = ("pid", "ipc", "uts", "mount", "network", "cgroup", "user")
 class SandboxPlaces:
     """Where one sandbox lives: what differs between two calls under the same profile.
 
-    `uid_base` is the first of 65536 host ids that are this sandbox's own.
+    `uid_base` is the first of 65536 host ids that are this sandbox's own. With `gate`, cell waits
+    for a word on GATE_FD before it starts the program. `plain` are those of the profile's host
+    paths that are no folders, `covered` those of MASKED that the runtime would hide behind the
+    host's own /dev/null.
     """
 
     call_id: str
@@ -66,6 +73,9 @@ class SandboxPlaces:
     cell: str
     listener: str
     uid_base: int
+    gate: bool = False
+    plain: frozenset[str] = frozenset()
+    covered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +131,7 @@ def build_spec(
         "ociVersion": OCI_VERSION,
         "hostname": "sandbox",
         "root": {"path": places.root, "readonly": True},
-        "process": _process(profile, program),
+        "process": _process(profile, program, gate=places.gate),
         "mounts": _mounts(profile, places),
         "linux": {
             "namespaces": [{"type": kind} for kind in NAMESPACES],
@@ -130,7 +140,7 @@ def build_spec(
             "cgroupsPath": places.cgroup,
             "resources": _resources(profile),
             "seccomp": compile_seccomp(profile.syscalls, places.listener, places.call_id),
-            "maskedPaths": list(MASKED),
+            "maskedPaths": [path for path in MASKED if path not in places.covered],
             "readonlyPaths": list(READ_ONLY),
             "rootfsPropagation": "private",
         },
@@ -141,13 +151,13 @@ def _mapping(uid_base: int) -> Json:
     return {"containerID": 0, "hostID": uid_base, "size": ID_RANGE}
 
 
-def _process(profile: EffectiveProfile, program: Program) -> Json:
+def _process(profile: EffectiveProfile, program: Program, *, gate: bool) -> Json:
     limits = {"RLIMIT_NOFILE": profile.limits.files, "RLIMIT_CORE": 1}
     arguments, environment = program.for_cell()
     return {
         "terminal": False,
         "user": {"uid": UID, "gid": GID, "umask": 0o022},
-        "args": [CELL_PATH, str(STATUS_FD), *arguments],
+        "args": [CELL_PATH, f"{STATUS_FD},{GATE_FD}" if gate else str(STATUS_FD), *arguments],
         "env": environment,
         "cwd": "/",
         "capabilities": {name: [] for name in CAPABILITY_SETS},
@@ -176,11 +186,14 @@ def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
         _mount("/dev", "bind", ["bind", "ro", "nosuid", "noexec", "rprivate"], places.devices),
         _mount("/dev/pts", "devpts", [*PTS_OPTIONS, f"max={PTYS_MAX}"]),
         _tmpfs(WritableMount(path=SHM_PATH, size_bytes=SHM_BYTES)),
-        _bind(places.cell, CELL_PATH),
+        _bind_file(places.cell, CELL_PATH),
+        *(_mount(path, "bind", HIDING, f"{places.devices}/null") for path in places.covered),
     ]
     if profile.image.kind is ImageKind.HOST:
         mounts.append(_bind("/usr", "/usr"))
-    mounts += [_bind(path.path, path.path) for path in profile.read]
+    for entry in profile.read:
+        bind = _bind_file if entry.path in places.plain else _bind
+        mounts.append(bind(entry.path, entry.path))
     # Parents before children, so that a mount never hides one below it.
     mounts += [_tmpfs(mount) for mount in sorted(profile.write, key=lambda mount: mount.path)]
     return mounts
@@ -198,6 +211,12 @@ def _mount(destination: str, kind: str, options: Sequence[str], source: str = ""
 def _bind(source: str, destination: str) -> Json:
     # "rro" reaches the mounts below as well, which "ro" alone does not (mount_setattr(2)).
     options = ["rbind", "ro", "rro", "nosuid", "nodev", "rprivate"]
+    return {"destination": destination, "type": "bind", "source": source, "options": list(options)}
+
+
+def _bind_file(source: str, destination: str) -> Json:
+    # Nothing can be mounted below a file, and crun makes only folders recursively read-only.
+    options = ["bind", "ro", "nosuid", "nodev", "rprivate"]
     return {"destination": destination, "type": "bind", "source": source, "options": list(options)}
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from supervisor.profile import syscalls
 from supervisor.profile.model import Capture, EffectiveProfile, ImageKind, ReadPath
-from supervisor.profile.schema import OBSERVE, under
+from supervisor.profile.schema import OBSERVE, RUNTIME, under
 from supervisor.profile.units import render_duration, render_size
 from supervisor.profile.walls import HOST_WALLS, WallState
 
+CONTAINER = "new container per call"
 WALL_S_WIDE = 3600.0
 MEMORY_BYTES_WIDE = 8 << 30
 PIDS_WIDE = 1024
@@ -62,6 +63,8 @@ def _on_host(
 def _said_of_host(
     row: str, profile: EffectiveProfile, host: Mapping[str, WallState] | None
 ) -> Iterator[str]:
+    if row == CONTAINER and profile.runtime != RUNTIME:
+        yield _said_of_runtime(profile.runtime, host)
     for name, wall in HOST_WALLS.items():
         if wall.row != row:
             continue
@@ -83,10 +86,19 @@ def _said_of_host(
                 yield "The profile requires it, so its calls are refused here."
 
 
+def _said_of_runtime(name: str, host: Mapping[str, WallState] | None) -> str:
+    if host is None:
+        return f"{name}: not known without a daemon whether the host has it."
+    state = host.get(name, WallState(standing=False, why="nobody has looked for it"))
+    if state.standing:
+        return f"{state.why} is on this host."
+    return f"{name} cannot be had on this host, so calls are refused here: {state.why}."
+
+
 def _container(profile: EffectiveProfile) -> Finding:
     changing = profile.image.kind is ImageKind.DIR
     return Finding(
-        wall="new container per call",
+        wall=CONTAINER,
         setting=f"runtime {profile.runtime}, image {profile.image}",
         exposure=Exposure.NARROW if changing else Exposure.CLOSED,
         verdict="Each call gets a container of its own that is destroyed after it; nothing that "

@@ -1,8 +1,8 @@
 """The door: pydantic models of a profile file and of a fragment, closed and strict.
 
 A key stands here only if something enforces it. What the design has and this version does not
-enforce yet (egress, runtimes other than runc) is known by name so that its refusal can say so; an
-empty list of it is accepted.
+enforce yet (egress, two runtimes) is known by name so that its refusal can say so; an empty list of
+it is accepted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ ENV_CHARACTERS_MAX = 4096
 
 RUNTIME = "runc"
 ENFORCE, OBSERVE = "enforce", "observe"
-_RUNTIMES_TO_COME = ("crun", "runsc", "docker")
+RUNTIMES = (RUNTIME, "crun")
+_RUNTIMES_TO_COME = ("runsc", "docker")
 NOT_WRITABLE = ("/proc", "/sys", "/dev", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32",
                 "/lib64", "/libx32", "/boot")  # fmt: skip
 NOT_READABLE = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/stockade")
@@ -146,8 +147,9 @@ def _readable_path(text: str) -> str:
 def _runtime(text: str) -> str:
     if text in _RUNTIMES_TO_COME:
         _not_yet(f"runtime: {text}")
-    if text != RUNTIME:
-        raise refuse(f"{text!r} is not a runtime", did_you_mean(text, (RUNTIME,)) or "write runc")
+    if text not in RUNTIMES:
+        hint = did_you_mean(text, RUNTIMES) or f"write {' or '.join(RUNTIMES)}"
+        raise refuse(f"{text!r} is not a runtime", hint)
     return text
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supervisor.audit.store import Store
@@ -23,6 +23,7 @@ from supervisor.errors import StockadeError
 from supervisor.linux import bcc
 from supervisor.linux.fds import PIPE_BYTES
 from supervisor.linux.process import ENVIRONMENT
+from supervisor.oci.crun import Crun
 from supervisor.profile.model import (
     Capture,
     EffectiveProfile,
@@ -198,6 +199,7 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
             rows.append(_holds("swap", both <= 64 * MIB, f"memory and swap: {both >> 20} MiB"))
             forks = await _attempt(host, FORKS, _profile())
             rows.append(_holds("pids", forks.forks_refused > 0, "the 17th process was refused"))
+            rows.append(await _try_crun(host, required.get(Crun.NAME, ())))
             rows += _host_walls(host, required)
         finally:
             host.close()
@@ -207,6 +209,25 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
             Row(wall="new container per call", verdict=FAILS, detail=str(error), advice=hint)
         )
     return rows
+
+
+async def _try_crun(host: SandboxHost, profiles: Sequence[str]) -> Row:
+    """Run the attacks in crun, where it is here, which nobody has to have who names it nowhere."""
+    state = host.runtimes()[Crun.NAME]
+    if state.standing:
+        attacks = await _attempt(host, ATTACKS, replace(_profile(), runtime=Crun.NAME))
+        open_walls = [row.wall for row in _judge(attacks) if row.verdict != HOLDS]
+        if not open_walls:
+            return Row(wall=Crun.NAME, verdict=HOLDS, detail=f"{state.why}: the same attacks")
+        said = f"open in {state.why}: {', '.join(open_walls)}"
+        return Row(wall=Crun.NAME, verdict=FAILS, detail=said, advice="runtime: runc")
+    refused = f"; calls are refused of the profiles that name it: {', '.join(profiles)}"
+    return Row(
+        wall=Crun.NAME,
+        verdict=FAILS if profiles else ABSENT,
+        detail=state.why + (refused if profiles else "; no wall needs it"),
+        advice=state.hint,
+    )
 
 
 def _judge(attempt: Attempt) -> Iterator[Row]:

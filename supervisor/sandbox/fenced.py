@@ -103,6 +103,7 @@ class CallFence:
         self._uid_base = uid_base
         self._mode = mode
         self._guarded = False
+        self._before: list[Process] = []
 
     def guard(self, mounts: Sequence[tuple[int, bool]]) -> None:
         """Guard the call from here on, where the host has a guard: see `Fence.arm`.
@@ -153,10 +154,13 @@ class CallFence:
         if code:
             fault = CANARY_FAULTS.get(code) or canary_fault(code)
             return [fault or f"a canary ended with {code}"]
-        # Nothing else has run in the call's cgroup yet: what is told is the canary's.
+        # Nothing of the call has run yet: what is told is the canary's, and with a runtime that
+        # lets its init become cell before this, that start.
         told: list[Denial] = []
         while batch := self._watch.take():
             told += batch.denials
+            started = (one for one in batch.processes if not isinstance(one, ExitRecord))
+            self._before += (one for one in started if one.pid != pid)
         missing = sorted(CANARY_PLACES - {denial.refused.detail for denial in told})
         if self._guarded:
             missing += untold([denial.refused.name for denial in told])
@@ -169,6 +173,8 @@ class CallFence:
             for event in events_of(told, self._uid_base, self._mode):
                 tell(event)
 
+        if self._before:
+            take(Told(processes=self._before))
         self._watch.tell(take, fail)
 
     def finish(self) -> None:

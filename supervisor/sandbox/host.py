@@ -25,9 +25,11 @@ from supervisor.linux import cgroup, mounts, process
 from supervisor.linux.devices import make_devices, remove_mount
 from supervisor.linux.host import check_host, facts
 from supervisor.linux.mounts import BpfFolder
+from supervisor.oci.crun import Crun
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
-from supervisor.oci.runtime import Runc
+from supervisor.oci.runtime import Runc, Runtime
+from supervisor.profile.model import EffectiveProfile
 from supervisor.profile.schema import ENFORCE
 from supervisor.profile.walls import WallState
 from supervisor.sandbox.fenced import Event, events_of, not_recorded
@@ -35,7 +37,9 @@ from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
 from supervisor.sandbox.uids import UidRanges
 
+RUNTIMES: tuple[type[Runtime], ...] = (Runc, Crun)
 PARENT_CGROUP = "stockade"
+FOLDERS = (*(runtime.NAME for runtime in RUNTIMES), "bundles", "roots")
 SOCKET_NAME = "seccomp.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """unix(7): sun_path, with its NUL."""
@@ -44,6 +48,7 @@ FILE_THREADS = 4
 OUTPUT_THREADS = 2
 """Of its own, and few: a call that left a million files keeps nobody but its like waiting."""
 
+PURE = "boot with systemd.unified_cgroup_hierarchy=1"
 REAP_ROUNDS_MAX = 400
 REAP_ROUND_S = 0.01
 
@@ -117,7 +122,7 @@ class SandboxHost:
         self.canary = options.canary.resolve()
         self.hierarchies = cgroup.detect()
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
-        for name in ("runc", "bundles", "roots"):
+        for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
         _require_passable(self.folder / "roots")
         self._lock = self._take_lock()
@@ -132,7 +137,7 @@ class SandboxHost:
             )
         )
         self.leftovers: dict[str, Told] = {}
-        self.runtime = Runc(self.folder / "runc")
+        self._runtimes: dict[str, Runtime] = {Runc.NAME: Runc(self.folder / Runc.NAME)}
         self.uids = UidRanges(options.runtime / "uids.lock")
         self.devices = self.folder / "dev"
         self.listener = NotifyListener(self.folder / SOCKET_NAME)
@@ -141,7 +146,7 @@ class SandboxHost:
         )
         self.outputs = concurrent.futures.ThreadPoolExecutor(OUTPUT_THREADS, "outputs")
         self.files = concurrent.futures.ThreadPoolExecutor(FILE_THREADS, "files")
-        self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime.version()}
+        self.facts: dict[str, Json] = {**facts(), "runtime": self.runtime(Runc.NAME).version}
 
     def _take_lock(self) -> int:
         fd = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -204,9 +209,40 @@ class SandboxHost:
             "cgroup-v2": WallState(
                 standing=self.hierarchies.pure,
                 why=version_1,
-                hint="boot with systemd.unified_cgroup_hierarchy=1" if version_1 else "",
+                hint=PURE if version_1 else "",
             ),
         }
+
+    def runtime(self, name: str) -> Runtime:
+        """Give the runtime that a profile names; never another in its place.
+
+        Raises:
+            HostError: `PROGRAM_MISSING`, `RUNTIME_NEEDS_CGROUP_V2`.
+        """
+        if name not in self._runtimes:
+            kind = next(kind for kind in RUNTIMES if name == kind.NAME)
+            if kind.NEEDS_CGROUP_V2 and not self.hierarchies.pure:
+                raise HostError(
+                    "RUNTIME_NEEDS_CGROUP_V2",
+                    f"{name} needs cgroups of version 2 alone; here controllers are of version 1",
+                    hint=f"{PURE}, or runtime: {Runc.NAME}",
+                )
+            self._runtimes[name] = kind(self.folder / name)
+        return self._runtimes[name]
+
+    def facts_for(self, profile: EffectiveProfile) -> dict[str, Json]:
+        """Give what a call's record says of the host that it ran on."""
+        return {**self.facts, "runtime": self.runtime(profile.runtime).version}
+
+    def runtimes(self) -> dict[str, WallState]:
+        """Say which runtimes this host has."""
+        found = {}
+        for kind in RUNTIMES:
+            try:
+                found[kind.NAME] = WallState(standing=True, why=self.runtime(kind.NAME).version)
+            except HostError as error:
+                found[kind.NAME] = WallState(standing=False, why=error.message, hint=error.hint)
+        return found
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone."""
@@ -220,7 +256,7 @@ class SandboxHost:
         self._bpf.close()
         self.outputs.shutdown()
         cgroup.remove_parent(self.hierarchies, self.parent)
-        for name in ("runc", "bundles", "roots"):
+        for name in FOLDERS:
             shutil.rmtree(self.folder / name)
         # Unlinked while it is still locked: who waits for it finds a new one.
         (self.folder / "lock").unlink()
@@ -254,18 +290,19 @@ class SandboxHost:
         for name in names:
             log.info("removed what was left of call %s", name)
             self.cgroup(name).remove()
-        for container in self.runtime.containers():
-            self.runtime.remove(container)
+        for kind in RUNTIMES:
+            # Also where that runtime is gone: what it left must go.
+            self._empty(self.folder / kind.NAME)
         for name in ("bundles", "roots"):
             self._empty(self.folder / name)
         return sorted(names)
 
     def _alive(self, names: set[str]) -> bool:
-        return bool(self._runtimes()) or any(self.cgroup(name).populated() for name in names)
+        return bool(self._programs()) or any(self.cgroup(name).populated() for name in names)
 
-    def _runtimes(self) -> list[int]:
-        """List runtime processes of a former daemon: they work on our state folder."""
-        marker = os.fsencode(self.folder / "runc")
+    def _programs(self) -> list[int]:
+        """List runtime processes of a former daemon: they work on our state folders."""
+        markers = {os.fsencode(self.folder / kind.NAME) for kind in RUNTIMES}
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -273,12 +310,12 @@ class SandboxHost:
                     # Anybody can put a name into his own arguments; only root's run for us.
                     if entry.stat().st_uid != os.geteuid():
                         continue
-                    if marker in (entry / "cmdline").read_bytes().split(b"\0"):
+                    if markers & set((entry / "cmdline").read_bytes().split(b"\0")):
                         found.append(int(entry.name))
         return found
 
     def _kill_runtimes(self) -> None:
-        for pid in self._runtimes():
+        for pid in self._programs():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.reap_strangers()
@@ -290,7 +327,10 @@ class SandboxHost:
             root = entry / "root"
             if root.is_mount():
                 mounts.unmount(root)
-            shutil.rmtree(entry)
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def _lists_bpf() -> bool:

@@ -23,12 +23,14 @@ class NotifyListener:
     """A unix socket that only root reaches; what arrives is matched by the call's id.
 
     The OCI runtime sends one message: the container's state as JSON, with our metadata in it,
-    and the descriptors (runtime-spec, "Container Process State").
+    and the descriptors (runtime-spec, "Container Process State"). runc connects when it has them,
+    crun long before: a connection may be silent for as long as its container is being created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._expected: dict[str, asyncio.Future[int]] = {}
+        self._silent: set[socket.socket] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
     def open(self) -> None:
@@ -44,6 +46,8 @@ class NotifyListener:
         """Stop listening; who still waits is told."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
+        for connection in list(self._silent):
+            self._hang_up(connection)
         self.path.unlink(missing_ok=True)
         for waiting in self._expected.values():
             waiting.cancel()
@@ -89,15 +93,27 @@ class NotifyListener:
             connection, _ = self._socket.accept()
         except BlockingIOError:
             return
-        with connection:
-            # runc writes right after connecting, and nobody else may connect.
-            connection.settimeout(1.0)
-            try:
-                data, fds = receive_fds(connection, STATE_BYTES_MAX, FDS_MAX)
-            except OSError as error:
-                log.warning("seccomp listener: %s", error)
-                return
-        self._deliver(data, fds)
+        # Only root can connect: these are runtimes, and each ends with its container.
+        connection.setblocking(False)
+        self._silent.add(connection)
+        asyncio.get_running_loop().add_reader(connection, self._receive, connection)
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            data, fds = receive_fds(connection, STATE_BYTES_MAX, FDS_MAX)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.warning("seccomp listener: %s", error)
+            data, fds = b"", []
+        self._hang_up(connection)
+        if data or fds:
+            self._deliver(data, fds)
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(connection)
+        self._silent.discard(connection)
+        connection.close()
 
     def _deliver(self, data: bytes, fds: list[int]) -> None:
         try:

@@ -31,7 +31,7 @@ from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
 from supervisor.linux.netns import NetlinkBuffers
 from supervisor.oci.runtime import StandardFds
-from supervisor.oci.spec import SHM_PATH, Program, SandboxPlaces, build_spec
+from supervisor.oci.spec import MASKED, SHM_PATH, Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
@@ -47,6 +47,7 @@ KILL_POLLS_MAX = 5000
 KILL_AGAIN_ROUNDS = 20
 COLLECT_S = 20.0
 NETLINK_SET = "@network-io"
+MASKED_FILES = tuple(path for path in MASKED if Path(path).is_file())
 
 log = logging.getLogger("stockade.sandbox")
 
@@ -89,6 +90,7 @@ class Sandbox:
         lose: Callable[[int], None],
     ) -> None:
         self._host = host
+        self._runtime = host.runtime(profile.runtime)
         self._call_id = call_id
         self._profile = profile
         self._request = request
@@ -194,6 +196,11 @@ class Sandbox:
             cell=os.fspath(self._host.cell),
             listener=os.fspath(self._host.listener.path),
             uid_base=self._uid_base,
+            gate=self._runtime.GATED,
+            plain=frozenset(
+                entry.path for entry in self._profile.read if not Path(entry.path).is_dir()
+            ),
+            covered=MASKED_FILES if self._runtime.BINDS_NULL else (),
         )
         environment = {name: value.encode() for name, value in self._profile.env.items()}
         program = Program(
@@ -214,13 +221,13 @@ class Sandbox:
                 os.set_blocking(fd, False)
             for fd in (stdin.read, stdout.write, stderr.write, status.write):
                 theirs.callback(os.close, fd)
-            self._stack.callback(self._host.runtime.remove, self._call_id)
+            self._stack.callback(self._runtime.remove, self._call_id)
             self._stack.callback(self._forget_init)
             self._stack.callback(self._remove_cgroup)
             fds = StandardFds(
                 stdin=stdin.read, stdout=stdout.write, stderr=stderr.write, status=status.write
             )
-            self._pid = await self._host.runtime.create(self._call_id, bundle, fds)
+            self._pid = await self._runtime.create(self._call_id, bundle, fds)
             ours.pop_all()
         self.stdin_fd, self.stdout_fd, self.stderr_fd = stdin.write, stdout.read, stderr.read
         self._status_fd = status.read
@@ -273,7 +280,7 @@ class Sandbox:
         Raises:
             RuntimeFailed: `OCI_START_FAILED`.
         """
-        await self._host.runtime.start(self._call_id, self._pidfd)
+        await self._runtime.start(self._call_id, self._pidfd)
 
     async def ready(self) -> None:
         """Wait until the init passes signals on to the program, or is gone: see cell.c."""

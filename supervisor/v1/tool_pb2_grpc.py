@@ -114,8 +114,9 @@ class ToolServiceServicer:
         NOT_FOUND           PROFILE_NOT_FOUND, BLOB_NOT_FOUND.
         PERMISSION_DENIED   PROFILE_NOT_GRANTED.
         ALREADY_EXISTS      REQUEST_ID_REUSED: same id, other body.
-        FAILED_PRECONDITION PROFILE_INVALID, WALL_MISSING, WALL_NOT_STANDING: do not retry before
-        somebody fixed it.
+        FAILED_PRECONDITION PROFILE_INVALID, WALL_MISSING, WALL_NOT_STANDING, and for a runtime that
+        the host does not have RUNTIME_NEEDS_CGROUP_V2, PROGRAM_MISSING: do not
+        retry before somebody fixed it.
         RESOURCE_EXHAUSTED  CALLS_LIMIT, JOURNAL_FULL; carries google.rpc.RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

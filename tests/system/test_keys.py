@@ -15,7 +15,8 @@ import pytest
 from supervisor.call.outcome import Exited, LimitExceeded, OutOfMemory, Stopped, TimedOut
 from supervisor.call.types import Stream
 from supervisor.client import FinishedCall
-from supervisor.errors import NotFound, ProfileError
+from supervisor.errors import HostError, NotFound, ProfileError
+from supervisor.linux import cgroup
 from supervisor.profile.load import ProfileSet
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.profiles import SHIPPED, with_profiles
@@ -38,6 +39,7 @@ DROPS = {
 }
 BODIES = {
     "plain": "",
+    "in-crun": "runtime: crun",
     "pythonic": "profile: pythonic\nextends: python\nwhy: For one test.\n",
     "fragmented": "profile: fragmented\nextends: base\nuse: [scrap]\nwhy: For one test.\n",
     "from-a-folder": "image: dir:/opt/stockade-test-keys/image",
@@ -172,9 +174,24 @@ def test_a_reason_is_shown(daemon: Daemon) -> None:
 def test_the_runtime_is_on_record(daemon: Daemon, tmp_path: Path) -> None:
     call = daemon.client.run(["true"], profile="plain")
     [intent] = [e for e in daemon.client.record(call.call_id).entries if e.kind == "intent"]
-    assert b"runc" in intent.json
+    assert b'"runtime":"runc version' in intent.json
     with pytest.raises(ProfileError, match="not a runtime"):
         load(tmp_path, "profile: one\nextends: base\nwhy: x\nruntime: rnuc\n")
+
+
+@pytest.mark.key("runtime")
+def test_a_call_runs_in_its_runtime_or_not_at_all(daemon: Daemon) -> None:
+    """Where crun does not run it is refused: no other takes its place."""
+    if cgroup.detect().pure:
+        call = daemon.client.run(["true"], profile="in-crun")
+        [intent] = [e for e in daemon.client.record(call.call_id).entries if e.kind == "intent"]
+        assert b'"runtime":"crun version' in intent.json
+        return
+    with pytest.raises(HostError) as caught:
+        daemon.client.run(["true"], profile="in-crun")
+    assert caught.value.reason == "RUNTIME_NEEDS_CGROUP_V2"
+    shown = daemon.command("profile", "explain", "in-crun").stdout
+    assert b"crun cannot be had on this host" in b" ".join(shown.split())
 
 
 @pytest.mark.key("image")

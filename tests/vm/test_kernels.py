@@ -22,7 +22,7 @@ import pytest
 
 from tests.vm import machine
 
-TIMEOUT_S = 600.0
+TIMEOUT_S = 900.0
 """Four times what an idle machine of two cores needs without KVM."""
 
 NOT_HERE = "no virtual machine can be made here:"

@@ -65,10 +65,15 @@ def test_no_shipped_profile_requires_what_hosts_may_lack(
 def test_what_a_profile_requires_fails_where_it_is_absent(
     stockade: Stockade, given: list[dict[str, list[str]]], tmp_path: Path
 ) -> None:
-    config = with_profiles(tmp_path / "own", strict="require: [guard]", wrong="require: [seccomp]")
+    config = with_profiles(
+        tmp_path / "own",
+        strict="require: [guard]",
+        wrong="require: [seccomp]",
+        other="runtime: crun",
+    )
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     assert stockade("doctor", "--config", tmp_path / "config.yaml").exit_code == 5
-    assert given == [{"guard": ["strict"]}]
+    assert given == [{"guard": ["strict"], "crun": ["other"]}]
 
 
 @pytest.mark.usefixtures("given")

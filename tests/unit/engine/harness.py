@@ -299,6 +299,17 @@ class FakeHost:
     def all_told(self) -> None:
         self.left.clear()
 
+    def facts_for(self, profile: EffectiveProfile) -> Mapping[str, Json]:
+        return {**self.facts, "runtime": profile.runtime}
+
+    def runtimes(self) -> dict[str, WallState]:
+        return {"runc": WallState(standing=True, why="runc 1")}
+
+    def runtime(self, name: str) -> str:
+        if name in self.failures:
+            raise self.failures[name]
+        return name
+
     def walls(self) -> dict[str, WallState]:
         return {
             "guard": WallState(standing=False, why="no BPF LSM", hint="lsm=bpf"),

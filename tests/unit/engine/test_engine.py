@@ -267,6 +267,22 @@ def test_a_wall_that_is_required_and_missing(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_runtime_that_the_host_does_not_have(tmp_path: Path) -> None:
+    """No other takes its place: nothing is started and nothing recorded."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, profile=replace(make_profile(), runtime="crun")) as world:
+            world.host.failures["crun"] = HostError("RUNTIME_NEEDS_CGROUP_V2", "not here")
+            with pytest.raises(HostError) as caught:
+                await world.submit()
+            assert caught.value.reason == "RUNTIME_NEEDS_CGROUP_V2"
+            assert world.host.sandboxes == []
+            assert world.figures.rejected == ["RUNTIME_NEEDS_CGROUP_V2"]
+            assert world.store.list_calls(limit=1)[0] == []
+
+    asyncio.run(scenario())
+
+
 def test_a_wall_that_is_required_and_stands(tmp_path: Path) -> None:
     async def scenario() -> None:
         fit = replace(make_profile(), require=("cgroup-v2",))

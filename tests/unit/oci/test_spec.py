@@ -19,8 +19,11 @@ from hypothesis import strategies as st
 from supervisor.oci.spec import (
     CAPABILITY_SETS,
     CELL_PATH,
+    GATE_FD,
     GID,
     ID_RANGE,
+    MASKED,
+    STATUS_FD,
     UID,
     Program,
     SandboxPlaces,
@@ -239,6 +242,29 @@ def test_the_runtime_s_init_inherits_nothing() -> None:
     process = spec_of(program=replace(PROGRAM, env={"LD_PRELOAD": b"/work/evil.so"}))["process"]
     assert process["env"] == ["CELL_LD_PRELOAD=/work/evil.so"]
     assert process["args"] == [CELL_PATH, "3", "/work", "true"]
+
+
+def test_a_runtime_that_needs_a_gate_has_cell_wait_there() -> None:
+    spec = spec_of(places=replace(PLACES, gate=True))
+    assert spec["process"]["args"][:2] == [CELL_PATH, f"{STATUS_FD},{GATE_FD}"]
+
+
+def test_a_file_is_not_bound_as_a_folder_is() -> None:
+    """Crun makes only folders recursively read-only; below a file there is nothing to be so."""
+    shown = replace(PROFILE, read=(ReadPath(path="/srv/one", why="x"),))
+    for plain, options in ((frozenset({"/srv/one"}), {"bind"}), (frozenset(), {"rbind", "rro"})):
+        mount = mounts_of(spec_of(shown, replace(PLACES, plain=plain)))["/srv/one"]
+        assert set(mount["options"]) == {"ro", "nosuid", "nodev", "rprivate", *options}
+
+
+def test_what_the_runtime_would_cover_with_the_host_s_null_gets_the_sandbox_s() -> None:
+    spec = spec_of(places=replace(PLACES, covered=("/proc/keys",)))
+    assert set(spec["linux"]["maskedPaths"]) == {*MASKED} - {"/proc/keys"}
+    mount = mounts_of(spec)["/proc/keys"]
+    assert mount["source"] == f"{PLACES.devices}/null"
+    # A device on a nodev mount could not be opened.
+    assert {"ro"} <= set(mount["options"])
+    assert "nodev" not in mount["options"]
 
 
 # The real init, on this side of the walls: what goes in comes out.

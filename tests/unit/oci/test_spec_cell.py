@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.oci.spec import Program
+from tests.support.following import wait_for
 from tests.unit.oci.test_spec import built_cell
 
 USAGE, NOT_RUN, NOT_FOUND = 125, 126, 127
@@ -101,6 +102,34 @@ def test_a_program_is_searched_in_its_own_path(tmp_path: Path) -> None:
     program.chmod(0o755)
     assert told("/", "program", path=str(tmp_path)) == ("ready\nexit 9\n", 9)
     assert told("/", "program", path="/no/such/folder") == ("ready\nexec 2\n", NOT_FOUND)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(b"1", ("ready\nexit 9\n", 9)), (b"", ("", USAGE))],
+    ids=["let go", "the daemon is gone"],
+)
+def test_a_gate(said: bytes, expected: tuple[str, int]) -> None:
+    """Until a byte comes nothing is said, and nothing runs; the program does not get the gate."""
+    status, gate = os.pipe(), os.pipe()
+    script = f"test -e /proc/self/fd/{gate[0]} && exit 1; exit 9"
+    command = [built_cell(), f"{status[1]},{gate[0]}", "/", SH, "-c", script]
+    with subprocess.Popen(
+        command, pass_fds=(status[1], gate[0]), stdin=subprocess.DEVNULL,
+        env={"CELL_PATH": "/usr/bin:/bin"},
+    ) as process:  # fmt: skip
+        os.close(status[1])
+        os.close(gate[0])
+        wait_for(lambda: f"S {os.getpid()}" in Path(f"/proc/{process.pid}/stat").read_text(), 30)
+        os.set_blocking(status[0], False)
+        with pytest.raises(BlockingIOError):
+            os.read(status[0], 1)
+        os.write(gate[1], said)
+        os.close(gate[1])
+        process.wait(30)
+        word = os.read(status[0], 100).decode()
+        os.close(status[0])
+    assert (word, process.returncode) == expected
 
 
 WRONG = {

@@ -127,3 +127,21 @@ def test_what_the_host_has(
     assert {row.wall for row in found.values() if row.host} == {
         wall.row for wall in HOST_WALLS.values()
     }
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        (None, "crun: not known without a daemon"),
+        ({"crun": WallState(standing=True, why="crun version 1")}, "crun version 1 is on this"),
+        ({"crun": GONE}, "so calls are refused here: bpf is not in lsm=."),
+        ({}, "so calls are refused here: nobody has looked for it."),
+    ],
+)
+def test_another_runtime_than_runc(
+    make_set: MakeSet, host: dict[str, WallState] | None, said: str
+) -> None:
+    profile = make_set(base=COMPLETE.replace("image:", "runtime: crun\nimage:")).effective("base")
+    [row] = [row for row in explain(profile, host) if row.wall == "new container per call"]
+    assert "runtime crun" in row.setting
+    assert said in row.host

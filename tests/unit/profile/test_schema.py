@@ -42,7 +42,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         # not enforced in this version
         ("egress: [{host: api.github.com, port: 443}]", 9, "does not enforce egress yet", ""),
         ("limits: {egress: 10MiB}", 18, "does not enforce limits.egress yet", ""),
-        ("runtime: crun", 10, "does not enforce runtime: crun yet", ""),
+        ("runtime: runsc", 10, "does not enforce runtime: runsc yet", ""),
         ("runtime: docker", 10, "does not enforce runtime: docker yet", ""),
         ("egress: none", 9, "must be a list", ""),
         # scalars
@@ -51,6 +51,7 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("require: [seccomp]", 11, "'seccomp' is no choice", "what a host may lack: guard"),
         ("require: guard", 10, "must be a list", ""),
         ("runtime: rnuc", 10, "'rnuc' is not a runtime", "'runc'"),
+        ("runtime: podman", 10, "'podman' is not a runtime", "write runc or crun"),
         ("mode: enforced", 7, "not a mode", "'enforce'"),
         ("mode: observed", 7, "not a mode", "'observe'"),
         ("mode: permissive", 7, "not a mode", "write enforce"),

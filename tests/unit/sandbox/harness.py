@@ -18,6 +18,7 @@ from supervisor.engine.engine import new_call_id
 from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import Sandbox, SandboxHost, SandboxOptions, find_cell
+from supervisor.sandbox.host import RUNTIMES
 from tests.support.leftovers import Footprint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,9 +65,9 @@ async def sandbox_host() -> AsyncIterator[SandboxHost]:
 
 def traces(host: SandboxHost) -> list[str]:
     """Name everything that a sandbox of `host` has on disk and in the kernel right now."""
-    found = [f"container {name}" for name in host.runtime.containers()]
-    for name in ("bundles", "runc"):
-        found += [str(path) for path in (host.folder / name).iterdir()]
+    found = []
+    for name in ("bundles", *(kind.NAME for kind in RUNTIMES)):
+        found += [str(path) for path in (host.folder / name).iterdir() if path.name != ".cache"]
     found += Footprint(folders=(host.folder / "bundles",), cgroup="no-such").leftovers()
     for tree in host.hierarchies.trees:
         parent = tree / host.parent

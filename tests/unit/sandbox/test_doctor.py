@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from supervisor.sandbox.doctor import (
     _bcc,
     _host_walls,
     _judge,
+    _try_crun,
     doctor,
     find_cell,
 )
@@ -35,7 +37,7 @@ WALLS = {
     "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
     "identity", "files", "programs", "memory", "swap", "pids", "record", "watched calls",
 }  # fmt: skip
-NOT_EVERYWHERE = {"guard", "cgroup-v2", "BCC tools"}
+NOT_EVERYWHERE = {"guard", "cgroup-v2", "crun", "BCC tools"}
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_every_wall_of_this_host_holds(runtime: Path) -> None:
     assert {wall: found[wall] for wall in WALLS} == dict.fromkeys(WALLS, HOLDS), rows
     assert {found[wall] for wall in NOT_EVERYWHERE} <= {HOLDS, ABSENT}
     assert (found["cgroup-v2"] == HOLDS) == cgroup.detect().pure
+    assert found["crun"] == ABSENT or cgroup.detect().pure
     assert all(row.detail and (not row.advice or row.verdict == ABSENT) for row in rows)
     assert [path.name for path in runtime.rglob("*") if path.name != "uids.lock"] == []
 
@@ -159,6 +162,10 @@ class FakeHost:
             "cgroup-v2": WallState(standing=True),
         }
 
+    def runtimes(self) -> dict[str, WallState]:
+        missing = WallState(standing=False, why="not installed", hint="apt-get install crun")
+        return {"runc": WallState(standing=True, why="runc 1"), "crun": missing}
+
 
 @pytest.mark.parametrize(
     ("required", "verdict", "said"),
@@ -175,6 +182,18 @@ def test_what_a_host_may_lack_fails_where_a_profile_requires_it(
     assert (guard.wall, guard.verdict, guard.advice) == ("guard", verdict, "lsm=bpf")
     assert said in guard.detail
     assert (pure.wall, pure.verdict, pure.advice) == ("cgroup-v2", HOLDS, "")
+
+
+@pytest.mark.parametrize(
+    ("profiles", "verdict", "said"),
+    [((), ABSENT, "no wall needs it"), (("x", "y"), FAILS, "that name it: x, y")],
+)
+def test_a_runtime_that_is_not_here_fails_where_a_profile_names_it(
+    profiles: tuple[str, ...], verdict: str, said: str
+) -> None:
+    row = asyncio.run(_try_crun(FakeHost(), profiles))  # type: ignore[arg-type]
+    assert (row.wall, row.verdict, row.advice) == ("crun", verdict, "apt-get install crun")
+    assert said in row.detail
 
 
 @pytest.mark.root

@@ -10,17 +10,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import AuditUnavailable, HostError
 from supervisor.linux import cgroup
+from supervisor.oci.crun import Crun
 from supervisor.sandbox import SandboxHost, SandboxOptions, find_cell
 from supervisor.sandbox import host as module
 from supervisor.sandbox.host import instance_of
 from tests.support.leftovers import Footprint
-from tests.unit.sandbox.harness import ROOT, sandbox_host, traces
+from tests.unit.sandbox.harness import ROOT, sandbox_host, shipped, traces
 
 pytestmark = pytest.mark.root
 
@@ -132,6 +134,43 @@ def test_a_runtime_of_a_former_daemon_is_ended(runtime: Path) -> None:
                 host.reap()
                 theirs.wait(30)
                 assert other.poll() is None
+
+    asyncio.run(main())
+
+
+def test_a_runtime_is_had_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with sandbox_host() as host:
+            assert host.runtime("runc").NAME == "runc"
+            assert host.facts_for(replace(shipped(), runtime="runc")) == host.facts
+            monkeypatch.setattr(host, "hierarchies", replace(host.hierarchies, pure=False))
+            with pytest.raises(HostError) as caught:
+                host.runtime("crun")
+            assert caught.value.reason == "RUNTIME_NEEDS_CGROUP_V2"
+            assert {name: one.standing for name, one in host.runtimes().items()} == {
+                "runc": True, "crun": False,
+            }  # fmt: skip
+            monkeypatch.setattr(host, "hierarchies", replace(host.hierarchies, pure=True))
+            monkeypatch.setattr(Crun, "__init__", _missing)
+            with pytest.raises(HostError) as caught:
+                host.runtime("crun")
+            assert caught.value.reason == "PROGRAM_MISSING"
+
+    asyncio.run(main())
+
+
+def _missing(self: Crun, state: Path) -> None:
+    raise HostError("PROGRAM_MISSING", "crun is not installed")
+
+
+def test_what_crun_left_is_removed_without_crun() -> None:
+    async def main() -> None:
+        async with sandbox_host() as host:
+            (host.folder / "crun/.cache").mkdir()
+            (host.folder / "crun/call").mkdir()
+            (host.folder / "crun/call/status").touch()
+            host.reap()
+            assert traces(host) == []
 
     asyncio.run(main())
 

@@ -212,15 +212,48 @@ def test_an_init_that_is_gone_hands_nothing_over(path: Path) -> None:
     run(path, scenario)
 
 
-def test_a_peer_that_says_nothing_holds_nobody_up_for_long(path: Path) -> None:
+def test_a_peer_that_says_nothing_holds_nobody_up(path: Path) -> None:
     async def scenario(listener: NotifyListener) -> None:
         listener.expect("one")
         with socket.socket(socket.AF_UNIX) as silent:
             silent.connect(str(path))
-        hand_over(path, "one")
-        os.close(await taken(listener, "one"))
+            await asyncio.sleep(0.01)
+            hand_over(path, "one")
+            os.close(await taken(listener, "one"))
+        await asyncio.sleep(0.01)
+        assert not listener._silent
 
     run(path, scenario)
+
+
+def test_a_runtime_that_connects_long_before_it_hands_over(path: Path) -> None:
+    """Crun does: it connects while it creates, and has the descriptor once it has started."""
+
+    async def scenario(listener: NotifyListener) -> None:
+        listener.expect("one")
+        with socket.socket(socket.AF_UNIX) as runtime:
+            runtime.connect(str(path))
+            await asyncio.sleep(0.05)
+            read, write = os.pipe()
+            state = json.dumps({"metadata": "one", "fds": ["seccompFd"]}).encode()
+            socket.send_fds(runtime, [state], [read])
+            os.close(read)
+            os.close(write)
+            os.close(await taken(listener, "one"))
+
+    run(path, scenario)
+
+
+def test_who_is_connected_at_the_end_is_hung_up_on(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+
+        async def scenario(_: NotifyListener) -> None:
+            silent.connect(str(path))
+            await asyncio.sleep(0.01)
+
+        run(path, scenario)
+        silent.settimeout(30)
+        assert silent.recv(1) == b""
 
 
 def test_who_waits_at_the_end_is_told(path: Path) -> None:

@@ -1,0 +1,165 @@
+"""What runs inside a virtual machine: a call in crun keeps every promise that one in runc does.
+
+crun wants cgroups of version 2 alone, which a development machine may not have: its only real tests
+are these. Everything is asked of both runtimes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.call.events import Processes, ProgramStarted
+from supervisor.call.outcome import Exited, Interrupted, LimitKind, OutOfMemory, Stopped
+from supervisor.client import Execution, FinishedCall, Supervisor
+from tests.support.following import end_of, is_started, until, wait_for
+from tests.support.leftovers import Footprint
+from tests.vm.service import (
+    ADDRESS,
+    RUNTIME,
+    STATE,
+    cgroups,
+    listens,
+    main_pid,
+    service,
+    systemctl,
+)
+
+RUNTIMES = ("runc", "crun")
+WAIT_S = 60.0
+LIMITS = "limits: {wall: 300s, cpu: 120s, memory: 64MiB, pids: 16}\n"
+both = pytest.mark.parametrize("runtime", RUNTIMES)
+log = logging.getLogger(__name__)
+
+LOOK = """
+import ctypes, os, socket
+print(os.getuid(), os.umask(0o077), sorted(os.environ), os.getcwd())
+print(sorted(os.listdir("/proc/self/fd")))
+print(open("/proc/self/cgroup").read(), open("/proc/self/mountinfo").read().count("\\n"))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print([status[name].strip() for name in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Groups")])
+print(ctypes.CDLL(None).unshare(0x10000000))
+try:
+    socket.create_connection(("203.0.113.9", 443), 2)
+except OSError as error:
+    print(error.errno)
+open("out", "w").write("kept")
+"""
+FORKS = "import os, time\nfor _ in range(64):\n  os.fork() or time.sleep(100)\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    texts = {name: f"runtime: {name}\n{LIMITS}" for name in RUNTIMES}
+    with service(tmp_path_factory.mktemp("etc"), **texts):
+        yield
+
+
+@pytest.fixture
+def client() -> Iterator[Supervisor]:
+    with Supervisor(ADDRESS) as supervisor:
+        yield supervisor
+
+
+def python(client: Supervisor, runtime: str, code: str, **more: object) -> FinishedCall:
+    call = client.run(["python3", "-c", code], profile=runtime, **more)  # type: ignore[arg-type]
+    assert cgroups() == []
+    return call
+
+
+@contextlib.contextmanager
+def sleeping(client: Supervisor, runtime: str) -> Iterator[Execution]:
+    """Have a call that sleeps, once it runs."""
+    with client.execute(["sleep", "600"], profile=runtime) as execution:
+        until(execution, is_started)
+        yield execution
+
+
+def programs_of(client: Supervisor, call: FinishedCall) -> list[ProgramStarted]:
+    """List what was started, as the record has it."""
+    events = [one.event for one in client.attach(call.call_id)]
+    told = [event for event in events if isinstance(event, Processes)]
+    return [one for event in told for one in event.events if isinstance(one, ProgramStarted)]
+
+
+def test_a_program_sees_the_same_sandbox(client: Supervisor) -> None:
+    seen = {}
+    for runtime in RUNTIMES:
+        call = python(client, runtime, LOOK, outputs=["out"])
+        assert call.outcome == Exited(code=0), call.stderr
+        assert call.outputs["out"] == b"kept"
+        log.info("%s: %s %s", runtime, call.stdout.decode(), call.denials)
+        seen[runtime] = (
+            call.stdout,
+            [(one.name, one.detail, one.count) for one in call.denials],
+            [one.path for one in programs_of(client, call)],
+        )
+    assert seen["crun"] == seen["runc"]
+
+
+@both
+def test_the_record_names_the_runtime(client: Supervisor, runtime: str) -> None:
+    call = python(client, runtime, "print(1)")
+    [intent] = [one for one in client.record(call.call_id).entries if one.kind == "intent"]
+    assert f'"runtime": "{runtime} version'.replace(" ", "").encode() in intent.json.replace(
+        b" ", b""
+    )
+
+
+@both
+def test_limits(client: Supervisor, runtime: str) -> None:
+    assert isinstance(python(client, runtime, "x = bytearray(1 << 30)").outcome, OutOfMemory)
+    assert python(client, runtime, FORKS).denials[0].name == LimitKind.PIDS.value
+    with sleeping(client, runtime) as execution:
+        (folder,) = cgroups()
+        names = ("memory.max", "memory.swap.max", "pids.max")
+        values = [(folder / name).read_text().strip() for name in names]
+        assert values == [str(64 << 20), "0", "16"]
+        execution.cancel()
+        assert isinstance(end_of(execution).outcome, Stopped)
+
+
+@both
+def test_input_output_and_exit_codes(client: Supervisor, runtime: str) -> None:
+    call = client.run(
+        ["sh", "-c", "cat; echo error >&2; exit 7"], profile=runtime, stdin=b"in" * 100_000
+    )
+    assert (call.outcome, call.stdout, call.stderr) == (
+        Exited(code=7), b"in" * 100_000, b"error\n",
+    )  # fmt: skip
+
+
+@both
+def test_many_at_once(client: Supervisor, runtime: str) -> None:
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(client.execute(["cat"], profile=runtime, stdin=b"%d" % number))
+            for number in range(8)
+        ]
+        ends = [end_of(one) for one in running]
+    assert [end.outcome for end in ends] == [Exited(code=0)] * 8
+
+
+@both
+def test_a_restarted_daemon_ends_what_the_killed_one_left(client: Supervisor, runtime: str) -> None:
+    with sleeping(client, runtime) as execution:
+        (folder,) = cgroups()
+        killed = main_pid()
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: not folder.exists() and main_pid() not in (0, killed), WAIT_S)
+        wait_for(listens, WAIT_S)
+    with Supervisor(ADDRESS) as again:
+        assert isinstance(end_of(again.attach(execution.call_id)).outcome, Interrupted)
+        assert python(again, runtime, "print(1)").outcome == Exited(code=0)
+
+
+def test_nothing_is_left() -> None:
+    systemctl("stop")
+    assert not list(Path("/run/crun").glob("*"))
+    assert Footprint(folders=(STATE, RUNTIME), cgroup="stockade").leftovers() == []
