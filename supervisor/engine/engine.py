@@ -15,7 +15,6 @@ from pathlib import Path
 
 from supervisor.audit.index import CallSummary
 from supervisor.audit.store import Store
-from supervisor.bpf.fence import Fence
 from supervisor.call.events import CallEvent
 from supervisor.call.outcome import Failed, Stopped
 from supervisor.call.state import State
@@ -469,7 +468,7 @@ class Engine:
             if self._host is None:
                 return
             faults, strays = await asyncio.get_running_loop().run_in_executor(
-                self._fence_thread, _look_at, self._host.fence
+                self._fence_thread, _look_at, self._host
             )
             self._observer.strays(strays)
             if faults:
@@ -484,9 +483,9 @@ class Engine:
                 reap_strangers()
 
 
-def _look_at(fence: Fence) -> tuple[list[str], dict[str, int]]:
+def _look_at(host: SandboxHost) -> tuple[list[str], dict[str, int]]:
     """Give what is wrong with the probes, and the denials that belong to no call. Blocks."""
-    return fence.faults(), fence.strays()
+    return host.fence_faults(), host.fence.strays()
 
 
 def _count_locks(call_ids: set[str]) -> tuple[dict[str, int], bool]:

@@ -68,8 +68,20 @@ class BpfFolder:
         self._closed = False
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        # What is found below a descriptor is what is mounted there in the namespace it is of.
+        self._above = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if not path.is_mount():
             mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700")
+        self._device = path.stat().st_dev
+
+    def mounted(self) -> bool:
+        """Say whether it is still mounted in the namespace where it was opened: where the host's
+        mounts are private, a daemon that has left that namespace sees no change by itself."""
+        try:
+            found = os.stat(self.path.name, dir_fd=self._above, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return found.st_dev == self._device
 
     def pins(self) -> Iterator[Path]:
         """Give what was pinned, without the kernel's own files, whose names have a dot."""
@@ -97,13 +109,19 @@ class BpfFolder:
         if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             unmount(self.path)
         else:
-            # A process with threads cannot go back.
-            command = [find_program("nsenter"), f"--mount=/proc/self/fd/{self._namespace}"]
-            command += [find_program("umount"), "--lazy", os.fspath(self.path)]
-            run_program(command, pass_fds=(self._namespace,))
+            self._unmount_there()
             # Where the host's mounts are private, nothing is handed on.
             if self.path.is_mount():
                 unmount(self.path)
         os.close(self._namespace)
+        os.close(self._above)
         self._closed = True
         self.path.rmdir()
+
+    def _unmount_there(self) -> None:
+        if not self.mounted():
+            return  # somebody has done it by hand: see `mounted`
+        # A process with threads cannot go back.
+        command = [find_program("nsenter"), f"--mount=/proc/self/fd/{self._namespace}"]
+        command += [find_program("umount"), "--lazy", os.fspath(self.path)]
+        run_program(command, pass_fds=(self._namespace,))

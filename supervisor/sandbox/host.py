@@ -263,6 +263,14 @@ class SandboxHost:
         self.folder.rmdir()
         os.close(self._lock)
 
+    def fence_faults(self) -> list[str]:
+        """Say what of the fence is not as it was put in place. Blocks."""
+        faults = self.fence.faults()
+        if not self._bpf.mounted():
+            # It stands for as long as we hold it, and would go with us.
+            faults.append(f"fence: {self._bpf.path} is no longer mounted")
+        return faults
+
     def cgroup(self, call_id: str) -> cgroup.Cgroup:
         """Give the cgroup of a call."""
         return cgroup.Cgroup(self.hierarchies, f"{self.parent}/{call_id}")

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc_health.v1 import health_pb2
 
-from supervisor.call.events import ProcessEnded, Processes, ProgramStarted, Started, Wall
-from supervisor.call.outcome import Exited, Failed, Interrupted
-from supervisor.errors import HostError
+from supervisor.call.events import ProcessEnded, Processes, ProgramStarted, Wall
+from supervisor.call.outcome import Exited, Interrupted
 from supervisor.linux import cgroup, mounts
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from supervisor.sandbox.places import find_canary
@@ -140,23 +138,3 @@ def test_what_no_daemon_can_read_any_more_is_told_as_lost(tmp_path: Path, reason
         assert f"lost an unknown number of probe events: {reason}".encode() in shown
         assert daemon.command("audit", "verify", str(daemon.state)).returncode == 0
         assert pins(daemon).is_dir()
-
-
-@pytest.mark.parametrize("name", ["fence_egress", "watch_exec"])
-def test_a_pin_that_is_taken_away_ends_calls_and_keeps_others_out(name: str) -> None:
-    with running_daemon() as daemon:
-        with daemon.client.execute(["sleep", "600"], profile="base") as execution:
-            until(lambda: isinstance(next(execution).event, Started))
-            (pins(daemon) / name).unlink()
-            finished = daemon.client.attach(execution.call_id).wait()
-        assert isinstance(finished.outcome, Failed)
-        assert finished.outcome.reason == "WALL_NOT_STANDING"
-        assert name in finished.outcome.message
-        until(lambda: daemon.health() == health_pb2.HealthCheckResponse.NOT_SERVING)
-        with pytest.raises(HostError) as caught:
-            daemon.client.run(["true"], profile="base")
-        assert caught.value.reason == "WALL_NOT_STANDING"
-        assert name in caught.value.message
-        daemon.stop()
-        daemon.start()
-        assert daemon.client.run(["true"], profile="base").ok

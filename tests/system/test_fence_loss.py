@@ -168,7 +168,13 @@ def remove_all(daemon: Daemon) -> str:
     return "fence_connect4 is no longer pinned"
 
 
-@pytest.mark.parametrize("lose", [unpin, unpin_tracing, detach, remove_all])
+def unmount(daemon: Daemon) -> str:
+    folder = links(daemon).parent.parent
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    return f"{folder} is no longer mounted"
+
+
+@pytest.mark.parametrize("lose", [unpin, unpin_tracing, detach, remove_all, unmount])
 def test_a_loss_ends_every_call_and_keeps_others_out(lose: Callable[[Daemon], str]) -> None:
     with running_daemon() as daemon, contextlib.ExitStack() as stack:
         running = [

@@ -291,6 +291,9 @@ class FakeHost:
         self.held: set[str] = set()
         self.outputs = concurrent.futures.ThreadPoolExecutor(1)
 
+    def fence_faults(self) -> list[str]:
+        return self.fence.faults()
+
     def leftover_events(
         self, call_id: str, recorded: Iterable[object], mode: str = "enforce"
     ) -> tuple[Denied | Processes | Watched | Lost, ...]:

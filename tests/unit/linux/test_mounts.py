@@ -34,6 +34,25 @@ mounts.unmount(top / "target")
 print(sorted(os.listdir(top / "target")))
 """
 
+PINS = """
+import subprocess, sys
+from pathlib import Path
+from supervisor.linux import mounts
+path = Path(sys.argv[1]) / "bpf"
+folder = mounts.BpfFolder(path)
+host = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+if sys.argv[2] == "apart":
+    mounts.enter_private_mounts()
+print(folder.mounted(), path.is_mount())
+if sys.argv[3] == "by hand":
+    enter = ["nsenter", f"--mount=/proc/{host.pid}/ns/mnt"]
+    subprocess.run([*enter, "umount", path], check=True)
+    print(folder.mounted(), path.is_mount())
+folder.close()
+print(path.exists())
+host.communicate()
+"""
+
 
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
@@ -76,3 +95,23 @@ def test_a_path_with_a_separator_is_refused(tmp_path: Path, name: str) -> None:
 def test_what_is_not_mounted_cannot_be_detached(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         mounts.unmount(tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("where", "end", "said"),
+    [
+        ("here", "by us", "True True\nFalse\n"),
+        ("apart", "by us", "True True\nFalse\n"),
+        ("apart", "by hand", "True True\nFalse True\nFalse\n"),
+    ],
+)
+def test_a_folder_for_pins_knows_whether_it_is_mounted_where_it_was(
+    tmp_path: Path, where: str, end: str, said: str
+) -> None:
+    """In a namespace whose mounts are private: from the other one, nothing is handed on."""
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", PINS]
+    done = subprocess.run(
+        [*command, tmp_path, where, end], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == said
