@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from supervisor import __version__
 from supervisor.audit.journal import JournalObserver
+from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.call.events import Timeline, Wall
 from supervisor.call.outcome import LimitKind
 from supervisor.engine import EngineObserver
@@ -227,6 +228,8 @@ def _known_name(wall: str, name: str) -> str:
     if wall == Wall.SYSCALL and name in NUMBERS:
         return name
     if wall == Wall.LIMIT and name in set(LimitKind):
+        return name
+    if wall in (Wall.NETWORK, Wall.PROGRAM, Wall.KERNEL) and name in HOOK_NAMES.values():
         return name
     return OTHER
 

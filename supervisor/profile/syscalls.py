@@ -207,7 +207,9 @@ REFUSED: Mapping[str, str] = {
         "mount umount2 pivot_root chroot fsconfig fsmount fsopen fspick mount_setattr move_mount "
         "open_tree open_tree_attr",
     ),
-    **_because("enters or makes namespaces", "setns unshare"),
+    **_because(
+        "enters or makes namespaces, of users only where the host has no guard", "setns unshare"
+    ),
     **_because("loads programs into the kernel", "bpf"),
     **_because("watches the kernel and other processes", "perf_event_open lookup_dcookie"),
     **_because(

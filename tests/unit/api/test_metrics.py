@@ -72,6 +72,10 @@ def test_the_rest() -> None:
         ("limit", "memory", "memory"),
         ("limit", "ptrace", "other"),
         ("network", "203.0.113.9:443", "other"),
+        ("network", "connect", "connect"),
+        ("program", "exec", "exec"),
+        ("program", "/work/x", "other"),
+        ("kernel", "mount", "mount"),
     ],
 )
 def test_denials(wall: str, name: str, label: str) -> None:
