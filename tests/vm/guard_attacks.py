@@ -6,6 +6,7 @@ FOLDER is where a program can write, OTHER a process that is not the call's own.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 
@@ -93,7 +94,30 @@ def run_quietly(argv):
 """
 
 
+EACH = """
+for name, attack in CODES.items():
+    print(name, end="=", flush=True)
+    if (child := os.fork()) == 0:
+        if libc.unshare(0x20000):  # what it does to mounts is its own
+            raise OSError(ctypes.get_errno(), "unshare")
+        exec(attack)
+        print(end="", flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
 def program(attack: str, folder: str = "/work", other: int = 0) -> str:
     """Give a whole program."""
-    setting = f"FOLDER, OTHER = {folder!r}, {other}\n"
-    return PRELUDE + QUIETLY + setting + textwrap.dedent(ATTACKS[attack])
+    return _beginning(folder, other) + textwrap.dedent(ATTACKS[attack])
+
+
+def all_of(attacks: Iterable[str], folder: str, other: int) -> str:
+    """Give a program that runs each in a process and mounts of its own, and prints `NAME=NUMBER`
+    lines; as root."""
+    codes = {name: textwrap.dedent(ATTACKS[name]) for name in attacks}
+    return f"{_beginning(folder, other)}CODES = {codes!r}\n{EACH}"
+
+
+def _beginning(folder: str, other: int) -> str:
+    return f"{PRELUDE}{QUIETLY}FOLDER, OTHER = {folder!r}, {other}\n"
