@@ -13,6 +13,7 @@ import click
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
 from supervisor.cli.folders import profile_folders, shipped_profiles
+from supervisor.cli.learn import command as learn
 from supervisor.cli.safe import safe
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.errors import NotFound, ProfileError
@@ -27,23 +28,28 @@ EXIT_PROBLEMS = ProfileError.exit_code
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group("profile", short_help="Look at sandbox profiles, and check them.")
+@click.group("profile", short_help="Look at sandbox profiles, check and learn them.")
 def command() -> None:
-    """Look at the sandbox profiles: the daemon's, or those of a folder.
+    """Look at the sandbox profiles: the daemon's, or those of a folder; learn new ones.
 
     \b
     Examples:
       stockade profile ls
       stockade profile explain python
       stockade profile lint ./profiles
+      stockade profile learn CALL
 
     \b
     Exit codes:
       0  done
+      1  learned from calls of which something is not known
       2  a profile is wrong
       3  there is no such profile
       7  no daemon answers; `--dir` needs none
     """
+
+
+command.add_command(learn)
 
 
 alone_option = click.option(

@@ -37,7 +37,7 @@ VERBS = {
     "ps": "List calls.",
     "kill": "Stop calls.",
     "trace": "Look into calls with the host's BCC tools.",
-    "profile": "Look at sandbox profiles, and check them.",
+    "profile": "Look at sandbox profiles, check and learn them.",
     "audit": "Read and verify the record.",
     "image": "Manage the images that profiles name.",
     "doctor": "Try every wall on this host.",

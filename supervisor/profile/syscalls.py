@@ -48,8 +48,8 @@ _SOCKET_CALLS = (
 START_NEEDS = frozenset(
     {
         "access", "arch_prctl", "brk", "chdir", "clone", "close", "dup2", "execve", "exit_group",
-        "fcntl", "fstat", "futex", "getdents64", "getpid", "gettid", "kill", "lseek", "mmap",
-        "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "poll", "prctl",
+        "fcntl", "fstat", "fstatfs", "futex", "getdents64", "getpid", "gettid", "kill", "lseek",
+        "mmap", "mprotect", "munmap", "nanosleep", "newfstatat", "openat", "pipe2", "poll", "prctl",
         "pread64", "prlimit64", "read", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",
         "sched_yield", "set_robust_list", "set_tid_address", "setsid", "sigaltstack", "signalfd4",
         "tgkill", "wait4", "write",
@@ -58,6 +58,10 @@ START_NEEDS = frozenset(
 """Without these no program starts: what the runtime's init, the sandbox's own init and the dynamic
 loader call when the filter is already in place. A profile that lacks one is refused, rather than
 given more than it says."""
+
+RUNTIME_ASKS = frozenset({"epoll_ctl", "epoll_pwait", "madvise"})
+"""What the runtime's init, a Go program, may call besides while the filter is in place. A profile
+may lack it; then the record has denials that are not the program's doing."""
 
 START = "@start"
 
@@ -167,7 +171,7 @@ _ELEMENTARY = (
     SyscallSet(
         name=START,
         help="The few calls without which no program starts; all of them are in other sets, too.",
-        names=START_NEEDS,
+        names=START_NEEDS | RUNTIME_ASKS,
     ),
 )
 

@@ -38,6 +38,7 @@ def test_every_verb_is_there() -> None:
     assert {path[0] for path, _ in commands() if path} == set(VERBS)
     assert {" ".join(path) for path, _ in commands()} >= {
         "serve", "run", "ps", "kill", "doctor", "profile lint", "profile show", "profile explain",
+        "profile learn",
         "profile ls", "audit ls", "audit show", "audit cat", "audit verify", "image import",
         "image ls", "image rm", "completion",
     }  # fmt: skip

@@ -1,0 +1,270 @@
+"""`stockade profile learn`: a profile out of what calls did."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from supervisor.call.events import Wall
+from supervisor.call.types import untext
+from supervisor.cli import output as out
+from supervisor.cli.completion import call_ids
+from supervisor.cli.safe import safe
+from supervisor.cli.session import daemon_options, session
+from supervisor.errors import InvalidRequest, ProfileError, StockadeError
+
+if TYPE_CHECKING:
+    from supervisor.profile.learn import Evidence, Learned
+
+EXIT_INCOMPLETE = StockadeError.exit_code
+OTHER_ARGUMENTS = ", but not with these arguments"
+CELL = b"/.stockade/cell"
+"""The sandbox's own init: it runs in every call, and is no program of anybody's."""
+
+Entry = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """Calls by id, with kind and body of their entries, and how their profile can be had."""
+
+    calls: Mapping[str, list[Entry]]
+
+    def profile(self) -> tuple[str, str]:
+        """Give name and digest of the one profile that all of them ran under.
+
+        Raises:
+            InvalidRequest: `PROFILES_DIFFER`.
+        """
+        seen: dict[tuple[str, str], str] = {}
+        for call_id, entries in self.calls.items():
+            profile = entries[0][1]["profile"]
+            seen.setdefault((str(profile["name"]), str(profile["digest"])), call_id)
+        if len(seen) > 1:
+            each = (f"{call} under {name} sha256:{digest[:12]}" for (name, digest), call
+                    in seen.items())  # fmt: skip
+            raise InvalidRequest(
+                "PROFILES_DIFFER",
+                f"these calls did not run under one profile: {', '.join(each)}",
+                hint="learn from calls of one profile, in one version of it",
+            )
+        return next(iter(seen))
+
+
+@click.command("learn", short_help="Write a profile from what calls did.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write the whole profile to FILE, which must not be there yet; - is standard output.  "
+    "[default: print the difference]",
+)
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="SYSCALL",
+    help="Allow a system call that was denied; may be given again.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Read the record of this state folder, without a daemon.",
+)
+@click.argument("calls", metavar="CALL...", nargs=-1, required=True, shell_complete=call_ids)
+@daemon_options
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    calls: tuple[str, ...],
+    output: str | None,
+    accept: tuple[str, ...],
+    state: Path | None,
+) -> None:
+    """Write a profile that allows what CALLs did and as little else as possible, and print how
+    it differs from the profile that they ran under. Nothing changes until somebody puts it into
+    a folder of profiles: read it first.
+
+    The calls ran under one profile, with `mode: observe` (all of it is learned) or with
+    `syscalls.watch` (what was watched is learned, the rest stays as it was). The learned profile
+    stands alone and enforces. System calls are the sets and single names that hold what was made
+    with the fewest besides, within 40 lines. What was denied stays denied and is named in a
+    comment, as are programs and ways out.
+
+    With --json, one document: `name`, `text`, `diff`, `cover` (`sets`, `singles`, `excess`),
+    `incomplete`.
+
+    \b
+    Examples:
+      stockade run -p watched -- ./report.py
+      stockade profile learn CALL
+      stockade profile learn -o profiles/report.yaml CALL OTHER
+      stockade profile learn --accept memfd_create CALL
+      stockade profile learn --state /mnt/backup/stockade CALL
+
+    \b
+    Exit codes:
+      0  learned
+      1  learned, but something of these calls is not known: it is said what
+      2  nothing was watched, the profiles differ, or the profile has changed since
+      3  there is no such record
+      4  you may not read records
+      8  the record is damaged; other failures as in `stockade --help`
+    """
+    from supervisor.profile.learn import learn
+
+    wanted = list(dict.fromkeys(calls))
+    ran, canonical = _offline(state, wanted) if state else _asked(wanted)
+    _, digest = ran.profile()
+    learned = learn(json.loads(canonical), digest, evidence(ran.calls), accept)
+    if output not in (None, "-"):
+        _write(Path(output), learned.text)
+    if session().json:
+        out.document(learned)
+    elif output == "-":
+        click.echo(learned.text, nl=False)
+    elif output is None:
+        click.echo(learned.diff, nl=False)
+    _say(learned, output)
+    if learned.incomplete:
+        context.exit(EXIT_INCOMPLETE)
+
+
+def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
+    """Ask the daemon for the record, and for the profile, which must not have changed since.
+
+    Raises:
+        ProfileError: `PROFILE_CHANGED`.
+    """
+    with session().client() as client:
+        records = {call_id: client.record(call_id) for call_id in wanted}
+        ran = Ran(
+            calls={
+                call_id: [(entry.kind, _map(entry.body().get("body"))) for entry in record.entries]
+                for call_id, record in records.items()
+            }
+        )
+        name, digest = ran.profile()
+        profile = client.get_profile(name)
+    if profile.summary.digest != digest:
+        raise ProfileError(
+            "PROFILE_CHANGED",
+            f"{name} is not what it was when these calls ran: sha256:{digest[:12]} then, "
+            f"sha256:{profile.summary.digest[:12]} now",
+            hint="run them again, or read the record itself with --state",
+        )
+    return ran, profile.canonical
+
+
+def _offline(state: Path, wanted: list[str]) -> tuple[Ran, bytes]:
+    from supervisor.audit.offline import read_calls, read_profile
+
+    found = read_calls(state, wanted)
+    ran = Ran(
+        calls={call: [(one.kind, one.body()) for one in entries] for call, entries in found.items()}
+    )
+    ran.profile()
+    return ran, read_profile(state, found[wanted[0]][0])
+
+
+def evidence(calls: Mapping[str, list[Entry]]) -> Evidence:
+    """Gather what calls did from their entries."""
+    from supervisor.profile.learn import Evidence
+
+    gathered = Evidence(calls=list(calls))
+    counts: dict[str, Counter[str]] = {
+        name: Counter()
+        for name in ("made", "denied", "denied_arguments", "programs", "destinations")
+    }
+    for call_id, entries in calls.items():
+        for kind, body in entries:
+            match kind:
+                case "watched":
+                    _take_watched(body, counts, gathered.families)
+                case "denied":
+                    _take_denied(body, counts)
+                case "processes":
+                    counts["programs"].update(_programs(body.get("events") or ()))
+                case "lost":
+                    count = body.get("count") or "an unknown number"
+                    gathered.incomplete.append(f"{call_id} lost {count} of {body.get('what')}")
+        gathered.incomplete += [f"{call_id} {why}" for why in _unfinished(entries)]
+    for name, counter in counts.items():
+        getattr(gathered, name).update(counter)
+    return gathered
+
+
+def _take_watched(
+    body: Mapping[str, Any], counts: Mapping[str, Counter[str]], families: set[int]
+) -> None:
+    name, count = str(body["name"]), int(body["count"])
+    if body.get("killed"):
+        counts["denied"][name] += count
+        return
+    counts["made"][name] += count
+    if name == "socket" and body["arguments"]:
+        families.add(int(body["arguments"][0]))
+
+
+def _take_denied(body: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> None:
+    name, detail, count = str(body["name"]), str(body["detail"]), int(body["count"])
+    if body["wall"] == Wall.NETWORK:
+        counts["destinations"][f"{name} {detail}"] += count
+    elif body["wall"] == Wall.SYSCALL and str(body["rule"]).endswith(OTHER_ARGUMENTS):
+        counts["denied_arguments"][detail or name] += count
+    elif body["wall"] == Wall.SYSCALL:
+        counts["denied"][name] += count
+
+
+def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    paths = (untext(event["path"]) for event in events if event["what"] == "started")
+    return Counter(path.decode(errors="surrogateescape") for path in paths if path != CELL)
+
+
+def _unfinished(entries: list[Entry]) -> list[str]:
+    kinds = {kind for kind, _ in entries}
+    if "outcome" not in kinds:
+        return ["has not ended"]
+    if "started" not in kinds:
+        return ["never started"]
+    ended = _map(entries[-1][1].get("outcome")).get("kind")
+    return ["was interrupted"] if ended == "interrupted" else []
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file.
+
+    Raises:
+        InvalidRequest: `FILE_EXISTS`.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InvalidRequest(
+            "FILE_EXISTS", f"{path} is there already, and is not overwritten",
+            hint="choose another name, or take the difference into it by hand",
+        ) from None  # fmt: skip
+
+
+def _say(learned: Learned, output: str | None) -> None:
+    excess = len(learned.cover.excess)
+    held = ""
+    if excess:
+        held = f"; their sets hold {out.count(excess, 'system call')} that nobody made"
+    entries = out.count(learned.cover.items, "entry", "entries")
+    out.note(f"{learned.name}: {entries} of system calls{held}")
+    if output not in (None, "-") and Path(str(output)).name != f"{learned.name}.yaml":
+        out.note(f"the file of a profile has its name: {learned.name}.yaml")
+    for why in learned.incomplete:
+        out.note(f"INCOMPLETE: {safe(why)}; what it needs may be missing")
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

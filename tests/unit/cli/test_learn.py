@@ -1,0 +1,172 @@
+"""`profile learn`: what is gathered from a record, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli.learn import Entry, evidence
+from supervisor.v1 import audit_pb2, profile_pb2
+from tests.unit.cli.conftest import Stockade
+from tests.unit.client import fake_daemon as fake
+from tests.unit.client.fake_daemon import FakeDaemon
+
+OBSERVING = json.dumps(
+    {
+        "name": "base", "why": "A test.", "require": [], "runtime": "runc", "image": "host",
+        "files": {
+            "read": [],
+            "write": [{"path": "/work", "size_bytes": 65536, "exec": False, "why": ""}],
+        },
+        "syscalls": {
+            "allow": ["read", "getppid", "inotify_init"], "kill": [], "sets": ["@process"],
+            "watch": [], "why": {}, "written": {"allow": ["read"], "sets": []},
+        },
+        "env": {},
+        "limits": {
+            "wall_s": 60.0, "cpu_s": 30.0, "memory_bytes": 1 << 29, "pids": 64, "files": 256,
+            "output_bytes": 1 << 24,
+        },
+        "record": {
+            name: {"mode": "full", "bytes_max": None} for name in ("stdin", "stdout", "stderr")
+        },
+        "mode": "observe",
+    }
+).encode()  # fmt: skip
+DIGEST = hashlib.sha256(OBSERVING).hexdigest()
+
+
+def watched(name: str, count: int = 1, *arguments: int, **more: Any) -> Entry:
+    return "watched", {"name": name, "arguments": list(arguments), "count": count, **more}
+
+
+def denied(name: str, rule: str = "syscalls.allow: x is not in it", **more: Any) -> Entry:
+    body = {"wall": "syscall", "name": name, "detail": "", "count": 1, "rule": rule}
+    return "denied", {**body, **more}
+
+
+def whole(*entries: Entry, digest: str = DIGEST, end: str = "exited") -> list[Entry]:
+    intent: Entry = ("intent", {"profile": {"name": "base", "digest": digest, "mode": "observe"}})
+    outcome: Entry = ("outcome", {"outcome": {"kind": end}})
+    return [intent, ("started", {}), *entries, outcome]
+
+
+def test_what_calls_did_is_added_up() -> None:
+    started = {"what": "started", "path": "/usr/bin/sh", "argv": [], "pid": 7}
+    cell = {"what": "started", "path": "/.stockade/cell", "argv": [], "pid": 6}
+    ended = {"what": "ended", "pid": 7, "code": 0}
+    one = whole(
+        watched("getppid", 1, 0), watched("getppid", 4999), watched("socket", 1, 2, 1, 0),
+        watched("socket", 3, 1), watched("ptrace", killed=True),
+        denied("memfd_create", count=2),
+        denied("clone", "syscalls.allow: clone, but not with these arguments", detail="clone(X)"),
+        denied("connect", wall="network", detail="203.0.113.9:443 tcp"),
+        denied("memory", wall="limit"),
+        ("processes", {"events": [cell, started, ended]}),
+    )  # fmt: skip
+    found = evidence({"a": one, "b": whole(watched("getppid", 1), ("processes", {"events": []}))})
+    assert found.calls == ["a", "b"]
+    assert found.made == {"getppid": 5001, "socket": 4}
+    assert found.families == {1, 2}
+    assert found.denied == {"memfd_create": 2, "ptrace": 1}
+    assert found.denied_arguments == {"clone(X)": 1}
+    assert found.destinations == {"connect 203.0.113.9:443 tcp": 1}
+    assert found.programs == {"/usr/bin/sh": 1}
+    assert found.incomplete == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        (whole()[:-1], "a has not ended"),
+        ([whole()[0], whole()[-1]], "a never started"),
+        (whole(end="interrupted"), "a was interrupted"),
+        (whole(("lost", {"what": "exec", "count": 3, "reason": "r"})), "a lost 3 of exec"),
+        (
+            whole(("lost", {"what": "probe events", "count": 0, "reason": "r"})),
+            "a lost an unknown number of probe events",
+        ),
+    ],
+)
+def test_why_there_may_be_more(entries: list[Entry], why: str) -> None:
+    assert evidence({"a": entries}).incomplete == [why]
+
+
+def play(daemon: FakeDaemon, calls: dict[str, list[Entry]], digest: str = DIGEST) -> None:
+    def record(request: audit_pb2.GetRecordRequest) -> audit_pb2.GetRecordResponse:
+        entries = []
+        for sequence, (kind, body) in enumerate(calls[request.call_id], 1):
+            raw = json.dumps({"body": body}).encode()
+            entries.append(
+                audit_pb2.RecordEntry(
+                    index=sequence, sequence=sequence, kind=kind, json=raw, leaf=fake.blob(raw)
+                )
+            )
+        return audit_pb2.GetRecordResponse(call=fake.call(), entries=entries)
+
+    summary = profile_pb2.ProfileSummary(name="base", why="w", digest=digest, mode="observe")
+    answer = profile_pb2.GetProfileResponse(summary=summary, canonical_json=OBSERVING)
+    daemon.play("GetRecord", record)
+    daemon.play("GetProfile", lambda _: answer)
+
+
+def test_the_difference_or_the_whole(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path
+) -> None:
+    play(daemon, {"a": whole(watched("getppid", 7)), "b": whole(watched("inotify_init"))})
+    shown = stockade("profile", "learn", "a", "b", "a")
+    assert shown.exit_code == 0
+    assert '+  allow: ["@start", {name: getppid, why: "made 7 times"},' in shown.stdout
+    assert "base: 3 entries of system calls" in shown.stderr
+    text = stockade("profile", "learn", "-o", "-", "a", "b").stdout
+    file = tmp_path / "base.yaml"
+    assert stockade("profile", "learn", "-o", file, "a", "b").stdout == ""
+    assert file.read_text() == text
+    assert stockade("profile", "lint", "--alone", file).exit_code == 0
+    again = stockade("profile", "learn", "-o", file, "a")
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+    assert file.read_text() == text
+    other = stockade("profile", "learn", "-o", tmp_path / "other.yaml", "a")
+    assert "base.yaml" in other.stderr
+    document = json.loads(stockade("profile", "learn", "--json", "a", "b").stdout)
+    assert document["text"] == text
+    assert document["cover"]["sets"] == ["@start"]
+    assert document["incomplete"] == []
+
+
+def test_what_is_not_known_has_an_exit_code(daemon: FakeDaemon, stockade: Stockade) -> None:
+    lost = ("lost", {"what": "exec", "count": 3, "reason": "RING_FULL"})
+    play(daemon, {"a": whole(watched("getppid"), lost)})
+    result = stockade("profile", "learn", "a")
+    assert result.exit_code == 1
+    assert "INCOMPLETE: a lost 3 of exec" in result.stderr
+    assert "# INCOMPLETE" in result.stdout
+
+
+def test_a_human_accepts_what_was_denied(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, {"a": whole(denied("memfd_create"))})
+    text = stockade("profile", "learn", "-o", "-", "--accept", "memfd_create", "a").stdout
+    assert '{name: memfd_create, why: "DENIED once, accepted by hand, in a"}' in text
+    refused = stockade("profile", "learn", "--accept", "ptrace", "a")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+
+
+def test_calls_under_different_profiles(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, {"a": whole(), "b": whole(digest="e" * 64)})
+    result = stockade("profile", "learn", "a", "b")
+    assert result.exit_code == 2
+    assert "PROFILES_DIFFER" in result.stderr
+    assert f"b under base sha256:{'e' * 12}" in result.stderr
+
+
+def test_a_profile_that_has_changed_since(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, {"a": whole()}, digest="e" * 64)
+    result = stockade("profile", "learn", "a")
+    assert result.exit_code == 2
+    assert "PROFILE_CHANGED" in result.stderr
+    assert "--state" in result.stderr
