@@ -173,6 +173,7 @@ def collect(watch: Watch, seen: Seen) -> None:
 
 @pytest.fixture(scope="module")
 def seen() -> Seen:
+    log.info("kernel %s", os.uname().release)
     found = Seen()
 
     async def main() -> None:

@@ -5,6 +5,8 @@ There the guard's programs are loaded and attached, and never run. The daemon st
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.support.profiles import with_profiles
 
 START_S = 120.0
 MODULES = Path("/sys/kernel/security/lsm")
+log = logging.getLogger(__name__)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def test_bpf_is_no_security_module() -> None:
+    log.info("kernel %s", os.uname().release)
     assert "bpf" not in MODULES.read_text().strip().split(",")
 
 
