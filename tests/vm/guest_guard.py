@@ -232,7 +232,8 @@ GUARDED = "require: [guard]\n"
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     profiles = tmp_path_factory.mktemp("profiles")
     state = tmp_path_factory.mktemp("state")
-    config = with_profiles(profiles, guarded=GUARDED, memory=MEMFD)
+    texts = {"guarded": GUARDED, "memory": MEMFD, "in-crun": f"{GUARDED}runtime: crun\n"}
+    config = with_profiles(profiles, **texts)
     with Daemon(state, config=config) as one:
         layout = make_layout(make_root(profiles / "image"), profiles / "layout")
         done = one.command("image", "import", str(layout), "tiny", "--state", str(one.state))
@@ -263,9 +264,11 @@ def test_a_program_that_is_written_does_not_run(daemon: Daemon, folder: str) -> 
     assert denied.program == b"python3"
 
 
-@pytest.mark.parametrize("folder", ["/work", "/tmp"])
-def test_the_loader_does_not_run_it(daemon: Daemon, folder: str) -> None:
-    call = sandboxed(daemon, "loader", folder)
+@pytest.mark.parametrize(
+    ("folder", "profile"), [("/work", "guarded"), ("/tmp", "guarded"), ("/work", "in-crun")]
+)
+def test_the_loader_does_not_run_it(daemon: Daemon, folder: str, profile: str) -> None:
+    call = sandboxed(daemon, "loader", folder, profile=profile)
     assert call.stdout == b"%d\n" % NOT_MAPPED
     assert told(call) == [(Wall.PROGRAM, "mmap", f"{folder}/copied", 1)]
 
