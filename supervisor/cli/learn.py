@@ -180,7 +180,7 @@ def evidence(calls: Mapping[str, list[Entry]]) -> Evidence:
     gathered = Evidence(calls=list(calls))
     counts: dict[str, Counter[str]] = {
         name: Counter()
-        for name in ("made", "denied", "denied_arguments", "programs", "destinations")
+        for name in ("made", "denied", "denied_arguments", "programs", "destinations", "others")
     }
     for call_id, entries in calls.items():
         for kind, body in entries:
@@ -220,6 +220,8 @@ def _take_denied(body: Mapping[str, Any], counts: Mapping[str, Counter[str]]) ->
         counts["denied_arguments"][detail or name] += count
     elif body["wall"] == Wall.SYSCALL:
         counts["denied"][name] += count
+    else:
+        counts["others"][f"{body['wall']} {name} {detail}".strip()] += count
 
 
 def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:

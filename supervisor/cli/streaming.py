@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
-from supervisor.call.events import Denied, Finished, Lost, Output, Wall
+from supervisor.call.events import Accepted, Denied, Finished, Lost, Output, Wall
 from supervisor.call.types import Stream, StreamSummary
 from supervisor.cli import output as out
 from supervisor.cli import standard
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_PIPE_CLOSED = outcome.EXIT_SIGNAL_BASE + signal.SIGPIPE
+OBSERVE = "observe"
 DENIALS_SHOWN_MAX = 20
 DENIAL_KINDS_MAX = 10_000
 
@@ -116,6 +117,7 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
         Stream.STDERR: sys.stderr.buffer,
     }
     denials: Counter[str] = Counter()
+    observed = False
     with Signals(execution):
         for event in execution:
             sink = sinks[Stream.STDOUT]
@@ -129,6 +131,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
             except OSError as error:
                 return None, unwritable(execution, sink, error, as_json=as_json)
             match event.event:
+                case Accepted(mode=mode):
+                    observed = mode == OBSERVE
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
                     verb = "limit" if denied.wall is Wall.LIMIT else "denied"
                     denials[f"{verb} {describe_denial(denied)}"] += denied.count
@@ -138,6 +142,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                 case Finished() as finished:
                     if not as_json:
                         _last_word(execution.call_id, finished, denials, quiet=quiet)
+                    if observed and not (quiet or as_json):
+                        out.note(f"observed: stockade profile learn {execution.call_id}")
                     return finished, outcome.exit_code(finished.outcome)
     return None, outcome.EXIT_NOT_RUN
 

@@ -44,7 +44,8 @@ class Evidence:
 
     `made` are system calls that were let through and watched, `families` of the sockets among
     them; `denied` could be allowed, `denied_arguments` are allowed with other arguments only.
-    `incomplete` says why there may be more than is known.
+    `others` are what the other walls held against. `incomplete` says why there may be more than
+    is known.
     """
 
     calls: list[str] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Evidence:
     denied_arguments: dict[str, int] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
     destinations: dict[str, int] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)
     incomplete: list[str] = field(default_factory=list)
 
 
@@ -157,7 +159,7 @@ def learn(
     """
     ruled = canonical["syscalls"]
     written = ruled.get("written", ruled)
-    watched = frozenset(ruled["allow"] if canonical["mode"] == OBSERVE else ruled["watch"])
+    watched = frozenset(ruled["allow"] if canonical["mode"] == OBSERVE else ruled.get("watch", ()))
     if not watched:
         raise InvalidRequest(
             "NOTHING_WATCHED",
@@ -328,6 +330,8 @@ def _comments(
         yield _cut(
             f"DENIED ways out (egress: is not enforced yet): {_listed(evidence.destinations)}"
         )
+    if evidence.others:
+        yield _cut(f"DENIED by other walls: {_listed(evidence.others)}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

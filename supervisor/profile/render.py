@@ -52,8 +52,8 @@ def render(
     """
     lines = [f"# {comment}" for comment in comments]
     lines += [f"profile: {canonical['name']}", f"why: {_text(canonical['why'])}"]
-    if canonical["require"]:
-        lines += _wrapped("require: ", "[", canonical["require"], "]")
+    if require := canonical.get("require"):  # older records have no such key
+        lines += _wrapped("require: ", "[", require, "]")
     lines += [f"runtime: {canonical['runtime']}", f"image: {_scalar(canonical['image'])}"]
     lines += _files(canonical["files"])
     lines.append("egress: []")

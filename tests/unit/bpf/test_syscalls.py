@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -359,3 +360,26 @@ def test_a_kernel_that_refuses_it_is_found_when_the_fence_is_opened(tmp_path: Pa
             Fence(replace(here.places, objects=tmp_path)).open()
         assert caught.value.reason == "PROBE_UNLOADABLE"
         assert "syscalls" in caught.value.message
+
+
+@root
+def test_a_call_that_is_given_up_while_it_asks_leaves_nothing_attached() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        ids = programs(fence)
+        for _ in range(3):
+            for wait_s in (0, 0, 0.001):
+                task = asyncio.ensure_future(fence.watch(here.call_id, asked(GETPPID)))
+                await asyncio.sleep(wait_s)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    (await task).close()
+                # What the thread still does, it does in vain.
+                await asyncio.to_thread(lambda: None)
+        while attached(ids):
+            await asyncio.sleep(0.01)
+        watch = await fence.watch(here.call_id, asked(GETPPID))
+        assert watch.standing()
+        watch.close()
+        assert attached(ids) == 0
+
+    with_fence(scenario)

@@ -66,6 +66,7 @@ def test_what_calls_did_is_added_up() -> None:
         denied("clone", "syscalls.allow: clone, but not with these arguments", detail="clone(X)"),
         denied("connect", wall="network", detail="203.0.113.9:443 tcp"),
         denied("memory", wall="limit"),
+        denied("exec", wall="program", detail="/work/x", count=2),
         ("processes", {"events": [cell, started, ended]}),
     )  # fmt: skip
     found = evidence({"a": one, "b": whole(watched("getppid", 1), ("processes", {"events": []}))})
@@ -75,6 +76,7 @@ def test_what_calls_did_is_added_up() -> None:
     assert found.denied == {"memfd_create": 2, "ptrace": 1}
     assert found.denied_arguments == {"clone(X)": 1}
     assert found.destinations == {"connect 203.0.113.9:443 tcp": 1}
+    assert found.others == {"limit memory": 1, "program exec /work/x": 2}
     assert found.programs == {"/usr/bin/sh": 1}
     assert found.incomplete == []
 

@@ -36,6 +36,18 @@ def test_bytes_pass_unchanged(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert (result.exit_code, result.stdout_bytes, result.stderr_bytes) == (0, RAW, b"e\xff")
 
 
+def test_of_an_observed_call_it_is_said_what_to_do_with_it(
+    daemon: FakeDaemon, stockade: Stockade
+) -> None:
+    observed = fake.accepted(mode="observe")
+    daemon.play("Execute", *[lambda _: iter([observed, fake.finished(2)])] * 3)
+    said = stockade("run", "-p", "python", "x").stderr
+    assert f"observed: stockade profile learn {fake.CALL_ID}" in said
+    assert stockade("run", "-q", "-p", "python", "x").stderr == ""
+    play(daemon, fake.finished(2))
+    assert stockade("run", "-p", "python", "x").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("how", "exit_code", "said"),
     [

@@ -232,12 +232,10 @@ def event(sequence: int, **what: Any) -> tool_pb2.CallEvent:
     return message
 
 
-def accepted(**fields: Any) -> tool_pb2.CallEvent:
+def accepted(mode: str = "enforce", **fields: Any) -> tool_pb2.CallEvent:
     return event(
         1,
-        accepted=tool_pb2.Accepted(
-            profile="python", profile_digest=DIGEST, mode="enforce", **fields
-        ),
+        accepted=tool_pb2.Accepted(profile="python", profile_digest=DIGEST, mode=mode, **fields),
     )
 
 

@@ -170,6 +170,15 @@ def test_calls_of_which_nothing_was_watched(make_set: MakeSet) -> None:
     assert "mode: observe" in caught.value.hint
 
 
+def test_a_record_from_before_anything_could_be_watched() -> None:
+    ruled = {k: v for k, v in CANONICAL["syscalls"].items() if k not in ("watch", "written")}
+    older = {**CANONICAL, "mode": "enforce", "syscalls": ruled}
+    del older["require"]
+    with pytest.raises(InvalidRequest) as caught:
+        learn(older, "d" * 64, Evidence(calls=["c"]))
+    assert caught.value.reason == "NOTHING_WATCHED"
+
+
 DENIED = {"memfd_create": 2, "mount": 1, "inotify_init": 4}
 
 
@@ -177,7 +186,7 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
     evidence = Evidence(
         calls=["c"], denied=DENIED, denied_arguments={"clone(CLONE_NEWUSER)": 1},
         programs={"/usr/bin/sh": 2, "/usr/bin/\nmode: observe\u202e": 1},
-        destinations={"connect 203.0.113.9:443 tcp": 2},
+        destinations={"connect 203.0.113.9:443 tcp": 2}, others={"program exec /work/x": 1},
     )  # fmt: skip
     learned = run(make_set, evidence)
     assert policy_of(make_set, learned).allow == START
@@ -186,6 +195,7 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         "# DENIED for good, in every profile: mount x1",
         "# DENIED with these arguments: clone(CLONE_NEWUSER) x1",
         "# DENIED ways out (egress: is not enforced yet): connect 203.0.113.9:443 tcp x2",
+        "# DENIED by other walls: program exec /work/x x1",
         "# Programs that ran: /usr/bin/sh x2, /usr/bin/\\nmode: observe\\u202e x1",
     ):
         assert line in learned.text.splitlines()
