@@ -342,7 +342,8 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _cut(text: str) -> str:
     if len(text) <= COMMENT_CHARACTERS_MAX:
         return text
-    return text[: COMMENT_CHARACTERS_MAX - 2].rstrip(", ") + " …"
+    whole = text[: COMMENT_CHARACTERS_MAX - 2].rpartition(", ")[0]
+    return (whole or text[: COMMENT_CHARACTERS_MAX - 2]) + ", …"
 
 
 def _check(name: str, text: str) -> None:

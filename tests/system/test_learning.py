@@ -85,6 +85,47 @@ def test_a_program_works_under_what_was_learned_from_it_and_under_no_less(tmp_pa
         assert len(now) < len(base) / 2, "it was hardly tightened"
 
 
+HONEST = {
+    "build": "printf '#include <stdio.h>\\nint main(){puts(\"hi\");}' >a.c && gcc a.c -o a && ./a",
+    "shell": "find /usr/share/doc -name copyright | head -50 | xargs wc -l | sort -n | tail -1 | "
+    "sed s/total/done/; tar czf x.tgz -C /usr/share/zoneinfo Europe; timeout 5 sleep 0.1; "
+    "ps >/dev/null",
+    "python": "exec python3 -c 'import asyncio, multiprocessing, sqlite3\n"
+    'sqlite3.connect("/work/a").execute("create table t(a)")\n'
+    'async def run(): await (await asyncio.create_subprocess_exec("true")).wait()\n'
+    "asyncio.run(run())\n"
+    "with multiprocessing.Pool(2) as pool: print(pool.map(abs, [-1, -2]))'",
+}
+
+
+def test_honest_work_is_denied_nothing_under_what_was_learned_from_it(tmp_path: Path) -> None:
+    folder = tmp_path / "profiles"
+    observing = {
+        name: f"profile: of-{name}\nextends: {name}\nwhy: A test.\nmode: observe\n"
+        for name in HONEST
+    }
+    config = with_profiles(folder, **{f"of-{name}": text for name, text in observing.items()})
+    with running_daemon(config=config, folder=tmp_path) as daemon:
+        said = {}
+        for name, script in HONEST.items():
+            call = daemon.client.run(["sh", "-c", script], profile=f"of-{name}")
+            assert (call.outcome, call.stderr) == (Exited(code=0), b"")
+            assert call.stdout
+            said[name] = call.stdout
+            learned = daemon.command("profile", "learn", "-o", "-", call.call_id)
+            assert learned.returncode == 0
+            (tmp_path / f"of-{name}.yaml").write_bytes(learned.stdout)
+        daemon.stop()
+        for name in HONEST:
+            (tmp_path / f"of-{name}.yaml").rename(folder / f"of-{name}.yaml")
+        daemon.start()
+        for name, script in HONEST.items():
+            again = daemon.client.run(["sh", "-c", script], profile=f"of-{name}")
+            assert (again.outcome, again.stderr) == (Exited(code=0), b"")
+            assert again.stdout == said[name]
+            assert list(again.denials) == []
+
+
 LEAST = """profile: least
 extends: base
 drop: {syscalls: {allow: ["@local"]}}

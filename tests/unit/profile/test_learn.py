@@ -201,6 +201,15 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         assert line in learned.text.splitlines()
 
 
+def test_a_long_list_is_cut_between_its_entries(make_set: MakeSet) -> None:
+    programs = {f"/usr/bin/program-{number}": 1 for number in range(100, 150)}
+    learned = run(make_set, Evidence(calls=["c"], programs=programs))
+    [line] = [one for one in learned.text.splitlines() if "Programs" in one]
+    assert line.startswith("# Programs that ran: /usr/bin/program-100 x1, /usr/bin/program-101 x1,")
+    assert line.endswith(" x1, …")
+    assert len(line) < 170
+
+
 def test_a_human_can_accept_what_was_denied(make_set: MakeSet) -> None:
     evidence = Evidence(calls=["c"], denied=DENIED)
     learned = run(make_set, evidence, accept=["memfd_create"])

@@ -37,6 +37,12 @@ def test_the_profiles_of_the_issue_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_no_shipped_profile_observes(shipped: ProfileSet, name: str) -> None:
+    profile = shipped.effective(name)
+    assert (profile.mode, profile.syscalls.watch) == ("enforce", frozenset())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_profiles_are_without_problems(shipped: ProfileSet, name: str) -> None:
     assert [problem.render() for problem in shipped.problems(name)] == []
     assert shipped.stray == ()
