@@ -36,7 +36,7 @@ from supervisor.call.events import (
 )
 from supervisor.errors import HostError
 from supervisor.linux import process
-from supervisor.oci.spec import ID_RANGE
+from supervisor.oci.spec import CELL_PATH, ID_RANGE
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.schema import ENFORCE, OBSERVE
 from supervisor.profile.syscall_arguments import real_arguments
@@ -159,8 +159,7 @@ class CallFence:
         told: list[Denial] = []
         while batch := self._watch.take():
             told += batch.denials
-            started = (one for one in batch.processes if not isinstance(one, ExitRecord))
-            self._before += (one for one in started if one.pid != pid)
+            self._before += _of_cell(batch.processes)
         missing = sorted(CANARY_PLACES - {denial.refused.detail for denial in told})
         if self._guarded:
             missing += untold([denial.refused.name for denial in told])
@@ -170,11 +169,11 @@ class CallFence:
         """Tell what happens from here on; `fail` is told where that went wrong."""
 
         def take(told: Told) -> None:
+            told.processes += self._before
+            self._before = []
             for event in events_of(told, self._uid_base, self._mode):
                 tell(event)
 
-        if self._before:
-            take(Told(processes=self._before))
         self._watch.tell(take, fail)
 
     def finish(self) -> None:
@@ -184,6 +183,17 @@ class CallFence:
     def close(self) -> None:
         """Let the call go."""
         self._watch.close()
+
+
+def _of_cell(records: Iterable[Process]) -> Iterator[Process]:
+    """Give what tells of the start of cell; a runtime's own programs are not the call's."""
+    pids = set()
+    for record in records:
+        if isinstance(record, ExecRecord) and record.path == CELL_PATH.encode():
+            pids.add(record.pid)
+            yield record
+        elif isinstance(record, ArgvRecord) and record.pid in pids:
+            yield record
 
 
 def events_of(told: Told, uid_base: int, mode: str = ENFORCE) -> Iterator[Event]:

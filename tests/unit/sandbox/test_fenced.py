@@ -33,6 +33,7 @@ from supervisor.sandbox.fenced import (
     GUARD_RULES,
     MIXED,
     CallFence,
+    _of_cell,
     asked_of,
     events_of,
     not_recorded,
@@ -57,6 +58,13 @@ def end(sequence: int = 2, status: int = 0) -> ExitRecord:
         sequence=sequence, call=5, time_ns=0, pid=70, parent_pid=60, status=status,
         user_ns=500_000_000, system_ns=0, memory_peak_bytes=4096,
     )  # fmt: skip
+
+
+def test_of_what_ran_before_the_canary_only_the_start_of_cell_is_the_call_s() -> None:
+    cell = program(3, pid=71, path=b"/.stockade/cell")
+    more = ArgvRecord(sequence=4, call=5, time_ns=0, pid=71, offset=6, data=b"x\0")
+    others = [program(1, path=b"/"), replace(more, pid=70), end(2), replace(end(5), pid=71)]
+    assert list(_of_cell([*others[:3], cell, more, others[3]])) == [cell, more]
 
 
 def test_processes_in_the_order_of_their_numbers() -> None:
