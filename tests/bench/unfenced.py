@@ -47,6 +47,9 @@ class NoFence(Fence):
 class NoCallFence(CallFence):
     """Tries no canary and tells nothing."""
 
+    def guard(self, *_: object) -> None:
+        """Guard nothing."""
+
     async def try_canary(self, program: Path) -> None:
         """Do nothing."""
 
