@@ -22,6 +22,7 @@ from pathlib import Path
 
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import DeniedRecord, decode
+from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap
 from supervisor.bpf.objects import ProbeObject
 from supervisor.bpf.rings import Ring
@@ -37,6 +38,9 @@ GUARD_PROGRAMS = (
     "guard_userns", "guard_bpf", "guard_map", "guard_program",
 )  # fmt: skip
 GUARD_MAPS = ("guards", "ours")
+
+BPF_PROG_TYPE_LSM = 29
+"""include/uapi/linux/bpf.h"""
 
 TRIAL_CGROUP = "guard-trial"
 TRIAL_S = 20.0
@@ -93,6 +97,15 @@ def skipped_by_kernel() -> str:
     return ""
 
 
+def refused_by_kernel() -> str:
+    """Say whether this kernel takes no program of BPF LSM at all; empty where it does.
+
+    It is what loading would tell, without the tens of milliseconds that it takes to prepare that.
+    """
+    supported = library().libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_LSM, None) == 1
+    return "" if supported else "the kernel takes no program of BPF LSM"
+
+
 class Guard:
     """The guard of one fence; where it does not stand, `state` says why and nothing is armed."""
 
@@ -111,9 +124,9 @@ class Guard:
         `shared` are the fence's maps, `fence_links` the descriptors of its links.
         """
         try:
-            refusal = skipped_by_kernel()
+            refusal = skipped_by_kernel() or refused_by_kernel()
             if refusal:
-                raise HostError("GUARD_UNSAFE", refusal)
+                raise HostError("GUARD_REFUSED", refusal)
             if not all((self._folder / "links" / name).exists() for name in GUARD_PROGRAMS):
                 self._install(shared)
             self._open_pins()

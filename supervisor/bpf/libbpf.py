@@ -66,6 +66,7 @@ SYMBOLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_map_delete_elem": (_int, (_int, _pointer)),
     "bpf_map_get_next_key": (_int, (_int, _pointer, _pointer)),
     "bpf_map_get_fd_by_id": (_int, (_u32,)),
+    "libbpf_probe_bpf_prog_type": (_int, (_int, _pointer)),
     "bpf_obj_pin": (_int, (_int, _text)),
     "bpf_obj_get": (_int, (_text,)),
     "bpf_obj_get_info_by_fd": (_int, (_int, _pointer, ctypes.POINTER(_u32))),

@@ -27,6 +27,7 @@ from supervisor.bpf.guard import (
     GuardState,
     canary_fault,
     kernel_device,
+    refused_by_kernel,
     skipped_by_kernel,
     untold,
 )
@@ -124,8 +125,19 @@ def test_where_it_does_not_stand_the_fence_does(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.root
-def test_an_object_that_cannot_be_loaded_is_no_guard() -> None:
+def test_a_kernel_without_the_programs_is_named() -> None:
+    with ground() as here:
+        fence = Fence(here.places)
+        fence.open()
+        assert fence.guard.standing or fence.guard.why
+        assert not (refused_by_kernel() and fence.guard.standing)
+        fence.close()
+
+
+@pytest.mark.root
+def test_an_object_that_cannot_be_loaded_is_no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the kernel refuses it; the fence says why, and stands."""
+    monkeypatch.setattr(guard_module, "refused_by_kernel", lambda: "")
     with ground() as here:
         fence = Fence(here.places)
         fence._guard._path = here.places.object("egress").with_name("none.bpf.o")
