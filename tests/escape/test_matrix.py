@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 
@@ -34,6 +35,7 @@ def places() -> Iterator[Places]:
 
 @pytest.fixture(scope="module")
 def findings(places: Places) -> Findings:
+    log.info("kernel %s", os.uname().release)
     found = matrix.find(*places)
     for row in (*STOPPED, *UNSEEN):
         log.info("%s", matrix.line(found, row))

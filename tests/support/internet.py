@@ -143,24 +143,25 @@ def internet(near: str) -> Iterator[Internet]:
         _ip(near, f"link add {NEAR} address {NEAR_MAC} type veth peer name {FAR} address {FAR_MAC}")
         stack.callback(_ip, near, f"link delete {NEAR}")
         _ip(near, f"link set {FAR} netns {far.split('/')[2]}")
-        for where, device, addresses in (
-            (near, NEAR, (NEAR4, NEAR6, NEAR_LINK)),
-            (far, FAR, (FAR4, FAR6, FAR_LINK, *FAR_MORE)),
-        ):
-            _ip(where, f"link set {device} addrgenmode none")
-            for address in addresses:
-                more = "/64 nodad" if ":" in address else "/24 broadcast 192.0.2.255"
-                _ip(where, f"address add {address}{more} dev {device}")
-            _ip(where, f"link set {device} up")
-            for name, value in SETTINGS.items():
-                _run(where, ["sysctl", "-q", "-w", f"net.ipv4.{name}={value}"])
+        _ip(near, *_configure(NEAR, NEAR4, NEAR6, NEAR_LINK))
+        _ip(far, *_configure(FAR, FAR4, FAR6, FAR_LINK, *FAR_MORE))
+        for where in (near, far):
+            settings = [f"net.ipv4.{name}={value}" for name, value in SETTINGS.items()]
+            _run(where, ["sysctl", "-q", "-w", *settings])
         # A sandbox's kernel cannot ask for neighbours: what it asks with was made by the sandbox.
-        _ip(near, f"neighbour add {FAR6} lladdr {FAR_MAC} dev {NEAR}")
-        _ip(far, f"neighbour add {NEAR6} lladdr {NEAR_MAC} dev {FAR}")
-        _ip(near, f"route add default via {FAR4}")
-        _ip(near, f"route add default via {FAR6}")
-        for net in ("198.51.100.0/24", "203.0.113.0/24", "2001:db8:1::/48"):
-            _ip(far, f"route add local {net} dev lo")
+        _ip(
+            near,
+            f"neighbour add {FAR6} lladdr {FAR_MAC} dev {NEAR}",
+            f"route add default via {FAR4}",
+            f"route add default via {FAR6}",
+        )
+        _ip(
+            far,
+            f"neighbour add {NEAR6} lladdr {NEAR_MAC} dev {FAR}",
+            "route add local 198.51.100.0/24 dev lo",
+            "route add local 203.0.113.0/24 dev lo",
+            "route add local 2001:db8:1::/48 dev lo",
+        )
         process = stack.enter_context(
             subprocess.Popen(
                 ["nsenter", f"--net={far}", PYTHON, PROGRAM, FAR, str(PORT)],
@@ -175,9 +176,18 @@ def internet(near: str) -> Iterator[Internet]:
         yield there
 
 
-def _ip(namespace: str, command: str) -> None:
-    _run(namespace, ["ip", *command.split()])
+def _configure(device: str, *addresses: str) -> Iterator[str]:
+    yield f"link set {device} addrgenmode none"
+    for address in addresses:
+        more = "/64 nodad" if ":" in address else "/24 broadcast 192.0.2.255"
+        yield f"address add {address}{more} dev {device}"
+    yield f"link set {device} up"
 
 
-def _run(namespace: str, command: Sequence[str]) -> None:
-    subprocess.run(["nsenter", f"--net={namespace}", *command], check=True, env=ENVIRONMENT)
+def _ip(namespace: str, *commands: str) -> None:
+    _run(namespace, ["ip", "-batch", "-"], "\n".join(commands).encode())
+
+
+def _run(namespace: str, command: Sequence[str], data: bytes = b"") -> None:
+    enter = ["nsenter", f"--net={namespace}"]
+    subprocess.run([*enter, *command], check=True, env=ENVIRONMENT, input=data)
