@@ -24,8 +24,8 @@ from supervisor.bpf import pins
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import GUARD_PROGRAMS
 from supervisor.bpf.watch import Watch
-from supervisor.call.events import Wall
-from supervisor.call.outcome import Exited, Failed
+from supervisor.call.events import Denied, Wall
+from supervisor.call.outcome import Exited, Failed, Interrupted
 from supervisor.client import FinishedCall
 from tests.support.daemon import Daemon
 from tests.support.following import end_of, is_started, until, wait_for
@@ -332,10 +332,18 @@ def test_what_is_built_runs_where_the_profile_says(daemon: Daemon) -> None:
 
 
 def test_the_next_daemon_takes_it_over(daemon: Daemon) -> None:
-    daemon.kill()
+    code = f"{program('loader')}\nimport time; time.sleep(600)"
+    with daemon.client.execute(["python3", "-c", code], profile="guarded") as execution:
+        until(execution, lambda event: isinstance(event.event, Denied))
+        daemon.kill()
     daemon.start(wait=False)
     daemon.wait_until_serving(START_S)
     assert "took over the probes" in daemon.log.read_text()
+    # The kernel's counters have the canary's denials too, and know no path: they say nothing new.
+    found = daemon.client.get(execution.call_id)
+    assert found.finished is not None
+    assert isinstance(found.finished.outcome, Interrupted)
+    assert found.finished.denials == 1
     call = sandboxed(daemon, "loader")
     assert told(call) == [(Wall.PROGRAM, "mmap", "/work/copied", 1)]
 
