@@ -287,6 +287,7 @@ class FakeHost:
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
         self.fence = FakeFence()
+        self.modes: dict[str, str] = {}
         self.left: dict[str, tuple[Denied | Processes | Watched | Lost, ...]] = {}
         self.held: set[str] = set()
         self.outputs = concurrent.futures.ThreadPoolExecutor(1)
@@ -297,6 +298,7 @@ class FakeHost:
     def leftover_events(
         self, call_id: str, recorded: Iterable[object], mode: str = "enforce"
     ) -> tuple[Denied | Processes | Watched | Lost, ...]:
+        self.modes[call_id] = mode
         return self.left.pop(call_id, ())
 
     def all_told(self) -> None:

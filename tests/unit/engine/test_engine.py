@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from supervisor.audit.entry import Position
 from supervisor.audit.reading import read_log
 from supervisor.audit.segment import MAGIC
-from supervisor.call.events import Started
+from supervisor.call.events import Started, Watched
 from supervisor.call.outcome import Exited, Failed, Interrupted, Stopped
 from supervisor.call.state import State
 from supervisor.call.types import Caller
@@ -219,6 +219,21 @@ def test_calls_of_a_former_daemon_are_closed_at_the_start(tmp_path: Path) -> Non
             assert finished is not None
             assert isinstance(finished.outcome, Interrupted)
             assert kinds(await collect(await world.engine.attach(call_id, 1)))[-1] == "Finished"
+
+    asyncio.run(scenario())
+
+
+def test_what_a_former_daemon_s_observed_call_still_had_to_tell(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            call_id = (await begin(store, profile=make_profile(mode="observe"))).call_id
+        async with running(tmp_path, start=False) as world:
+            world.host.left[call_id] = (Watched(name="getppid", count=3),)
+            await world.engine.start()
+            assert world.host.modes == {call_id: "observe"}
+            entries = list(world.store.entries(call_id))
+            assert [entry.kind for entry in entries] == ["intent", "watched", "outcome"]
+            assert {entry.body()["mode"] for entry in entries} == {"observe"}
 
     asyncio.run(scenario())
 
