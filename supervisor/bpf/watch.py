@@ -208,14 +208,15 @@ class Watch:
         )
         return asked and self._row() is not None
 
-    def begin(self) -> None:
-        """Watch the system calls that were asked for, from the next program on that is started.
+    def begin(self, *, at_once: bool = False) -> None:
+        """Watch the system calls that were asked for, from the next program on that is started, or
+        at once.
 
         Raises:
             OSError: as the kernel says.
         """
         if self.asked is not None:
-            row = self.asked.row(layout.WATCHING_FROM_EXEC)
+            row = self.asked.row(layout.WATCHING if at_once else layout.WATCHING_FROM_EXEC)
             self._fence.watched.put(ctypes.c_uint64(self.cgroup_id), row, BPF_EXIST)
 
     def tell(self, tell: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:

@@ -59,9 +59,14 @@ START_NEEDS = frozenset(
 loader call when the filter is already in place. A profile that lacks one is refused, rather than
 given more than it says."""
 
-RUNTIME_ASKS = frozenset({"epoll_ctl", "epoll_pwait", "madvise"})
-"""What the runtime's init, a Go program, may call besides while the filter is in place. A profile
-may lack it; then the record has denials that are not the program's doing."""
+INIT_ASKS = frozenset(
+    {
+        "clock_gettime", "epoll_ctl", "epoll_pwait", "getrandom", "madvise", "readlink", "rseq",
+    }
+)  # fmt: skip
+"""What the runtime's init, a Go program, and the C library of the sandbox's own init call besides
+while the filter is in place. A profile may lack it; then the record has denials that are not the
+program's doing."""
 
 START = "@start"
 
@@ -171,7 +176,7 @@ _ELEMENTARY = (
     SyscallSet(
         name=START,
         help="The few calls without which no program starts; all of them are in other sets, too.",
-        names=START_NEEDS | RUNTIME_ASKS,
+        names=START_NEEDS | INIT_ASKS,
     ),
 )
 

@@ -95,13 +95,22 @@ class CallFence:
     """The fence's side of one sandbox."""
 
     def __init__(
-        self, fence: Fence, cgroup: Path, watch: Watch, uid_base: int, mode: str = ENFORCE
+        self,
+        fence: Fence,
+        cgroup: Path,
+        watch: Watch,
+        uid_base: int,
+        mode: str = ENFORCE,
+        *,
+        gated: bool = False,
     ) -> None:
+        """Take a call's watch; `gated` says that cell is there already, and waits at its gate."""
         self._fence = fence
         self._cgroup = cgroup
         self._watch = watch
         self._uid_base = uid_base
         self._mode = mode
+        self._gated = gated
         self._guarded = False
         self._before: list[Process] = []
 
@@ -115,7 +124,7 @@ class CallFence:
 
     async def try_canary(self, program: Path) -> None:
         """See that nothing gets out of the call's cgroup, and that trying is told. What is watched
-        of the call is watched afterwards, from its first program on.
+        of the call is watched afterwards: from cell on, or from what cell does at its gate on.
 
         Raises:
             HostError: `WALL_NOT_STANDING`.
@@ -127,7 +136,7 @@ class CallFence:
             if not faults:
                 faults = [f"fence: {fault}" for fault in await self._canary(program)]
             if not faults:
-                self._watch.begin()
+                self._watch.begin(at_once=self._gated)
         except OSError as error:
             # What cannot be looked at does not stand.
             faults = [f"fence: {error}"]

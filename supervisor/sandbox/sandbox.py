@@ -166,7 +166,12 @@ class Sandbox:
         self._stack.callback(self._remove_cgroup)
         watch = await self._host.fence.watch(identity, asked_of(self._profile.syscalls))
         self._fenced = CallFence(
-            self._host.fence, self.cgroup.unified, watch, self._uid_base, self._profile.mode
+            self._host.fence,
+            self.cgroup.unified,
+            watch,
+            self._uid_base,
+            self._profile.mode,
+            gated=self._runtime.GATED,
         )
         self._stack.callback(self._fenced.close)
 

@@ -167,6 +167,23 @@ def test_what_the_runtime_did_before_the_first_program_is_not_the_calls() -> Non
 
 
 @root
+def test_of_a_call_whose_init_runs_already_all_is_told_at_once() -> None:
+    """As crun leaves it: cell waits at its gate."""
+
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id, asked(59))
+        made: list[Made] = []
+        watch.tell(lambda told: made.extend(told.watched), fail)
+        watch.begin(at_once=True)
+        await asyncio.to_thread(here.run, "/bin/true; /bin/true")
+        watch.finish()
+        assert counts(made) == {59: 2}
+        watch.close()
+
+    with_fence(scenario)
+
+
+@root
 def test_sockets_are_told_apart_by_family() -> None:
     async def scenario(here: Ground, fence: Fence) -> None:
         watch = await fence.watch(here.call_id, asked(SOCKET))

@@ -13,8 +13,8 @@ from supervisor.profile.syscalls import (
     BY_NAME_ONLY,
     CONDITIONS,
     ENOSYS,
+    INIT_ASKS,
     REFUSED,
-    RUNTIME_ASKS,
     SETS,
     START_NEEDS,
     elementary_sets,
@@ -105,7 +105,7 @@ def test_what_a_program_needs_to_start_is_in_local_without_sockets() -> None:
 
 
 def test_the_least_set_is_what_starts_a_program() -> None:
-    assert members("@start") == START_NEEDS | RUNTIME_ASKS
+    assert members("@start") == START_NEEDS | INIT_ASKS
     assert "@start" in elementary_sets()
     assert not elementary_sets() & {"@local", "@default"}
 
