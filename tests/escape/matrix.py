@@ -299,11 +299,13 @@ def _unseen() -> tuple[Row, ...]:
     for name, bypass in (("packet", False), ("packet past the queues", True)):
         table.add(name, "packet_socket", to="4", heard=True, bypass=bypass)
     table.add("packet by its old name", "old_packet_socket", to="4", heard=True)
+    table.add("rds", "rds", to="4", optional=True)
     for name, group, x32 in (("i386", "239.7.0.8", False), ("x32", "239.7.0.10", True)):
         table.add(
             f"igmp join by a call of {name}", "join_by_foreign_call", optional=True, mark=group,
             group=group, x32=x32,
         )  # fmt: skip
+    table.add("loopback led elsewhere", "led_elsewhere", to="127.9.0.10", optional=True)
     table.add(
         "an address of its own", "own_address", mark="2001:db8::77:7", address="2001:db8::77:7"
     )

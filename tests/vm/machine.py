@@ -25,7 +25,9 @@ SYSTEMD = Path("/usr/lib/systemd/systemd")
 MODULES = (
     "virtio_pci", "virtiofs", "overlay", "veth",
     # What a program may have sockets of, where a host has it: nothing loads them here by itself.
-    "sctp", "dccp_ipv4", "l2tp_ip", "l2tp_ip6", "smc", "vsock", "af_key", "pppox",
+    "sctp", "dccp_ipv4", "l2tp_ip", "l2tp_ip6", "smc", "vsock", "af_key", "rds_tcp",
+    # How one who may change the network leads packets elsewhere.
+    "sch_ingress", "cls_u32", "act_mirred",
 )  # fmt: skip
 CACHE = Path("/var/cache/stockade/vm")
 """Where `.ci/kernels` puts kernels: one below each name of a series."""
