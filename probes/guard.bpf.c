@@ -382,7 +382,10 @@ static __always_inline bool is_of_host(void)
 	return inode == PID_INIT_INO || is_ours(SORT_PID_NAMESPACE, inode);
 }
 
-/* Give the id of the link behind a descriptor; of what is no link, some number or 0. */
+/*
+ * Give the id of the link behind a descriptor; of what is no link some number, and 0, which no link
+ * has, where there is no such descriptor: the kernel refuses both.
+ */
 static __always_inline __u32 link_of(__u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
