@@ -12,18 +12,24 @@ said is shown by `--log-cli-level=info`, and `-k 6.12` chooses a kernel.
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.vm import machine
 
-TIMEOUT_S = 900.0
-"""Four times what an idle machine of two cores needs without KVM."""
+TIMEOUT_S = 1500.0
+"""Many times what an idle machine of two cores needs without KVM."""
+
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+AT_ONCE = 2 if MEMORY_BYTES > (7 << 30) else 1
+"""Machines at a time: one keeps about one processor busy, and may fill its 3 GiB."""
 
 NOT_HERE = "no virtual machine can be made here:"
 HERE = Path(__file__).parent
@@ -39,11 +45,21 @@ OTHERS = [
 log = logging.getLogger(__name__)
 
 
-def guest_files() -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A kernel by its series or release, what is added to its command line, and the tests that are
+    run inside."""
+
+    kernel: str
+    files: tuple[str, ...]
+    options: str = ""
+
+
+def guest_files() -> tuple[str, ...]:
     """List what is run inside; STOCKADE_VM_ONLY names some, without their endings."""
     files = {path.stem: str(path.relative_to(machine.ROOT)) for path in HERE.glob("guest*.py")}
     only = os.environ.get("STOCKADE_VM_ONLY")
-    return [files[name] for name in (only.split(",") if only else sorted(files))]
+    return tuple(files[name] for name in (only.split(",") if only else sorted(files)))
 
 
 def kernel_of(name: str) -> machine.Kernel | None:
@@ -51,32 +67,60 @@ def kernel_of(name: str) -> machine.Kernel | None:
     return next((one for one in KERNELS if f"{one.release}.".startswith(f"{name}.")), None)
 
 
-@pytest.mark.root
-@pytest.mark.vm
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S + 60)
-@pytest.mark.parametrize("name", [*SERIES, *OTHERS])
-def test_in_the_guest(name: str) -> None:
-    run_inside(name, guest_files())
+BOOTS = {
+    **{name: Boot(kernel=name, files=guest_files()) for name in (*SERIES, *OTHERS)},
+    f"{SERIES[0]}, no BPF LSM": Boot(
+        kernel=SERIES[0],
+        files=("tests/vm/without_guard.py",),
+        options="lsm=lockdown,yama,apparmor",
+    ),
+}
 
 
-@pytest.mark.root
-@pytest.mark.vm
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S + 60)
-def test_without_bpf_among_the_security_modules() -> None:
-    run_inside(SERIES[0], ["tests/vm/without_guard.py"], boot="lsm=lockdown,yama,apparmor")
+@pytest.fixture(scope="module")
+def booted(
+    request: pytest.FixtureRequest,
+) -> Iterator[Mapping[str, concurrent.futures.Future[machine.Run]]]:
+    """Boot what the selected tests ask for, some at a time: each waits for its own."""
+    asked = [
+        item.callspec.params["boot"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.function is test_in_the_guest
+    ]
+    pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE)
+    try:
+        yield {name: pool.submit(run_inside, BOOTS[name]) for name in asked if can_boot(name)}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def run_inside(name: str, files: Sequence[str], *, boot: str = "") -> None:
-    """Run tests in a machine with the kernel of this name; skip where none can be made."""
-    kernel = kernel_of(name)
-    if TOOLS is None or kernel is None:
-        pytest.skip(f"{NOT_HERE} {machine.missing(TOP)}")
+def can_boot(name: str) -> bool:
+    """Say whether there is a machine and a kernel for it."""
+    return TOOLS is not None and kernel_of(BOOTS[name].kernel) is not None
+
+
+def run_inside(boot: Boot) -> machine.Run:
+    """Run the tests of a boot in a machine."""
+    kernel = kernel_of(boot.kernel)
+    assert TOOLS is not None
+    assert kernel is not None
     inside = [sys.executable, "-m", "pytest", "--log-cli-level=info", "--color=no"]
-    inside += ["-p", "no:cacheprovider", *files]
-    done = machine.run(TOOLS, kernel, inside, timeout_s=TIMEOUT_S, boot=boot)
+    inside += ["-p", "no:cacheprovider", "--durations=12", *boot.files]
+    return machine.run(TOOLS, kernel, inside, timeout_s=TIMEOUT_S, boot=boot.options)
+
+
+@pytest.mark.root
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("boot", BOOTS)
+def test_in_the_guest(
+    boot: str, booted: Mapping[str, concurrent.futures.Future[machine.Run]]
+) -> None:
+    if boot not in booted:
+        pytest.skip(f"{NOT_HERE} {machine.missing(TOP)}")
+    done = booted[boot].result()
     log.info("%s", done.output)
     assert done.code is not None, f"{done.output}\nit did not end:\n{done.console[-4000:]}"
     assert done.code == 0, done.output
-    assert kernel.release in done.output
+    assert kernel_of(BOOTS[boot].kernel).release in done.output  # type: ignore[union-attr]
