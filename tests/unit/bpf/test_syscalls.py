@@ -37,7 +37,7 @@ import ctypes
 libc = ctypes.CDLL(None)
 for _ in range({ROUNDS}): libc.syscall({GETPPID}, 7, 8)
 '"""
-LISTENER_FAMILIES = """/usr/bin/python3 -c '
+FAMILIES = """/usr/bin/python3 -S -c '
 import socket
 for family in (1, 1, 2, 10, 10, 10): socket.socket(family)
 '"""
@@ -188,7 +188,7 @@ def test_sockets_are_told_apart_by_family() -> None:
     async def scenario(here: Ground, fence: Fence) -> None:
         watch = await fence.watch(here.call_id, asked(SOCKET))
         made = begun(watch)
-        await asyncio.to_thread(here.run, LISTENER_FAMILIES)
+        await asyncio.to_thread(here.run, FAMILIES)
         watch.finish()
         families: Counter[int] = Counter()
         for one in made:
