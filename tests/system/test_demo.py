@@ -42,11 +42,14 @@ def test_bench() -> None:
     figures = run("tests.bench", "--quick", timeout_s=BENCH_TIMEOUT_S)["figures"]
     names = " ".join(figure["name"] for figure in figures)
     for wanted in ("p50", "p99", "concurrency 1 ", "concurrency 2 ", "concurrency 8 ",
-                   "concurrency 32 ", "recorded output", "idle", "grown"):  # fmt: skip
+                   "concurrency 32 ", "recorded output", "idle", "grown", "loading all probes",
+                   "the fence, a call", "the fence, a connect", "host's system call"):  # fmt: skip
         assert wanted in names + " ", wanted
-    assert all(figure["ours"] > 0 for figure in figures if figure["unit"] != "MB")
+    # What is a difference of two measurements has no peer, and may be below 0.
+    plain = [figure for figure in figures if not figure["name"].startswith("the fence,")]
+    assert all(figure["ours"] > 0 for figure in plain if figure["unit"] != "MB")
     assert all(
         figure["bare"]
-        for figure in figures
+        for figure in plain
         if "call" in figure["name"] and "daemon" not in figure["name"]
     )

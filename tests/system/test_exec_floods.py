@@ -19,7 +19,7 @@ import pytest
 from supervisor.call.outcome import Exited
 from supervisor.client import Supervisor
 from tests.support.daemon import Daemon, running_daemon
-from tests.support.following import end_of, is_started, until
+from tests.support.following import end_of, is_started, until, wait_for
 from tests.support.profiles import with_profiles
 from tests.support.rounds import rounds
 
@@ -33,7 +33,7 @@ EACH = 50_000
 """Programs that each of two processes starts: 100 000 in some 10 s here."""
 
 QUIET = 200
-STOPPED_S = 1.0
+FLOOD_S = 60.0
 PACED = "for i in $(seq {}); do /usr/bin/true; sleep 0.03; done"
 log = logging.getLogger(__name__)
 
@@ -93,10 +93,13 @@ def test_what_finds_no_place_is_counted(daemon: Daemon, flood: Path) -> None:
     client = daemon.client
     with client.execute(argv, profile="flood", files={"flood": flood}) as execution:
         until(execution, is_started)
-        # A daemon that does not get to read: the ring holds a tenth of this.
+        # A daemon that does not get to read until the flood is over: the ring holds a tenth of it.
         os.kill(daemon.pid, signal.SIGSTOP)
-        time.sleep(STOPPED_S)
-        os.kill(daemon.pid, signal.SIGCONT)
+        try:
+            # Its init stays: it asks the daemon for the end of the denials.
+            wait_for(lambda: len(daemon.sandbox_processes()) <= 1, FLOOD_S)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
         end = end_of(execution)
     assert end.outcome == Exited(code=0)
     started, lost = started_and_lost(client, execution.call_id, "/work/flood")
