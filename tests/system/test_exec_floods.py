@@ -18,6 +18,7 @@ import pytest
 
 from supervisor.call.outcome import Exited
 from supervisor.client import Supervisor
+from supervisor.client.request import Content
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.following import end_of, is_started, until, wait_for
 from tests.support.profiles import with_profiles
@@ -89,13 +90,15 @@ def test_a_flood_is_told_or_counted_and_hurts_no_other(daemon: Daemon, flood: Pa
 
 
 def test_what_finds_no_place_is_counted(daemon: Daemon, flood: Path) -> None:
-    argv = ["/work/flood", f"{EACH:09}"]
+    script = f"while [ -e wait ]; do sleep 0.1; done; exec /work/flood {EACH:09}"
+    files: dict[str, Content] = {"flood": flood, "wait": b""}
     client = daemon.client
-    with client.execute(argv, profile="flood", files={"flood": flood}) as execution:
+    with client.execute(["sh", "-c", script], profile="flood", files=files) as execution:
         until(execution, is_started)
         # A daemon that does not get to read until the flood is over: the ring holds a tenth of it.
         os.kill(daemon.pid, signal.SIGSTOP)
         try:
+            Path(f"/proc/{daemon.sandbox_processes()[0]}/root/work/wait").unlink()
             # Its init stays: it asks the daemon for the end of the denials.
             wait_for(lambda: len(daemon.sandbox_processes()) <= 1, FLOOD_S)
         finally:
