@@ -24,7 +24,7 @@ from tests.vm.service import TREE
 
 OBJECTS = sorted((ROOT / "probes/.output").glob("*.bpf.o"))
 SOURCES = sorted((ROOT / "probes").glob("*.bpf.c"))
-SETTINGS = {CONFIGURATION: range(1, 9)}
+SETTINGS = {CONFIGURATION: (1, 3, 6)}
 """Every constant of .rodata that the daemon writes, and what it may be: the verifier knows its
 value, and takes other paths by it. Sandboxes lie at level 3, in a container's tree deeper."""
 
@@ -91,8 +91,7 @@ def test_it_loads_and_attaches_in_every_setting(path: Path, cgroup: int) -> None
                 probe.attach(cgroup)
             except HostError as error:
                 pytest.fail(f"{error.message}, {CONFIGURATION} {level}")
-        if level == 1:
-            log.info("%s: %s", path.name, ", ".join(programs))
+        log.info("%s, %s %d: %s", path.name, CONFIGURATION, level, ", ".join(programs))
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.stem)

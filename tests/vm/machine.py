@@ -172,7 +172,7 @@ def run(
     ):
         scratch = Path(folder)
         output, console, initramfs = (scratch / n for n in ("output", "console", "initramfs"))
-        command = f"cd {ROOT}\nexport PYTHONPATH={ROOT}\n{shlex.join(argv)}\n"
+        command = f"uname -r\ncd {ROOT}\nexport PYTHONPATH={ROOT}\n{shlex.join(argv)}\n"
         end = 'echo "ended: $?"\nsync\necho b >/proc/sysrq-trigger\nsleep 60\n'
         initramfs.write_bytes(_initramfs(tools, kernel, command + end))
         machine = [
