@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import re
@@ -98,12 +99,15 @@ def skipped_by_kernel() -> str:
 
 
 def refused_by_kernel() -> str:
-    """Say whether this kernel takes no program of BPF LSM at all; empty where it does.
+    """Say whether this kernel permits no program of BPF LSM at all; empty where it may.
 
     It is what loading would tell, without the tens of milliseconds that it takes to prepare that.
+    Any other answer is left to loading and to the trial.
     """
     supported = library().libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_LSM, None) == 1
-    return "" if supported else "the kernel takes no program of BPF LSM"
+    if supported or ctypes.get_errno() != errno.EPERM:
+        return ""
+    return "the kernel permits no program of BPF LSM"
 
 
 class Guard:
