@@ -142,8 +142,10 @@ class Server:
         self._stopped = True
         systemd.notify(self._notify_socket, "STOPPING=1")
         await self._health.enter_graceful_shutdown()
-        await self._engine.drain(self._config.limits.drain_grace)
-        await self._close(grace_s=STOP_GRACE_S)
+        try:
+            await self._engine.drain(self._config.limits.drain_grace)
+        finally:
+            await self._close(grace_s=STOP_GRACE_S)
 
     async def _start(self) -> None:
         callers.check_grants(self._config.callers, self._engine.profiles)

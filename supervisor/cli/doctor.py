@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisor.cli import output as out
+from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.session import json_option, session
 from supervisor.cli.trace import search_path
 from supervisor.errors import HostError, StockadeError
@@ -19,14 +20,7 @@ FINE = frozenset({"holds", "absent"})
 
 
 @click.command("doctor", short_help="Try every wall on this host.")
-@click.option(
-    "--runtime-dir",
-    "runtime_folder",
-    default=Path("/run/stockade"),
-    show_default=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the sandbox that is tried.",
-)
+@runtime_option(help="Folder for the sandbox that is tried.")
 @click.option(
     "--config",
     "config_path",
@@ -75,7 +69,6 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
 def _required(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]]:
     """Give the profiles that require a wall or a runtime, by that; and a row where they cannot be
     read, since nobody can say then what they require."""
-    from supervisor.cli.folders import profile_folders
     from supervisor.cli.serve import configuration, configuration_file
     from supervisor.profile.load import ProfileSet
     from supervisor.profile.schema import RUNTIME

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUNTIME_FOLDER = Path("/run/stockade")
 ETC_PROFILES = Path("/etc/stockade/profiles")
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def runtime_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 (as click has it)
+    """Add --runtime-dir. It is made absolute: runtimes and mount(8) work in folders of their own,
+    where a relative one would be another."""
+    return click.option(
+        "--runtime-dir",
+        *names,
+        "runtime_folder",
+        default=RUNTIME_FOLDER,
+        type=click.Path(path_type=Path, file_okay=False),
+        callback=lambda _context, _parameter, value: value.absolute(),
+        show_default=True,
+        help=help,
+    )
 
 
 def shipped_profiles() -> Path:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor.call.events import Timeline
-from supervisor.cli.folders import profile_folders
+from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.process import StopSignals, settle
 from supervisor.cli.session import json_option
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, StockadeError
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from supervisor.linux.mounts import BpfFolder
     from supervisor.profile.load import ProfileSet
 
-RUNTIME_FOLDER = Path("/run/stockade")
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 NO_THREAD = "can't start new thread"
 """What CPython says where pthread_create(3) failed."""
@@ -84,15 +83,7 @@ class Daemon:
     type=click.Path(path_type=Path),
     help="Load profiles from this folder and no other; may be given again.",
 )
-@click.option(
-    "--runtime-dir",
-    "--runtime",
-    "runtime_folder",
-    default=RUNTIME_FOLDER,
-    type=click.Path(path_type=Path, file_okay=False),
-    show_default=True,
-    help="Folder for what lives as long as a call: bundles, sockets.",
-)
+@runtime_option("--runtime", help="Folder for what lives as long as a call: bundles, sockets.")
 @click.option("--log-json", is_flag=True, help="Write the log as JSON, one object a line.")
 @click.option(
     "--log-level",
@@ -132,7 +123,8 @@ def command(
     Exit codes:
       0  stopped on request
       2  the configuration, or a profile that it grants by name, is wrong or not guarded
-      5  not root, this host cannot raise a wall, or an address cannot be used
+      5  not root, this host cannot raise a wall, an address cannot be used, or something of the
+         daemon could not be removed when it stopped
       7  the record cannot be written, or another daemon has it
       8  the record is damaged
     """

@@ -16,13 +16,13 @@ from click.shell_completion import CompletionItem
 
 from supervisor.cli import output as out
 from supervisor.cli.completion import live_call_ids
+from supervisor.cli.folders import runtime_option
 from supervisor.cli.session import json_option, session
 from supervisor.errors import HostError
 
 if TYPE_CHECKING:
     from supervisor.sandbox.tracing import Scope
 
-RUNTIME_FOLDER = Path("/run/stockade")
 PASSED_ON = ("TERM", "BCC_KERNEL_SOURCE")
 """Of our environment, a tool gets these, our search path and nothing else."""
 
@@ -58,14 +58,7 @@ def _words(
     type=click.Path(path_type=Path, file_okay=False),
     help="The daemon's state folder, where several daemons run.",
 )
-@click.option(
-    "--runtime-dir",
-    "runtime_folder",
-    default=RUNTIME_FOLDER,
-    show_default=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The daemon's --runtime-dir.",
-)
+@runtime_option(help="The daemon's --runtime-dir.")
 @click.argument(
     "words",
     nargs=-1,

@@ -109,7 +109,12 @@ class Engine:
             self._spawn(self._keep(watch))
 
     async def drain(self, grace_s: float) -> None:
-        """Take no new calls, let the live ones end for a while, kill the rest, clean up."""
+        """Take no new calls, let the live ones end for a while, kill the rest, clean up.
+
+        Raises:
+            HostError: `STOP_INCOMPLETE`: not everything could be removed from the host.
+            StockadeError: the record can no longer be written.
+        """
         self._draining = True
         waiting = [call.closed.wait() for call in self._live.values()]
         with contextlib.suppress(TimeoutError):
@@ -122,14 +127,16 @@ class Engine:
             await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
-        if self.store.healthy:
-            await self.store.note("daemon_stopped", {"pid": os.getpid()})
         host, self._host = self._host, None
-        if host is not None:
-            host.close()
-        self._executor.shutdown()
-        for thread in (self._lock_thread, self._fence_thread):
-            thread.shutdown(wait=False)
+        # Each is done, also where one before it fails.
+        with contextlib.ExitStack() as stack:
+            for thread in (self._lock_thread, self._fence_thread):
+                stack.callback(thread.shutdown, wait=False)
+            stack.callback(self._executor.shutdown)
+            if host is not None:
+                stack.callback(host.close)
+                if self.store.healthy:
+                    await self.store.note("daemon_stopped", {"pid": os.getpid()})
 
     @property
     def health_problems(self) -> tuple[str, ...]:

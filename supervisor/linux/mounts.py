@@ -99,23 +99,27 @@ class BpfFolder:
                 self.path.parent.rmdir()
 
     def close(self) -> None:
-        """Unmount it, with all pins that are left, in the namespace where it was mounted.
+        """Unmount it, with all pins that are left, in the namespace where it was mounted. Once:
+        also where this raises.
 
         Raises:
             OSError: it cannot be unmounted.
+            HostError: the same, in another namespace.
         """
-        here = Path("/proc/self/ns/mnt").stat()
-        there = os.fstat(self._namespace)
-        if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-            unmount(self.path)
-        else:
-            self._unmount_there()
-            # Where the host's mounts are private, nothing is handed on.
-            if self.path.is_mount():
-                unmount(self.path)
-        os.close(self._namespace)
-        os.close(self._above)
         self._closed = True
+        try:
+            here = Path("/proc/self/ns/mnt").stat()
+            there = os.fstat(self._namespace)
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                unmount(self.path)
+            else:
+                self._unmount_there()
+                # Where the host's mounts are private, nothing is handed on.
+                if self.path.is_mount():
+                    unmount(self.path)
+        finally:
+            os.close(self._namespace)
+            os.close(self._above)
         self.path.rmdir()
 
     def _unmount_there(self) -> None:

@@ -12,7 +12,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -245,23 +245,45 @@ class SandboxHost:
         return found
 
     def close(self) -> None:
-        """Remove what all sandboxes shared; they must be gone."""
-        self.listener.close()
-        self.reap()
-        remove_mount(self.devices)
-        self.devices.rmdir()
+        """Remove what all sandboxes shared; they must be gone. A step that fails keeps no other
+        from being taken; where sandboxes cannot be ended, they keep the fence and their folders.
+
+        Raises:
+            HostError: `STOP_INCOMPLETE`, with everything that failed.
+        """
+        faults: list[str] = []
+        with _noted(faults):
+            self.listener.close()
+        with _noted(faults) as reaped:
+            self.reap()
+        with _noted(faults):
+            remove_mount(self.devices)
+            self.devices.rmdir()
         self.uids.close()
         self.files.shutdown()
-        self.fence.close()
-        self._bpf.close()
         self.outputs.shutdown()
-        cgroup.remove_parent(self.hierarchies, self.parent)
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name)
-        # Unlinked while it is still locked: who waits for it finds a new one.
-        (self.folder / "lock").unlink()
-        self.folder.rmdir()
+        if not reaped.failed:
+            with _noted(faults):
+                self.fence.close()
+            with _noted(faults):
+                self._bpf.close()
+            with _noted(faults):
+                cgroup.remove_parent(self.hierarchies, self.parent)
+            for name in FOLDERS:
+                with _noted(faults):
+                    shutil.rmtree(self.folder / name)
+        if not faults:
+            # Unlinked while it is still locked: who waits for it finds a new one.
+            (self.folder / "lock").unlink()
+            self.folder.rmdir()
         os.close(self._lock)
+        if faults:
+            raise HostError(
+                "STOP_INCOMPLETE",
+                f"something is left in {self.folder} or {self.parent}: {'; '.join(faults)}",
+                hint="the next daemon of this state folder takes it over; umount and rmdir by hand "
+                "where there is to be none",
+            )
 
     def fence_faults(self) -> list[str]:
         """Say what of the fence is not as it was put in place. Blocks."""
@@ -339,6 +361,24 @@ class SandboxHost:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+@dataclass(slots=True)
+class _Step:
+    failed: bool = False
+
+
+@contextlib.contextmanager
+def _noted(faults: list[str]) -> Iterator[_Step]:
+    """Take one step of an end: what it raises is logged and added to `faults`, and the next one
+    is taken."""
+    step = _Step()
+    try:
+        yield step
+    except Exception as error:
+        step.failed = True
+        log.exception("a step of the stop failed, the others are taken")
+        faults.append(error.message if isinstance(error, StockadeError) else str(error))
 
 
 def _lists_bpf() -> bool:

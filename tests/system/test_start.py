@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from supervisor.audit.verify import verify
 from supervisor.call.outcome import Exited
 from supervisor.sandbox.host import instance_of
-from tests.support.daemon import Daemon, running_daemon
+from tests.support.daemon import STOCKADE, Daemon, running_daemon
 from tests.support.following import wait_for
 from tests.support.rounds import rounds
 
@@ -77,3 +78,20 @@ def test_a_umask_that_closes_everything(tmp_path: Path) -> None:
             assert stat.S_IMODE(daemon.state.stat().st_mode) == 0o700
     finally:
         os.umask(before)
+
+
+RELATIVE = f"""
+import os, sys
+words = sys.argv[1:]
+place = words.index("--runtime-dir") + 1
+words[place] = os.path.relpath(words[place])
+os.execv({str(STOCKADE)!r}, [{str(STOCKADE)!r}, *words])
+"""
+
+
+def test_a_relative_runtime_folder(tmp_path: Path) -> None:
+    """As in `serve --help`: the runtimes work in folders of their own, and so does umount(8)."""
+    with running_daemon(folder=tmp_path, program=(sys.executable, "-c", RELATIVE)) as daemon:
+        assert daemon.client.run(["true"], profile="base").outcome == Exited(code=0)
+        assert daemon.stop() == 0, daemon.tail()
+        assert what_is_left(daemon) == []

@@ -395,6 +395,24 @@ def test_serve_until_it_is_stopped(tmp_path: Path) -> None:
     run(main())
 
 
+def test_doors_close_where_the_drain_fails(tmp_path: Path) -> None:
+    async def main() -> None:
+        engine = FakeEngine()
+        config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
+        server = Server(engine, config, Metrics([]))  # type: ignore[arg-type]
+        await server.start()
+
+        async def fail(_: float) -> None:
+            raise HostError("STOP_INCOMPLETE", "no")
+
+        engine.drain = fail  # type: ignore[method-assign]
+        with pytest.raises(HostError):
+            await server.stop()
+        assert not (tmp_path / "s.sock").exists()
+
+    run(main())
+
+
 # The log
 
 

@@ -328,6 +328,8 @@ class FakeHost:
 
     def close(self) -> None:
         self.closed += 1
+        if "close" in self.failures:
+            raise self.failures["close"]
 
     @property
     def sandbox(self) -> FakeSandbox:

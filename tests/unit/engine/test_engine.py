@@ -402,6 +402,35 @@ def test_a_drain_waits_for_calls_that_end_by_themselves(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_host_that_cannot_be_cleaned_up_is_told_once(tmp_path: Path) -> None:
+    """Its error comes out, and what asks again after it does no harm."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.failures["close"] = HostError("STOP_INCOMPLETE", "no")
+            with pytest.raises(HostError):
+                await world.engine.drain(0)
+            await world.engine.drain(0)
+            assert entries_of_the_daemon(world).count("daemon_stopped") == 1
+            assert world.host.closed == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_whose_record_fails_still_cleans_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            lost = AuditUnavailable("JOURNAL_UNAVAILABLE", "no")
+            with (
+                mock.patch.object(world.store, "note", side_effect=lost),
+                pytest.raises(AuditUnavailable),
+            ):
+                await world.engine.drain(0)
+            assert world.host.closed == 1
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("gate", ["prepare", "prepared", "start"])
 def test_a_drain_ends_what_does_not_end(tmp_path: Path, gate: str) -> None:
     async def scenario() -> None:

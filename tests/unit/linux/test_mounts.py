@@ -54,6 +54,23 @@ host.communicate()
 """
 
 
+FAILS = """
+import sys
+from pathlib import Path
+from supervisor.errors import HostError
+from supervisor.linux import mounts
+path = Path(sys.argv[1]) / "bpf"
+folder = mounts.BpfFolder(path)
+mounts.enter_private_mounts()
+mounts.find_program = lambda name: "/usr/bin/false"
+try:
+    folder.close()
+except HostError as error:
+    print(error.reason)
+folder.close_if_empty()
+"""
+
+
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
     for name in ("upper", "lower", "target"):
@@ -115,3 +132,12 @@ def test_a_folder_for_pins_knows_whether_it_is_mounted_where_it_was(
         [*command, tmp_path, where, end], check=True, capture_output=True, text=True, cwd=ROOT
     )
     assert done.stdout == said
+
+
+@pytest.mark.root
+def test_an_unmount_that_failed_is_not_tried_again(tmp_path: Path) -> None:
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", FAILS]
+    done = subprocess.run(
+        [*command, tmp_path], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "PROGRAM_FAILED\n"

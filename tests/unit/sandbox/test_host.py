@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -187,6 +188,58 @@ def test_what_cannot_be_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
                 assert caught.value.reason == "LEFTOVER_STAYS"
 
     asyncio.run(main())
+
+
+def end_badly(runtime: Path, breaks: Callable[[SandboxHost], tuple[object, str]]) -> HostError:
+    """Close a host of which one step fails; give the error. What is left is removed."""
+    caught: list[HostError] = []
+
+    async def main() -> None:
+        host = SandboxHost(options(runtime))
+        host.open()
+        target, name = breaks(host)
+        kept = getattr(target, name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(target, name, mock.Mock(side_effect=HostError("NO", f"no {name}")))
+            with pytest.raises(HostError) as raised:
+                host.close()
+        caught.append(raised.value)
+        kept()
+
+    asyncio.run(main())
+    return caught[0]
+
+
+def test_an_unmount_that_fails_keeps_nothing_else_from_being_removed(runtime: Path) -> None:
+    error = end_badly(runtime, lambda host: (host._bpf, "close"))
+    assert (error.reason, "no close" in error.message) == ("STOP_INCOMPLETE", True)
+    [folder] = [path for path in runtime.iterdir() if path.is_dir()]
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    left = Footprint(folders=(runtime,), cgroup=f"stockade/{folder.name}").leftovers()
+    assert left == []
+    again(runtime)
+
+
+def test_who_cannot_be_ended_keeps_the_fence(runtime: Path) -> None:
+    error = end_badly(runtime, lambda host: (host, "reap"))
+    assert (error.reason, "no reap" in error.message) == ("STOP_INCOMPLETE", True)
+    [folder] = [path for path in runtime.iterdir() if path.is_dir()]
+    assert (folder / "bpf").is_mount()
+    assert list((folder / "bpf").glob("v*/links/fence_connect4"))
+    assert not (folder / "seccomp.sock").exists()
+    again(runtime)
+
+
+def again(runtime: Path) -> None:
+    """The next daemon takes over what was left, and removes it."""
+
+    async def main() -> None:
+        host = SandboxHost(options(runtime))
+        host.open()
+        host.close()
+
+    asyncio.run(main())
+    assert [path.name for path in runtime.iterdir()] == ["uids.lock"]
 
 
 def test_a_missing_init_is_named(runtime: Path) -> None:
