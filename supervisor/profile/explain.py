@@ -159,7 +159,8 @@ def _syscalls(profile: EffectiveProfile) -> Finding:
     if policy.watch:
         setting += f", {len(policy.watch)} watched"
     wide = [f"{name} ({syscalls.BY_NAME_ONLY[name]})" for name in singles]
-    more = sorted(policy.sets - syscalls.expand_sets(["@default"]))
+    # No program starts without @start, so nobody can drop it.
+    more = sorted(policy.sets - syscalls.expand_sets(["@default"]) - {syscalls.START})
     exposure = Exposure.WIDE if wide else Exposure.NARROW if more else Exposure.CLOSED
     verdict = "All other calls fail with EPERM and are recorded."
     if policy.kill:

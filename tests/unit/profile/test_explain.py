@@ -71,6 +71,19 @@ def test_kill_is_shown(make_set: MakeSet) -> None:
     assert "ptrace ends the call" in row.verdict.replace("Any of ", "")
 
 
+def test_what_every_program_needs_opens_nothing(make_set: MakeSet) -> None:
+    for allow in (
+        '["@start"]',
+        '["@start", "@sync", {name: mkdir, why: x}]',
+        '["@start", "@local"]',
+    ):
+        row = rows(make_set, '["@local"]', allow)["syscalls"]
+        assert (row.exposure, row.advice) == (Exposure.CLOSED, "")
+        assert "@start" not in row.verdict
+    row = rows(make_set, '["@local"]', '["@start", "@aio"]')["syscalls"]
+    assert row.advice == "Keep only if programs fail without: @aio."
+
+
 def test_watching_is_shown_and_opens_nothing(make_set: MakeSet) -> None:
     row = rows(make_set, '["@local"]', '["@local"], watch: [execve, execveat]')["syscalls"]
     assert "2 watched" in row.setting
