@@ -27,7 +27,7 @@ def read_calls(directory: Path, call_ids: Sequence[str]) -> dict[str, list[Store
     """
     found: dict[str, list[StoredEntry]] = {call_id: [] for call_id in call_ids}
     for entry in LogCheck(directory / LOG_NAME, _damaged, live=is_locked(directory)).entries():
-        if entry.call_id in found:
+        if entry.call_id and entry.call_id in found:  # what belongs to no call is of no call
             found[entry.call_id].append(entry)
     for call_id, entries in found.items():
         if not entries:

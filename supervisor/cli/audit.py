@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from supervisor.call.safe import command as shown
+from supervisor.call.safe import safe, shorten
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names
+from supervisor.cli.folders import require_record
 from supervisor.cli.ps import ended
-from supervisor.cli.safe import command as shown
-from supervisor.cli.safe import safe, shorten
 from supervisor.cli.session import daemon_options, json_option, session
-from supervisor.errors import AuditCorrupt, InvalidRequest, NotFound
+from supervisor.errors import AuditCorrupt, NotFound
 
 if TYPE_CHECKING:
     from supervisor.audit.verify import VerifyReport
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 ARGV_WIDTH = 80
 FILES_WIDTH = 200
 STATE = Path("/var/lib/stockade")
-LOG_NAME = "log"
 LEAF = re.compile(r"[0-9a-f]{64}")
 PROGRESS_EVERY_S = 0.5
 STREAMS = ("stdout", "stderr", "stdin")
@@ -302,12 +302,7 @@ def verify(
     """
     from supervisor.audit.verify import verify as verify_record
 
-    if not (directory / LOG_NAME).is_dir():
-        raise InvalidRequest(
-            "RECORD_MISSING",
-            f"there is no record in {directory}",
-            hint="name the daemon's state folder, the one that holds log/ and blobs/",
-        )
+    require_record(directory)
     with _Progress(shown=not quiet) as progress:
         report = verify_record(directory, progress=progress.step, expect=_expected(expect))
     if session().json:

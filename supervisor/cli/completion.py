@@ -11,8 +11,8 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from supervisor.cli.safe import command as shown
-from supervisor.cli.safe import shorten
+from supervisor.call.safe import command as shown
+from supervisor.call.safe import shorten
 from supervisor.errors import StockadeError
 
 DEADLINE_S = 0.5
@@ -82,6 +82,13 @@ def call_ids(context: click.Context, _: click.Parameter, incomplete: str) -> lis
             ]
 
     return _matching(ask, incomplete)
+
+
+def system_calls(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a system call, without a daemon."""
+    from supervisor.profile.syscalls import known_names
+
+    return [CompletionItem(name) for name in sorted(known_names()) if name.startswith(incomplete)]
 
 
 def _matching(ask: Callable[[], list[CompletionItem]], incomplete: str) -> list[CompletionItem]:

@@ -1,4 +1,5 @@
-"""Where the profiles of this installation are, for the daemon and for the verbs that need none."""
+"""Where the profiles of this installation and the record are, for the daemon and for the verbs that
+need none."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from supervisor.errors import InvalidRequest
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 RUNTIME_FOLDER = Path("/run/stockade")
+LOG_NAME = "log"
 ETC_PROFILES = Path("/etc/stockade/profiles")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -42,3 +46,17 @@ def profile_folders(configured: list[str] | None = None) -> list[Path]:
     if configured is not None:
         return [Path(folder) for folder in configured]
     return [shipped_profiles(), *([ETC_PROFILES] if ETC_PROFILES.is_dir() else [])]
+
+
+def require_record(state: Path) -> None:
+    """Refuse a folder that is no state folder.
+
+    Raises:
+        InvalidRequest: `RECORD_MISSING`.
+    """
+    if not (state / LOG_NAME).is_dir():
+        raise InvalidRequest(
+            "RECORD_MISSING",
+            f"there is no record in {state}",
+            hint="name the daemon's state folder, the one that holds log/ and blobs/",
+        )

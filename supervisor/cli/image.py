@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.call.safe import safe
 from supervisor.cli import output as out
-from supervisor.cli.safe import safe
 from supervisor.cli.session import json_option, session
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor.call.events import Wall
+from supervisor.call.safe import safe, word
 from supervisor.call.types import untext
 from supervisor.cli import output as out
-from supervisor.cli.completion import call_ids
-from supervisor.cli.safe import safe
+from supervisor.cli.completion import call_ids, system_calls
+from supervisor.cli.folders import require_record
 from supervisor.cli.session import daemon_options, session
-from supervisor.errors import InvalidRequest, ProfileError, StockadeError
+from supervisor.errors import InvalidRequest, NotFound, ProfileError, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.profile.learn import Evidence, Learned
 
 EXIT_INCOMPLETE = StockadeError.exit_code
 OTHER_ARGUMENTS = ", but not with these arguments"
+SUFFIX = ".yaml"
 CELL = b"/.stockade/cell"
 """The sandbox's own init: it runs in every call, and is no program of anybody's."""
 
@@ -62,13 +65,14 @@ class Ran:
     "-o",
     "--output",
     metavar="FILE",
-    help="Write the whole profile to FILE, which must not be there yet; - is standard output.  "
-    "[default: print the difference]",
+    help="Write the whole profile to FILE, which must not be there yet and gives the profile its "
+    "name: NAME.yaml; - is standard output.  [default: print the difference]",
 )
 @click.option(
     "--accept",
     multiple=True,
     metavar="SYSCALL",
+    shell_complete=system_calls,
     help="Allow a system call that was denied; may be given again.",
 )
 @click.option(
@@ -111,27 +115,31 @@ def command(
     \b
     Exit codes:
       0  learned
-      1  learned, but something of these calls is not known: it is said what
-      2  nothing was watched, the profiles differ, or the profile has changed since
+      1  learned, but there may be more: a call was cut short, still runs or never began, or
+         some of it was lost; it is said which
+      2  nothing was watched, the profiles differ, the profile has changed since, or FILE cannot
+         be a profile
       3  there is no such record
       4  you may not read records
       8  the record is damaged; other failures as in `stockade --help`
     """
     from supervisor.profile.learn import learn
 
+    file = None if output is None or output == "-" else _file(output)
     wanted = list(dict.fromkeys(calls))
     ran, canonical = _offline(state, wanted) if state else _asked(wanted)
     _, digest = ran.profile()
-    learned = learn(json.loads(canonical), digest, evidence(ran.calls), accept)
-    if output not in (None, "-"):
-        _write(Path(output), learned.text)
+    name = file.stem if file else None
+    learned = learn(json.loads(canonical), digest, evidence(ran.calls), accept, name=name)
+    if file:
+        _write(file, learned.text)
     if session().json:
         out.document(learned)
     elif output == "-":
         click.echo(learned.text, nl=False)
     elif output is None:
         click.echo(learned.diff, nl=False)
-    _say(learned, output)
+    _say(learned)
     if learned.incomplete:
         context.exit(EXIT_INCOMPLETE)
 
@@ -141,6 +149,7 @@ def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
 
     Raises:
         ProfileError: `PROFILE_CHANGED`.
+        NotFound: `PROFILE_NOT_FOUND`, where the caller may not use it or it is gone.
     """
     with session().client() as client:
         records = {call_id: client.record(call_id) for call_id in wanted}
@@ -151,7 +160,14 @@ def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
             }
         )
         name, digest = ran.profile()
-        profile = client.get_profile(name)
+        try:
+            profile = client.get_profile(name)
+        except NotFound as error:
+            error.hint = (
+                f"{name} is gone, or this caller may not use it; the record has it as it ran: "
+                "--state DIR reads it there, for who may read the daemon's state folder"
+            )
+            raise
     if profile.summary.digest != digest:
         raise ProfileError(
             "PROFILE_CHANGED",
@@ -165,6 +181,7 @@ def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
 def _offline(state: Path, wanted: list[str]) -> tuple[Ran, bytes]:
     from supervisor.audit.offline import read_calls, read_profile
 
+    require_record(state)
     found = read_calls(state, wanted)
     ran = Ran(
         calls={call: [(one.kind, one.body()) for one in entries] for call, entries in found.items()}
@@ -230,13 +247,57 @@ def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def _unfinished(entries: list[Entry]) -> list[str]:
+    """Say why a call may have had more to do: it did not end by itself."""
     kinds = {kind for kind, _ in entries}
     if "outcome" not in kinds:
         return ["has not ended"]
+    ended = _map(entries[-1][1].get("outcome"))
+    why = str(ended.get("reason") or "no reason given")
+    if ended.get("kind") == "failed" and why == "EXEC_FAILED":
+        return ["ran no program (EXEC_FAILED)"]
     if "started" not in kinds:
         return ["never started"]
-    ended = _map(entries[-1][1].get("outcome")).get("kind")
-    return ["was interrupted"] if ended == "interrupted" else []
+    match ended.get("kind"):
+        case "exited" | "signaled":
+            return []
+        case "timed_out":
+            return ["timed out"]
+        case "out_of_memory":
+            return ["ran out of memory"]
+        case "limit_exceeded":
+            return [f"reached its {ended.get('limit')} limit"]
+        case "stopped" | "failed" as how:
+            return [f"{'was stopped' if how == 'stopped' else how} ({why})"]
+        case "interrupted":
+            return ["was interrupted"]
+        case other:
+            return [f"ended in a way that is not known here ({other})"]
+
+
+def _file(output: str) -> Path:
+    """Give the file to write, where it can hold a profile and is not there yet.
+
+    Raises:
+        InvalidRequest: `OUTPUT_NAME`, `OUTPUT_FOLDER`, `FILE_EXISTS`.
+    """
+    from supervisor.profile.schema import NAME
+
+    path = Path(output)
+    if path.suffix != SUFFIX or not NAME.fullmatch(path.stem):
+        raise InvalidRequest(
+            "OUTPUT_NAME",
+            f"{output!r} cannot be loaded as a profile: the file has the profile's name, which is "
+            "lower-case letters, digits and hyphens, and ends in .yaml",
+            hint="as in -o profiles/report.yaml, which makes the profile report",
+        )
+    if not path.parent.is_dir():
+        raise InvalidRequest(
+            "OUTPUT_FOLDER", f"there is no folder {str(path.parent)!r}",
+            hint="make it first, or name a file in one that is there",
+        )  # fmt: skip
+    if os.path.lexists(path):
+        raise _exists(path)
+    return path
 
 
 def _write(path: Path, text: str) -> None:
@@ -249,21 +310,24 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InvalidRequest(
-            "FILE_EXISTS", f"{path} is there already, and is not overwritten",
-            hint="choose another name, or take the difference into it by hand",
-        ) from None  # fmt: skip
+        raise _exists(path) from None
 
 
-def _say(learned: Learned, output: str | None) -> None:
+def _exists(path: Path) -> InvalidRequest:
+    other = path.with_name(f"{path.stem[:50]}-learned{SUFFIX}")
+    return InvalidRequest(
+        "FILE_EXISTS", f"{path} is there already, and is not overwritten",
+        hint=f"-o {word(str(other))} writes it beside, as the profile {other.stem}",
+    )  # fmt: skip
+
+
+def _say(learned: Learned) -> None:
     excess = len(learned.cover.excess)
     held = ""
     if excess:
         held = f"; their sets hold {out.count(excess, 'system call')} that nobody made"
     entries = out.count(learned.cover.items, "entry", "entries")
     out.note(f"{learned.name}: {entries} of system calls{held}")
-    if output not in (None, "-") and Path(str(output)).name != f"{learned.name}.yaml":
-        out.note(f"the file of a profile has its name: {learned.name}.yaml")
     for why in learned.incomplete:
         out.note(f"INCOMPLETE: {safe(why)}; what it needs may be missing")
 

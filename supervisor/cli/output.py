@@ -21,9 +21,9 @@ import click
 
 from supervisor.call import outcome
 from supervisor.call.events import CallEvent, Output
+from supervisor.call.safe import safe
 from supervisor.call.types import text
 from supervisor.cli import standard
-from supervisor.cli.safe import safe
 from supervisor.errors import StockadeError
 
 SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from supervisor.call.safe import safe
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
 from supervisor.cli.folders import profile_folders, shipped_profiles
 from supervisor.cli.learn import command as learn
-from supervisor.cli.safe import safe
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.errors import NotFound, ProfileError
 

@@ -8,9 +8,9 @@ import click
 
 from supervisor.call import outcome
 from supervisor.call.events import Finished
+from supervisor.call.safe import command as shown
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
-from supervisor.cli.safe import command as shown
 from supervisor.cli.session import daemon_options, session
 
 ARGV_WIDTH = 80

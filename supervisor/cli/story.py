@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Timeline, Wall
+from supervisor.call.safe import command as shown
+from supervisor.call.safe import safe, shorten
 from supervisor.call.types import Json, untext
 from supervisor.cli import output as out
-from supervisor.cli.safe import command as shown
-from supervisor.cli.safe import safe, shorten
 from supervisor.cli.streaming import describe_denial
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_PIPE_CLOSED = outcome.EXIT_SIGNAL_BASE + signal.SIGPIPE
 OBSERVE = "observe"
+LEARN = "who may read the record can learn from it: stockade profile learn"
 DENIALS_SHOWN_MAX = 20
 DENIAL_KINDS_MAX = 10_000
 
@@ -143,7 +144,7 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     if not as_json:
                         _last_word(execution.call_id, finished, denials, quiet=quiet)
                     if observed and not (quiet or as_json):
-                        out.note(f"observed: stockade profile learn {execution.call_id}")
+                        out.note(f"observed: {LEARN} {execution.call_id}")
                     return finished, outcome.exit_code(finished.outcome)
     return None, outcome.EXIT_NOT_RUN
 

@@ -10,15 +10,17 @@ it was, except that a learned profile enforces.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervisor.call.safe import safe, word
 from supervisor.errors import InvalidRequest, InvariantError, ProfileError
 from supervisor.profile import syscalls
 from supervisor.profile.layers import layer_of
 from supervisor.profile.lint import LINES_MAX, check_layout, check_merged
-from supervisor.profile.render import Allowed, Single, one_line, render, watched_entries
+from supervisor.profile.render import Allowed, Single, render, watched_entries
 from supervisor.profile.schema import (
     ENFORCE,
     OBSERVE,
@@ -35,6 +37,9 @@ SET_OF_FAMILY: Mapping[int, str] = {
 """Which set lets socket(2) make a family, by the numbers of linux/socket.h."""
 
 COMMENT_CHARACTERS_MAX = 160
+NAME_CHARACTERS_MAX = 60
+"""Of a name that a call may have chosen: no more, so that it leaves room for others."""
+
 CALLS_NAMED_MAX = 3
 
 
@@ -148,13 +153,16 @@ def learn(
     digest: str,
     evidence: Evidence,
     accept: Sequence[str] = (),
+    name: str | None = None,
 ) -> Learned:
     """Learn a profile from `evidence` of calls under the one whose canonical JSON is given.
 
-    `accept` are system calls that were denied and that a human wants to be allowed.
+    `accept` are system calls that were denied and that a human wants to be allowed; `name` is what
+    the learned profile is called, where it is not to replace the one that ran.
 
     Raises:
-        InvalidRequest: `NOTHING_WATCHED`, `NOT_DENIED`, `KILLS`, `ALLOWED_BY_SET`, `NEVER_ALLOWED`.
+        InvalidRequest: `NOTHING_WATCHED`, `NOT_DENIED`, `OTHER_WALL`, `OTHER_ARGUMENTS`, `KILLS`,
+            `ALLOWED_BY_SET`, `NEVER_ALLOWED`.
         ProfileError: `LEARNED_TOO_LONG`.
     """
     ruled = canonical["syscalls"]
@@ -174,8 +182,9 @@ def learn(
     forced = _forced(needed, watched, written, evidence)
     comments = list(_comments(canonical, digest, evidence, accept))
     before = _before(canonical, written)
+    named = {**canonical, "name": name or canonical["name"]}
     for cover in covers(needed, forced):
-        text = _written(canonical, ruled, cover, evidence, accept, comments)
+        text = _written(named, ruled, cover, evidence, accept, comments)
         if text.count("\n") <= LINES_MAX:
             break
     else:
@@ -184,15 +193,15 @@ def learn(
             f"what was learned does not fit into the {LINES_MAX} lines of a profile",
             hint="move files and env of the profile that ran into a fragment",
         )
-    _check(canonical["name"], text)
+    _check(named["name"], text)
     diff = difflib.unified_diff(
         before.splitlines(keepends=True),
         text.splitlines(keepends=True),
         f"{canonical['name']}.yaml as it ran",
-        f"{canonical['name']}.yaml learned",
+        f"{named['name']}.yaml learned",
     )
     return Learned(
-        name=canonical["name"], text=text, diff="".join(diff), cover=cover,
+        name=named["name"], text=text, diff="".join(diff), cover=cover,
         incomplete=tuple(evidence.incomplete),
     )  # fmt: skip
 
@@ -200,20 +209,52 @@ def learn(
 def _check_accepted(accept: Sequence[str], evidence: Evidence, kill: Sequence[str]) -> None:
     for name in accept:
         if name not in evidence.denied:
-            raise InvalidRequest(
-                "NOT_DENIED", f"{name} was not denied in these calls",
-                hint=f"denied were: {', '.join(sorted(evidence.denied)) or 'none'}",
-            )  # fmt: skip
+            raise _not_denied(name, evidence)
         if name in kill:
             raise InvalidRequest("KILLS", f"{name} is in syscalls.kill of the profile that ran")
         if name in (SOCKET, SOCKETPAIR):
-            raise InvalidRequest(
-                "ALLOWED_BY_SET", f"which sockets {name} may make is said by sets",
-                hint="add @ipc for Unix sockets or @network-io for TCP and UDP by hand",
-            )  # fmt: skip
+            raise _by_set(name)
         if name in syscalls.REFUSED or not syscalls.known(name):
             why = syscalls.REFUSED.get(name, "it has no name here")
             raise InvalidRequest("NEVER_ALLOWED", f"{name} can never be allowed: {why}")
+
+
+def _not_denied(name: str, evidence: Evidence) -> InvalidRequest:
+    """Say why a system call cannot be accepted that the list of system calls did not deny."""
+    arguments = [one for one in evidence.denied_arguments if one.partition("(")[0] == name]
+    if arguments and name in (SOCKET, SOCKETPAIR):
+        return _by_set(name)
+    if arguments:
+        return InvalidRequest(
+            "OTHER_ARGUMENTS",
+            f"{name} is allowed, and was denied for its arguments only: {', '.join(arguments)}",
+            hint="no entry of syscalls.allow opens these; the program has to do without",
+        )
+    if any(one.partition(" ")[0] == name for one in evidence.destinations):
+        return InvalidRequest(
+            "OTHER_WALL",
+            f"{name} was denied by the network wall, not by the list of system calls",
+            hint="no profile opens a way out: there is nothing to accept",
+        )
+    for told in evidence.others:
+        wall, _, what = told.partition(" ")
+        if what.partition(" ")[0] == name:
+            return InvalidRequest(
+                "OTHER_WALL",
+                f"{name} was denied by the {wall} wall, not by the list of system calls",
+                hint="--accept takes system calls only",
+            )
+    return InvalidRequest(
+        "NOT_DENIED", f"{name} was not denied in these calls",
+        hint=f"denied were: {', '.join(sorted(evidence.denied)) or 'none'}",
+    )  # fmt: skip
+
+
+def _by_set(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        "ALLOWED_BY_SET", f"which sockets {name} may make is said by sets",
+        hint="add @ipc for Unix sockets or @network-io for TCP and UDP by hand",
+    )  # fmt: skip
 
 
 def _forced(
@@ -310,40 +351,77 @@ def _comments(
     source = f"{canonical['name']} (mode {canonical['mode']}, sha256:{digest[:12]})"
     yield f"Learned from {_calls(evidence)} under {source}. Read it before you use it."
     if evidence.incomplete:
-        yield _cut(f"INCOMPLETE, there may be more: {'; '.join(evidence.incomplete)}")
+        yield _line("INCOMPLETE, there may be more: ", evidence.incomplete, between="; ")
     if evidence.programs:
-        yield _cut(f"Programs that ran: {_listed(evidence.programs)}")
+        yield _counted("Programs that ran: ", evidence.programs, _whole)
     kill = frozenset(canonical["syscalls"]["kill"])
     never = kill | frozenset(syscalls.REFUSED)
     by_hand = {n: c for n, c in evidence.denied.items() if n not in never | set(accept)}
     if by_hand:
-        yield _cut(f"DENIED, and left out (--accept NAME takes one in): {_listed(by_hand)}")
+        yield _counted("DENIED, and left out (--accept NAME takes one in): ", by_hand)
     killed = {n: c for n, c in evidence.denied.items() if n in kill}
     if killed:
-        yield _cut(f"DENIED, and ended the call by syscalls.kill: {_listed(killed)}")
+        yield _counted("DENIED, and ended the call by syscalls.kill: ", killed)
     for_good = {n: c for n, c in evidence.denied.items() if n in never - kill}
     if for_good:
-        yield _cut(f"DENIED for good, in every profile: {_listed(for_good)}")
+        yield _counted("DENIED for good, in every profile: ", for_good)
     if evidence.denied_arguments:
-        yield _cut(f"DENIED with these arguments: {_listed(evidence.denied_arguments)}")
+        yield _counted("DENIED with these arguments: ", evidence.denied_arguments)
     if evidence.destinations:
-        yield _cut(
-            f"DENIED ways out (egress: is not enforced yet): {_listed(evidence.destinations)}"
-        )
+        yield _counted("DENIED ways out, which no profile opens: ", evidence.destinations, _words)
     if evidence.others:
-        yield _cut(f"DENIED by other walls: {_listed(evidence.others)}")
+        yield _counted(f"DENIED by other walls ({_by_wall(evidence)}): ", evidence.others, _told)
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _by_wall(evidence: Evidence) -> str:
+    """Count what the other walls held against: no name that a call chose hides how often it was."""
+    walls: Counter[str] = Counter()
+    for told, count in evidence.others.items():
+        walls[told.partition(" ")[0]] += count
+    return ", ".join(f"{safe(wall)} x{count}" for wall, count in sorted(walls.items()))
+
+
+def _whole(name: str) -> str:
+    return word(name, NAME_CHARACTERS_MAX)
+
+
+def _words(destination: str) -> str:
+    """Give the system call, the address and the protocol, each of which is one word."""
+    return " ".join(map(_whole, destination.split(" ")))
+
+
+def _told(told: str) -> str:
+    """Give wall, name and detail; only the last may be more than a word, and a call's to choose."""
+    wall, name, detail = (*told.split(" ", 2), "", "")[:3]
+    return " ".join(part for part in (safe(wall), safe(name), detail and _whole(detail)) if part)
+
+
+def _counted(head: str, counts: Mapping[str, int], shown: Callable[[str], str] = safe) -> str:
+    """Give a line of names with how often each was, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{one_line(name)} x{count}" for name, count in ordered)
+    return _line(
+        head,
+        [f"{shown(name)} x{count}" for name, count in ordered],
+        [count for _, count in ordered],
+    )
 
 
-def _cut(text: str) -> str:
-    if len(text) <= COMMENT_CHARACTERS_MAX:
-        return text
-    whole = text[: COMMENT_CHARACTERS_MAX - 2].rpartition(", ")[0]
-    return (whole or text[: COMMENT_CHARACTERS_MAX - 2]) + ", …"
+def _line(
+    head: str, items: Sequence[str], counts: Sequence[int] = (), *, between: str = ", "
+) -> str:
+    """Give a line with as many of the items as fit; what does not fit is counted, never cut."""
+    line, left, times = head, len(items), sum(counts)
+    for place, item in enumerate(items):
+        longer = line + (between if line != head else "") + safe(item)
+        rest = times - (counts[place] if counts else 0)
+        if len(longer) + len(_more(left - 1, rest, between)) <= COMMENT_CHARACTERS_MAX:
+            line, left, times = longer, left - 1, rest
+    return line + (_more(left, times, between) if line != head else f"{left} that are too long")
+
+
+def _more(left: int, times: int, between: str) -> str:
+    counted = f" (x{times})" if times else ""
+    return f"{between}and {left} more{counted}" if left else ""
 
 
 def _check(name: str, text: str) -> None:

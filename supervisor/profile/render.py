@@ -82,14 +82,6 @@ def watched_entries(watch: Iterable[str], allow: Iterable[str]) -> tuple[str, ..
     return (*found, *sorted(names & within))
 
 
-def one_line(text: str) -> str:
-    """Give a text that a sandbox may have chosen, so that it stays within a comment's line."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
-
-
 def _text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 

@@ -50,7 +50,7 @@ NOT_READABLE = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/
 
 Number = TypeVar("Number", int, float)
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
+NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _OCI = re.compile(r"oci:([a-z0-9][a-z0-9._/-]{0,127})@sha256:([0-9a-f]{64})", re.ASCII)
 
@@ -63,7 +63,7 @@ def _not_yet(what: str) -> NoReturn:
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise refuse(f"{text!r} is not a name", "lower-case letters, digits and -, at most 63")
     return text
 

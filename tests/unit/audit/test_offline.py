@@ -50,6 +50,13 @@ def test_a_call_that_is_not_there(tmp_path: Path) -> None:
     assert "call-9" in caught.value.message
 
 
+def test_what_belongs_to_no_call_is_not_found_by_no_name(tmp_path: Path) -> None:
+    asyncio.run(fill(tmp_path))
+    with pytest.raises(NotFound) as caught:
+        read_calls(tmp_path, [""])
+    assert caught.value.reason == "RECORD_NOT_FOUND"
+
+
 def test_a_damaged_log_is_not_read_from(tmp_path: Path) -> None:
     asyncio.run(fill(tmp_path))
     path = tmp_path / "log" / segment_name(0)

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from supervisor.cli.learn import Entry, evidence
+from supervisor.cli.learn import Entry, command, evidence
 from supervisor.v1 import audit_pb2, profile_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
@@ -49,9 +50,9 @@ def denied(name: str, rule: str = "syscalls.allow: x is not in it", **more: Any)
     return "denied", {**body, **more}
 
 
-def whole(*entries: Entry, digest: str = DIGEST, end: str = "exited") -> list[Entry]:
+def whole(*entries: Entry, digest: str = DIGEST, end: str = "exited", **more: Any) -> list[Entry]:
     intent: Entry = ("intent", {"profile": {"name": "base", "digest": digest, "mode": "observe"}})
-    outcome: Entry = ("outcome", {"outcome": {"kind": end}})
+    outcome: Entry = ("outcome", {"outcome": {"kind": end, **more}})
     return [intent, ("started", {}), *entries, outcome]
 
 
@@ -87,6 +88,14 @@ def test_what_calls_did_is_added_up() -> None:
         (whole()[:-1], "a has not ended"),
         ([whole()[0], whole()[-1]], "a never started"),
         (whole(end="interrupted"), "a was interrupted"),
+        (whole(end="timed_out", limit_s=1.0), "a timed out"),
+        (whole(end="out_of_memory"), "a ran out of memory"),
+        (whole(end="limit_exceeded", limit="output"), "a reached its output limit"),
+        (whole(end="stopped", by="agent", reason="SIGNAL", signal=9), "a was stopped (SIGNAL)"),
+        (whole(end="stopped", reason="SYSCALL_KILL"), "a was stopped (SYSCALL_KILL)"),
+        (whole(end="failed", reason="WALL_NOT_STANDING"), "a failed (WALL_NOT_STANDING)"),
+        (whole(end="failed", reason="EXEC_FAILED"), "a ran no program (EXEC_FAILED)"),
+        (whole(end="vanished"), "a ended in a way that is not known here (vanished)"),
         (whole(("lost", {"what": "exec", "count": 3, "reason": "r"})), "a lost 3 of exec"),
         (
             whole(("lost", {"what": "probe events", "count": 0, "reason": "r"})),
@@ -96,6 +105,11 @@ def test_what_calls_did_is_added_up() -> None:
 )
 def test_why_there_may_be_more(entries: list[Entry], why: str) -> None:
     assert evidence({"a": entries}).incomplete == [why]
+
+
+@pytest.mark.parametrize("end", ["exited", "signaled"])
+def test_a_call_that_ended_by_itself_is_whole(end: str) -> None:
+    assert evidence({"a": whole(end=end, code=1, signal=11)}).incomplete == []
 
 
 def play(daemon: FakeDaemon, calls: dict[str, list[Entry]], digest: str = DIGEST) -> None:
@@ -133,12 +147,97 @@ def test_the_difference_or_the_whole(
     assert again.exit_code == 2
     assert "is there already" in again.stderr
     assert file.read_text() == text
-    other = stockade("profile", "learn", "-o", tmp_path / "other.yaml", "a")
-    assert "base.yaml" in other.stderr
     document = json.loads(stockade("profile", "learn", "--json", "a", "b").stdout)
     assert document["text"] == text
     assert document["cover"]["sets"] == ["@start"]
     assert document["incomplete"] == []
+
+
+def test_a_file_gives_the_profile_its_name(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path
+) -> None:
+    play(daemon, {"a": whole(watched("getppid", 7))})
+    file = tmp_path / "other.yaml"
+    document = json.loads(stockade("profile", "learn", "--json", "-o", file, "a").stdout)
+    assert file.read_text() == document["text"]
+    assert "\nprofile: other\n" in document["text"]
+    assert "-profile: base\n" in document["diff"]
+    assert "+profile: other\n" in document["diff"]
+    assert "+++ other.yaml learned" in document["diff"]
+    assert document["name"] == "other"
+    assert stockade("profile", "lint", "--alone", file).exit_code == 0
+    again = stockade("profile", "learn", "-o", file, "a")
+    assert again.exit_code == 2
+    proposed = tmp_path / "other-learned.yaml"
+    assert f"-o {proposed}" in again.stderr
+    assert stockade("profile", "learn", "-o", proposed, "a").exit_code == 0
+    assert stockade("profile", "lint", "--alone", proposed).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("report.yml", "OUTPUT_NAME"),
+        ("report", "OUTPUT_NAME"),
+        ("My Report.yaml", "OUTPUT_NAME"),
+        (".yaml", "OUTPUT_NAME"),
+        ("nodir/x.yaml", "OUTPUT_FOLDER"),
+    ],
+)
+def test_a_file_that_no_profile_can_be_in(
+    daemon: FakeDaemon, stockade: Stockade, tmp_path: Path, name: str, reason: str
+) -> None:
+    play(daemon, {"a": whole(watched("getppid", 7))})
+    result = stockade("profile", "learn", "-o", tmp_path / name, "a")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert reason in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_call_that_was_cut_short_has_an_exit_code(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, {"a": whole(watched("getppid"), end="failed", reason="WALL_NOT_STANDING")})
+    result = stockade("profile", "learn", "-o", "-", "a")
+    assert result.exit_code == 1
+    assert "# INCOMPLETE, there may be more: a failed (WALL_NOT_STANDING)\n" in result.stdout
+
+
+def test_a_profile_that_the_caller_may_not_use(daemon: FakeDaemon, stockade: Stockade) -> None:
+    play(daemon, {"a": whole(watched("getppid"))})
+
+    def gone(_: object) -> object:
+        raise fake.Abort("NOT_FOUND", "PROFILE_NOT_FOUND", "there is none")
+
+    daemon.play("GetProfile", gone)
+    result = stockade("profile", "learn", "a")
+    assert result.exit_code == 3
+    assert "may not use it" in result.stderr
+    assert "--state" in result.stderr
+
+
+def test_a_folder_without_a_record(stockade: Stockade, tmp_path: Path) -> None:
+    learned = stockade("profile", "learn", "--state", tmp_path, "a")
+    verified = stockade("audit", "verify", tmp_path)
+    assert learned.exit_code == verified.exit_code == 2
+    assert "RECORD_MISSING" in learned.stderr
+    assert learned.stderr == verified.stderr
+
+
+def test_what_another_wall_denied_cannot_be_accepted(
+    daemon: FakeDaemon, stockade: Stockade
+) -> None:
+    play(daemon, {"a": whole(denied("connect", wall="network", detail="203.0.113.9:443 tcp"))})
+    result = stockade("profile", "learn", "--accept", "connect", "a")
+    assert result.exit_code == 2
+    assert "denied by the network wall" in result.stderr
+    assert "no profile opens a way out" in result.stderr
+
+
+def test_system_calls_are_completed() -> None:
+    [accept] = [one for one in command.params if one.name == "accept"]
+    context = click.Context(command)
+    assert [one.value for one in accept.shell_complete(context, "memfd_")] == [
+        "memfd_create", "memfd_secret",
+    ]  # fmt: skip
 
 
 def test_what_is_not_known_has_an_exit_code(daemon: FakeDaemon, stockade: Stockade) -> None:

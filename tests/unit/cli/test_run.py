@@ -42,7 +42,8 @@ def test_of_an_observed_call_it_is_said_what_to_do_with_it(
     observed = fake.accepted(mode="observe")
     daemon.play("Execute", *[lambda _: iter([observed, fake.finished(2)])] * 3)
     said = stockade("run", "-p", "python", "x").stderr
-    assert f"observed: stockade profile learn {fake.CALL_ID}" in said
+    assert "observed: who may read the record can learn from it" in said
+    assert f"stockade profile learn {fake.CALL_ID}" in said
     assert stockade("run", "-q", "-p", "python", "x").stderr == ""
     play(daemon, fake.finished(2))
     assert stockade("run", "-p", "python", "x").stderr == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor.errors import InvalidRequest, ProfileError
 from supervisor.profile import syscalls
-from supervisor.profile.learn import Evidence, Learned, covers, learn
+from supervisor.profile.learn import COMMENT_CHARACTERS_MAX, Evidence, Learned, covers, learn
 from supervisor.profile.lint import LINES_MAX
 
 from .conftest import COMPLETE, MakeSet
@@ -194,20 +194,55 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         "# DENIED, and left out (--accept NAME takes one in): inotify_init x4, memfd_create x2",
         "# DENIED for good, in every profile: mount x1",
         "# DENIED with these arguments: clone(CLONE_NEWUSER) x1",
-        "# DENIED ways out (egress: is not enforced yet): connect 203.0.113.9:443 tcp x2",
-        "# DENIED by other walls: program exec /work/x x1",
-        "# Programs that ran: /usr/bin/sh x2, /usr/bin/\\nmode: observe\\u202e x1",
+        "# DENIED ways out, which no profile opens: connect 203.0.113.9:443 tcp x2",
+        "# DENIED by other walls (program x1): program exec /work/x x1",
+        "# Programs that ran: /usr/bin/sh x2, $'/usr/bin/\\nmode: observe\\u202e' x1",
     ):
         assert line in learned.text.splitlines()
 
 
-def test_a_long_list_is_cut_between_its_entries(make_set: MakeSet) -> None:
-    programs = {f"/usr/bin/program-{number}": 1 for number in range(100, 150)}
-    learned = run(make_set, Evidence(calls=["c"], programs=programs))
-    [line] = [one for one in learned.text.splitlines() if "Programs" in one]
-    assert line.startswith("# Programs that ran: /usr/bin/program-100 x1, /usr/bin/program-101 x1,")
-    assert line.endswith(" x1, …")
-    assert len(line) < 170
+def comment(learned: Learned, begin: str) -> str:
+    [line] = [one for one in learned.text.splitlines() if one.startswith(f"# {begin}")]
+    assert len(line) <= 2 + COMMENT_CHARACTERS_MAX
+    return line
+
+
+def test_a_long_list_says_how_much_it_left_out(make_set: MakeSet) -> None:
+    programs = {f"/usr/bin/program-{number}": 2 for number in range(100, 150)}
+    line = comment(run(make_set, Evidence(calls=["c"], programs=programs)), "Programs that ran")
+    assert line.startswith("# Programs that ran: /usr/bin/program-100 x2, /usr/bin/program-101 x2,")
+    assert line.endswith("/usr/bin/program-103 x2, and 46 more (x92)")
+
+
+def test_no_name_makes_itself_two(make_set: MakeSet) -> None:
+    programs = {"/work/a x1, /usr/bin/sort": 1, "/work/\\x1b": 1, "/work/\x1b": 1}
+    others = {"program exec /work/b x9, program exec /work/c": 2}
+    learned = run(make_set, Evidence(calls=["c"], programs=programs, others=others))
+    assert comment(learned, "Programs") == (
+        "# Programs that ran: $'/work/\\e' x1, '/work/\\x1b' x1, '/work/a x1, /usr/bin/sort' x1"
+    )
+    assert comment(learned, "DENIED by other").endswith(
+        " program exec '/work/b x9, program exec /work/c' x2"
+    )
+
+
+def test_names_that_a_call_chose_hide_nothing(make_set: MakeSet) -> None:
+    others = {f"program exec /work/{'x' * 300}{number}": 9 for number in range(50)}
+    others["limit memory"] = 1
+    programs = {f"/work/{'y' * 300}": 9, "/usr/bin/sh": 1}
+    learned = run(make_set, Evidence(calls=["c"], programs=programs, others=others))
+    line = comment(learned, "DENIED by other walls")
+    assert line.startswith("# DENIED by other walls (limit x1, program x450): program exec /work/x")
+    assert line.endswith(", and 50 more (x442)")
+    assert comment(learned, "Programs").endswith("y… x9, /usr/bin/sh x1")
+
+
+def test_every_reason_for_being_incomplete_is_told_or_counted(make_set: MakeSet) -> None:
+    call = "12345678-1234-1234-1234-123456789abc"
+    reasons = [f"{call} lost 3 of exec", f"{call} timed out", f"{call} has not ended"]
+    line = comment(run(make_set, Evidence(calls=["c"], incomplete=reasons)), "INCOMPLETE")
+    assert f"INCOMPLETE, there may be more: {reasons[0]}; {reasons[1]}" in line
+    assert line.endswith("; and 1 more")
 
 
 def test_a_human_can_accept_what_was_denied(make_set: MakeSet) -> None:
@@ -229,6 +264,36 @@ def test_what_cannot_be_accepted(make_set: MakeSet, name: str, reason: str) -> N
     with pytest.raises(InvalidRequest) as caught:
         run(make_set, Evidence(calls=["c"], denied=denied), text, accept=[name])
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "said"),
+    [
+        ("connect", "OTHER_WALL", "denied by the network wall"),
+        ("exec", "OTHER_WALL", "denied by the program wall"),
+        ("clone", "OTHER_ARGUMENTS", "for its arguments only: clone(CLONE_NEWUSER)"),
+        ("socket", "ALLOWED_BY_SET", "said by sets"),
+    ],
+)
+def test_why_what_was_denied_cannot_be_accepted(
+    make_set: MakeSet, name: str, reason: str, said: str
+) -> None:
+    evidence = Evidence(
+        calls=["c"], denied_arguments={"clone(CLONE_NEWUSER)": 1, "socket(AF_INET, 1)": 2},
+        destinations={"connect 203.0.113.9:443 tcp": 2}, others={"program exec /work/x": 1},
+    )  # fmt: skip
+    with pytest.raises(InvalidRequest) as caught:
+        run(make_set, evidence, accept=[name])
+    assert caught.value.reason == reason
+    assert said in caught.value.message
+
+
+def test_a_learned_profile_can_have_a_name_of_its_own(make_set: MakeSet) -> None:
+    learned = run(make_set, Evidence(calls=["c"], made={"getppid": 1}), name="narrow")
+    assert learned.name == "narrow"
+    assert not make_set(narrow=learned.text).problems("narrow")
+    assert "under base (mode observe" in learned.text
+    assert "+++ narrow.yaml learned" in learned.diff
 
 
 def test_what_ended_the_call_goes_on_doing_so(make_set: MakeSet) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.profile import syscalls
-from supervisor.profile.render import Allowed, Single, one_line, render, watched_entries
+from supervisor.profile.render import Allowed, Single, render, watched_entries
 from supervisor.profile.schema import ProfileFile
 from supervisor.profile.yaml_source import parse_document, validate
 
@@ -77,10 +77,3 @@ def test_a_list_of_what_is_watched_watches_just_that(
         watched |= syscalls.members(entry) if entry.startswith("@") else {entry}
     assert watched & allow == wanted
     assert len(set(entries)) == len(entries)
-
-
-@given(st.text())
-def test_no_text_leaves_its_line(text: str) -> None:
-    shown = one_line(text)
-    assert shown.isprintable()
-    assert len(shown.splitlines()) <= 1

@@ -24,7 +24,27 @@ def safe(value: object, *, lines: bool = False) -> str:
 
 def command(argv: tuple[bytes, ...] | list[bytes], limit: int = 0) -> str:
     """Give argv as a shell would take it, in one line; cut at `limit` characters, where set."""
-    return shorten(" ".join(_word(argument) for argument in argv), limit)
+    words = (_word(argument.decode(errors="surrogateescape")) for argument in argv)
+    return shorten(" ".join(words), limit)
+
+
+def word(name: str | bytes, limit: int = 0) -> str:
+    """Give a name as one word of a list: in quotes, as bash reads them, where anything in it could
+    be taken for more than a part of the name. Cut to `limit` characters, where set, and `…` after
+    the quotes says so."""
+    text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+    whole = _item(text)
+    if not limit or len(whole) <= limit:
+        return whole
+    text = text[: limit - len(ELLIPSIS)]
+    while len(shown := _item(text) + ELLIPSIS) > limit and text:
+        text = text[:-1]
+    return shown
+
+
+def _item(text: str) -> str:
+    shown = _word(text)
+    return f"'{text}'" if shown == text and "," in text else shown
 
 
 def shorten(text: str, limit: int) -> str:
@@ -32,8 +52,7 @@ def shorten(text: str, limit: int) -> str:
     return text if not limit or len(text) <= limit else text[: limit - 1] + ELLIPSIS
 
 
-def _word(argument: bytes) -> str:
-    text = argument.decode(errors="surrogateescape")
+def _word(text: str) -> str:
     if text.isprintable():
         return shlex.quote(text)
     quoted = text.replace("\\", "\\\\").replace("'", "\\'")

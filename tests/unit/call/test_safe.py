@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.cli.safe import command, safe, shorten
+from supervisor.call.safe import command, safe, shorten, word
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,34 @@ def test_a_command_with_controls_is_quoted_as_bash_reads_it() -> None:
 def test_shorten() -> None:
     assert shorten("abcdef", 4) == "abc…"
     assert shorten("abcd", 4) == shorten("abcd", 0) == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/usr/bin/sort", "/usr/bin/sort"),
+        (b"/work/a x1, /usr/bin/sort", "'/work/a x1, /usr/bin/sort'"),
+        ("/work/a,", "'/work/a,'"),
+        ("/work/b: /usr/bin/cat", "'/work/b: /usr/bin/cat'"),
+        ("/work/\\x1b", "'/work/\\x1b'"),
+        ("/work/\x1b\\", "$'/work/\\e\\\\'"),
+        (b"/work/\xff", "$'/work/\\xff'"),
+        ("it's", "'it'\"'\"'s'"),
+        ("", "''"),
+    ],
+)
+def test_a_name_is_one_word(name: str | bytes, shown: str) -> None:
+    assert word(name) == shown
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=30))
+def test_a_printable_name_reads_back(name: str) -> None:
+    assert shlex.split(word(name)) == [name]
+
+
+@given(st.one_of(st.text(), st.binary()), st.integers(min_value=20, max_value=60))
+def test_a_long_name_is_cut_within_its_quotes(name: str | bytes, limit: int) -> None:
+    shown = word(name, limit)
+    assert shown.isprintable()
+    assert len(shown) <= limit
+    assert shown == word(name) or shown.endswith("…")
