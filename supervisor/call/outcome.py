@@ -147,8 +147,11 @@ def amount(limit: str, value: int) -> str:
     return f"{value} bytes"
 
 
-def describe(outcome: Outcome) -> str:
-    """Say in words how a call ended, as the rest of a sentence that begins with the call."""
+def describe(outcome: Outcome, *, started: bool = False) -> str:
+    """Say in words how a call ended, as the rest of a sentence that begins with the call.
+
+    `started` says whether its start is on record: what failed then has ended a program that ran.
+    """
     match outcome:
         case Exited(code=code):
             return f"exited with {code}"
@@ -166,7 +169,7 @@ def describe(outcome: Outcome) -> str:
         case Stopped(by=by, reason=reason, signal=signal):
             return f"was stopped by {by} ({reason}, signal {signal})"
         case Failed(reason=reason, message=message):
-            return f"did not run: {message} [{reason}]"
+            return f"{'was ended' if started else 'did not run'}: {message} [{reason}]"
         case Interrupted(message=message):
             return f"was interrupted: {message}"
 

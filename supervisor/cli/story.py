@@ -131,7 +131,11 @@ def _denial(body: Mapping[str, Any]) -> str:
 
 
 def _state(call: Call) -> str:
-    return outcome.describe(call.finished.outcome) if call.finished else str(call.state)
+    return _ended(call.finished) if call.finished else str(call.state)
+
+
+def _ended(finished: Finished) -> str:
+    return outcome.describe(finished.outcome, started=finished.timeline.started_ns > 0)
 
 
 def _tell_head(call: Call, request: Mapping[str, Any], intent: Mapping[str, Any]) -> None:
@@ -177,8 +181,8 @@ def _tell_phases(timeline: Timeline) -> None:
 def _tell_events(record: Record) -> None:
     start_ns = record.call.accepted_ns or (record.entries[0].time_ns if record.entries else 0)
     rows = []
-    for first, last, kind, what in _folded(record.entries):
-        at = f"+{out.duration(max(0, first.time_ns - start_ns) / 1e9)}"
+    for first, last, time_ns, kind, what in _folded(record.entries):
+        at = f"+{out.duration(max(0, time_ns - start_ns) / 1e9)}"
         numbers = str(first.sequence)
         if last is not first:
             numbers += f"-{last.sequence}"
@@ -189,17 +193,17 @@ def _tell_events(record: Record) -> None:
 
 def _folded(
     entries: tuple[RecordEntry, ...],
-) -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
-    """Give entries with their meaning; pieces of one stream in a row become one line, and so do
-    denials in a row, and watched system calls."""
+) -> Iterator[tuple[RecordEntry, RecordEntry, int, str, str]]:
+    """Give entries with when it happened and their meaning; pieces of one stream in a row become
+    one line, and so do denials in a row, and watched system calls."""
     run: list[tuple[RecordEntry, Mapping[str, Any]]] = []
     current: tuple[str, object] = ("", None)
 
-    def flush() -> Iterator[tuple[RecordEntry, RecordEntry, str, str]]:
+    def flush() -> Iterator[tuple[RecordEntry, RecordEntry, int, str, str]]:
         if run:
             bodies = [body for _, body in run]
             tell = {"output": _pieces, "watched": _all_watched}.get(current[0], _denials)
-            yield run[0][0], run[-1][0], current[0], tell(bodies)
+            yield run[0][0], run[-1][0], run[0][0].time_ns, current[0], tell(bodies)
             run.clear()
 
     for entry in entries:
@@ -211,20 +215,24 @@ def _folded(
             current = kind
             run.append((entry, body))
         elif entry.kind == "processes":
-            for line in _processes(body):
-                yield entry, entry, entry.kind, line
+            for time_ns, line in _processes(body):
+                yield entry, entry, time_ns or entry.time_ns, entry.kind, line
         else:
-            yield entry, entry, entry.kind, happening(entry.kind, body)
+            yield entry, entry, entry.time_ns, entry.kind, happening(entry.kind, body)
     yield from flush()
 
 
-def _processes(body: Mapping[str, Any]) -> Iterator[str]:
-    """Give a line for each of the first things that processes did in one entry."""
-    events = list(body.get("events") or ())
-    for event in events[:PROCESSES_MAX]:
-        yield _process(_map(event))
+def _processes(body: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Give a line for each of the first things that processes did in one entry, and when it was: an
+    entry is later than that, and after a crash as late as the next daemon; 0 where it is not
+    known."""
+    events = [_map(event) for event in body.get("events") or ()]
+    times = [int(event.get("time_ns") or 0) for event in events]
+    for time_ns, event in zip(times, events[:PROCESSES_MAX], strict=False):
+        yield time_ns, _process(event)
     if len(events) > PROCESSES_MAX:
-        yield f"and {len(events) - PROCESSES_MAX} more; --json has them all"
+        more = f"and {len(events) - PROCESSES_MAX} more; --json has them all"
+        yield times[PROCESSES_MAX], more
 
 
 def _pieces(bodies: list[Mapping[str, Any]]) -> str:
@@ -362,7 +370,7 @@ def _tell_end(finished: Finished) -> None:
         out.table(("FILE", "SIZE", "SHA-256"), rows)
     usage = finished.usage
     _section("outcome")
-    out.field("outcome", f"the call {outcome.describe(finished.outcome)}")
+    out.field("outcome", f"the call {_ended(finished)}")
     out.field("exit code", outcome.exit_code(finished.outcome))
     # Nobody was left to read the counters of an interrupted call.
     known = not isinstance(finished.outcome, outcome.Interrupted)

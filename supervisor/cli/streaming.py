@@ -201,7 +201,8 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     """Say what was not a normal end, and what was denied; name the call where there is more."""
     failed = not isinstance(finished.outcome, outcome.Exited)
     if failed:
-        out.note(f"call {call_id} {outcome.describe(finished.outcome)}", lines=True)
+        told = outcome.describe(finished.outcome, started=finished.timeline.started_ns > 0)
+        out.note(f"call {call_id} {told}", lines=True)
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):

@@ -194,9 +194,10 @@ class _Ended:
         if self.ok:
             return
         tail = self.stderr[-STDERR_TAIL_BYTES:].decode(errors="replace").strip()
+        started = self.finished.timeline.started_ns > 0
         error = OutcomeError(
             outcome.kind(self.outcome).upper(),
-            f"call {self.call_id} {outcome.describe(self.outcome)}",
+            f"call {self.call_id} {outcome.describe(self.outcome, started=started)}",
             hint=f"its standard error ends: {tail}" if tail else "",
             metadata={"call_id": self.call_id, "exit_code": str(self.exit_code)},
         )

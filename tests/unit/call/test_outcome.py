@@ -76,3 +76,9 @@ def test_limits_are_told_with_their_units() -> None:
     memory = OutOfMemory(limit_bytes=1 << 20, peak_bytes=2 << 20, kills=1)
     assert describe(memory) == "ran out of memory: 2 MiB used, 1 MiB allowed"
     assert describe(TimedOut(limit_s=2_000_000)) == "timed out after 2000000 s"
+
+
+def test_what_failed_says_whether_the_program_ran() -> None:
+    failed = Failed(reason="WALL_NOT_STANDING", message="fence: gone")
+    assert describe(failed) == "did not run: fence: gone [WALL_NOT_STANDING]"
+    assert describe(failed, started=True) == "was ended: fence: gone [WALL_NOT_STANDING]"

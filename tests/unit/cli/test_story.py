@@ -70,6 +70,13 @@ def test_a_call_that_never_ran(capsys: pytest.CaptureFixture[str]) -> None:
     assert "started" not in shown
 
 
+def test_a_call_that_a_wall_ended_did_run(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = fake.finish(failed=types_pb2.Failed(reason="WALL_NOT_STANDING", message="gone"))
+    shown = told(capsys, Record(call=wire.call(fake.call(finished=failed)), entries=()))
+    assert "the call was ended: gone [WALL_NOT_STANDING]" in shown
+    assert "did not run" not in shown
+
+
 def test_what_an_interrupted_call_used_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     interrupted = fake.finish(interrupted=types_pb2.Interrupted(message="the daemon died"))
     interrupted.ClearField("usage")
@@ -79,6 +86,26 @@ def test_what_an_interrupted_call_used_is_not_known(capsys: pytest.CaptureFixtur
         ["memory", "not", "known"],
     ]
     assert "0 B" not in shown
+
+
+def test_what_processes_did_has_the_time_when_they_did_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not that of the entry, which the next daemon may have written."""
+    events = [
+        {"what": "started", "pid": 7, "time_ns": fake.START_NS + 5_000_000, "path": "/bin/true"},
+        {"what": "ended", "pid": 7, "time_ns": fake.START_NS + 9_000_000, "code": 0},
+        {"what": "ended", "pid": 8, "code": 0},
+    ]
+    entry = RecordEntry(
+        index=1, sequence=1, time_ns=fake.START_NS + 60_000_000_000, kind="processes",
+        json=json.dumps({"body": {"events": events}}).encode(), leaf=Digest.of(b""),
+    )  # fmt: skip
+    shown = told(capsys, Record(call=wire.call(fake.call()), entries=(entry,)))
+    rows = [line.split() for line in shown.splitlines() if " processes " in line]
+    assert [(row[1:3], row[4]) for row in rows] == [
+        (["+5", "ms"], "7"), (["+9", "ms"], "7"), (["+60", "s"], "8"),
+    ]  # fmt: skip
 
 
 def denied(count: int, **body: object) -> Record:
