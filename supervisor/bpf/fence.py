@@ -26,7 +26,7 @@ from pathlib import Path
 
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import HOOK_NAMES
-from supervisor.bpf.guard import GUARD, Guard, GuardState
+from supervisor.bpf.guard import GUARD, GUARD_MAPS, Guard, GuardState
 from supervisor.bpf.guests import LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
 from supervisor.bpf.maps import BPF_NOEXIST, BpfMap, make_ring
@@ -98,7 +98,8 @@ class Fence:
         self.adopted = False
         self.gap = ""
         """Why nobody can say what the probes had to tell of a former daemon's calls: FENCE_GONE,
-        as after a new start of the machine, or FENCE_REPLACED; empty where it was taken over."""
+        as after a new start of the machine, or FENCE_REPLACED: they were of another version, or
+        not whole; empty where it was taken over."""
 
     def open(self) -> None:
         """Put the probes in place, or take over those of a former daemon. Blocks.
@@ -235,7 +236,9 @@ class Fence:
     def _forget_others(self) -> None:
         for entry in list(self._versions()):
             if entry != self._folder:
-                log.info("removed the probes of another version: %s", entry.name)
+                ours = entry.name.startswith(f"{self._version}-")
+                which = "what was not whole" if ours else "the probes of another version"
+                log.info("removed %s: %s", which, entry.name)
                 pins.remove_tree(entry)
         remove_ended(self._places.pins)
 
@@ -343,15 +346,28 @@ class Fence:
         runtimes hold for long.
         """
         try:
-            return [*self._link_faults(), *self._syscalls.faults()]
+            return [*self._link_faults(), *self._map_faults(), *self._syscalls.faults()]
         except OSError as error:
             return [f"fence: {error}"]
 
     def pin_faults(self) -> list[str]:
-        """Say which probe is no longer pinned; at once."""
+        """Say which probe or map is no longer pinned; at once."""
         links = (*self._links, *self._guard.links)
         gone = [link.name for link in links if not link.pinned()]
-        return [*(f"fence: {name} is no longer pinned" for name in gone), *self._syscalls.faults()]
+        return [
+            *(f"fence: {name} is no longer pinned" for name in gone),
+            *self._map_faults(),
+            *self._syscalls.faults(),
+        ]
+
+    def _map_faults(self) -> Iterator[str]:
+        """Name maps whose pin is gone: the next daemon could not take the probes over, or would
+        lose what they count; a tool would not find the live calls."""
+        guarded = GUARD_MAPS if self._guard.links else ()
+        maps = [self._folder / "maps" / name for name in (*SHARED, MAP, *guarded)]
+        for path in (*maps, self.live.path):
+            if not path.exists():
+                yield f"fence: the map {path.name} is no longer pinned"
 
     def _link_faults(self) -> Iterator[str]:
         for link in (*self._links, *self._guard.links):

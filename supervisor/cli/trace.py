@@ -131,7 +131,8 @@ def _list(runtime: Path, state: Path | None) -> None:
     from supervisor.sandbox.tracing import daemons
 
     found = [(n, tool) for n, tool in bcc.tools(search_path()).items() if bcc.mentions_option(tool)]
-    maps = [daemon.live for daemon in daemons(runtime, state)] if os.geteuid() == 0 else []
+    running = daemons(runtime, state) if os.geteuid() == 0 else []
+    maps = [daemon.live for daemon in running if daemon.live.exists()]
     if session().json:
         listed = [{"name": name, "path": os.fspath(tool)} for name, tool in found]
         out.document({"tools": listed, "maps": [os.fspath(path) for path in maps]})
@@ -143,6 +144,13 @@ def _list(runtime: Path, state: Path | None) -> None:
     )
     for path in maps:
         out.note(f"the live calls' cgroups, for --cgroupmap: {path}")
+    if os.geteuid() != 0:
+        out.note("which daemons run, and their maps, only root sees")
+    elif not running:
+        out.note(f"no daemon runs over {runtime}, so there is no call to look at")
+    for daemon in running:
+        if not daemon.live.exists():
+            out.note(f"the daemon {daemon.pid} runs, but its map is not there: {daemon.live}")
     for lack in bcc.kernel_lacks():
         out.note(lack)
 

@@ -78,7 +78,7 @@ def daemons(runtime: Path, state: Path | None = None) -> list[RunningDaemon]:
     for name in names:
         pins = runtime / name / "bpf"
         pid = flock_holder(runtime / name / "lock")
-        if pid and (pins / guests.LIVE).exists():
+        if pid:
             calls = hierarchies.unified / PARENT_CGROUP / name
             found.append(RunningDaemon(pid=pid, pins=pins, calls=calls))
     return found
@@ -91,6 +91,7 @@ def scope_of(call_id: str | None, runtime: Path, state: Path | None = None) -> S
         Unreachable: `DAEMON_NOT_RUNNING`.
         NotFound: `CALL_NOT_LIVE`.
         InvalidRequest: `DAEMON_AMBIGUOUS`, `PATH_UNUSABLE`.
+        HostError: `MAP_MISSING`.
     """
     running = daemons(runtime, state)
     if not running:
@@ -110,7 +111,14 @@ def scope_of(call_id: str | None, runtime: Path, state: Path | None = None) -> S
             "DAEMON_AMBIGUOUS", f"several daemons run over {runtime}: {pids}",
             hint="say whose calls with --state",
         )  # fmt: skip
-    return Scope(daemon=running[0])
+    [daemon] = running
+    if not daemon.live.exists():
+        raise HostError(
+            "MAP_MISSING",
+            f"the daemon {daemon.pid} runs, but its map of live calls is not there: {daemon.live}",
+            hint="where it does not start just now, restart it: it puts its pins in place again",
+        )
+    return Scope(daemon=daemon)
 
 
 def _scope_of_call(call_id: str, running: list[RunningDaemon]) -> Scope:

@@ -156,6 +156,11 @@ def unpin_tracing(daemon: Daemon) -> str:
     return "watch_exec is no longer pinned"
 
 
+def unpin_map(daemon: Daemon) -> str:
+    (links(daemon).parent / "maps/calls").unlink()
+    return "the map calls is no longer pinned"
+
+
 def detach(daemon: Daemon) -> str:
     command = ["bpftool", "link", "detach", "pinned", str(links(daemon) / "fence_egress")]
     subprocess.run(command, check=True)
@@ -174,7 +179,7 @@ def unmount(daemon: Daemon) -> str:
     return f"{folder} is no longer mounted"
 
 
-@pytest.mark.parametrize("lose", [unpin, unpin_tracing, detach, remove_all, unmount])
+@pytest.mark.parametrize("lose", [unpin, unpin_tracing, unpin_map, detach, remove_all, unmount])
 def test_a_loss_ends_every_call_and_keeps_others_out(lose: Callable[[Daemon], str]) -> None:
     with running_daemon() as daemon, contextlib.ExitStack() as stack:
         running = [

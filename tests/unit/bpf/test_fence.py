@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -241,16 +242,36 @@ def test_another_version_is_replaced() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("what", ["links/fence_egress", "links/watch_exec"])
-def test_a_pin_that_is_gone_is_named(what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["links/fence_egress", "links/watch_exec", "maps/calls", "maps/strays", "maps/watched"]
+)
+def test_a_pin_that_is_gone_is_named(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "stockade.fence")
+
     async def scenario(here: Ground, fence: Fence) -> None:
-        assert fence.faults() == []
+        assert fence.faults() == fence.pin_faults() == []
         (here.places.pins / here.places.version() / what).unlink()
         [fault] = fence.faults()
-        assert Path(what).name in fault
+        assert fault.endswith(f"{Path(what).name} is no longer pinned")
+        assert fence.pin_faults() == [fault]
         heir = Fence(here.places)
         heir.open()
         assert not heir.adopted
+        assert heir.faults() == []
+
+    with_fence(scenario)
+    [removed] = [line for line in caplog.messages if line.startswith("removed ")]
+    assert removed.startswith("removed what was not whole: v")
+
+
+def test_the_map_of_live_calls_is_named_where_it_is_gone() -> None:
+    async def scenario(here: Ground, fence: Fence) -> None:
+        (here.places.pins / "live").unlink()
+        fault = "fence: the map live is no longer pinned"
+        assert fence.faults() == fence.pin_faults() == [fault]
+        heir = Fence(here.places)
+        heir.open()
+        assert heir.adopted
         assert heir.faults() == []
 
     with_fence(scenario)

@@ -57,6 +57,20 @@ def test_a_daemon_is_found_while_it_runs() -> None:
     assert caught.value.reason == "DAEMON_NOT_RUNNING"
 
 
+def test_a_daemon_whose_map_is_gone_still_runs() -> None:
+    def scenario(host: SandboxHost) -> None:
+        runtime = host.folder.parent
+        [daemon] = daemons(runtime)
+        daemon.live.unlink()
+        assert daemons(runtime) == [daemon]
+        with pytest.raises(HostError) as caught:
+            scope_of(None, runtime)
+        assert caught.value.reason == "MAP_MISSING"
+        assert str(daemon.live) in caught.value.message
+
+    with_host(scenario)
+
+
 def test_a_call_is_its_cgroup() -> None:
     def scenario(host: SandboxHost) -> None:
         runtime = host.folder.parent
