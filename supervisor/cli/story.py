@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Timeline, Wall
+from supervisor.call.safe import ELLIPSIS, safe, shorten, word
 from supervisor.call.safe import command as shown
-from supervisor.call.safe import safe, shorten
 from supervisor.call.types import Json, untext
 from supervisor.cli import output as out
 from supervisor.cli.streaming import describe_denial
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from supervisor.client import Call, Record, RecordEntry
 
 TEXT_WIDTH = 160
+PATH_WIDTH = 80
 ARGV_WIDTH = 4000
 DENIALS_SHOWN_MAX = 50
 PROCESSES_MAX = 20
@@ -86,12 +87,19 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
 
 
 def _process(event: Mapping[str, Any]) -> str:
-    """Say what one process did, as `71 runs /usr/bin/env: env true` or `71 exits with 0`."""
+    """Say what one process did, as `71 runs /usr/bin/env in /work: env true` or `71 exits with 0`.
+
+    Each part is cut by itself, so that a long path hides no arguments.
+    """
     pid = event.get("pid")
     match event.get("what"):
         case "started":
             argv = [untext(argument) for argument in event.get("argv") or ()]
-            return f"{pid} runs {safe(untext(event.get('path', '')))}: {shown(argv, ARGV_WIDTH)}"
+            runs = f"{pid} runs {word(untext(event.get('path', '')), PATH_WIDTH)}"
+            where = word(untext(event.get("directory", "")))
+            if len(f"{runs} in {where}: {shown(argv)}") <= TEXT_WIDTH:
+                runs += f" in {where}"
+            return f"{runs}: {shown(argv, TEXT_WIDTH - len(runs) - 2)}"
         case "argv":
             return f"{pid} has more arguments, from byte {event.get('offset')} on"
         case _ if event.get("signal"):
@@ -189,6 +197,8 @@ def _tell_events(record: Record) -> None:
         rows.append((numbers, at, kind, shorten(what, TEXT_WIDTH)))
     _section("what happened")
     out.table(("SEQUENCE", "AT", "KIND", ""), rows)
+    if any(ELLIPSIS in row[-1] for row in rows):
+        out.heading(f"{ELLIPSIS} is where something was cut; --json has it whole")
 
 
 def _folded(

@@ -202,6 +202,37 @@ def test_processes_have_a_line_each_and_many_are_cut(capsys: pytest.CaptureFixtu
     assert "and 5 more; --json has them all" in shown
 
 
+def started(**event: object) -> str:
+    return story.happening("processes", {"events": [{"what": "started", "pid": 7, **event}]})
+
+
+def test_a_program_is_told_with_its_path_folder_and_arguments() -> None:
+    assert started(path="/usr/bin/env", directory="/work", argv=["env", "a b"]) == (
+        "7 runs /usr/bin/env in /work: env 'a b'"
+    )
+    forged = started(path="/work/b: /usr/bin/cat", directory="/work", argv=["harmless"])
+    assert forged == "7 runs '/work/b: /usr/bin/cat' in /work: harmless"
+    assert "$'/work/\\ex'" in started(path="/work/\x1bx", directory="/", argv=["x"])
+
+
+@pytest.mark.parametrize("directory", ["/work", "/work/" + "d" * 300])
+def test_a_long_path_hides_no_arguments(capsys: pytest.CaptureFixture[str], directory: str) -> None:
+    event = {
+        "what": "started", "pid": 7, "path": "/work/" + "x" * 300, "directory": directory,
+        "argv": ["rm", "-rf", "/srv", "y" * 300],
+    }  # fmt: skip
+    line = story.happening("processes", {"events": [event]})
+    assert "xx…: rm -rf /srv yyy" in line
+    assert line.endswith("…")
+    assert len(line) == story.TEXT_WIDTH
+    made = record.record()
+    body = json.dumps({"body": {"events": [event]}}).encode()
+    entry = replace(made.entries[0], kind="processes", json=body)
+    shown = told(capsys, replace(made, entries=(*made.entries, entry)))
+    assert line in shown
+    assert "… is where something was cut; --json has it whole" in shown
+
+
 def test_watched_calls_are_counted_by_name_and_sockets_by_family(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
