@@ -57,7 +57,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """A wall held; repeats are folded into `count`.
+    """A wall held, `count` times since it was told last: the first is told at once, its repeats are
+    folded. Counts add up to how often it was.
 
     `name` is the system call, limit or target; `rule` is the line of the profile that decided;
     `used` and `allowed` are for limits, in the limit's unit.
@@ -133,6 +134,7 @@ class Processes:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """A system call was let through that the profile watches, `count` times since it was told last.
+    Counts add up to how often it was made.
 
     The first of a kind has its arguments, process and program. Repeats have none of them, but that
     sockets stay apart by family, their first argument. `killed`: it is one that ends the call, the

@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.call.events import Event
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
 from supervisor.cli.run import _names as names
 from supervisor.sandbox.files import Glob
@@ -34,6 +35,14 @@ def test_bytes_pass_unchanged(daemon: FakeDaemon, stockade: Stockade) -> None:
     play(daemon, fake.output(2, RAW), fake.errors(3, b"e\xff"), fake.finished(4))
     result = stockade("run", "-p", "python", "--", "x")
     assert (result.exit_code, result.stdout_bytes, result.stderr_bytes) == (0, RAW, b"e\xff")
+
+
+def test_the_help_names_every_event(stockade: Stockade) -> None:
+    said = " ".join(stockade("run", "--help").stdout.split())
+    kinds = [re.sub(r"(?<!^)(?=[A-Z])", "_", one.__name__).lower() for one in get_args(Event)]
+    assert "keep_alive" in kinds
+    listed = said.partition("`event` is ")[2].partition(".")[0]
+    assert [name for name in kinds if name not in listed] == []
 
 
 def test_of_an_observed_call_it_is_said_what_to_do_with_it(
