@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 PASSED_ON = ("TERM", "BCC_KERNEL_SOURCE")
 """Of our environment, a tool gets these, our search path and nothing else."""
+
+CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+USAGE = 2
+"""What a tool ends with that does not take its arguments (argparse): no fault of the kernel's."""
 
 LOOK_MS = 200
 GRACE_S = 5.0
@@ -112,6 +117,8 @@ def command(
         return
     if len(words) < (1 if everything else 2):
         raise click.UsageError("give --all and a TOOL, or a CALL and a TOOL; --list shows tools")
+    if everything and CALL_ID.fullmatch(words[0]):
+        raise click.UsageError("--all is every call: give either --all or a CALL, then the TOOL")
     call_id = None if everything else words[0]
     name, *arguments = words if everything else words[1:]
     if any(argument.startswith("--cgroup") for argument in arguments):
@@ -174,7 +181,7 @@ def _trace(
         out.note(f"{ended}, and {tool.name} with it")
         return 0
     lacks = list(bcc.kernel_lacks())
-    if code and lacks and not asked:
+    if code not in (0, USAGE) and lacks and not asked:
         raise HostError(
             "TOOL_FAILED",
             f"{tool.name} ended with {code}; what it said stands above",

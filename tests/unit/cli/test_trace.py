@@ -12,6 +12,7 @@ from click.shell_completion import ShellComplete
 
 from supervisor.cli import trace
 from supervisor.cli.verbs import cli
+from supervisor.sandbox.tracing import RunningDaemon
 from supervisor.v1 import tool_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
@@ -61,6 +62,50 @@ def test_the_list(stockade: Stockade, tools: Path) -> None:
         "tools": [{"name": "opensnoop", "path": f"{tools}/opensnoop-bpfcc"}],
         "maps": [],
     }
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("tools")
+def test_the_list_says_whether_a_daemon_runs(
+    stockade: Stockade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        f"no daemon runs over {tmp_path}"
+        in stockade("trace", "--list", "--runtime-dir", tmp_path).stderr
+    )
+    running = RunningDaemon(pid=7, pins=tmp_path, calls=tmp_path)
+    monkeypatch.setattr("supervisor.sandbox.tracing.daemons", lambda *_: [running])
+    said = stockade("trace", "--list", "--runtime-dir", tmp_path).stderr
+    assert f"the daemon 7 runs, but its map is not there: {tmp_path}/live" in said
+    (tmp_path / "live").touch()
+    said = stockade("trace", "--list", "--runtime-dir", tmp_path).stderr
+    assert f"for --cgroupmap: {tmp_path}/live" in said
+    assert "not there" not in said
+
+
+def test_a_call_beside_all_is_not_taken_for_a_tool(stockade: Stockade) -> None:
+    call_id = "0199a3f2-6c1d-7b4e-9a55-3f0c8d2e71b6"
+    result = stockade("trace", "--all", call_id, "opensnoop")
+    assert (result.exit_code, "--all is every call" in result.stderr) == (2, True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (2, 2), (3, 5)])
+def test_a_tool_s_own_usage_error_is_no_fault_of_the_kernel(
+    code: int,
+    ends: int,
+    stockade: Stockade,
+    tools: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tools / "live").touch()
+    daemon = RunningDaemon(pid=os.getpid(), pins=tools, calls=tools)
+    monkeypatch.setattr("supervisor.sandbox.tracing.daemons", lambda *_: [daemon])
+    monkeypatch.setattr("supervisor.linux.bcc.kernel_lacks", lambda: iter(["no kprobes"]))
+    monkeypatch.setattr(trace, "_supervise", lambda *_: (code, ""))
+    result = stockade("trace", "--all", "opensnoop", "--nonsense")
+    assert result.exit_code == ends
+    assert ("[TOOL_FAILED]" in result.stderr) == (ends == 5)
 
 
 def test_an_empty_list_says_what_to_install(
