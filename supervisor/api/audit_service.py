@@ -48,13 +48,18 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     async def GetRecord(
         self, request: audit_pb2.GetRecordRequest, context: Context
     ) -> audit_pb2.GetRecordResponse:
-        """Give every entry of one call, as many as fit into one answer."""
+        """Give every entry of one call, as many as fit into one answer, and the profile that it
+        ran under, where wanted."""
         summary = self._record(request.call_id)
         entries, following = await to_end(
             self._entries, request.call_id, max(request.from_sequence, 1)
         )
+        wanted = request.profile
         return audit_pb2.GetRecordResponse(
-            call=self._call(summary), entries=entries, next_sequence=following
+            call=self._call(summary),
+            entries=entries,
+            next_sequence=following,
+            profile_json=await to_end(self._store.profile, request.call_id) if wanted else b"",
         )
 
     async def ReadOutput(

@@ -201,8 +201,7 @@ def ref_of(digest: Digest, caller: str) -> BlobRef:
 def blobs_named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:
     """Give the blobs that an entry says are kept."""
     if kind == Kind.INTENT:
-        profile = _map(body["profile"])
-        yield Digest(sha256=str(profile["digest"]), size_bytes=_int(profile["size_bytes"]))
+        yield profile_of(body)
         if "request_blob" in body:
             yield digest_of(_map(body["request_blob"]))
         files = _map(body["request"])["files"] if "request" in body else []
@@ -213,6 +212,12 @@ def blobs_named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:
         yield from (digest_of(_map(output)) for output in _list(body["outputs"]))
     elif kind == Kind.BLOB:
         yield digest_of(body)
+
+
+def profile_of(intent: Mapping[str, Json]) -> Digest:
+    """Read out of the body of INTENT which blob holds the profile."""
+    profile = _map(intent["profile"])
+    return Digest(sha256=str(profile["digest"]), size_bytes=_int(profile["size_bytes"]))
 
 
 def digest_of(data: Mapping[str, Json]) -> Digest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.audit.account import digest_of
+from supervisor.audit.account import profile_of
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.directory import BLOBS_NAME, LOG_NAME, is_locked
 from supervisor.audit.entry import Kind, StoredEntry
@@ -44,10 +44,10 @@ def read_profile(directory: Path, intent: StoredEntry) -> bytes:
     """
     if intent.kind != Kind.INTENT:
         raise InvariantError("NO_INTENT", f"entry {intent.index} is of kind {intent.kind}")
-    profile = intent.body()["profile"]
-    if not isinstance(profile, dict):
-        raise AuditCorrupt("RECORD_DAMAGED", f"entry {intent.index} names no profile")
-    digest = digest_of({"sha256": profile["digest"], "size_bytes": profile["size_bytes"]})
+    try:
+        digest = profile_of(intent.body())
+    except (KeyError, TypeError, ValueError) as error:
+        raise AuditCorrupt("RECORD_DAMAGED", f"entry {intent.index} names no profile") from error
     return BlobStore(directory / BLOBS_NAME, _never).get(digest)
 
 

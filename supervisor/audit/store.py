@@ -23,6 +23,7 @@ from supervisor.audit.account import (
     intent_body,
     needs_blob,
     outcome_body,
+    profile_of,
     ref_of,
     refs_of,
     row_of_intent,
@@ -305,6 +306,15 @@ class Store:
             AuditCorrupt: `CHAIN_BROKEN`.
         """
         return self._records.entries(call_id, from_sequence)
+
+    def profile(self, call_id: str) -> bytes:
+        """Give the canonical JSON of the profile that a call ran under. Reads the disk.
+
+        Raises:
+            NotFound: `RECORD_NOT_FOUND`, `BLOB_NOT_FOUND`.
+            AuditCorrupt: `CHAIN_BROKEN`, `DIGEST_MISMATCH`.
+        """
+        return self.blobs.get(profile_of(next(self.entries(call_id)).body()))
 
     def events(self, call_id: str, from_sequence: int = 1) -> Iterator[CallEvent]:
         """Give the record of a call as the events that its caller saw. Reads the disk.

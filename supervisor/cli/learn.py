@@ -19,7 +19,7 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, system_calls
 from supervisor.cli.folders import require_record
 from supervisor.cli.session import daemon_options, session
-from supervisor.errors import InvalidRequest, NotFound, ProfileError, StockadeError
+from supervisor.errors import InvalidRequest, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.profile.learn import Evidence, Learned
@@ -117,8 +117,7 @@ def command(
       0  learned
       1  learned, but there may be more: a call was cut short, still runs or never began, or
          some of it was lost; it is said which
-      2  nothing was watched, the profiles differ, the profile has changed since, or FILE cannot
-         be a profile
+      2  nothing was watched, the profiles differ, or FILE cannot be a profile
       3  there is no such record
       4  you may not read records
       8  the record is damaged; other failures as in `stockade --help`
@@ -145,12 +144,7 @@ def command(
 
 
 def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
-    """Ask the daemon for the record, and for the profile, which must not have changed since.
-
-    Raises:
-        ProfileError: `PROFILE_CHANGED`.
-        NotFound: `PROFILE_NOT_FOUND`, where the caller may not use it or it is gone.
-    """
+    """Ask the daemon for the record, and for the profile as it was when these calls ran."""
     with session().client() as client:
         records = {call_id: client.record(call_id) for call_id in wanted}
         ran = Ran(
@@ -159,23 +153,8 @@ def _asked(wanted: list[str]) -> tuple[Ran, bytes]:
                 for call_id, record in records.items()
             }
         )
-        name, digest = ran.profile()
-        try:
-            profile = client.get_profile(name)
-        except NotFound as error:
-            error.hint = (
-                f"{name} is gone, or this caller may not use it; the record has it as it ran: "
-                "--state DIR reads it there, for who may read the daemon's state folder"
-            )
-            raise
-    if profile.summary.digest != digest:
-        raise ProfileError(
-            "PROFILE_CHANGED",
-            f"{name} is not what it was when these calls ran: sha256:{digest[:12]} then, "
-            f"sha256:{profile.summary.digest[:12]} now",
-            hint="run them again, or read the record itself with --state",
-        )
-    return ran, profile.canonical
+        ran.profile()
+        return ran, client.recorded_profile(wanted[0])
 
 
 def _offline(state: Path, wanted: list[str]) -> tuple[Ran, bytes]:

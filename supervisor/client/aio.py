@@ -298,6 +298,17 @@ class AsyncSupervisor:
         request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=rpc.SEQUENCE_MAX)
         return wire.call((await self._unary(self._stubs.audit.GetRecord, request)).call)
 
+    async def recorded_profile(self, call_id: str) -> bytes:
+        """Give the canonical JSON of the profile that a recorded call ran under, as it was then.
+
+        Raises:
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        request = audit_pb2.GetRecordRequest(
+            call_id=call_id, from_sequence=rpc.SEQUENCE_MAX, profile=True
+        )
+        return wire.recorded_profile(await self._unary(self._stubs.audit.GetRecord, request))
+
     async def read_output(self, call_id: str, stream: Stream | str) -> AsyncIterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]

@@ -280,6 +280,17 @@ class Supervisor:
         request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=rpc.SEQUENCE_MAX)
         return wire.call(self._unary(self._stubs.audit.GetRecord, request).call)
 
+    def recorded_profile(self, call_id: str) -> bytes:
+        """Give the canonical JSON of the profile that a recorded call ran under, as it was then.
+
+        Raises:
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        request = audit_pb2.GetRecordRequest(
+            call_id=call_id, from_sequence=rpc.SEQUENCE_MAX, profile=True
+        )
+        return wire.recorded_profile(self._unary(self._stubs.audit.GetRecord, request))
+
     def read_output(self, call_id: str, stream: Stream | str) -> Iterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]

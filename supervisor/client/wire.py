@@ -25,7 +25,7 @@ from supervisor.call.types import (
     Usage,
 )
 from supervisor.client import values
-from supervisor.errors import InvariantError
+from supervisor.errors import AuditCorrupt, InvariantError
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 
 _STREAMS = {
@@ -93,6 +93,18 @@ def finished(message: tool_pb2.Finished) -> events.Finished:
         record=message.record.sha256,
         record_bytes=message.record.size_bytes,
     )
+
+
+def recorded_profile(message: audit_pb2.GetRecordResponse) -> bytes:
+    """Give the profile in the account of a call.
+
+    Raises:
+        AuditCorrupt: `DIGEST_MISMATCH`, also where a daemon gives none.
+    """
+    profile, digest = message.profile_json, message.call.profile_digest
+    if Digest.of(profile).sha256 != digest:
+        raise AuditCorrupt("DIGEST_MISMATCH", f"this is not the profile sha256:{digest}")
+    return profile
 
 
 def call(message: tool_pb2.Call) -> values.Call:

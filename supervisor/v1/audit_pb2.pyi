@@ -36,12 +36,14 @@ class ListRecordsResponse(_message.Message):
     def __init__(self, records: _Optional[_Iterable[_Union[_tool_pb2.Call, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetRecordRequest(_message.Message):
-    __slots__ = ("call_id", "from_sequence")
+    __slots__ = ("call_id", "from_sequence", "profile")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     FROM_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     from_sequence: int
-    def __init__(self, call_id: _Optional[str] = ..., from_sequence: _Optional[int] = ...) -> None: ...
+    profile: bool
+    def __init__(self, call_id: _Optional[str] = ..., from_sequence: _Optional[int] = ..., profile: _Optional[bool] = ...) -> None: ...
 
 class RecordEntry(_message.Message):
     __slots__ = ("index", "sequence", "time", "kind", "json", "leaf")
@@ -60,14 +62,16 @@ class RecordEntry(_message.Message):
     def __init__(self, index: _Optional[int] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kind: _Optional[str] = ..., json: _Optional[bytes] = ..., leaf: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ...) -> None: ...
 
 class GetRecordResponse(_message.Message):
-    __slots__ = ("call", "entries", "next_sequence")
+    __slots__ = ("call", "entries", "next_sequence", "profile_json")
     CALL_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     NEXT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_JSON_FIELD_NUMBER: _ClassVar[int]
     call: _tool_pb2.Call
     entries: _containers.RepeatedCompositeFieldContainer[RecordEntry]
     next_sequence: int
-    def __init__(self, call: _Optional[_Union[_tool_pb2.Call, _Mapping]] = ..., entries: _Optional[_Iterable[_Union[RecordEntry, _Mapping]]] = ..., next_sequence: _Optional[int] = ...) -> None: ...
+    profile_json: bytes
+    def __init__(self, call: _Optional[_Union[_tool_pb2.Call, _Mapping]] = ..., entries: _Optional[_Iterable[_Union[RecordEntry, _Mapping]]] = ..., next_sequence: _Optional[int] = ..., profile_json: _Optional[bytes] = ...) -> None: ...
 
 class ReadOutputRequest(_message.Message):
     __slots__ = ("call_id", "stream")

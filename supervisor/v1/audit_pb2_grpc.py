@@ -70,7 +70,8 @@ class AuditServiceServicer:
     def GetRecord(self, request, context):
         """Gives the whole account of one call: every entry, as its exact bytes.
 
-        Errors: NOT_FOUND RECORD_NOT_FOUND; DATA_LOSS CHAIN_BROKEN.
+        Errors: NOT_FOUND RECORD_NOT_FOUND; DATA_LOSS CHAIN_BROKEN, and where the profile is wanted
+        NOT_FOUND BLOB_NOT_FOUND, DATA_LOSS DIGEST_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

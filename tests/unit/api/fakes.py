@@ -210,6 +210,9 @@ class FakeStore:
         )
         return [summary for summary, _ in rows], token
 
+    def profile(self, call_id: str) -> bytes:
+        return make_profile(self._engine.calls[call_id].request.profile).canonical
+
     def entries(self, call_id: str, from_sequence: int = 1) -> Iterator[StoredEntry]:
         self._engine.fail()
         call = self._engine.calls[call_id]

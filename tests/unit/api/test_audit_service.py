@@ -109,6 +109,22 @@ def test_get_record(tmp_path: Path) -> None:
     run(main())
 
 
+def test_the_profile_that_ran_is_for_who_may_read_the_record(tmp_path: Path) -> None:
+    auditor = {"name": "me", "uid": os.getuid(), "profiles": [], "audit": "all", "calls": "own"}
+
+    async def main() -> None:
+        async with connected(tmp_path, {"callers": [auditor]}) as (running, client):
+            theirs = await foreign_call(running.engine)
+            unasked = await client.audit.GetRecord(audit_pb2.GetRecordRequest(call_id=theirs))
+            assert unasked.profile_json == b""
+            asked = audit_pb2.GetRecordRequest(call_id=theirs, profile=True)
+            record = await client.audit.GetRecord(asked)
+            assert record.call.caller.name == "other"
+            assert record.profile_json == running.engine.profiles.effective("python").canonical
+
+    run(main())
+
+
 def test_a_long_record_comes_in_parts(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (running, client):

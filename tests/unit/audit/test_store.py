@@ -100,6 +100,20 @@ def test_the_recording_is_durable_before_the_outcome(
     asyncio.run(scenario())
 
 
+def test_the_profile_is_the_one_that_ran(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            assert store.profile("call-1") == make_profile().canonical, "while it lives"
+            await recorder.finish(make_finished())
+        async with opened(tmp_path) as store:
+            assert store.profile("call-1") == make_profile().canonical
+            with pytest.raises(NotFound):
+                store.profile("call-9")
+
+    asyncio.run(scenario())
+
+
 def test_one_daemon_has_the_directory(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path):

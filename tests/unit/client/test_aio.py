@@ -149,7 +149,9 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         "GetCall": tool_pb2.GetCallResponse(call=fake.call()),
         "ListCalls": tool_pb2.ListCallsResponse(calls=[fake.call()]),
         "ListRecords": audit_pb2.ListRecordsResponse(records=[fake.call()]),
-        "GetRecord": audit_pb2.GetRecordResponse(call=fake.call()),
+        "GetRecord": audit_pb2.GetRecordResponse(
+            call=fake.call(profile_digest=Digest.of(b"{}").sha256), profile_json=b"{}"
+        ),
         "ListProfiles": profile_pb2.ListProfilesResponse(profiles=[summary]),
         "GetProfile": profile_pb2.GetProfileResponse(summary=summary),
         "ExplainProfile": profile_pb2.ExplainProfileResponse(findings=[finding]),
@@ -163,6 +165,7 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         assert [call.call_id async for call in client.records(since_ns=1)] == [fake.CALL_ID]
         assert (await client.record("c")).call.profile == "python"
         assert (await client.recorded_call("c")).profile == "python"
+        assert await client.recorded_profile("c") == b"{}"
         assert [data async for data in client.read_output("c", "stdout")] == [b"ab"]
         assert [profile.name for profile in await client.profiles()] == ["python"]
         assert (await client.get_profile("python")).summary.name == "python"

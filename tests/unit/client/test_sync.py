@@ -441,6 +441,24 @@ def test_a_recorded_call_comes_without_its_entries(daemon: FakeDaemon, client: S
     assert daemon.asked("GetRecord")[0].from_sequence > 1 << 60
 
 
+def test_the_profile_of_a_record_is_checked(daemon: FakeDaemon, client: Supervisor) -> None:
+    text = b'{"name":"python"}'
+    call = fake.call(profile_digest=Digest.of(text).sha256)
+    given = iter([text, b"{}", b""])
+    daemon.play(
+        "GetRecord",
+        *[lambda _: audit_pb2.GetRecordResponse(call=call, profile_json=next(given))] * 3,
+    )
+    assert client.recorded_profile(fake.CALL_ID) == text
+    asked = daemon.asked("GetRecord")[0]
+    assert asked.profile
+    assert asked.from_sequence > 1 << 60
+    for _ in range(2):
+        with pytest.raises(AuditCorrupt) as caught:
+            client.recorded_profile(fake.CALL_ID)
+        assert caught.value.reason == "DIGEST_MISMATCH"
+
+
 def test_profiles(daemon: FakeDaemon, client: Supervisor) -> None:
     summary = profile_pb2.ProfileSummary(name="python", why="w", digest="d", mode="enforce")
     finding = profile_pb2.ProfileFinding(wall="files", exposure=profile_pb2.EXPOSURE_CLOSED)
