@@ -14,7 +14,15 @@ from supervisor.cli.trace import search_path
 from supervisor.errors import HostError, StockadeError
 
 if TYPE_CHECKING:
+    from supervisor.profile.load import ProfileSet
     from supervisor.sandbox.doctor import Row
+
+ADVICE = {
+    "CONFIG_MISSING": "--config names the daemon's configuration; without it, the defaults",
+    "CONFIG_INVALID": "stockade serve says all that is wrong, with line and column",
+    "PROFILE_INVALID": "stockade profile lint",
+}
+"""What to do by a reason that has no hint of its own."""
 
 FINE = frozenset({"holds", "absent"})
 
@@ -36,10 +44,12 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
     daemon.
 
     A wall is `absent` where this host lacks what some hosts have: the row says what it would add.
-    That is no failure, unless a profile that the daemon would load requires it.
+    That is no failure, unless a profile that the daemon would load requires it. What could not be
+    tried, since something before it failed, is `not tried`. The row `configuration` says whether
+    the daemon would start under it.
 
-    With --json, one document: a list of `wall`, `verdict` (holds, absent, fails), `detail`,
-    `advice`.
+    With --json, one document: a list of `wall`, `verdict` (holds, absent, fails, not tried),
+    `detail`, `advice`.
 
     \b
     Examples:
@@ -49,12 +59,12 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
     \b
     Exit codes:
       0  every wall holds, or is absent and not required
-      5  at least one fails
+      5  at least one fails, or could not be tried
     """
     from supervisor.sandbox import doctor
 
-    required, wrong = _required(config_path)
-    rows = [*doctor(runtime_folder, required=required, path=search_path()), *wrong]
+    required, configured = _configured(config_path)
+    rows = [*doctor(runtime_folder, required=required, path=search_path()), configured]
     if session().json:
         out.document(rows)
     else:
@@ -66,23 +76,43 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
         context.exit(HostError.exit_code)
 
 
-def _required(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]]:
-    """Give the profiles that require a wall or a runtime, by that; and a row where they cannot be
-    read, since nobody can say then what they require."""
+def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
+    """Give the profiles that require a wall or a runtime, by that; and a row that says whether the
+    daemon would start under its configuration. Where it would not, nobody can say what it
+    requires."""
+    from supervisor.api.callers import check_grants
+    from supervisor.api.guarded import require_guarded
     from supervisor.cli.serve import configuration, configuration_file
     from supervisor.profile.load import ProfileSet
+
+    source = configuration_file(config_path)
+    try:
+        config = configuration(source)
+        folders = profile_folders(config.profiles)
+        require_guarded(config, source=source, profiles=folders)
+        profiles = ProfileSet.load(folders)
+        check_grants(config.callers, profiles)
+    except StockadeError as error:
+        said = f"the daemon would not start: {error.message.partition(chr(10))[0]}"
+        return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, ""))
+    wrong = [name for name in profiles.names if profiles.problems(name)]
+    if wrong or profiles.stray:
+        said = f"wrong profiles, whose calls are refused: {', '.join(wrong) or 'stray files'}"
+        return _required(profiles), _row("fails", said, "stockade profile lint")
+    said = f"{source or '(defaults)'}, {len(profiles.names)} profiles"
+    return _required(profiles), _row("holds", said, "")
+
+
+def _row(verdict: str, detail: str, advice: str) -> Row:
+    from supervisor.sandbox.doctor import Row
+
+    return Row(wall="configuration", verdict=verdict, detail=detail, advice=advice)
+
+
+def _required(profiles: ProfileSet) -> dict[str, list[str]]:
     from supervisor.profile.schema import RUNTIME
-    from supervisor.sandbox.doctor import FAILS, Row
 
     required: dict[str, list[str]] = {}
-    try:
-        config = configuration(configuration_file(config_path))
-        profiles = ProfileSet.load(profile_folders(config.profiles))
-    except StockadeError as error:
-        said = error.message.partition("\n")[0]
-        return {}, [
-            Row(wall="profiles", verdict=FAILS, detail=said, advice="stockade profile lint")
-        ]
     for name in profiles.names:
         if profiles.problems(name):
             continue
@@ -90,4 +120,4 @@ def _required(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]
         for needed in (*profile.require, profile.runtime):
             if needed != RUNTIME:  # which every host has
                 required.setdefault(needed, []).append(name)
-    return required, []
+    return required

@@ -312,12 +312,11 @@ def _exhausted(what: str) -> HostError:
 
 def _open_bpf(config: Configuration, runtime_folder: Path) -> BpfFolder:
     """Mount where the probes are pinned in the host's mount namespace, while we are in it."""
-    from supervisor.linux.mounts import BpfFolder
     from supervisor.sandbox import SandboxOptions
 
     options = SandboxOptions(state=Path(config.state), runtime=runtime_folder)
     options.check_owner()
-    return BpfFolder(options.pins)
+    return options.mount_pins()
 
 
 def _enter_private_mounts() -> None:

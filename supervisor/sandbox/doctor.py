@@ -41,7 +41,14 @@ from supervisor.sandbox.host import SandboxHost, SandboxOptions
 from supervisor.sandbox.places import find_cell
 from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
 
-HOLDS, FAILS, ABSENT = "holds", "fails", "absent"
+HOLDS, FAILS, ABSENT, NOT_TRIED = "holds", "fails", "absent", "not tried"
+WALLS = (
+    "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
+    "identity", "files", "programs", "watched calls", "memory", "swap", "pids", Crun.NAME,
+    *HOST_WALLS,
+)  # fmt: skip
+"""What is tried in sandboxes, in this order."""
+
 PYTHON = "/usr/bin/python3"
 ATTEMPT_TIMEOUT_S = 20.0
 MIB = 1 << 20
@@ -112,7 +119,7 @@ def doctor(
 ) -> list[Row]:
     """Try every wall on this host; needs root and no daemon.
 
-    Leaves nothing behind. Everything that cannot be tried counts as failing. `required` gives the
+    Leaves nothing behind. What cannot be tried has a row that says so. `required` gives the
     profiles that require a wall of `HOST_WALLS`; BCC's tools are looked for in `path`.
     """
     guests = _bcc(path)
@@ -125,8 +132,20 @@ def doctor(
             )
         except StockadeError as error:
             failed = Row(wall="host", verdict=FAILS, detail=error.message, advice=error.hint)
-            return [failed, *rows, guests]
-        return [*asyncio.run(_try_walls(host, required or {})), *rows, guests]
+            return [*_with_the_rest([failed]), *rows, guests]
+        tried = asyncio.run(_try_walls(host, required or {}))
+        return [*_with_the_rest(tried), *rows, guests]
+
+
+def _with_the_rest(rows: Sequence[Row]) -> Iterator[Row]:
+    """Give rows, and one for each wall that has none: something before it failed."""
+    yield from rows
+    failed = ", ".join(row.wall for row in rows if row.verdict == FAILS)
+    for name in WALLS:
+        if all(row.wall != name for row in rows):
+            yield Row(
+                wall=name, verdict=NOT_TRIED, detail=f"could not be, since this fails: {failed}"
+            )
 
 
 def _bcc(path: str) -> Row:
@@ -177,7 +196,8 @@ def _record(folder: Path) -> Row:
         report = verify(folder)
     except StockadeError as error:
         return Row(wall="record", verdict=FAILS, detail=error.message, advice=error.hint)
-    detail = f"{report.entries} entries written, synced and verified"
+    entries = "1 entry" if report.entries == 1 else f"{report.entries} entries"
+    detail = f"{entries} written, synced and verified"
     return Row(wall="record", verdict=HOLDS if report.ok else FAILS, detail=detail)
 
 

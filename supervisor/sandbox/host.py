@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -85,6 +86,15 @@ class SandboxOptions:
         for folder in (self.state, self.runtime, self.folder):
             _require_own(folder)
 
+    def mount_pins(self) -> BpfFolder:
+        """Mount where pins go, or find it mounted.
+
+        Raises:
+            HostError: `RUNTIME_DIR_UNUSABLE`.
+        """
+        with _usable(self.runtime):
+            return BpfFolder(self.pins)
+
     def check(self) -> None:
         """Refuse places that do not do, before anything is made: then nothing is left behind.
 
@@ -122,11 +132,12 @@ class SandboxHost:
         self.canary = options.canary.resolve()
         self.hierarchies = cgroup.detect()
         self.parent = f"{PARENT_CGROUP}/{self.instance}"
-        for name in FOLDERS:
-            (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
+        with _usable(options.runtime):
+            for name in FOLDERS:
+                (self.folder / name).mkdir(parents=True, exist_ok=True, mode=0o711)
         _require_passable(self.folder / "roots")
         self._lock = self._take_lock()
-        self._bpf = bpf or BpfFolder(options.pins)
+        self._bpf = bpf or options.mount_pins()
         self.fence = Fence(
             FencePlaces(
                 objects=options.probes,
@@ -388,6 +399,22 @@ def _lists_bpf() -> bool:
         return "bpf" in Path("/sys/kernel/security/lsm").read_text().strip().split(",")
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _usable(runtime: Path) -> Iterator[None]:
+    """Name the runtime folder where the kernel refuses what is made in it; where there is only no
+    more of something, that is another story."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise
+        raise HostError(
+            "RUNTIME_DIR_UNUSABLE",
+            f"the runtime folder {runtime} cannot be used: {error}",
+            hint="--runtime-dir names a folder in which root can make others, and mount",
+        ) from error
 
 
 def _require_own(folder: Path) -> None:

@@ -76,9 +76,60 @@ def test_what_a_profile_requires_fails_where_it_is_absent(
     assert given == [{"guard": ["strict"], "crun": ["other"]}]
 
 
+def configured(stockade: Stockade, path: Path) -> tuple[int, dict[str, str]]:
+    """Give the exit code, and the row of the configuration."""
+    result = stockade("doctor", "--json", "--config", path)
+    *_, row = json.loads(result.stdout)
+    assert row["wall"] == "configuration"
+    return result.exit_code, row
+
+
 @pytest.mark.usefixtures("given")
-def test_profiles_that_cannot_be_read_are_a_failure(stockade: Stockade, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(json.dumps({"profiles": [str(tmp_path / "none")]}))
-    result = stockade("doctor", "--json", "--config", tmp_path / "config.yaml")
-    assert result.exit_code == 5
-    assert [row["wall"] for row in json.loads(result.stdout)] == ["guard", "profiles"]
+@pytest.mark.parametrize(
+    ("config", "detail", "advice"),
+    [
+        ({"profiles": ["{}/none"]}, "/none", ""),
+        (
+            {"callers": [{"name": "a", "uid": 0, "profiles": ["mine"]}]},
+            "'mine', which is",
+            "python",
+        ),
+        ({"nonsense": 1}, "config.yaml:1:2", "serve"),
+    ],
+)
+def test_a_configuration_under_which_no_daemon_starts(
+    stockade: Stockade, tmp_path: Path, config: dict[str, object], detail: str, advice: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config).replace("{}", str(tmp_path)))
+    code, row = configured(stockade, path)
+    assert (code, row["verdict"]) == (5, "fails")
+    assert "would not start" in row["detail"]
+    assert detail in row["detail"]
+    assert advice in row["advice"]
+
+
+@pytest.mark.usefixtures("given")
+def test_a_configuration_that_is_not_there(stockade: Stockade, tmp_path: Path) -> None:
+    code, row = configured(stockade, tmp_path / "nope.yaml")
+    assert (code, row["verdict"]) == (5, "fails")
+    assert "--config" in row["advice"]
+    assert "lint" not in row["advice"]
+
+
+@pytest.mark.usefixtures("given")
+def test_wrong_profiles_fail(stockade: Stockade, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(with_profiles(tmp_path / "own", good="", wrong="runtime: 7")))
+    code, row = configured(stockade, path)
+    assert (code, row["verdict"], row["advice"]) == (5, "fails", "stockade profile lint")
+    assert row["detail"].endswith(": wrong")
+
+
+@pytest.mark.usefixtures("given")
+def test_a_configuration_under_which_a_daemon_starts(stockade: Stockade, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(with_profiles(tmp_path / "own", good="")))
+    code, row = configured(stockade, path)
+    assert (code, row["verdict"]) == (0, "holds")
+    assert str(path) in row["detail"]

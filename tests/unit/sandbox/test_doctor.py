@@ -21,6 +21,7 @@ from supervisor.sandbox.doctor import (
     ABSENT,
     FAILS,
     HOLDS,
+    NOT_TRIED,
     Attempt,
     Row,
     _bcc,
@@ -30,6 +31,7 @@ from supervisor.sandbox.doctor import (
     doctor,
     find_cell,
 )
+from supervisor.sandbox.doctor import WALLS as TRIED
 from supervisor.sandbox.sandbox import ProgramEnd
 
 Spec = dict[str, Any]
@@ -121,7 +123,8 @@ def test_a_wall_that_is_read_back_ends_the_attempt(
     monkeypatch.setattr(sandbox, "build_spec", _changed(_exec_from_work))
     found = verdicts(doctor(runtime))
     del found["BCC tools"]
-    assert found == {"host": HOLDS, "new container per call": FAILS, "record": HOLDS}
+    failed = {"host": HOLDS, "new container per call": FAILS, "record": HOLDS}
+    assert found == {**dict.fromkeys(TRIED, NOT_TRIED), **failed}
 
 
 def _changed(change: Callable[[Spec], None]) -> Callable[..., Spec]:
@@ -136,7 +139,17 @@ def _changed(change: Callable[[Spec], None]) -> Callable[..., Spec]:
 def test_a_host_without_the_init(runtime: Path) -> None:
     found = verdicts(doctor(runtime, cell=runtime / "no-cell"))
     del found["BCC tools"]
-    assert found == {"host": FAILS, "record": HOLDS}
+    assert found == {**dict.fromkeys(TRIED, NOT_TRIED), "host": FAILS, "record": HOLDS}
+
+
+@pytest.mark.root
+def test_a_runtime_folder_that_cannot_be_used() -> None:
+    rows = doctor(Path("/proc/no-such"))
+    assert (rows[0].wall, rows[0].verdict) == ("host", FAILS)
+    assert "/proc/no-such" in rows[0].detail
+    assert "--runtime-dir" in rows[0].advice
+    [record] = [row for row in rows if row.wall == "record"]
+    assert record.detail == "1 entry written, synced and verified"
 
 
 def test_attacks_that_could_not_be_tried_prove_nothing() -> None:

@@ -268,6 +268,15 @@ def test_a_place_that_does_not_do_is_named_and_left_as_it_was(
     assert list(runtime.iterdir()) == []
 
 
+def test_a_place_where_nothing_can_be_made_is_named() -> None:
+    place = options(Path("/proc/no-such"))
+    for use in (SandboxHost, SandboxOptions.mount_pins):
+        with pytest.raises(HostError) as caught:
+            use(place)
+        assert caught.value.reason == "RUNTIME_DIR_UNUSABLE"
+        assert "/proc/no-such" in caught.value.message
+
+
 def test_an_instance_is_named_after_its_state(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     assert instance_of(tmp_path / "link" / "state") == instance_of(tmp_path / "state")
