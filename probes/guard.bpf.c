@@ -240,7 +240,7 @@ int BPF_PROG(guard_noexec, const struct path *path, __u64 noexec)
 	struct kind kind = {.hook = HOOK_EXEC, .family = BECAUSE_NOEXEC};
 	struct pt_regs *registers;
 	struct dentry *dentry;
-	__u64 number;
+	__u32 number; /* the kernel looks at no more of the register */
 
 	if (!(__u8)noexec)
 		return 0;

@@ -8,7 +8,9 @@
  * Both only look; neither can deny. What is told is read from the kernel's own objects after the
  * program was put in place: the path from the file that is mapped, argv from the new memory's
  * arg_start, where nothing of the program has run yet. Nothing is taken from the pointers that a
- * program gave to execve(2), which it could have changed meanwhile.
+ * program gave to execve(2), which it could have changed meanwhile. Another process could write to
+ * the new memory, but a sandbox has no way to: its /proc is read-only, and ptrace(2) and
+ * process_vm_writev(2) are in no set of system calls.
  *
  * A process that belongs to no live call is passed by without a word: it is not ours. An event
  * that finds no place in its call's ring is counted in call.lost.
@@ -31,8 +33,16 @@
 /* More than 6 MiB of argv, the most that any stack limit lets execve(2) take (fs/exec.c). */
 #define CHUNKS_MAX 1024
 #define PAGE_BYTES 4096
+#define ENDED_MAX  4096
+#define EEXIST	   17
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct ended {
+	__u64 started_ns;
+	__u32 tgid;
+	__u32 padding;
+};
 
 struct chunk {
 	struct argv_event event;
@@ -69,7 +79,19 @@ struct rest {
 	__u64 size;
 };
 
-/* Tell the next piece of argv; 1 ends the loop. */
+/* Say whether so much is in the call's ring that the rest is kept for what is short. */
+static __always_inline bool is_half_full(const struct call *call)
+{
+	__u32 place = call->ring;
+	void *ring = bpf_map_lookup_elem(&rings, &place);
+
+	return !ring || bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > RING_BYTES / 2;
+}
+
+/*
+ * Tell the next piece of argv; 1 ends the loop. Pieces take no more than half of the ring: which
+ * programs were started is told first, whatever their arguments are.
+ */
 static long send_chunk(__u32 number, void *context)
 {
 	struct rest *rest = context;
@@ -81,6 +103,12 @@ static long send_chunk(__u32 number, void *context)
 	if (!chunk || !call || rest->offset >= rest->size)
 		return 1;
 	left = at_most(left, CHUNK_BYTES);
+	if (is_half_full(call)) {
+		next_sequence(call);
+		count_lost(call, EVENT_ARGV);
+		rest->offset += left;
+		return 0;
+	}
 	fill(&chunk->event.header, rest->id, call, EVENT_ARGV);
 	chunk->event.offset = rest->offset;
 	chunk->event.bytes = left;
@@ -159,6 +187,27 @@ static __noinline void put_exit(struct call *call, struct exit_event *event)
 		send(call, EVENT_EXIT, event, sizeof(*event));
 }
 
+/*
+ * Processes that ended just now: of threads that end at the same time on several processors, each
+ * finds that none is left. Old rows make room; a process whose row did is told twice at worst.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ENDED_MAX);
+	__type(key, struct ended);
+	__type(value, __u32);
+} ended SEC(".maps");
+
+/* Say whether this process's end has been told by another of its threads. */
+static __always_inline bool is_told(__u64 started_ns, __u32 tgid)
+{
+	struct ended key = {.started_ns = started_ns, .tgid = tgid};
+	__u32 one = 1;
+
+	/* Told again rather than not at all, where there is no place for a row. */
+	return bpf_map_update_elem(&ended, &key, &one, BPF_NOEXIST) == -EEXIST;
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(watch_exit, struct task_struct *task)
 {
@@ -171,8 +220,10 @@ int BPF_PROG(watch_exit, struct task_struct *task)
 	/* Not of a live call, or a thread whose process goes on: nothing to tell. */
 	if (!call || BPF_CORE_READ(signal, live.counter))
 		return 0;
-	fill(&event.header, id, call, EVENT_EXIT);
 	event.started_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	if (is_told(event.started_ns, BPF_CORE_READ(task, tgid)))
+		return 0;
+	fill(&event.header, id, call, EVENT_EXIT);
 	event.user_ns = BPF_CORE_READ(signal, utime) + BPF_CORE_READ(task, utime);
 	event.system_ns = BPF_CORE_READ(signal, stime) + BPF_CORE_READ(task, stime);
 	event.memory_peak_bytes = BPF_CORE_READ(signal, maxrss) * PAGE_BYTES;

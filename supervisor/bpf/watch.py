@@ -222,6 +222,9 @@ class Watch:
     def tell(self, tell: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:
         """Tell everything from here on, as it comes; `fail` is told where that went wrong."""
         self._tell, self._fail = tell, fail
+        # From now on, and not from the first event on: a kind that the canary was told of makes no
+        # event when it comes again, and neither does what finds no place in the ring.
+        self._timer = self._loop.call_later(FOLD_S, self._fold)
         self._loop.add_reader(self.ring.epoll_fd, self._readable)
 
     def _row(self) -> layout.CallRow | None:
@@ -251,8 +254,6 @@ class Watch:
             if told is None:
                 self._loop.add_reader(self.ring.epoll_fd, self._readable)
                 return
-            if (told.denials or told.watched) and self._timer is None:
-                self._timer = self._loop.call_later(FOLD_S, self._fold)
             self._gathering = self._loop.call_soon(self._read)
             self._say(told)
         except Exception as error:  # noqa: BLE001 (the loop would log it, and the call go on)
@@ -280,7 +281,8 @@ class Watch:
         """Look at what the kernel has counted meanwhile."""
         row = self._row()
         told = self._account.counters(row) if row is not None else Told()
-        for raw in self._keys(every=all_kinds):
+        untold = row is not None and any(row.lost[kind] for kind in COUNTED_ELSEWHERE)
+        for raw in self._keys(every=all_kinds or untold):
             key = layout.Kind.from_buffer_copy(raw)
             value = self._fence.folded.get(key)
             if value is None:

@@ -180,7 +180,8 @@ def _resources(profile: EffectiveProfile) -> Json:
 
 def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
     mounts: list[Json] = [
-        _mount("/proc", "proc", ["nosuid", "noexec", "nodev"]),
+        # Read-only: /proc/PID/mem is how a process could change what another one's argv is seen to be.
+        _mount("/proc", "proc", ["nosuid", "noexec", "nodev", "ro"]),
         # A /dev that is bound is left as it is by the runtime, which would else bind the host's
         # nodes into it, writable (libcontainer, needsSetupDev).
         _mount("/dev", "bind", ["bind", "ro", "nosuid", "noexec", "rprivate"], places.devices),

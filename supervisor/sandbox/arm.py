@@ -21,7 +21,7 @@ from supervisor.profile.model import EffectiveProfile
 SECCOMP_MODE_FILTER = 2
 PAGE_BYTES = 4096
 KIB = 1024
-OWN = {"/proc": "proc", "/dev/pts": "devpts", "/dev/shm": "tmpfs"}  # noqa: S108
+OWN = {"/dev/pts": "devpts", "/dev/shm": "tmpfs"}  # noqa: S108
 """What may be written besides the profile's mounts: path → file system, all the sandbox's own."""
 
 SOCKETS_SHARE = 8
@@ -124,6 +124,8 @@ def _files(mounts: list[MountLine], profile: EffectiveProfile) -> Iterator[str]:
                 yield f"files: {mount.path} holds {mount.size_bytes} bytes"
         elif "ro" not in mount.options and not _of_the_runtime(mount):
             yield f"files: {mount.path} can be written ({mount.kind})"
+        elif mount.path == "/proc" and mount.kind != "proc":
+            yield f"files: /proc is {mount.kind}"
     if writable:
         yield f"files: not mounted: {', '.join(sorted(writable))}"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.escape.arena import NOWHERE, Row, expect_refused
+import errno
+
+from tests.escape.arena import NOWHERE, Row, confined, expect_refused, on_host
 from tests.support.daemon import Daemon
 
 ADDR_NO_RANDOMIZE, MMAP_PAGE_ZERO, READ_IMPLIES_EXEC = 0x40000, 0x100000, 0x400000
@@ -22,3 +24,12 @@ ROWS = (
 
 def test_it_is_refused_and_on_record(daemon: Daemon) -> None:
     expect_refused(daemon, ROWS)
+
+
+def test_no_memory_is_written_through_a_file(daemon: Daemon) -> None:
+    """Else a sibling changes the argv of a program that is just being started, and the record has
+    what it never ran with."""
+    outside = on_host("write_memory.py")
+    assert outside.stdout.split() == [b"changed", b"changed"]
+    trial = confined(daemon, "write_memory.py")
+    assert trial.lines == [errno.errorcode[errno.EROFS]] * 2

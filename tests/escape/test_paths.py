@@ -21,10 +21,10 @@ READS = (
 )  # fmt: skip
 GONE = {"ENOENT", "EACCES", "EPERM", "EROFS"}
 HARMLESS = {
-    "/proc/self/oom_score_adj": {"EINVAL"},  # its own, and what was written is no number
-    "/proc/self/attr/exec": {"EINVAL", "EACCES", "ENOENT", "EPERM"},
+    "/proc/self/oom_score_adj": {"EROFS"},
+    "/proc/self/attr/exec": {"EROFS", "ENOENT"},
     "/dev/full": {"ENOSPC"},
-    "/proc/self/mem": {"EIO"},  # its own memory, at address 0
+    "/proc/self/mem": {"EIO", "EROFS"},  # its own memory, at address 0; it cannot be written to
     "/proc/kallsyms": {""},
     "/proc/keys": {""},
     "/proc/kcore": {"", "ENOENT"},

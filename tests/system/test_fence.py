@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.call.events import ProcessEnded, Processes, ProgramStarted, Wall
+from supervisor.call.events import Denied, ProcessEnded, Processes, ProgramStarted, Wall
 from supervisor.call.outcome import Exited, Interrupted
 from supervisor.linux import cgroup, mounts
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
@@ -86,6 +86,22 @@ def test_an_attempt_to_leave_is_denied_and_on_record(tmp_path: Path) -> None:
             counts[denied.detail] = counts.get(denied.detail, 0) + denied.count
         assert counts == {"203.0.113.9:443 tcp": 2, "198.51.100.1:443 tcp": 1}
         assert call.finished.denials == 3
+
+
+def test_the_canarys_own_attempt_is_told_at_once(tmp_path: Path) -> None:
+    """The kernel has told that kind before, of the canary, and only counts it from then on."""
+    code = (
+        "import socket, time\n"
+        "try: socket.socket(2, socket.SOCK_DGRAM).connect(('203.0.113.1', 9))\n"
+        "except OSError: time.sleep(600)\n"
+    )
+    with (
+        running_daemon(config=with_profiles(tmp_path, net=NET)) as daemon,
+        daemon.client.execute(["python3", "-c", code], profile="net") as execution,
+    ):
+        told = next(one.event for one in execution if isinstance(one.event, Denied))
+        assert (told.detail, told.count) == ("203.0.113.1:9 udp", 1)
+        execution.cancel()
 
 
 def test_the_fence_outlives_the_daemon_and_is_taken_over(tmp_path: Path) -> None:

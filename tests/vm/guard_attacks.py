@@ -38,6 +38,14 @@ def mapped(fd, prot, flags=PRIVATE):
 
 ATTACKS = {
     "exec": "print(run(copy(FOLDER)))",
+    "high bits": """
+        path = ctypes.create_string_buffer(copy(FOLDER).encode())
+        none = (ctypes.c_void_p * 1)()
+        child = os.fork()
+        if not child:
+            os._exit(call(59 | 1 << 32, ctypes.addressof(path), ctypes.addressof(none), 0))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """,
     "memfd": """
         fd = os.memfd_create("hidden")
         with open("/usr/bin/true", "rb") as source, open(fd, "wb", closefd=False) as target:
@@ -74,6 +82,7 @@ ATTACKS = {
 
 TOLD = {
     "exec": ("exec", "/work/copied"),
+    "high bits": ("exec", "/work/copied"),
     "memfd": ("exec", "memfd:hidden: a file in memory"),
     "loader": ("mmap", "/work/copied"),
     "mprotect": ("mprotect", "/work/copied"),

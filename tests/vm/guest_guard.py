@@ -254,9 +254,12 @@ def told(call: FinishedCall) -> list[tuple[Wall, str, str, int]]:
     return [(one.wall, one.name, one.detail, one.count) for one in call.denials]
 
 
-@pytest.mark.parametrize("folder", ["/work", "/tmp", "/dev/shm"])
-def test_a_program_that_is_written_does_not_run(daemon: Daemon, folder: str) -> None:
-    call = sandboxed(daemon, "exec", folder)
+@pytest.mark.parametrize(
+    ("attack", "folder"),
+    [("exec", "/work"), ("exec", "/tmp"), ("exec", "/dev/shm"), ("high bits", "/work")],
+)
+def test_a_program_that_is_written_does_not_run(daemon: Daemon, attack: str, folder: str) -> None:
+    call = sandboxed(daemon, attack, folder)
     assert call.stdout == b"%d\n" % EACCES
     assert told(call) == [(Wall.PROGRAM, "exec", f"{folder}/copied: a noexec mount", 1)]
     [denied] = call.denials

@@ -151,6 +151,24 @@ def test_of_an_argv_beyond_the_usual_limit_each_piece_is_told_or_lost() -> None:
     with_fence(scenario)
 
 
+def test_long_arguments_keep_no_start_out() -> None:
+    """All the pieces of these argvs would fill the ring more than a dozen times."""
+
+    async def scenario(here: Ground, fence: Fence) -> None:
+        watch = await fence.watch(here.call_id)
+        script = LONG_ARGV + "n=0; while [ $n -lt 100 ]; do /bin/true; n=$((n+1)); done"
+        await asyncio.to_thread(here.run, script)
+        told: list[Told] = []
+        watch.tell(told.append, fail)
+        watch.finish()
+        started = [p for one in told for p in one.processes if isinstance(p, ExecRecord)]
+        assert sum(record.path.endswith(b"/true") for record in started) == 101
+        assert {name for one in told for name in one.lost} == {"argv"}
+        watch.close()
+
+    with_fence(scenario)
+
+
 def test_a_full_ring_is_counted_to_the_event() -> None:
     async def scenario(here: Ground, fence: Fence) -> None:
         watch = await fence.watch(here.call_id)

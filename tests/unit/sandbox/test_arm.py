@@ -202,7 +202,7 @@ TMPFS = frozenset({"rw", "nosuid", "nodev", "noexec"})
 MOUNTS = [
     MountLine(path="/", kind="ext4", options=frozenset({"ro"})),
     MountLine(path="/usr", kind="ext4", options=frozenset({"ro", "nosuid"})),
-    MountLine(path="/proc", kind="proc", options=frozenset({"rw"})),
+    MountLine(path="/proc", kind="proc", options=frozenset({"ro"})),
     MountLine(path="/dev", kind="tmpfs", options=frozenset({"ro"})),
     MountLine(path="/dev/pts", kind="devpts", options=frozenset({"rw"})),
     MountLine(path="/dev/shm", kind="tmpfs", options=TMPFS),
@@ -306,7 +306,8 @@ KNOCKED_OUT: dict[str, tuple[Callable[[Readings], None], str]] = {
     "a size": (_mounted("/work", size_bytes=1 << 40), "files: /work holds"),
     "no size": (_mounted("/work", size_bytes=0), "files: /work holds"),
     "a disk": (_mounted("/work", kind="ext4"), "files: /work is ext4"),
-    "a disk as /proc": (_mounted("/proc", kind="ext4"), "files: /proc can be written"),
+    "a disk as /proc": (_mounted("/proc", kind="ext4"), "files: /proc is ext4"),
+    "/proc": (_mounted("/proc", options=frozenset({"rw"})), "files: /proc can be written"),
     "devices": (_mounted("/dev", options=frozenset({"rw"})), "files: /dev can be written"),
     "/dev/pts": (_mounted("/dev/pts", kind="devtmpfs"), "files: /dev/pts can be written"),
     "a mask": (
