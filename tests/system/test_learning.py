@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from supervisor.call.events import Started
 from supervisor.call.outcome import Exited
 from supervisor.profile import syscalls
 from tests.support.daemon import Daemon, running_daemon
@@ -178,3 +180,47 @@ def test_a_call_that_still_runs_is_learned_from_with_a_warning(tmp_path: Path) -
             learned.stdout.decode()
         )
         execution.close_stdin()
+
+
+def test_a_call_that_was_cut_short_is_learned_from_with_a_warning(tmp_path: Path) -> None:
+    short = f"{WATCHING}\nlimits: {{output: 64KiB}}"
+    config = with_profiles(tmp_path / "profiles", watching=WATCHING, short=short)
+    with running_daemon(config=config, folder=tmp_path) as daemon:
+        client = daemon.client
+        loud = client.run(["yes"], profile="short")
+        missing = client.run(["/nowhere"], profile="watching")
+        with client.execute(["cat"], profile="watching", stdin_open=True) as killed:
+            for event in killed:
+                if isinstance(event.event, Started):
+                    killed.cancel()
+        itself = client.run(["sh", "-c", "kill -9 $$"], profile="watching")
+        for call, why in (
+            (loud, "reached its output limit"),
+            (missing, "ran no program (EXEC_FAILED)"),
+            (killed, "was stopped (SIGNAL)"),
+            (itself, None),
+        ):
+            learned = daemon.command("profile", "learn", "-o", "-", call.call_id)
+            said = [one for one in learned.stdout.decode().splitlines() if "INCOMPLETE" in one]
+            wanted = [f"# INCOMPLETE, there may be more: {call.call_id} {why}"] if why else []
+            assert (said, learned.returncode) == (wanted, 1 if why else 0)
+        state = str(daemon.state)
+        for nobody in ("", "no-such-call"):
+            result = daemon.command("profile", "learn", "--state", state, nobody)
+            assert (result.returncode, result.stdout) == (3, b"")
+            assert b"RECORD_NOT_FOUND" in result.stderr
+
+
+def test_an_auditor_learns_without_a_grant_of_the_profile(tmp_path: Path) -> None:
+    config = with_profiles(tmp_path / "profiles", watching=WATCHING)
+    with running_daemon(config=config, folder=tmp_path) as daemon:
+        call_id = daemon.client.run(["true"], profile="watching").call_id
+        granted = daemon.command("profile", "learn", call_id)
+        daemon.stop()
+        auditor = {"name": "auditor", "uid": os.getuid(), "profiles": [], "audit": "all"}
+        daemon.config.write_text(json.dumps({**config, "callers": [auditor]}))
+        daemon.start()
+        refused = daemon.command("profile", "show", "watching")
+        assert b"PROFILE_NOT_FOUND" in refused.stderr
+        without = daemon.command("profile", "learn", call_id)
+        assert (without.returncode, without.stdout) == (0, granted.stdout)
