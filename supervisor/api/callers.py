@@ -100,10 +100,11 @@ def check_grants(entries: Iterable[CallerEntry], profiles: ProfileSet) -> None:
             if name == ANY:
                 continue
             if name not in profiles.names:
+                known = f"there are: {', '.join(sorted(profiles.names)) or 'none'}"
                 raise ProfileError(
                     "CONFIG_PROFILE_UNKNOWN",
                     f"caller {entry.name!r} is granted profile {name!r}, which is not there",
-                    hint=f"there are: {', '.join(sorted(profiles.names))}",
+                    hint="; ".join(filter(None, (known, profiles.shipped_missing))),
                 )
             problems = profiles.problems(name)
             if problems:

@@ -229,7 +229,7 @@ class Engine:
         profile = self.profiles.effective(request.profile)
         if profile.require:
             _require_walls(profile, self._host.walls())
-        self._host.runtime(profile.runtime)  # raises where this host does not have it
+        _require_runtime(profile, self._host)
         if len(request.stdin) > profile.limits.output_bytes:
             raise InvalidRequest(
                 "STDIN_TOO_LARGE",
@@ -520,6 +520,18 @@ def _require_walls(profile: EffectiveProfile, host: Mapping[str, WallState]) -> 
             hint="; ".join([*ways, "or use a profile that does without"]),
             metadata={"wall": ",".join(lacking), "profile": profile.name},
         )
+
+
+def _require_runtime(profile: EffectiveProfile, host: SandboxHost) -> None:
+    try:
+        host.runtime(profile.runtime)
+    except HostError as error:
+        raise HostError(
+            error.reason,
+            f"the profile {profile.name} names runtime: {profile.runtime}; {error.message}",
+            hint=error.hint,
+            metadata={"runtime": profile.runtime, "profile": profile.name},
+        ) from error
 
 
 def _require_same(request: CallRequest, fingerprint: str) -> None:

@@ -44,6 +44,14 @@ from supervisor.profile.yaml_source import (
 LINEAGE_MAX = 5
 """How many profiles an `extends` chain may have, the first one counted."""
 
+SHIPPED = "base"
+"""Of the shipped profiles the one that all others build on."""
+
+NOT_SHIPPED = (
+    "the shipped profiles are not loaded: where `profiles:` or --profiles names folders, these "
+    "and no others are; name the shipped folder as well"
+)
+
 BodyT = TypeVar("BodyT", bound=Body)
 
 __all__ = ["LINEAGE_MAX", "Problem", "ProfileSet"]
@@ -118,6 +126,11 @@ class ProfileSet:
         resolved = self._resolve(name)
         return () if isinstance(resolved, EffectiveProfile) else resolved
 
+    @property
+    def shipped_missing(self) -> str:
+        """Give a hint where the shipped profiles do not seem to be among those that are loaded."""
+        return "" if SHIPPED in self._profiles else NOT_SHIPPED
+
     def effective(self, name: str) -> EffectiveProfile:
         """Give the effective profile `name`.
 
@@ -135,7 +148,7 @@ class ProfileSet:
             raise NotFound(
                 "PROFILE_NOT_FOUND",
                 f"there is no profile {name!r}",
-                hint=did_you_mean(name, self._profiles),
+                hint=did_you_mean(name, self._profiles) or self.shipped_missing,
             )
         if name not in self._resolved:
             self._resolved[name] = self._finish(name)
@@ -190,7 +203,8 @@ class ProfileSet:
             circle = " -> ".join((*chain[chain.index(parent) :], parent))
             message, hint = f"extends itself: {circle}", "one of them must not extend the next"
         elif parent not in self._profiles:
-            message, hint = f"there is no profile {parent!r}", did_you_mean(parent, self._profiles)
+            message = f"there is no profile {parent!r}"
+            hint = did_you_mean(parent, self._profiles) or self.shipped_missing
         elif len(chain) >= LINEAGE_MAX:
             message = f"more than {LINEAGE_MAX} profiles deep: {' -> '.join((*chain, parent))}"
             hint = "extend one of the earlier ones"
@@ -212,7 +226,7 @@ class ProfileSet:
             if name in use:
                 found.append(origin.problem(f"{name} is used twice"))
             elif source is None:
-                hint = did_you_mean(name, self._fragments)
+                hint = did_you_mean(name, self._fragments) or self.shipped_missing
                 found.append(origin.problem(f"there is no fragment {name!r}", hint))
             else:
                 found += source.problems

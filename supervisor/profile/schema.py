@@ -7,6 +7,7 @@ it is accepted.
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 from collections.abc import Callable
@@ -148,7 +149,7 @@ def _runtime(text: str) -> str:
     if text in _RUNTIMES_TO_COME:
         _not_yet(f"runtime: {text}")
     if text not in RUNTIMES:
-        hint = did_you_mean(text, RUNTIMES) or f"write {' or '.join(RUNTIMES)}"
+        hint = did_you_mean(text.lower(), RUNTIMES) or f"write {' or '.join(RUNTIMES)}"
         raise refuse(f"{text!r} is not a runtime", hint)
     return text
 
@@ -185,7 +186,7 @@ def _image(text: str) -> str:
 
 def _mode(text: str) -> str:
     if text not in (ENFORCE, OBSERVE):
-        hint = did_you_mean(text, (ENFORCE, OBSERVE)) or f"write {ENFORCE}"
+        hint = did_you_mean(text, (ENFORCE, OBSERVE)) or f"write {ENFORCE} or {OBSERVE}"
         raise refuse(f"{text!r} is not a mode", hint)
     return text
 
@@ -211,6 +212,14 @@ def _env_value(value: object) -> object:
         raise refuse("must be a string", "put it in quotes")
     if isinstance(value, str) and len(value) > ENV_CHARACTERS_MAX:
         raise refuse(f"is longer than {ENV_CHARACTERS_MAX} characters")
+    return value
+
+
+def _by_name(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        names = [name for name, number in NUMBERS.items() if number == value]
+        hint = f"write {names[0]}" if names else "no system call of x86_64 has this number"
+        raise refuse(f"{value} is a number; system calls are named", hint)
     return value
 
 
@@ -252,7 +261,9 @@ def _set_name(text: str) -> str:
             hint = hint.replace(f"'{bare}'", f"'{name}'")
         raise refuse(f"{text!r} is neither a set nor a system call", hint)
     if text not in syscalls.SETS:
-        raise refuse(f"there is no set {text!r}", did_you_mean(text, syscalls.SETS))
+        near = ", ".join(difflib.get_close_matches(text, list(syscalls.SETS), n=3, cutoff=0.0))
+        hint = did_you_mean(text, syscalls.SETS) or f"the nearest are {near}"
+        raise refuse(f"there is no set {text!r}", hint)
     return text
 
 
@@ -341,8 +352,8 @@ class Syscalls(Closed):
     """What may be called; everything else is denied. What is watched is let through and told."""
 
     allow: list[AllowEntry] = []
-    kill: list[Annotated[str, AfterValidator(_killed_syscall)]] = []
-    watch: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
+    kill: list[Annotated[str, BeforeValidator(_by_name), AfterValidator(_killed_syscall)]] = []
+    watch: list[Annotated[str, BeforeValidator(_by_name), AfterValidator(_set_or_syscall)]] = []
 
 
 class LimitsEntry(Closed):
@@ -381,9 +392,9 @@ class DropFiles(Closed):
 class DropSyscalls(Closed):
     """Sets or single calls that the parent or a fragment gave."""
 
-    allow: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
-    kill: list[Annotated[str, AfterValidator(_syscall)]] = []
-    watch: list[Annotated[str, AfterValidator(_set_or_syscall)]] = []
+    allow: list[Annotated[str, BeforeValidator(_by_name), AfterValidator(_set_or_syscall)]] = []
+    kill: list[Annotated[str, BeforeValidator(_by_name), AfterValidator(_syscall)]] = []
+    watch: list[Annotated[str, BeforeValidator(_by_name), AfterValidator(_set_or_syscall)]] = []
 
 
 class Drop(Closed):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.api.callers import Directory, Grants
+from supervisor.api.callers import Directory, Grants, check_grants
 from supervisor.api.config import CallerEntry
 from supervisor.api.peers import Peer
 from supervisor.call.types import Caller
-from supervisor.errors import NotPermitted, Unauthenticated
+from supervisor.errors import NotPermitted, ProfileError, Unauthenticated
+from supervisor.profile.load import ProfileSet
 
 
 def directory(*entries: dict[str, Any]) -> Directory:
@@ -111,3 +113,12 @@ def test_audit_is_refused_by_default() -> None:
 )
 def test_who_can_be_a_caller_at_all(peer: Peer, *, expected: bool) -> None:
     assert directory({"uid": 5}, {"gid": 7}).knows(peer) is expected
+
+
+def test_a_grant_of_a_shipped_profile_that_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("profile: mine\n")
+    entries = [CallerEntry.model_validate({"name": "a", "uid": 1, "profiles": ["python"]})]
+    with pytest.raises(ProfileError) as caught:
+        check_grants(entries, ProfileSet.load([tmp_path]))
+    assert caught.value.reason == "CONFIG_PROFILE_UNKNOWN"
+    assert "there are: mine; the shipped profiles are not loaded" in caught.value.hint

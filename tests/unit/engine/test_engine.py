@@ -291,6 +291,8 @@ def test_a_runtime_that_the_host_does_not_have(tmp_path: Path) -> None:
             with pytest.raises(HostError) as caught:
                 await world.submit()
             assert caught.value.reason == "RUNTIME_NEEDS_CGROUP_V2"
+            assert caught.value.metadata["profile"] in caught.value.message
+            assert "runtime: crun; not here" in caught.value.message
             assert world.host.sandboxes == []
             assert world.figures.rejected == ["RUNTIME_NEEDS_CGROUP_V2"]
             assert world.store.list_calls(limit=1)[0] == []

@@ -45,6 +45,22 @@ def test_unknown_profile(make_set: MakeSet) -> None:
         assert "'base'" in caught.value.hint
 
 
+def test_shipped_profiles_that_are_not_loaded_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(child("mine", "python"))
+    alone = ProfileSet.load([tmp_path])
+    [problem, *_] = alone.problems("mine")
+    assert problem.message == "there is no profile 'python'"
+    assert "shipped profiles are not loaded" in problem.hint
+    with pytest.raises(NotFound) as caught:
+        alone.effective("python")
+    assert "shipped profiles are not loaded" in caught.value.hint
+
+
+def test_nothing_is_said_of_shipped_profiles_where_they_are(make_set: MakeSet) -> None:
+    [problem, *_] = make_set(mine=child("mine", "zzz")).problems("mine")
+    assert "shipped" not in problem.hint
+
+
 def test_a_profile_that_extends_itself(make_set: MakeSet) -> None:
     profiles = make_set(a=child("a", "a"))
     problem = profiles.problems("a")[0]
