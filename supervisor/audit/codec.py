@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ NAME_CHARACTERS_MAX = 256
 TEXT_CHARACTERS_MAX = 2048
 """Texts in a denial or a loss are cut to these: a character takes up to twelve bytes in JSON, and
 the entry has to fit into 64 KiB."""
+
+AROUND_BYTES = 240
+"""Of what a process does: names, numbers and punctuation take no more than this in JSON."""
 
 _OUTCOMES: dict[str, type[Any]] = {name: cls for cls, name in KINDS.items()}
 
@@ -233,6 +237,34 @@ def _process_to_json(event: ProcessEvent) -> dict[str, Json]:
             }
         case ProcessEnded():
             return {"what": "ended", **fields_to_json(event)}
+
+
+def process_bytes(event: ProcessEvent) -> int:
+    """Give how many bytes of a `processes` entry an event takes at most: what a sandbox chooses
+    is measured as it will be written, all else is of a bounded length."""
+    match event:
+        case ProgramStarted():
+            argv = sum(map(_text_bytes, event.argv)) + len(event.argv)
+            return AROUND_BYTES + _text_bytes(event.path) + _text_bytes(event.directory) + argv
+        case MoreArgv():
+            return AROUND_BYTES + _text_bytes(event.data)
+        case ProcessEnded():
+            return AROUND_BYTES
+
+
+def _text_bytes(data: bytes) -> int:
+    return len(json.dumps(text(data)))
+
+
+def process_kind(event: ProcessEvent) -> str:
+    """Give what an event is called where it is lost."""
+    match event:
+        case ProgramStarted():
+            return "exec"
+        case MoreArgv():
+            return "argv"
+        case ProcessEnded():
+            return "exit"
 
 
 def _process_from_json(data: Mapping[str, Json]) -> ProcessEvent:

@@ -34,6 +34,7 @@ from supervisor.call.types import Json, canonical_json
 from supervisor.errors import InvariantError
 
 ENTRY_BYTES_MAX = 65_535
+TOO_LARGE = "ENTRY_TOO_LARGE"
 LEAF_BYTES = 32
 NO_LEAF = bytes(LEAF_BYTES)
 """What the first entry of a log names as the one before it."""
@@ -183,7 +184,7 @@ def encode_entry(head: Head, body: Mapping[str, Json]) -> bytes:
     )
     if len(payload) > ENTRY_BYTES_MAX:
         raise InvariantError(
-            "ENTRY_TOO_LARGE", f"a {head.kind} entry of {len(payload)} bytes: {ENTRY_BYTES_MAX} fit"
+            TOO_LARGE, f"a {head.kind} entry of {len(payload)} bytes: {ENTRY_BYTES_MAX} fit"
         )
     return payload
 

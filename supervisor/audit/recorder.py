@@ -11,6 +11,7 @@ is stored is always a beginning of the stream without gaps.
 from __future__ import annotations
 
 import asyncio
+import collections
 import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -22,10 +23,11 @@ from supervisor.audit.codec import (
     TEXT_CHARACTERS_MAX,
     denied_to_json,
     lost_to_json,
+    process_kind,
     processes_to_json,
     watched_to_json,
 )
-from supervisor.audit.entry import Kind, StoredEntry, marked
+from supervisor.audit.entry import TOO_LARGE, Kind, StoredEntry, marked
 from supervisor.audit.journal import Journal
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
 from supervisor.call.events import (
@@ -157,12 +159,21 @@ class CallRecorder:
         return self._event(entry, denied)
 
     def processes(self, processes: Processes) -> CallEvent:
-        """Record what the call's processes did.
+        """Record what the call's processes did; of what is too large for an entry, that it is lost.
 
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+            InvariantError: `ENTRY_TOO_LARGE`.
         """
-        return self._event(self.append(Kind.PROCESSES, processes_to_json(processes)), processes)
+        try:
+            entry = self.append(Kind.PROCESSES, processes_to_json(processes))
+        except InvariantError as error:
+            if error.reason == TOO_LARGE:
+                kinds = collections.Counter(process_kind(event) for event in processes.events)
+                for what, count in kinds.items():
+                    self.lost(Lost(what=what, count=count, reason=TOO_LARGE))
+            raise
+        return self._event(entry, processes)
 
     def watched(self, watched: Watched) -> CallEvent:
         """Record that a watched system call was let through.

@@ -154,9 +154,9 @@ class Watched:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
-    or "exit" where the probes found no place for it; watched system calls are counted where they
-    happen. "probe events" are those that a former daemon had not read yet when its probes went;
-    `count` is 0 then, since nobody knows."""
+    or "exit" where the probes found no place for it, or its call has written all that it may of
+    these; watched system calls are counted where they happen. "probe events" are those that a
+    former daemon had not read yet when its probes went; `count` is 0 then, since nobody knows."""
 
     what: str
     count: int

@@ -18,30 +18,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from supervisor.bpf import layout
-from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord
+from supervisor.bpf.decode import ArgvRecord, ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import GUARDED, TRIED, canary_fault, untold
 from supervisor.bpf.syscalls import Asked
-from supervisor.bpf.watch import Denial, Made, Process, Told, Watch
+from supervisor.bpf.watch import FOLD_S, Denial, Made, Process, Told, Watch
 from supervisor.call.events import (
     Denied,
     Lost,
-    MoreArgv,
-    ProcessEnded,
     Processes,
-    ProcessEvent,
-    ProgramStarted,
     Wall,
     Watched,
 )
 from supervisor.errors import HostError
 from supervisor.linux import process
-from supervisor.oci.spec import CELL_PATH, ID_RANGE
+from supervisor.oci.spec import CELL_PATH
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.schema import ENFORCE, OBSERVE
 from supervisor.profile.syscall_arguments import real_arguments
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox.arguments import describe, family
+from supervisor.sandbox.batches import Budget, batches
 from supervisor.sandbox.denials import NAMES
 
 PROGRAMS_RULE = "programs: from the read-only image only"
@@ -52,12 +49,6 @@ CANARY_FAULTS = {
     1: "a canary could connect out of the call's cgroup",
     2: "a canary could not be tried in the call's cgroup",
 }
-
-ENTRY_BYTES_MAX = 48_000
-"""Of what one `processes` entry holds, counted at the six bytes that JSON may need for one."""
-
-EVENT_BYTES = 400
-ESCAPED = 6
 
 RULE = "egress: nothing is allowed"
 MIXED = "places differ"
@@ -113,6 +104,9 @@ class CallFence:
         self._gated = gated
         self._guarded = False
         self._before: list[Process] = []
+        self._budget = Budget()
+        self._tell: Callable[[Event], None] | None = None
+        self._fold: asyncio.TimerHandle | None = None
 
     def guard(self, mounts: Sequence[tuple[int, bool]]) -> None:
         """Guard the call from here on, where the host has a guard: see `Fence.arm`.
@@ -180,17 +174,40 @@ class CallFence:
         def take(told: Told) -> None:
             told.processes += self._before
             self._before = []
-            for event in events_of(told, self._uid_base, self._mode):
+            for event in events_of(told, self._uid_base, self._mode, self._budget):
                 tell(event)
+            if self._budget.over and self._fold is None:
+                self._fold = asyncio.get_running_loop().call_later(FOLD_S, fold)
 
+        def fold() -> None:
+            try:
+                self._tell_over()
+            except Exception as error:  # noqa: BLE001 (the loop would log it, and the call go on)
+                fail(error)
+
+        self._tell = tell
         self._watch.tell(take, fail)
+
+    def _tell_over(self) -> None:
+        """Tell how much the budget had no room for, since it was told last."""
+        self._stop_folding()
+        for lost in self._budget.lost():
+            if self._tell is not None:
+                self._tell(lost)
+
+    def _stop_folding(self) -> None:
+        if self._fold is not None:
+            self._fold.cancel()
+            self._fold = None
 
     def finish(self) -> None:
         """Tell what is left; every process of the call is dead."""
         self._watch.finish()
+        self._tell_over()
 
     def close(self) -> None:
         """Let the call go."""
+        self._stop_folding()
         self._watch.close()
 
 
@@ -205,11 +222,15 @@ def _of_cell(records: Iterable[Process]) -> Iterator[Process]:
             yield record
 
 
-def events_of(told: Told, uid_base: int, mode: str = ENFORCE) -> Iterator[Event]:
-    """Give what was told as events of a call under a profile of that `mode`."""
+def events_of(
+    told: Told, uid_base: int, mode: str = ENFORCE, budget: Budget | None = None
+) -> Iterator[Event]:
+    """Give what was told as events of a call under a profile of that `mode`; what its `budget` has
+    no room for is counted there."""
     offset_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    for batch in _batches(told.processes, uid_base, offset_ns):
-        yield Processes(events=batch)
+    for batch, size in batches(told.processes, uid_base, offset_ns):
+        if budget is None or budget.takes(batch, size):
+            yield batch
     for denial in told.denials:
         yield _denied(denial)
     for made in told.watched:
@@ -298,80 +319,3 @@ def _kind(watched: Watched) -> tuple[str, ...]:
     """Give what the kernel counts a watched system call by: its name, of a socket its family."""
     sort = str(watched.arguments[0]) if watched.name == SOCKET and watched.arguments else ""
     return "watched", watched.name, sort
-
-
-def _batches(
-    records: Sequence[Process], uid_base: int, offset_ns: int
-) -> Iterator[tuple[ProcessEvent, ...]]:
-    """Give the records in pieces that an entry of the record can hold, ordered by number: two
-    processors may have written theirs the other way round."""
-    batch: list[ProcessEvent] = []
-    size = 0
-    for record in sorted(records, key=lambda record: record.sequence):
-        weight = EVENT_BYTES + ESCAPED * _length(record)
-        if batch and size + weight > ENTRY_BYTES_MAX:
-            yield tuple(batch)
-            batch, size = [], 0
-        batch.append(_event(record, uid_base, offset_ns))
-        size += weight
-    if batch:
-        yield tuple(batch)
-
-
-def _length(record: Process) -> int:
-    match record:
-        case ExecRecord():
-            return len(record.path) + len(record.directory) + len(record.argv)
-        case ArgvRecord():
-            return len(record.data)
-        case ExitRecord():
-            return 0
-
-
-def _event(record: Process, uid_base: int, offset_ns: int) -> ProcessEvent:
-    match record:
-        case ExecRecord():
-            return _started(record, uid_base, offset_ns)
-        case ArgvRecord():
-            return MoreArgv(
-                time_ns=record.time_ns + offset_ns,
-                pid=record.pid,
-                offset=record.offset,
-                data=record.data,
-            )
-        case ExitRecord():
-            return ProcessEnded(
-                time_ns=record.time_ns + offset_ns,
-                pid=record.pid,
-                parent_pid=record.parent_pid,
-                code=record.status >> 8 & 0xFF,
-                signal=record.status & 0x7F,
-                cpu_user_s=record.user_ns / 1e9,
-                cpu_system_s=record.system_ns / 1e9,
-                memory_peak_bytes=record.memory_peak_bytes,
-            )
-
-
-def _started(record: ExecRecord, uid_base: int, offset_ns: int) -> ProgramStarted:
-    cut = {
-        "path": record.cut & layout.CUT_PATH,
-        "directory": record.cut & layout.CUT_DIRECTORY,
-        "argv": record.cut & layout.CUT_ARGV,
-    }
-    return ProgramStarted(
-        time_ns=record.time_ns + offset_ns,
-        pid=record.pid,
-        parent_pid=record.parent_pid,
-        uid=_inside(record.uid, uid_base),
-        gid=_inside(record.gid, uid_base),
-        path=record.path,
-        directory=record.directory,
-        argv=tuple(record.argv.removesuffix(b"\0").split(b"\0")) if record.argv else (),
-        argv_bytes=record.argv_bytes,
-        cut=tuple(name for name, bit in cut.items() if bit),
-    )
-
-
-def _inside(number: int, uid_base: int) -> int:
-    """Give a sandbox's own id for a host's; ids that are not its own stay as they are."""
-    return number - uid_base if 0 <= number - uid_base < ID_RANGE else number

@@ -19,11 +19,11 @@ from supervisor.audit.entry import Kind
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.recording import FRAME_BYTES_MAX
 from supervisor.audit.store import Store
-from supervisor.call.events import Denied, Finished, Lost, Output, Started, Wall
+from supervisor.call.events import Denied, Finished, Lost, Output, Processes, Started, Wall
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditUnavailable, InvariantError
 from supervisor.profile.model import Capture
-from tests.support.records import WATCHED, begin, make_finished, make_profile, opened
+from tests.support.records import PROCESSES, WATCHED, begin, make_finished, make_profile, opened
 
 Scenario = Callable[[Store, CallRecorder], Awaitable[None]]
 
@@ -250,5 +250,23 @@ def test_the_record_names_the_outcome(tmp_path: Path) -> None:
         assert done.event.record == last.leaf
         assert done.event.record == hashlib.sha256(b"\x00" + last.json).hexdigest()
         assert done.event.record_bytes == len(last.json) + 1
+
+    run(tmp_path, scenario)
+
+
+def test_of_a_batch_too_large_for_an_entry_it_is_on_record_that_it_is_lost(tmp_path: Path) -> None:
+    """None is made; where a fault of ours makes one, the call fails, and its record says why."""
+    started, more, ended = PROCESSES
+    batch = Processes(events=(started, replace(more, data=b"\x01" * 12_000), more, ended))
+
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        with pytest.raises(InvariantError) as caught:
+            recorder.processes(batch)
+        assert caught.value.reason == "ENTRY_TOO_LARGE"
+        told = [event.event for event in store.events("call-1", 2)]
+        counts = {"exec": 1, "argv": 2, "exit": 1}
+        assert told == [
+            Lost(what=what, count=count, reason="ENTRY_TOO_LARGE") for what, count in counts.items()
+        ]
 
     run(tmp_path, scenario)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +15,7 @@ from supervisor.bpf.decode import HOOK_NAMES, ArgvRecord, ExecRecord, ExitRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.guard import TRIED
 from supervisor.bpf.syscalls import Asked
-from supervisor.bpf.watch import Denial, Made, Told
+from supervisor.bpf.watch import Denial, Made, Told, Watch
 from supervisor.call.events import (
     Denied,
     Lost,
@@ -28,8 +29,9 @@ from supervisor.call.events import (
 from supervisor.errors import HostError
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.syscall_numbers import NUMBERS
+from supervisor.sandbox import fenced as fenced_module
+from supervisor.sandbox.batches import Budget
 from supervisor.sandbox.fenced import (
-    ENTRY_BYTES_MAX,
     GUARD_RULES,
     MIXED,
     CallFence,
@@ -101,12 +103,50 @@ def test_what_is_not_whole_is_named(cut: int, names: tuple[str, ...]) -> None:
     assert (started.cut, started.argv) == (names, ())
 
 
-def test_no_entry_is_too_large() -> None:
-    large = [program(n, path=b"\xff" * 4096, directory=b"\xff" * 3000) for n in range(40)]
-    events = list(events_of(Told(processes=list(large)), BASE))
-    assert sum(len(event.events) for event in events if isinstance(event, Processes)) == 40
-    assert len(events) == 40
-    assert ENTRY_BYTES_MAX < 65_535 - 1024
+class Quiet:
+    """A watch that tells what a test has it tell."""
+
+    def tell(self, take: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:
+        self.take = take
+
+    def finish(self) -> None:
+        self.take(Told(processes=[end(9)]))
+
+    def close(self) -> None:
+        pass
+
+
+def over(**counts: int) -> list[Lost]:
+    return [Lost(what=what, count=n, reason="RECORD_BUDGET") for what, n in counts.items()]
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_what_is_over_the_budget_is_counted_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, *, fold: bool
+) -> None:
+    monkeypatch.setattr(fenced_module, "FOLD_S", 0.0 if fold else 600.0)
+    monkeypatch.setattr(fenced_module, "Budget", lambda: Budget(1000))
+
+    async def main() -> None:
+        watch = Quiet()
+        one = CallFence(cast("Fence", None), Path(), cast("Watch", watch), BASE)
+        told: list[object] = []
+        one.tell(told.append, _fail)
+        watch.take(Told(processes=[program(1), end(2)]))
+        watch.take(Told(processes=[program(n) for n in range(3, 8)]))
+        watch.take(Told(processes=[end(8)]))
+        assert [type(event) for event in told] == [Processes]
+        if fold:
+            await asyncio.sleep(0.01)
+            assert told[1:] == over(exec=5, exit=1)
+            one.finish()
+            assert told[3:] == over(exit=1)
+        else:
+            one.finish()
+            assert told[1:] == over(exec=5, exit=2)
+        one.close()
+
+    asyncio.run(main())
 
 
 def test_denials_and_losses() -> None:
