@@ -180,7 +180,7 @@ def _resources(profile: EffectiveProfile) -> Json:
 
 def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
     mounts: list[Json] = [
-        # Read-only: through /proc/PID/mem a process could change the argv that another is seen with.
+        # Read-only: through /proc/PID/mem a process could change what another's argv is seen to be.
         _mount("/proc", "proc", ["nosuid", "noexec", "nodev", "ro"]),
         # A /dev that is bound is left as it is by the runtime, which would else bind the host's
         # nodes into it, writable (libcontainer, needsSetupDev).
