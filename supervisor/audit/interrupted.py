@@ -7,6 +7,7 @@ took frames that the log names, a `lost` entry says how many bytes, before the o
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,10 +34,20 @@ from supervisor.audit.recording import (
 )
 from supervisor.audit.segment import read_exactly
 from supervisor.audit.shortage import shortage
-from supervisor.call.events import Denied, Finished, Lost, Processes, Timeline, Watched
+from supervisor.call.events import (
+    PROBE_EVENTS,
+    Denied,
+    Finished,
+    Lost,
+    Processes,
+    Timeline,
+    Watched,
+)
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Json, Stream, StreamSummary, Usage
-from supervisor.errors import AuditCorrupt
+from supervisor.errors import AuditCorrupt, InvariantError
+
+log = logging.getLogger("stockade.audit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +142,12 @@ def close(
         left.append(Lost(what="output", count=rest.lost_bytes, reason="RECORDING_TORN"))
     for event in left:
         sequence += 1
-        kind, entry_body = _entry_of(event)
-        entry_body = marked(entry_body, row.summary.mode)
-        journal.append(
-            kind, entry_body, time_ns=time_ns, call=call_id, sequence=sequence, reserved=True
-        )
+        try:
+            _append(journal, row, event, time_ns, sequence)
+        except InvariantError as error:
+            # What one call left keeps no daemon from starting.
+            log.exception("call %s: something of it cannot be recorded", call_id)
+            _append(journal, row, _unrecorded(event, error.reason), time_ns, sequence)
     denials = sum(event.count for event in events if isinstance(event, Denied))
     sealed = _seal(blobs, call_id, rest.size, journal) if reader else None
     body, finished = outcome_body(
@@ -146,6 +158,24 @@ def close(
         Kind.OUTCOME, outcome, time_ns=time_ns, call=call_id, sequence=sequence + 1, reserved=True
     )
     return entry, replace(finished, record=entry.leaf, record_bytes=len(entry.json) + 1), sealed
+
+
+def _append(journal: Journal, row: CallRow, event: Leftover, time_ns: int, sequence: int) -> None:
+    kind, body = _entry_of(event)
+    journal.append(
+        kind, marked(body, row.summary.mode), time_ns=time_ns, call=row.summary.call_id,
+        sequence=sequence, reserved=True,
+    )  # fmt: skip
+
+
+def _unrecorded(event: Leftover, reason: str) -> Lost:
+    match event:
+        case Processes():
+            return Lost(what=PROBE_EVENTS, count=len(event.events), reason=reason)
+        case Denied():
+            return Lost(what="denial", count=event.count, reason=reason)
+        case _:
+            return Lost(what=PROBE_EVENTS, count=event.count, reason=reason)
 
 
 def _seal(blobs: BlobStore, call_id: str, size: int, journal: Journal) -> Sealed | None:

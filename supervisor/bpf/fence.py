@@ -27,9 +27,9 @@ from pathlib import Path
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.bpf.guard import GUARD, GUARD_MAPS, Guard, GuardState
-from supervisor.bpf.guests import LiveCalls, is_guests, remove_ended
+from supervisor.bpf.guests import ID_BYTES, VALUE_BYTES, LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
-from supervisor.bpf.maps import BPF_NOEXIST, BpfMap, make_ring
+from supervisor.bpf.maps import BPF_NOEXIST, BpfMap, make_hash, make_ring
 from supervisor.bpf.objects import ProbeObject
 from supervisor.bpf.rings import Ring, RingPool
 from supervisor.bpf.syscalls import MAP, OBJECT, Asked, SyscallProbe
@@ -44,7 +44,11 @@ CGROUP_PROGRAMS = (
     "fence_connect4", "fence_connect6", "fence_sendmsg4", "fence_sendmsg6", "fence_bind4",
     "fence_bind6", "fence_socket", "fence_multicast", "fence_egress", "fence_ingress",
 )  # fmt: skip
+BEGUN = "begun"
+"""The daemon's own map: how many process events came before a call's account begins."""
+
 GAP = "gap-"
+READ = "FENCE_READ"
 OTHER_PROGRAMS = ("watch_exec", "watch_exit")
 
 
@@ -98,8 +102,9 @@ class Fence:
         self.adopted = False
         self.gap = ""
         """Why nobody can say what the probes had to tell of a former daemon's calls: FENCE_GONE,
-        as after a new start of the machine, or FENCE_REPLACED: they were of another version, or
-        not whole; empty where it was taken over."""
+        as after a new start of the machine; FENCE_REPLACED: they were of another version, or not
+        whole; FENCE_READ: a daemon had read them, and died before all was on record. Empty where it
+        was taken over."""
 
     def open(self) -> None:
         """Put the probes in place, or take over those of a former daemon. Blocks.
@@ -154,7 +159,9 @@ class Fence:
         (fresh / "maps").mkdir()
         cgroup_fd = os.open(self._places.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         objects: list[ProbeObject] = []
+        begun_fd = -1
         try:
+            begun_fd = make_hash(BEGUN, ID_BYTES, VALUE_BYTES, layout.CALLS_MAX, 0)
             shared: dict[str, int] = {}
             for name in OBJECTS:
                 probe = ProbeObject(self._places.object(name))
@@ -164,6 +171,7 @@ class Fence:
                 probe.load()
                 shared = shared or {n: fd for n, fd in probe.map_fds().items() if n in SHARED}
             shared[MAP] = self._syscalls.load(self._places.level, shared)
+            shared[BEGUN] = begun_fd
             for name, fd in shared.items():
                 pins.pin_map(fd, fresh / "maps" / name)
             for probe in objects:
@@ -173,6 +181,8 @@ class Fence:
             for probe in reversed(objects):
                 probe.close()
             os.close(cgroup_fd)
+            if begun_fd >= 0:
+                os.close(begun_fd)
         # From here on the next daemon takes over what is ours: it must know of the gap, too.
         (self._places.pins / f"{GAP}{gap}").mkdir(exist_ok=True)
         # What was not whole may still fence something: it goes when the new set is in its place.
@@ -195,18 +205,19 @@ class Fence:
     def _open_maps(self) -> None:
         fds: dict[str, int] = {}
         with contextlib.ExitStack() as opened:
-            for name in (*SHARED, MAP):
+            for name in (*SHARED, MAP, BEGUN):
                 fds[name] = pins.open_map(self._folder / "maps" / name)
                 opened.callback(os.close, fds[name])
             opened.pop_all()
         self.calls = BpfMap(fds["calls"], ctypes.c_uint64, layout.CallRow, "calls")
         self.folded = BpfMap(fds["folded"], layout.Kind, layout.Folded, "folded")
         self.watched = BpfMap(fds[MAP], ctypes.c_uint64, layout.WatchedRow, MAP)
+        self.begun = BpfMap(fds[BEGUN], ctypes.c_uint64, ctypes.c_uint64, BEGUN)
         self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
         self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
 
     def _shared_fds(self) -> dict[str, int]:
-        maps = (self.calls, self.folded, self.watched, self._strays, self._rings)
+        maps = (self.calls, self.folded, self.watched, self.begun, self._strays, self._rings)
         return {one.name: one.fd for one in maps}
 
     def _open_pool(self) -> None:
@@ -263,11 +274,21 @@ class Fence:
             mark.rmdir()
         self.gap = ""
 
+    def mark_reading(self) -> None:
+        """Leave word for the next daemon that what the calls of a former one left is about to be
+        read, which can be done once: until `close_gap` it is nowhere but in this process.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        if any(True for _ in self.calls.all_keys()):
+            (self._places.pins / f"{GAP}{READ}").mkdir(exist_ok=True)
+
     def leftovers(self) -> dict[int, Told]:
         """Give what the calls of a former daemon left in rings and counters, by cgroup id, and
         forget it; their processes must be dead."""
         self._guard.disarm_all()
-        left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched)
+        left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched, self.begun)
         self._syscalls.detach()
         self.live.clear()
         return left
@@ -328,6 +349,7 @@ class Fence:
     def forget(self, watch: Watch) -> None:
         """Let a call go: whoever is still in its cgroup belongs to no call any more."""
         self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
+        self.begun.delete(ctypes.c_uint64(watch.cgroup_id))
         self.live.remove(watch.cgroup_id)
         self._guard.disarm(watch.cgroup_id)
         self._pool.give_back(watch.ring)
@@ -364,7 +386,7 @@ class Fence:
         """Name maps whose pin is gone: the next daemon could not take the probes over, or would
         lose what they count; a tool would not find the live calls."""
         guarded = GUARD_MAPS if self._guard.links else ()
-        maps = [self._folder / "maps" / name for name in (*SHARED, MAP, *guarded)]
+        maps = [self._folder / "maps" / name for name in (*SHARED, MAP, BEGUN, *guarded)]
         for path in (*maps, self.live.path):
             if not path.exists():
                 yield f"fence: the map {path.name} is no longer pinned"
@@ -393,7 +415,9 @@ class Fence:
         """Take the probes out; every sandbox must be gone."""
         self._pool.close()
         self.live.close()
-        for one in (self.calls, self.folded, self.watched, self._strays, self._rings):
+        for one in (
+            self.calls, self.folded, self.watched, self.begun, self._strays, self._rings
+        ):  # fmt: skip
             one.close()
         self._close_links()
         self._guard.close()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,9 +33,12 @@ from supervisor.bpf.decode import (
 from supervisor.bpf.maps import BPF_EXIST
 from supervisor.bpf.rings import Ring
 from supervisor.bpf.syscalls import FAMILY_OF_PLACE, Asked, kills, number_of
+from supervisor.errors import InvariantError
 
 if TYPE_CHECKING:
     from supervisor.bpf.maps import BpfMap
+
+log = logging.getLogger("stockade.fence")
 
 FOLD_S = 1.0
 
@@ -88,12 +92,16 @@ class Told:
     processes: list[Process] = field(default_factory=list)
     watched: list[Made] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
+    read: int | None = None
+    """Of a former daemon's call: how many more process events of it that daemon has read, by the
+    kernel's own numbers; None where the call's program was not let go yet."""
 
 
 class _Owner(Protocol):
     calls: BpfMap[ctypes.c_uint64, layout.CallRow]
     folded: BpfMap[layout.Kind, layout.Folded]
     watched: BpfMap[ctypes.c_uint64, layout.WatchedRow]
+    begun: BpfMap[ctypes.c_uint64, ctypes.c_uint64]
 
     @property
     def watches_syscalls(self) -> bool: ...
@@ -194,6 +202,7 @@ class Watch:
         self.asked = asked
         self._fence = fence
         self._account = Account()
+        self._taken = 0
         self._tell: Callable[[Told], None] | None = None
         self._fail: Callable[[Exception], None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -208,16 +217,21 @@ class Watch:
         )
         return asked and self._row() is not None
 
-    def begin(self, *, at_once: bool = False) -> None:
-        """Watch the system calls that were asked for, from the next program on that is started, or
-        at once.
+    def begin(self, *, at_once: bool = False, kept: int = 0) -> None:
+        """Say that the call's own account begins: of the process events so far `kept` belong to it,
+        which the next daemon must know to see whether it has all.
+
+        From here on the system calls that were asked for are watched: from the next program on that
+        is started, or at once.
 
         Raises:
             OSError: as the kernel says.
         """
+        key = ctypes.c_uint64(self.cgroup_id)
+        self._fence.begun.put(key, ctypes.c_uint64(self._taken - kept))
         if self.asked is not None:
             row = self.asked.row(layout.WATCHING if at_once else layout.WATCHING_FROM_EXEC)
-            self._fence.watched.put(ctypes.c_uint64(self.cgroup_id), row, BPF_EXIST)
+            self._fence.watched.put(key, row, BPF_EXIST)
 
     def tell(self, tell: Callable[[Told], None], fail: Callable[[Exception], None]) -> None:
         """Tell everything from here on, as it comes; `fail` is told where that went wrong."""
@@ -236,7 +250,11 @@ class Watch:
     def take(self) -> Told | None:
         """Take a batch out of the ring; None where there is nothing."""
         raw = self.ring.read()
-        return self._account.take(self._records(raw)) if raw else None
+        if not raw:
+            return None
+        told = self._account.take(self._records(raw))
+        self._taken += len(told.processes)
+        return told
 
     def _records(self, raw: Sequence[bytes]) -> list[Record]:
         # A program that was running when a former call of this ring ended may still have told.
@@ -336,13 +354,17 @@ def leftovers(
     calls: BpfMap[ctypes.c_uint64, layout.CallRow],
     folded: BpfMap[layout.Kind, layout.Folded],
     watched: BpfMap[ctypes.c_uint64, layout.WatchedRow],
+    begun: BpfMap[ctypes.c_uint64, ctypes.c_uint64],
 ) -> dict[int, Told]:
-    """Read what calls of a former daemon left, by cgroup id, and remove it."""
+    """Read what calls of a former daemon left, by cgroup id, and remove it.
+
+    An event that cannot be decoded is missing like one that was read and not recorded.
+    """
     accounts: dict[int, Account] = {key.value: Account() for key in calls.all_keys()}
     found: dict[int, Told] = {number: Told() for number in accounts}
     for ring in rings:
         while raw := ring.read():
-            for record in map(decode, raw):
+            for record in _decoded(raw):
                 if record.call in accounts:
                     _add(found[record.call], accounts[record.call].take([record]))
     for key in list(folded.all_keys()):
@@ -354,14 +376,37 @@ def leftovers(
                 found[key.call].denials.append(denial)
     for number, account in accounts.items():
         row = calls.get(ctypes.c_uint64(number))
+        made = watched.get(ctypes.c_uint64(number))
+        before = begun.get(ctypes.c_uint64(number))
         if row is not None:
             _add(found[number], account.counters(row))
-        made = watched.get(ctypes.c_uint64(number))
+            if before is not None:
+                there = len(found[number].processes)
+                found[number].read = _told(row, made) - before.value - there
         if made is not None:
             found[number].watched += account.made(made, every=True)
         watched.delete(ctypes.c_uint64(number))
         calls.delete(ctypes.c_uint64(number))
+    for begun_key in list(begun.all_keys()):
+        begun.delete(begun_key)
     return found
+
+
+def _decoded(raw: Iterable[bytes]) -> Iterator[Record]:
+    for data in raw:
+        try:
+            yield decode(data)
+        except InvariantError as error:
+            log.error("an event of a former daemon is left out: %s", error)
+
+
+def _told(row: layout.CallRow, made: layout.WatchedRow | None) -> int:
+    """Say how many process events found a place in the ring: of the numbers that were taken, each
+    first denial of a kind has one, and each first watched system call of a place."""
+    firsts = row.kinds + row.guard_kinds
+    firsts += sum(count > 0 for count in made.count) if made is not None else 0
+    lost = sum(row.lost[kind] for kind in LOST_NAMES if kind not in COUNTED_ELSEWHERE)
+    return int(row.sequence - firsts - lost)
 
 
 def _add(to: Told, more: Told) -> None:

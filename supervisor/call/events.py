@@ -151,12 +151,16 @@ class Watched:
     killed: bool = False
 
 
+PROBE_EVENTS = "probe events"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
     or "exit" where the probes found no place for it, or its call has written all that it may of
-    these; watched system calls are counted where they happen. "probe events" are those that a
-    former daemon had not read yet when its probes went; `count` is 0 then, since nobody knows."""
+    these; watched system calls are counted where they happen. "probe events" are those of a former
+    daemon that are on no record: it died when it had read them, or its probes went; where nobody
+    knows how many, `count` is 0."""
 
     what: str
     count: int

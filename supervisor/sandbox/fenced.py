@@ -24,9 +24,12 @@ from supervisor.bpf.guard import GUARDED, TRIED, canary_fault, untold
 from supervisor.bpf.syscalls import Asked
 from supervisor.bpf.watch import FOLD_S, Denial, Made, Process, Told, Watch
 from supervisor.call.events import (
+    PROBE_EVENTS,
     Denied,
     Lost,
+    MoreArgv,
     Processes,
+    ProcessEvent,
     Wall,
     Watched,
 )
@@ -67,6 +70,7 @@ GUARD_RULES: Mapping[int, tuple[Wall, str]] = {
 PROBED = frozenset({Wall.NETWORK, Wall.PROGRAM, Wall.KERNEL})
 """The walls whose denials the probes count."""
 LOST_REASON = "RING_FULL"
+PROCESS_KINDS = frozenset({"exec", "argv", "exit"})
 
 SOCKET = "socket"
 
@@ -130,7 +134,7 @@ class CallFence:
             if not faults:
                 faults = [f"fence: {fault}" for fault in await self._canary(program)]
             if not faults:
-                self._watch.begin(at_once=self._gated)
+                self._watch.begin(at_once=self._gated, kept=len(self._before))
         except OSError as error:
             # What cannot be looked at does not stand.
             faults = [f"fence: {error}"]
@@ -272,6 +276,28 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
         if count > known[what,]:
             rest.lost[what] = count - known[what,]
     return rest
+
+
+def missing_of(left: Told, recorded: Iterable[object]) -> Iterator[Lost]:
+    """Give what a former daemon had read of a call and died before it could record it. The kernel's
+    numbers must come out even: where they do not otherwise, nobody knows what is missing."""
+    if left.read is None:
+        return
+    known = 0
+    for event in recorded:
+        if isinstance(event, Processes):
+            known += sum(map(_of_kernel, event.events))
+        elif (
+            isinstance(event, Lost) and event.reason != LOST_REASON and event.what in PROCESS_KINDS
+        ):
+            known += event.count
+    if left.read != known:
+        yield Lost(what=PROBE_EVENTS, count=max(0, left.read - known), reason="DAEMON_DIED")
+
+
+def _of_kernel(event: ProcessEvent) -> bool:
+    """Say whether it is an event of the kernel's; it tells no argv that it had room for before."""
+    return not (isinstance(event, MoreArgv) and event.offset < layout.ARGV_BYTES)
 
 
 def _place(wall: Wall, name: str, detail: str) -> tuple[str, ...]:

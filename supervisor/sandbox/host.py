@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.bpf.decode import ExecRecord
 from supervisor.bpf.fence import Fence, FencePlaces
 from supervisor.bpf.watch import Told
-from supervisor.call.events import Lost
+from supervisor.call.events import PROBE_EVENTS, Lost
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
@@ -33,10 +34,10 @@ from supervisor.oci.runtime import Runc, Runtime
 from supervisor.profile.model import EffectiveProfile
 from supervisor.profile.schema import ENFORCE
 from supervisor.profile.walls import WallState
-from supervisor.sandbox.fenced import Event, events_of, not_recorded
+from supervisor.sandbox.fenced import Event, events_of, missing_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
-from supervisor.sandbox.uids import UidRanges
+from supervisor.sandbox.uids import UidRanges, base_of
 
 RUNTIMES: tuple[type[Runtime], ...] = (Runc, Crun)
 PARENT_CGROUP = "stockade"
@@ -179,6 +180,8 @@ class SandboxHost:
         except StockadeError:
             self._bpf.close_if_empty()
             raise
+        # Without their cgroups nobody knows whose events they are: so before these go.
+        self.fence.mark_reading()
         ids = {self.cgroup(name).identity(): name for name in self.reap_names()}
         self.reap()
         found = self.fence.leftovers()
@@ -192,12 +195,20 @@ class SandboxHost:
         """Give, once, what the probes had to tell of a call of a former daemon besides what is
         `recorded` of it; where nobody can know, that something may be lost. `mode` is its
         profile's."""
+        left, known = self.leftovers.pop(call_id, None), list(recorded)
+        events: list[Event] = []
+        if left is not None:
+            base = base_of(one.uid for one in left.processes if isinstance(one, ExecRecord))
+            try:
+                events += events_of(not_recorded(left, known), base, mode)
+                events += missing_of(left, known) if not self.fence.gap else ()
+            except Exception:
+                # What one call left keeps no daemon from starting.
+                log.exception("what call %s left cannot be told", call_id)
+                events.append(Lost(what=PROBE_EVENTS, count=0, reason="EVENT_MALFORMED"))
         if self.fence.gap:
-            return (Lost(what="probe events", count=0, reason=self.fence.gap),)
-        left = self.leftovers.pop(call_id, None)
-        if left is None:
-            return ()
-        return tuple(events_of(not_recorded(left, recorded), 0, mode))
+            events.append(Lost(what=PROBE_EVENTS, count=0, reason=self.fence.gap))
+        return tuple(events)
 
     def all_told(self) -> None:
         """Say that all calls of a former daemon are closed, with their `leftover_events`.

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supervisor.errors import CapacityError
@@ -20,6 +20,15 @@ from supervisor.oci.spec import ID_RANGE
 FIRST_ID = 1879048192
 RANGES = 4096 - 16
 """Ends below 2147352576, where systemd's foreign range begins."""
+
+
+def base_of(ids: Iterable[int]) -> int:
+    """Give the first id of the range that these host ids of one sandbox are from; 0 where none is
+    from a range, as of a runtime's own programs."""
+    for number in ids:
+        if 0 <= number - FIRST_ID < RANGES * ID_RANGE:
+            return number - (number - FIRST_ID) % ID_RANGE
+    return 0
 
 
 class UidRanges:

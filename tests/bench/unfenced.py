@@ -24,6 +24,9 @@ class NoFence(Fence):
     def open(self) -> None:
         """Do nothing."""
 
+    def mark_reading(self) -> None:
+        """Do nothing."""
+
     def leftovers(self) -> dict[int, Told]:
         """Give nothing."""
         return {}

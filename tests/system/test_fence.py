@@ -132,9 +132,9 @@ def test_the_fence_outlives_the_daemon_and_is_taken_over(tmp_path: Path) -> None
         assert any(one["signal"] == 9 for one in ended)
 
 
-@pytest.mark.parametrize("reason", ["FENCE_REPLACED", "FENCE_GONE"])
+@pytest.mark.parametrize("reason", ["FENCE_REPLACED", "FENCE_GONE", "FENCE_READ"])
 def test_what_no_daemon_can_read_any_more_is_told_as_lost(tmp_path: Path, reason: str) -> None:
-    """The probes of a killed daemon are of another version, or gone as after a new start."""
+    """The probes of a killed daemon are of another version, gone as after a new start, or read."""
     with running_daemon() as daemon:
         with daemon.client.execute(["sleep", "600"], profile="base") as execution:
             call_id = execution.call_id
@@ -143,6 +143,9 @@ def test_what_no_daemon_can_read_any_more_is_told_as_lost(tmp_path: Path, reason
         version = pins(daemon).parent
         if reason == "FENCE_REPLACED":
             version.rename(version.with_name("v0-other"))
+        elif reason == "FENCE_READ":
+            # Another daemon took over, and was killed before it could record what it had read.
+            (version.parent / "gap-FENCE_READ").mkdir()
         else:
             mounts.unmount(version.parent)
         daemon.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Wall
+from supervisor.call.events import Denied, MoreArgv, Processes, Wall
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Stream
 from supervisor.profile.model import Capture
@@ -73,6 +73,23 @@ def test_every_entry_of_an_observed_call_says_so_to_the_end(tmp_path: Path) -> N
             entries = list(store.entries("call-1"))
             assert [one.kind for one in entries[-3:]] == ["watched", "watched", "outcome"]
             assert {one.body()["mode"] for one in entries} == {"observe"}
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_what_no_entry_holds_is_lost_and_the_call_is_closed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await leave_open(tmp_path, [])
+        async with opened(tmp_path) as store:
+            (call,) = store.interrupted
+            large = MoreArgv(time_ns=1, pid=7, offset=0, data=b"\xff" * 60_000)
+            events = [Processes(events=(large, large)), WATCHED]
+            await store.close_interrupted(call, "the daemon died", events=events)
+            entries = list(store.entries("call-1"))
+            assert [entry.kind for entry in entries[-3:]] == ["lost", "watched", "outcome"]
+            lost = {"what": "probe events", "count": 2, "reason": "ENTRY_TOO_LARGE"}
+            assert {name: entries[-3].body()[name] for name in lost} == lost
         assert verify(tmp_path).ok
 
     asyncio.run(scenario())

@@ -18,7 +18,7 @@ from supervisor.bpf import watch as watch_module
 from supervisor.bpf.decode import ArgvRecord, ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.watch import Told
-from supervisor.errors import HostError
+from supervisor.errors import HostError, InvariantError
 from tests.unit.bpf.real import Ground, ground
 
 CHUNK_BYTES = 8192
@@ -242,6 +242,69 @@ def test_the_next_daemon_takes_over() -> None:
     asyncio.run(scenario())
 
 
+def test_the_next_daemon_knows_what_the_former_one_had_read() -> None:
+    async def scenario() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            fence.mark_reading()
+            assert [path.name for path in fence._gaps()] == ["gap-FENCE_GONE"]
+            watch = await fence.watch(here.call_id)
+            here.run("/usr/bin/true")
+            before = watch.take()
+            assert before is not None
+            watch.begin(kept=1)
+            here.run(CONNECT)
+            after = watch.take()
+            assert after is not None
+            here.run("/usr/bin/true")
+            fence.close_gap()
+            fence._close_links()
+            heir = Fence(here.places)
+            heir.open()
+            heir.mark_reading()
+            left = heir.leftovers()[here.call_id]
+            assert left.read == 1 + len(after.processes)
+            assert len(left.processes) > 0
+            heir._close_links()
+            third = Fence(here.places)
+            third.open()
+            assert third.gap == "FENCE_READ"
+            assert list(third.begun.all_keys()) == []
+            third.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_cannot_be_read_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            watch = await fence.watch(here.call_id)
+            watch.begin()
+            here.run("/usr/bin/true")
+            fence._close_links()
+            heir = Fence(here.places)
+            heir.open()
+            good = iter([True])
+
+            def decode(data: bytes) -> Any:
+                if next(good, False):
+                    return original(data)
+                raise InvariantError("EVENT_MALFORMED", "x")
+
+            monkeypatch.setattr(watch_module, "decode", decode)
+            left = heir.leftovers()[here.call_id]
+            assert len(left.processes) == 1
+            assert left.read is not None
+            assert left.read > 0
+            heir.close()
+
+    original = watch_module.decode
+    asyncio.run(scenario())
+
+
 def test_another_version_is_replaced() -> None:
     async def scenario() -> None:
         with ground() as here:
@@ -261,7 +324,15 @@ def test_another_version_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["links/fence_egress", "links/watch_exec", "maps/calls", "maps/strays", "maps/watched"]
+    "what",
+    [
+        "links/fence_egress",
+        "links/watch_exec",
+        "maps/calls",
+        "maps/strays",
+        "maps/watched",
+        "maps/begun",
+    ],
 )
 def test_a_pin_that_is_gone_is_named(what: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "stockade.fence")

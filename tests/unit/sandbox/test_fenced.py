@@ -38,6 +38,7 @@ from supervisor.sandbox.fenced import (
     _of_cell,
     asked_of,
     events_of,
+    missing_of,
     not_recorded,
 )
 from supervisor.sandbox.places import find_canary
@@ -250,6 +251,20 @@ def test_what_is_recorded_already_is_not_told_again() -> None:
     assert rest.processes == [end()]
     assert rest.lost == {"exec": 1, "exit": 1}
     assert not_recorded(Told(), recorded) == Told()
+
+
+def test_what_was_read_and_is_not_on_record_is_missing() -> None:
+    cut = ArgvRecord(sequence=2, call=5, time_ns=0, pid=70, offset=6, data=b"x\0")
+    more = replace(cut, sequence=3, offset=layout.ARGV_BYTES)
+    recorded: list[object] = [*events_of(Told(processes=[program(1), cut, more, end(4)]), BASE)]
+    recorded.append(Lost(what="exec", count=2, reason="RECORD_BUDGET"))
+    recorded.append(Lost(what="exec", count=9, reason="RING_FULL"))
+    # A start, of which the record has the argv in two pieces, one more, an end, and two counted.
+    assert list(missing_of(Told(read=5), recorded)) == []
+    for read, count in ((12, 7), (4, 0)):
+        [lost] = missing_of(Told(read=read), recorded)
+        assert lost == Lost(what="probe events", count=count, reason="DAEMON_DIED")
+    assert list(missing_of(Told(), [])) == []
 
 
 def test_denials_of_the_guard_have_their_walls() -> None:

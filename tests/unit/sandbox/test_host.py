@@ -16,6 +16,10 @@ from unittest import mock
 
 import pytest
 
+from supervisor.bpf import layout
+from supervisor.bpf.decode import Refused
+from supervisor.bpf.watch import Denial, Told
+from supervisor.call.events import Lost
 from supervisor.errors import AuditUnavailable, HostError
 from supervisor.linux import cgroup
 from supervisor.oci.crun import Crun
@@ -101,6 +105,45 @@ def test_what_a_killed_daemon_left_is_ended(runtime: Path) -> None:
     asyncio.run(main())
     assert cgroup.children(hierarchies, parent) == set()
     assert Footprint(folders=(runtime,), cgroup=parent).leftovers() == []
+
+
+def test_a_daemon_that_dies_while_it_takes_over_leaves_word(runtime: Path) -> None:
+    argv = [sys.executable, "-c", DIES, runtime]
+    dead = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
+
+    async def main() -> None:
+        heir = SandboxHost(options(runtime))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(heir, "reap", mock.Mock(side_effect=HostError("NO", "killed")))
+            with pytest.raises(HostError, match="killed"):
+                heir.open()
+        os.close(heir._lock)
+        third = SandboxHost(options(runtime))
+        third.open()
+        lost = Lost(what="probe events", count=0, reason="FENCE_READ")
+        assert third.leftover_events("any", [])[-1] == lost
+        third.all_told()
+        assert third.leftover_events("any", []) == ()
+        third.close()
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_told_of_a_call_is_lost_and_keeps_no_daemon_from_starting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with sandbox_host() as host:
+            host.all_told()
+            unknown = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="x")
+            denial = Denial(refused=unknown, pid=1, program=b"", count="?")  # type: ignore[arg-type]
+            host.leftovers["call-1"] = Told(denials=[denial])
+            lost = Lost(what="probe events", count=0, reason="EVENT_MALFORMED")
+            assert host.leftover_events("call-1", []) == (lost,)
+
+    asyncio.run(main())
+    assert "what call call-1 left cannot be told" in caplog.text
 
 
 def test_a_second_daemon_on_one_state_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 from supervisor.errors import CapacityError
 from supervisor.oci.spec import ID_RANGE
 from supervisor.sandbox import uids
-from supervisor.sandbox.uids import FIRST_ID, RANGES, UidRanges
+from supervisor.sandbox.uids import FIRST_ID, RANGES, UidRanges, base_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -116,3 +116,11 @@ def test_two_processes_never_lend_the_same(
             process.wait()
             # The lock goes with the process, however it ends.
             assert stack.enter_context(ranges.lease()) in theirs
+
+
+def test_the_range_of_an_id() -> None:
+    third = FIRST_ID + 2 * ID_RANGE
+    assert base_of([0, third + 1000, third]) == third
+    assert base_of([FIRST_ID + RANGES * ID_RANGE - 1]) == FIRST_ID + (RANGES - 1) * ID_RANGE
+    assert base_of([0, 1000, FIRST_ID - 1, FIRST_ID + RANGES * ID_RANGE]) == 0
+    assert base_of([]) == 0
