@@ -9,6 +9,7 @@ production. There is no network device, and KVM is not asked for.
 from __future__ import annotations
 
 import contextlib
+import logging
 import lzma
 import os
 import re
@@ -16,7 +17,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,12 @@ CPUS = 2
 # and panics as it boots; without it, it has another way.
 CPU = "max,-cx16"
 SHARE_S = 20.0
+BOOTS_MAX = 3
+PANIC = "Kernel panic"
 POLL_S = 0.1
 CPIO_FILE, CPIO_FOLDER = 0o100755, 0o040755
+
+log = logging.getLogger(__name__)
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -160,12 +165,22 @@ def tools(top: Path) -> Tools | None:
 
 
 def run(
-    tools: Tools, kernel: Kernel, argv: Iterable[str], *, timeout_s: float, boot: str = ""
+    tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float, boot: str = ""
 ) -> Run:
     """Boot `kernel`, run `argv` in the checkout as root, and power off.
 
-    `boot` is added to the kernel's command line.
+    `boot` is added to the kernel's command line. A kernel that panics before it has come to our
+    first command is booted again, since QEMU's emulation gets an instruction wrong at times.
     """
+    for _ in range(BOOTS_MAX - 1):
+        done = _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot)
+        if done.code is not None or done.output.strip() or PANIC not in done.console:
+            return done
+        log.warning("%s panicked as it was booted:\n%s", kernel.release, done.console[-2000:])
+    return _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot)
+
+
+def _run(tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float, boot: str) -> Run:
     with (
         tempfile.TemporaryDirectory(prefix="stockade-vm-") as folder,
         _share(tools, Path(folder)) as socket,
@@ -194,11 +209,11 @@ def run(
             env=_environment(tools),
         )  # fmt: skip
         said = output.read_text(errors="replace").replace("\r", "") if output.exists() else ""
-        log = console.read_text(errors="replace") if console.exists() else ""
+        said_by_kernel = console.read_text(errors="replace") if console.exists() else ""
         body, _, code = said.rpartition("ended: ")
         if not code.strip().isdecimal():
-            return Run(code=None, output=said, console=log + done.stderr)
-        return Run(code=int(code), output=body, console=log + done.stderr)
+            return Run(code=None, output=said, console=said_by_kernel + done.stderr)
+        return Run(code=int(code), output=body, console=said_by_kernel + done.stderr)
 
 
 def _ours() -> list[Path]:
