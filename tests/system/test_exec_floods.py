@@ -95,6 +95,7 @@ def test_what_finds_no_place_is_counted(daemon: Daemon, flood: Path) -> None:
     client = daemon.client
     with client.execute(["sh", "-c", script], profile="flood", files=files) as execution:
         until(execution, is_started)
+        wait_for(lambda: len(daemon.sandbox_processes()) > 1, FLOOD_S)
         # A daemon that does not get to read until the flood is over: the ring holds a tenth of it.
         os.kill(daemon.pid, signal.SIGSTOP)
         try:

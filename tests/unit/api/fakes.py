@@ -95,6 +95,7 @@ class FakeProfiles:
     def __init__(self) -> None:
         self._profiles = {name: make_profile(name) for name in ("python", "shell")}
         self.names = ("broken", "python", "shell")
+        self.shipped_missing = ""
         self.failure: Exception | None = None
 
     def problems(self, name: str) -> tuple[Problem, ...]:
