@@ -5,7 +5,7 @@
     apt-get download linux-image-6.1.0-56-cloud-amd64 && dpkg -x linux-image-*.deb FOLDER
     STOCKADE_VM=FOLDER .venv/bin/python -m pytest tests/vm
 
-Inside, pytest runs `guest.py` and every `guest_*.py` beside it, in one boot of each kernel. To run
+Inside, pytest runs `guest.py` and the `guest_*.py` beside it, in one boot of each kernel. To run
 some of them by hand: `STOCKADE_VM_ONLY=guest_guard`, or several names with commas; what each test
 said is shown by `--log-cli-level=info`, and `-k 6.12` chooses a kernel.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.rounds import rounds
 from tests.vm import machine
 
 TIMEOUT_S = 1500.0
@@ -38,6 +39,10 @@ TOOLS = machine.tools(TOP)
 KERNELS = machine.kernels(TOP)
 SERIES = ("6.1", "6.12")
 """The oldest that is supported, and the next of Debian's: without one of them it is no matrix."""
+
+SOAKED = frozenset({"guest_watching"})
+"""What is run in `make soak` alone, to keep `make test` short: its probe is loaded and attached by
+`guest_probes` in any case."""
 
 OTHERS = [
     one.release for one in KERNELS if not one.release.startswith(tuple(f"{s}." for s in SERIES))
@@ -59,7 +64,8 @@ def guest_files() -> tuple[str, ...]:
     """List what is run inside; STOCKADE_VM_ONLY names some, without their endings."""
     files = {path.stem: str(path.relative_to(machine.ROOT)) for path in HERE.glob("guest*.py")}
     only = os.environ.get("STOCKADE_VM_ONLY")
-    return tuple(files[name] for name in (only.split(",") if only else sorted(files)))
+    usual = (name for name in sorted(files) if name not in SOAKED or rounds(1) > 1)
+    return tuple(files[name] for name in (only.split(",") if only else usual))
 
 
 def kernel_of(name: str) -> machine.Kernel | None:
