@@ -87,7 +87,7 @@ def _connect(
         )  # fmt: skip
         return float(done.stdout)
 
-    turns = max(5, int(CONNECT_ROUNDS * scale))
+    turns = max(3, int(CONNECT_ROUNDS * scale))
     pairs = [(connects(fenced), connects(unfenced)) for _ in range(turns)]
     ours, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
     yield Figure(
@@ -106,7 +106,7 @@ def _host(program: Path, scale: float) -> Iterator[Figure]:
         return float(subprocess.check_output([program, "getppid", count]))
 
     ours, watched, theirs = [], [], []
-    for _ in range(max(3, int(HOST_TURNS * scale))):
+    for _ in range(max(2, int(HOST_TURNS * scale))):
         with running_daemon(config=measures.CONFIG) as daemon:
             ours.append(getppid())
             with daemon.client.execute(["sleep", "60"], profile="observing") as execution:
