@@ -124,8 +124,10 @@ class Account:
         told = Told()
         for record in records:
             if isinstance(record, DeniedRecord):
-                self.kinds[record.key] = 1
                 self._said[record.key] = record.refused
+                if record.key in self.kinds:
+                    continue  # told from its counter, while its one event was in the ring
+                self.kinds[record.key] = 1
                 told.denials.append(
                     Denial(refused=record.refused, pid=record.pid, program=record.program, count=1)
                 )

@@ -56,6 +56,13 @@ def test_a_kind_whose_first_event_was_lost_is_told_whole() -> None:
     assert Account().repeats(b"other", CONNECT, Tried(count=3, pid=70, program=b"sh")) == denial(3)
 
 
+def test_a_kind_that_was_told_from_its_counter_is_not_told_again_by_its_event() -> None:
+    account = Account()
+    assert account.repeats(KEY, CONNECT, Tried(count=3, pid=70, program=b"sh")) == denial(3)
+    assert account.take([denied()]).denials == []
+    assert account.repeats(KEY, CONNECT, Tried(count=4, pid=70, program=b"sh")) == denial(1)
+
+
 def test_counters_give_what_is_new() -> None:
     account, row = Account(), layout.CallRow()
     assert account.counters(row).lost == {}
