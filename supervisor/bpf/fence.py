@@ -215,10 +215,12 @@ class Fence:
         self.begun = BpfMap(fds[BEGUN], ctypes.c_uint64, ctypes.c_uint64, BEGUN)
         self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
         self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
+        self._maps = (
+            self.calls, self.folded, self.watched, self.begun, self._strays, self._rings
+        )  # fmt: skip
 
     def _shared_fds(self) -> dict[str, int]:
-        maps = (self.calls, self.folded, self.watched, self.begun, self._strays, self._rings)
-        return {one.name: one.fd for one in maps}
+        return {one.name: one.fd for one in self._maps}
 
     def _open_pool(self) -> None:
         self._pool = RingPool(self._rings)
@@ -415,9 +417,7 @@ class Fence:
         """Take the probes out; every sandbox must be gone."""
         self._pool.close()
         self.live.close()
-        for one in (
-            self.calls, self.folded, self.watched, self.begun, self._strays, self._rings
-        ):  # fmt: skip
+        for one in self._maps:
             one.close()
         self._close_links()
         self._guard.close()

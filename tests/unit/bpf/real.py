@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from supervisor.bpf.fence import FencePlaces
+from supervisor.bpf.fence import Fence, FencePlaces
 from supervisor.linux import cgroup
 from supervisor.linux.mounts import BpfFolder
 from supervisor.sandbox.places import find_canary, find_probes
@@ -60,3 +62,23 @@ def ground() -> Iterator[Ground]:
             bpf.close()
             call.destroy()
             top.destroy()
+
+
+def with_fence(scenario: Callable[[Ground, Fence], Coroutine[Any, Any, None]]) -> None:
+    """Run `scenario` with a fence that is open, and close it."""
+
+    async def main() -> None:
+        with ground() as here:
+            fence = Fence(here.places)
+            fence.open()
+            try:
+                await asyncio.wait_for(scenario(here, fence), 60)
+            finally:
+                fence.close()
+
+    asyncio.run(main())
+
+
+def fail(error: Exception) -> None:
+    """Be what a watch tells where it went wrong: a failure of the test."""
+    raise error

@@ -7,7 +7,7 @@ import collections
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from supervisor.bpf.decode import ArgvRecord, ExecRecord
 from supervisor.bpf.fence import Fence
 from supervisor.bpf.watch import Told
 from supervisor.errors import HostError, InvariantError
-from tests.unit.bpf.real import Ground, ground
+from tests.unit.bpf.real import Ground, fail, ground, with_fence
 
 CHUNK_BYTES = 8192
 """Of argv in one event: see probes/include/abi.h."""
@@ -36,23 +36,6 @@ for family, address in ((2, "203.0.113.9"), (2, "203.0.113.9"), (10, "2001:db8::
 END
 """
 EPERM, ENETUNREACH = b"1\n", b"101\n"
-
-
-def with_fence(scenario: Callable[[Ground, Fence], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        with ground() as here:
-            fence = Fence(here.places)
-            fence.open()
-            try:
-                await asyncio.wait_for(scenario(here, fence), 60)
-            finally:
-                fence.close()
-
-    asyncio.run(main())
-
-
-def fail(error: Exception) -> None:
-    raise error
 
 
 async def told_of(watch: Any, work: Callable[[], Any]) -> tuple[Any, Told]:

@@ -11,10 +11,8 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +25,7 @@ from supervisor.bpf.watch import Made, Told, Watch
 from supervisor.errors import HostError
 from supervisor.linux import cgroup
 from supervisor.linux.cgroup import Cgroup
-from tests.unit.bpf.real import Ground, ground
+from tests.unit.bpf.real import Ground, fail, ground, with_fence
 
 BPFTOOL = shutil.which("bpftool", path=f"{os.environ['PATH']}:/usr/sbin")
 GETPPID, SOCKET, GETUID = 110, 41, 102
@@ -47,23 +45,6 @@ root = pytest.mark.root
 
 def asked(*watch: int, kill: tuple[int, ...] = ()) -> Asked:
     return Asked(watch=frozenset(watch), kill=frozenset(kill))
-
-
-def with_fence(scenario: Callable[[Ground, Fence], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        with ground() as here:
-            fence = Fence(here.places)
-            fence.open()
-            try:
-                await asyncio.wait_for(scenario(here, fence), 60)
-            finally:
-                fence.close()
-
-    asyncio.run(main())
-
-
-def fail(error: Exception) -> None:
-    raise error
 
 
 def begun(watch: Watch) -> list[Made]:
