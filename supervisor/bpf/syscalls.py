@@ -19,6 +19,7 @@ from pathlib import Path
 from supervisor.bpf import layout, pins
 from supervisor.bpf.objects import ProbeObject
 from supervisor.errors import HostError
+from supervisor.profile.syscall_numbers import NUMBERS
 
 log = logging.getLogger("stockade.fence")
 
@@ -35,7 +36,7 @@ FAMILY_OF_PLACE = {
 }
 """The counters of socket(2), by family: place → family."""
 
-NUMBER_SOCKET = 41
+NUMBER_SOCKET = NUMBERS["socket"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,13 @@ SLOW_SUBSCRIBER = "SLOW_SUBSCRIBER"
 it with Attach from the last sequence that it has seen."""
 
 
+OTHER_ARGUMENTS = ", but not with these arguments"
+"""How the rule of a denial ends where the system call is allowed with other arguments."""
+
+CELL_PATH = "/.stockade/cell"
+"""Where the sandbox's own init lies in it: it runs in every call, and is nobody's program."""
+
+
 class Wall(enum.StrEnum):
     """Which wall held."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from supervisor.call.events import Wall
+from supervisor.call.events import CELL_PATH, OTHER_ARGUMENTS, Wall
 from supervisor.call.safe import safe, word
 from supervisor.call.types import untext
 from supervisor.cli import output as out
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from supervisor.profile.learn import Evidence, Learned
 
 EXIT_INCOMPLETE = StockadeError.exit_code
-OTHER_ARGUMENTS = ", but not with these arguments"
 SUFFIX = ".yaml"
-CELL = b"/.stockade/cell"
-"""The sandbox's own init: it runs in every call, and is no program of anybody's."""
-
 Entry = tuple[str, Mapping[str, Any]]
 
 
@@ -222,7 +218,9 @@ def _take_denied(body: Mapping[str, Any], counts: Mapping[str, Counter[str]]) ->
 
 def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
     paths = (untext(event["path"]) for event in events if event["what"] == "started")
-    return Counter(path.decode(errors="surrogateescape") for path in paths if path != CELL)
+    return Counter(
+        path.decode(errors="surrogateescape") for path in paths if path != CELL_PATH.encode()
+    )
 
 
 def _unfinished(entries: list[Entry]) -> list[str]:

@@ -14,9 +14,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from supervisor.call.events import CELL_PATH
 from supervisor.errors import HostError
 from supervisor.oci.images import ImageStore
-from supervisor.oci.spec import CELL_PATH, GID, UID
+from supervisor.oci.spec import GID, UID
 from supervisor.profile.model import EffectiveProfile, ImageKind
 
 PASSWD = f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{UID}:{GID}:sandbox:/work:/bin/sh\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from supervisor.call.events import CELL_PATH
 from supervisor.call.types import ARG_BYTES_MAX, Json
 from supervisor.errors import InvalidRequest
 from supervisor.oci.seccomp import compile_seccomp
@@ -14,7 +15,6 @@ OCI_VERSION = "1.0.2"
 UID = 1000
 GID = 1000
 ID_RANGE = 65536
-CELL_PATH = "/.stockade/cell"
 CELL_PREFIX = "CELL_"
 STATUS_FD = 3
 """The first descriptor that the runtime's --preserve-fds passes on."""

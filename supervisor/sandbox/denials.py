@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from supervisor.call.events import Denied, Wall
+from supervisor.call.events import OTHER_ARGUMENTS, Denied, Wall
 from supervisor.linux.notify import Notification, receive, refuse, still_waits
 from supervisor.linux.process import comm
 from supervisor.profile.model import SyscallPolicy
@@ -242,5 +242,5 @@ def _rule(name: str, policy: SyscallPolicy) -> str:
     if name in policy.kill:
         return f"syscalls.kill: {name}"
     if name in rules_for(policy):
-        return f"syscalls.allow: {name}, but not with these arguments"
+        return f"syscalls.allow: {name}{OTHER_ARGUMENTS}"
     return f"syscalls.allow: {name} is not in it"

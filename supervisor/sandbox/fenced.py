@@ -24,6 +24,7 @@ from supervisor.bpf.guard import GUARDED, TRIED, canary_fault, untold
 from supervisor.bpf.syscalls import Asked
 from supervisor.bpf.watch import FOLD_S, Denial, Made, Process, Told, Watch
 from supervisor.call.events import (
+    CELL_PATH,
     PROBE_EVENTS,
     Denied,
     Lost,
@@ -35,7 +36,6 @@ from supervisor.call.events import (
 )
 from supervisor.errors import HostError
 from supervisor.linux import process
-from supervisor.oci.spec import CELL_PATH
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.schema import ENFORCE, OBSERVE
 from supervisor.profile.syscall_arguments import real_arguments

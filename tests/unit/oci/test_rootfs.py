@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.call.events import CELL_PATH
 from supervisor.errors import HostError
 from supervisor.oci import rootfs
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
-from supervisor.oci.spec import CELL_PATH, GID, UID
+from supervisor.oci.spec import GID, UID
 from supervisor.profile.model import Image, ImageKind, ReadPath, WritableMount
 from tests.support.records import make_profile
 
