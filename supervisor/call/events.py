@@ -158,6 +158,42 @@ class Watched:
     killed: bool = False
 
 
+class Verdict(enum.StrEnum):
+    """How a flow ended: "closed" in order by both sides, "reset" by one of them, "failed" before it
+    was connected, "denied" by a rule, "budget" at `limits.egress`, "stopped" with its call."""
+
+    CLOSED = "closed"
+    RESET = "reset"
+    FAILED = "failed"
+    DENIED = "denied"
+    BUDGET = "budget"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """A connection through the broker has ended.
+
+    `name` is what the program asked for (a name, or an address under a `cidr:` rule), `address` what
+    was dialled, "" where nothing was; `rule` is the rule's name, "" where there is none. `sent` is
+    what the far side was sent, `received` what came back, in bytes. `reason` is empty where the
+    verdict says all. Process and program are those that connected.
+    """
+
+    name: str
+    address: str
+    port: int
+    rule: str
+    verdict: Verdict
+    reason: str = ""
+    sent: int = 0
+    received: int = 0
+    started_ns: int = 0
+    duration_s: float = 0.0
+    pid: int = 0
+    program: bytes = b""
+
+
 PROBE_EVENTS = "probe events"
 
 
@@ -206,7 +242,18 @@ class Finished:
     record_bytes: int = 0
 
 
-Event = Accepted | Started | Output | Denied | Processes | Watched | Lost | KeepAlive | Finished
+Event = (
+    Accepted
+    | Started
+    | Output
+    | Denied
+    | Processes
+    | Watched
+    | Flow
+    | Lost
+    | KeepAlive
+    | Finished
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

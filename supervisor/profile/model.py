@@ -53,9 +53,85 @@ class WritableMount:
     why: str = ""
 
 
+class Inspect(enum.StrEnum):
+    """What the broker checks of a connection besides the name that was asked for."""
+
+    TLS = "tls"
+    HTTP = "http"
+    NONE = "none"
+    TERMINATE = "tls-terminate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortRange:
+    """Ports from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    def __contains__(self, port: int) -> bool:
+        return self.low <= port <= self.high
+
+    def __str__(self) -> str:
+        return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
+
+
+HTTPS_PORT = 443
+HTTP_PORT = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRule:
+    """A place that a call may reach over TCP: exactly one of `host` and `cidr` is not empty.
+
+    `host` is a canonical name or "*.suffix" (`profile.hosts`), `cidr` a network as `ipaddress`
+    writes it. `ports` are sorted, apart and not adjacent. `inspect` is None where the port decides.
+    Empty `methods` or `paths` are any.
+    """
+
+    host: str = ""
+    cidr: str = ""
+    ports: tuple[PortRange, ...]
+    inspect: Inspect | None = None
+    private: bool = False
+    methods: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """Give what the rule is called in the record, and by which layers merge it."""
+        return f"{self.host or self.cidr}:{','.join(map(str, self.ports))}"
+
+    def covers(self, port: int) -> bool:
+        """Say whether the rule is for this port."""
+        return any(port in ports for ports in self.ports)
+
+    def inspect_at(self, port: int) -> Inspect:
+        """Say what is checked of a connection to this port."""
+        if self.inspect is not None:
+            return self.inspect
+        if self.cidr:
+            return Inspect.NONE
+        return {HTTPS_PORT: Inspect.TLS, HTTP_PORT: Inspect.HTTP}.get(port, Inspect.NONE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretUse:
+    """A secret of the daemon's, which the broker puts into `header` of requests to `host` where the
+    sandbox wrote a placeholder; the sandbox finds that in the variable `env`."""
+
+    name: str
+    header: str
+    host: str
+    env: str
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a call may use at most; `files` is open descriptors of one process."""
+    """What a call may use at most; `files` is open descriptors of one process, `egress_bytes` what
+    goes out and comes in together."""
 
     wall_s: float
     cpu_s: float
@@ -63,6 +139,7 @@ class Limits:
     pids: int
     files: int
     output_bytes: int
+    egress_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +206,5 @@ class EffectiveProfile:
     canonical: bytes
     digest: str
     lines: tuple[ProfileLine, ...]
+    egress: tuple[EgressRule, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
