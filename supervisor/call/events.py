@@ -243,16 +243,7 @@ class Finished:
 
 
 Event = (
-    Accepted
-    | Started
-    | Output
-    | Denied
-    | Processes
-    | Watched
-    | Flow
-    | Lost
-    | KeepAlive
-    | Finished
+    Accepted | Started | Output | Denied | Processes | Watched | Flow | Lost | KeepAlive | Finished
 )
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -30,6 +31,11 @@ def _check(result: int, name: str, subject: str = "") -> None:
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces of its own (unshare(2))."""
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """Move the calling thread into the namespace that `fd` is of (setns(2))."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(flags)), "setns")
 
 
 def mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:

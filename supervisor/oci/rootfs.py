@@ -23,10 +23,11 @@ from supervisor.profile.model import EffectiveProfile, ImageKind
 PASSWD = f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{UID}:{GID}:sandbox:/work:/bin/sh\n"
 GROUP = f"root:x:0:\nsandbox:x:{GID}:\n"
 HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"
-NSSWITCH = (
-    "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n"
-)
+NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: {hosts}\nservices: files\nprotocols: files\n"
 RESOLV = "# No names can be resolved from inside a sandbox.\n"
+BROKER_RESOLV = (
+    "# The broker answers for the names of the profile, and for no others.\nnameserver 127.0.0.1\n"
+)
 
 USR_LINKS = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 MOUNT_POINTS = ("proc", "dev", "usr", "tmp", "etc", "run", "var")
@@ -109,7 +110,7 @@ class RootFolders:
 def _skeleton(profile: EffectiveProfile, skeleton: Path) -> Path:
     """Make what lies above the image: mount points, and the files that are made up."""
     skeleton.mkdir(parents=True)
-    _made_up(skeleton)
+    _made_up(skeleton, names=bool(profile.egress))
     for mount in profile.write:
         _directory(skeleton, mount.path)
     for read in profile.read:
@@ -140,7 +141,7 @@ def _write(path: Path, content: str) -> None:
     path.chmod(0o644)
 
 
-def _made_up(root: Path) -> None:
+def _made_up(root: Path, *, names: bool) -> None:
     for name in MOUNT_POINTS:
         (root / name).mkdir()
     etc = root / "etc"
@@ -148,8 +149,8 @@ def _made_up(root: Path) -> None:
     _write(etc / "group", GROUP)
     _write(etc / "hosts", HOSTS)
     _write(etc / "hostname", "sandbox\n")
-    _write(etc / "resolv.conf", RESOLV)
-    _write(etc / "nsswitch.conf", NSSWITCH)
+    _write(etc / "resolv.conf", BROKER_RESOLV if names else RESOLV)
+    _write(etc / "nsswitch.conf", NSSWITCH.format(hosts="files dns" if names else "files"))
     cell = root / CELL_PATH.lstrip("/")
     _write(cell, "")
 

@@ -16,7 +16,14 @@ from supervisor.oci import rootfs
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
 from supervisor.oci.spec import GID, UID
-from supervisor.profile.model import Image, ImageKind, ReadPath, WritableMount
+from supervisor.profile.model import (
+    EgressRule,
+    Image,
+    ImageKind,
+    PortRange,
+    ReadPath,
+    WritableMount,
+)
 from tests.support.records import make_profile
 
 MADE_UP = {
@@ -67,6 +74,14 @@ def test_accounts_and_names_are_not_the_host_s(tmp_path: Path) -> None:
     assert accounts == [["root", "x", "0", "0"], ["sandbox", "x", str(UID), str(GID)]]
     assert (etc / "hostname").read_text() == "sandbox\n"
     assert "nameserver" not in (etc / "resolv.conf").read_text()
+    assert "hosts: files\n" in (etc / "nsswitch.conf").read_text()
+
+
+def test_names_are_asked_of_the_broker_where_there_is_one(tmp_path: Path) -> None:
+    rule = EgressRule(host="api.github.com", ports=(PortRange(low=443, high=443),), why="a test")
+    etc = folders(tmp_path).path(replace(PROFILE, egress=(rule,), digest="other")) / "etc"
+    assert "nameserver 127.0.0.1\n" in (etc / "resolv.conf").read_text()
+    assert "hosts: files dns\n" in (etc / "nsswitch.conf").read_text()
 
 
 def test_copies_are_files_of_their_own(tmp_path: Path) -> None:
