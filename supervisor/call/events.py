@@ -174,10 +174,10 @@ class Verdict(enum.StrEnum):
 class Flow:
     """A connection through the broker has ended.
 
-    `name` is what the program asked for (a name, or an address under a `cidr:` rule), `address` what
-    was dialled, "" where nothing was; `rule` is the rule's name, "" where there is none. `sent` is
-    what the far side was sent, `received` what came back, in bytes. `reason` is empty where the
-    verdict says all. Process and program are those that connected.
+    `name` is what the program asked for (a name, or an address under a `cidr:` rule), `address`
+    what was dialled, "" where nothing was; `rule` is the rule's name, "" where there is none.
+    `sent` is what the far side was sent, `received` what came back, in bytes. `reason` is empty
+    where the verdict says all. Process and program are those that connected.
     """
 
     name: str

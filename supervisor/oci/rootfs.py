@@ -23,7 +23,10 @@ from supervisor.profile.model import EffectiveProfile, ImageKind
 PASSWD = f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{UID}:{GID}:sandbox:/work:/bin/sh\n"
 GROUP = f"root:x:0:\nsandbox:x:{GID}:\n"
 HOSTS = "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n"
-NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: {hosts}\nservices: files\nprotocols: files\n"
+NSSWITCH = (
+    "passwd: files\ngroup: files\nshadow: files\n"
+    "hosts: {hosts}\nservices: files\nprotocols: files\n"
+)
 RESOLV = "# No names can be resolved from inside a sandbox.\n"
 BROKER_RESOLV = (
     "# The broker answers for the names of the profile, and for no others.\nnameserver 127.0.0.1\n"
