@@ -17,8 +17,8 @@ from pathlib import Path
 from supervisor.call.events import CELL_PATH
 from supervisor.errors import HostError
 from supervisor.oci.images import ImageStore
-from supervisor.oci.spec import GID, UID
-from supervisor.profile.model import EffectiveProfile, ImageKind
+from supervisor.oci.spec import AUTHORITIES_PATH, GID, UID
+from supervisor.profile.model import EffectiveProfile, ImageKind, terminates
 
 PASSWD = f"root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:{UID}:{GID}:sandbox:/work:/bin/sh\n"
 GROUP = f"root:x:0:\nsandbox:x:{GID}:\n"
@@ -43,6 +43,10 @@ COPIED = (
     "ssl/certs/ca-certificates.crt",
 )
 """Files of the host's /etc that hold no secret and that programs cannot do without."""
+
+LINKED = ("alternatives", "ssl/certs")
+"""Folders of the host's /etc whose links are made again. They lead below /usr: to the programs that
+were chosen, and to the authorities by their hash, which is how OpenSSL looks for them."""
 
 
 class RootFolders:
@@ -75,7 +79,7 @@ class RootFolders:
         return self._ready[key]
 
     def _key(self, profile: EffectiveProfile) -> str:
-        stamps = [_stamp(Path("/etc") / name) for name in (*COPIED, "alternatives")]
+        stamps = [_stamp(Path("/etc") / name) for name in (*COPIED, *LINKED)]
         value = [profile.digest, stamps, [_stamp(Path(path.path)) for path in profile.read]]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
@@ -120,6 +124,9 @@ def _skeleton(profile: EffectiveProfile, skeleton: Path) -> Path:
         _like(skeleton, read.path)
     if profile.image.kind is ImageKind.HOST:
         _of_host(skeleton)
+    authorities = skeleton / AUTHORITIES_PATH.lstrip("/")
+    if terminates(profile) and not authorities.exists():
+        _write(authorities, "")  # a mount point: each call has an authority of its own
     # Whatever the daemon's umask is: the sandbox's own user, nobody here, has to pass through.
     for folder, _, _ in os.walk(skeleton.parent):
         Path(folder).chmod(0o755)
@@ -169,12 +176,13 @@ def _of_host(root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             target.chmod(0o644)
-    alternatives = root / "etc/alternatives"
-    alternatives.mkdir()
-    if Path("/etc/alternatives").is_dir():
-        for link in Path("/etc/alternatives").iterdir():
-            if link.is_symlink():
-                (alternatives / link.name).symlink_to(link.readlink())
+    for name in LINKED:
+        folder = root / "etc" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if Path("/etc", name).is_dir():
+            for link in Path("/etc", name).iterdir():
+                if link.is_symlink():
+                    (folder / link.name).symlink_to(link.readlink())
     (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
 
 

@@ -16,6 +16,15 @@ UID = 1000
 GID = 1000
 ID_RANGE = 65536
 CELL_PREFIX = "CELL_"
+AUTHORITIES_PATH = "/etc/ssl/certs/ca-certificates.crt"
+"""Where programs on Debian look for the authorities that they trust."""
+
+AUTHORITIES_ENV = (
+    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)  # fmt: skip
+"""Where other programs do: OpenSSL and so Python's ssl, curl's library, requests, git, Node."""
+
 STATUS_FD = 3
 """The first descriptor that the runtime's --preserve-fds passes on."""
 
@@ -63,7 +72,8 @@ class SandboxPlaces:
     `uid_base` is the first of 65536 host ids that are this sandbox's own. With `gate`, cell waits
     for a word on GATE_FD before it starts the program. `plain` are those of the profile's host
     paths that are no folders, `covered` those of MASKED that the runtime would hide behind the
-    host's own /dev/null.
+    host's own /dev/null. `authorities` is a file of those that this sandbox trusts, "" where they
+    are its image's.
     """
 
     call_id: str
@@ -76,6 +86,7 @@ class SandboxPlaces:
     gate: bool = False
     plain: frozenset[str] = frozenset()
     covered: tuple[str, ...] = ()
+    authorities: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +203,8 @@ def _mounts(profile: EffectiveProfile, places: SandboxPlaces) -> list[Json]:
     ]
     if profile.image.kind is ImageKind.HOST:
         mounts.append(_bind("/usr", "/usr"))
+    if places.authorities:
+        mounts.append(_bind_file(places.authorities, AUTHORITIES_PATH))
     for entry in profile.read:
         bind = _bind_file if entry.path in places.plain else _bind
         mounts.append(bind(entry.path, entry.path))

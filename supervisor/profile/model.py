@@ -208,3 +208,8 @@ class EffectiveProfile:
     lines: tuple[ProfileLine, ...]
     egress: tuple[EgressRule, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
+
+
+def terminates(profile: EffectiveProfile) -> bool:
+    """Say whether the broker ends TLS of this profile's calls, so that they trust its authority."""
+    return any(rule.inspect is Inspect.TERMINATE for rule in profile.egress)

@@ -15,11 +15,12 @@ from supervisor.errors import HostError
 from supervisor.oci import rootfs
 from supervisor.oci.images import ImageStore
 from supervisor.oci.rootfs import RootFolders
-from supervisor.oci.spec import GID, UID
+from supervisor.oci.spec import AUTHORITIES_PATH, GID, UID
 from supervisor.profile.model import (
     EgressRule,
     Image,
     ImageKind,
+    Inspect,
     PortRange,
     ReadPath,
     WritableMount,
@@ -82,6 +83,29 @@ def test_names_are_asked_of_the_broker_where_there_is_one(tmp_path: Path) -> Non
     etc = folders(tmp_path).path(replace(PROFILE, egress=(rule,), digest="other")) / "etc"
     assert "nameserver 127.0.0.1\n" in (etc / "resolv.conf").read_text()
     assert "hosts: files dns\n" in (etc / "nsswitch.conf").read_text()
+
+
+def test_a_file_of_authorities_can_be_laid_over_where_tls_is_terminated(tmp_path: Path) -> None:
+    rule = EgressRule(
+        host="api.github.com",
+        ports=(PortRange(low=443, high=443),),
+        inspect=Inspect.TERMINATE,
+        why="a test",
+    )
+    image = Image(kind=ImageKind.DIR, path=str(tmp_path))
+    for egress, there in (((rule,), True), ((replace(rule, inspect=None),), False)):
+        changed = replace(PROFILE, egress=egress, image=image, digest=f"other {there}")
+        overlays = Overlays()
+        folders(tmp_path, overlays).path(changed)
+        ((lower, _),) = overlays.mounted
+        assert (lower[0] / AUTHORITIES_PATH.lstrip("/")).exists() is there
+
+
+def test_openssl_finds_the_host_s_authorities_by_their_hash(tmp_path: Path) -> None:
+    certs = folders(tmp_path).path(PROFILE) / "etc/ssl/certs"
+    links = {link.name: link.readlink() for link in certs.iterdir() if link.is_symlink()}
+    by_hash = [links.get(str(to), to) for name, to in links.items() if name.endswith(".0")]
+    assert [to for to in by_hash if str(to).startswith("/usr/") and to.is_file()]
 
 
 def test_copies_are_files_of_their_own(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.oci.spec import (
+    AUTHORITIES_PATH,
     CAPABILITY_SETS,
     CELL_PATH,
     GATE_FD,
@@ -352,3 +353,14 @@ def test_syscalls_of_a_profile_are_not_taken_from_another() -> None:
     first = json.dumps(spec_of())
     spec_of(replace(PROFILE, syscalls=other))
     assert json.dumps(spec_of()) == first
+
+
+def test_the_authorities_of_one_sandbox() -> None:
+    def bound(places: SandboxPlaces) -> list[Any]:
+        return [one for one in spec_of(places=places)["mounts"] if "certs" in one["destination"]]
+
+    assert bound(PLACES) == []
+    (mount,) = bound(replace(PLACES, authorities="/run/stockade/bundles/one/authorities.pem"))
+    assert mount["destination"] == AUTHORITIES_PATH
+    assert mount["source"] == "/run/stockade/bundles/one/authorities.pem"
+    assert {"bind", "ro", "nosuid", "nodev"} <= set(mount["options"])
