@@ -14,6 +14,7 @@ from supervisor.call.events import (
     CallEvent,
     Denied,
     Finished,
+    Flow,
     KeepAlive,
     Lost,
     MoreArgv,
@@ -24,6 +25,7 @@ from supervisor.call.events import (
     ProgramStarted,
     Started,
     Timeline,
+    Verdict,
     Watched,
 )
 from supervisor.call.outcome import (
@@ -75,6 +77,15 @@ LIMITS = {
     LimitKind.OUTPUT: types_pb2.LIMIT_KIND_OUTPUT,
     LimitKind.DISK: types_pb2.LIMIT_KIND_DISK,
     LimitKind.INODES: types_pb2.LIMIT_KIND_INODES,
+    LimitKind.EGRESS: types_pb2.LIMIT_KIND_EGRESS,
+}
+VERDICTS = {
+    Verdict.CLOSED: types_pb2.VERDICT_CLOSED,
+    Verdict.RESET: types_pb2.VERDICT_RESET,
+    Verdict.FAILED: types_pb2.VERDICT_FAILED,
+    Verdict.DENIED: types_pb2.VERDICT_DENIED,
+    Verdict.BUDGET: types_pb2.VERDICT_BUDGET,
+    Verdict.STOPPED: types_pb2.VERDICT_STOPPED,
 }
 EXPOSURES = {
     "closed": profile_pb2.EXPOSURE_CLOSED,
@@ -149,6 +160,8 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
             message.processes.events.extend(process_event(one) for one in event.events)
         case Watched() as event:
             message.watched.CopyFrom(watched(event))
+        case Flow() as event:
+            message.flow.CopyFrom(flow(event))
         case Lost() as event:
             message.lost.CopyFrom(
                 tool_pb2.Lost(what=event.what, count=event.count, reason=event.reason)
@@ -171,6 +184,24 @@ def watched(value: Watched) -> tool_pb2.Watched:
         count=value.count,
         rule=value.rule,
         killed=value.killed,
+    )
+
+
+def flow(value: Flow) -> tool_pb2.Flow:
+    """Give a connection through the broker that has ended."""
+    return tool_pb2.Flow(
+        name=value.name,
+        address=value.address,
+        port=value.port,
+        rule=value.rule,
+        verdict=VERDICTS[value.verdict],
+        reason=value.reason,
+        sent=value.sent,
+        received=value.received,
+        started=timestamp(value.started_ns),
+        duration=duration(value.duration_s),
+        pid=value.pid,
+        program=value.program,
     )
 
 

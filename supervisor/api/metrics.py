@@ -28,7 +28,7 @@ from prometheus_client import (
 from supervisor import __version__
 from supervisor.audit.journal import JournalObserver
 from supervisor.bpf.decode import HOOK_NAMES
-from supervisor.call.events import Timeline, Wall
+from supervisor.call.events import BROKER_DENIALS, Timeline, Wall
 from supervisor.call.outcome import LimitKind
 from supervisor.engine import EngineObserver
 from supervisor.profile.syscall_numbers import NUMBERS
@@ -87,6 +87,14 @@ class Metrics:
             "stockade_watched_syscalls", "System calls that were let through and told, by name.",
             ("name",), registry=self.registry,
         )  # fmt: skip
+        self._flows = Counter(
+            "stockade_egress_flows", "Connections through the broker that ended, by verdict.",
+            ("verdict",), registry=self.registry,
+        )  # fmt: skip
+        self._egress = Counter(
+            "stockade_egress_bytes", "What those carried, by direction: sent or received.",
+            ("direction",), registry=self.registry,
+        )  # fmt: skip
         self._rejects = Counter(
             "stockade_rejects", "Requests that were refused, by reason.",
             ("reason",), registry=self.registry,
@@ -139,12 +147,18 @@ class Metrics:
         self._rejects.labels(reason if known else OTHER).inc()
 
     def denied(self, wall: str, name: str, count: int) -> None:
-        """Count denials; only system calls and limits have a name of their own."""
+        """Count denials; what no wall of ours is known to deny has no name of its own."""
         self._denials.labels(wall, _known_name(wall, name)).inc(count)
 
     def watched(self, name: str, count: int) -> None:
         """Count watched system calls."""
         self._watched.labels(_known_name(Wall.SYSCALL, name)).inc(count)
+
+    def flow(self, verdict: str, sent: int, received: int) -> None:
+        """Count a connection through the broker that ended, and its bytes."""
+        self._flows.labels(verdict).inc()
+        self._egress.labels("sent").inc(sent)
+        self._egress.labels("received").inc(received)
 
     def live_calls(self, count: int) -> None:
         """Say how many calls are not closed."""
@@ -230,6 +244,8 @@ def _known_name(wall: str, name: str) -> str:
     if wall == Wall.LIMIT and name in set(LimitKind):
         return name
     if wall in (Wall.NETWORK, Wall.PROGRAM, Wall.KERNEL) and name in HOOK_NAMES.values():
+        return name
+    if wall == Wall.NETWORK and name in BROKER_DENIALS:
         return name
     return OTHER
 

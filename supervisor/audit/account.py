@@ -63,6 +63,7 @@ def intent_body(
             "digest": profile.digest,
             "size_bytes": len(profile.canonical),
             "mode": profile.mode,
+            "egress": bool(profile.egress),
         },
         "host": dict(host),
     }
@@ -212,6 +213,12 @@ def blobs_named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:
         yield from (digest_of(_map(output)) for output in _list(body["outputs"]))
     elif kind == Kind.BLOB:
         yield digest_of(body)
+
+
+def has_egress(intent: Mapping[str, Json]) -> bool:
+    """Say whether the profile in the body of INTENT let the call out; where it does not say so, it
+    was written by a daemon that had no way to."""
+    return _map(intent["profile"]).get("egress", False) is True
 
 
 def profile_of(intent: Mapping[str, Json]) -> Digest:

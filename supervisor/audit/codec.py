@@ -11,6 +11,7 @@ from typing import Any
 from supervisor.call.events import (
     Denied,
     Finished,
+    Flow,
     Lost,
     MoreArgv,
     ProcessEnded,
@@ -18,6 +19,7 @@ from supervisor.call.events import (
     ProcessEvent,
     ProgramStarted,
     Timeline,
+    Verdict,
     Wall,
     Watched,
 )
@@ -38,9 +40,10 @@ from supervisor.call.types import (
 
 ARGV_PREVIEW_BYTES = 4096
 NAME_CHARACTERS_MAX = 256
+RULE_CHARACTERS_MAX = 512
 TEXT_CHARACTERS_MAX = 2048
-"""Texts in a denial or a loss are cut to these: a character takes up to twelve bytes in JSON, and
-the entry has to fit into 64 KiB."""
+"""Texts in a denial, a flow or a loss are cut to these: a character takes up to twelve bytes in
+JSON, and the entry has to fit into 64 KiB. A rule can be named by a host and its ports."""
 
 AROUND_BYTES = 240
 """Of what a process does: names, numbers and punctuation take no more than this in JSON."""
@@ -151,7 +154,7 @@ def denied_to_json(denied: Denied) -> dict[str, Json]:
         "pid": denied.pid,
         "program": text(denied.program[:256]),
         "count": denied.count,
-        "rule": denied.rule[:NAME_CHARACTERS_MAX],
+        "rule": denied.rule[:RULE_CHARACTERS_MAX],
         "used": denied.used,
         "allowed": denied.allowed,
     }
@@ -182,7 +185,7 @@ def watched_to_json(watched: Watched) -> dict[str, Json]:
         "pid": watched.pid,
         "program": text(watched.program[:256]),
         "count": watched.count,
-        "rule": watched.rule[:NAME_CHARACTERS_MAX],
+        "rule": watched.rule[:RULE_CHARACTERS_MAX],
         "killed": watched.killed,
     }
 
@@ -198,6 +201,42 @@ def watched_from_json(data: Mapping[str, Json]) -> Watched:
         count=_int(data["count"]),
         rule=str(data["rule"]),
         killed=data["killed"] is True,
+    )
+
+
+def flow_to_json(flow: Flow) -> dict[str, Json]:
+    """Give a connection that has ended, its texts cut to a bounded length."""
+    return {
+        "name": flow.name[:NAME_CHARACTERS_MAX],
+        "address": flow.address[:NAME_CHARACTERS_MAX],
+        "port": flow.port,
+        "rule": flow.rule[:RULE_CHARACTERS_MAX],
+        "verdict": flow.verdict.value,
+        "reason": flow.reason[:TEXT_CHARACTERS_MAX],
+        "sent": flow.sent,
+        "received": flow.received,
+        "started_ns": flow.started_ns,
+        "duration_s": flow.duration_s,
+        "pid": flow.pid,
+        "program": text(flow.program[:256]),
+    }
+
+
+def flow_from_json(data: Mapping[str, Json]) -> Flow:
+    """Undo `flow_to_json`."""
+    return Flow(
+        name=str(data["name"]),
+        address=str(data["address"]),
+        port=_int(data["port"]),
+        rule=str(data["rule"]),
+        verdict=Verdict(str(data["verdict"])),
+        reason=str(data["reason"]),
+        sent=_int(data["sent"]),
+        received=_int(data["received"]),
+        started_ns=_int(data["started_ns"]),
+        duration_s=_float(data["duration_s"]),
+        pid=_int(data["pid"]),
+        program=untext(data["program"]),
     )
 
 
@@ -356,6 +395,12 @@ def _int(value: Json) -> int:
     if not isinstance(value, int):
         raise TypeError(f"not a whole number: {value!r}")
     return value
+
+
+def _float(value: Json) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"not a number: {value!r}")
+    return float(value)
 
 
 def _numbers(value: Json) -> dict[str, Any]:

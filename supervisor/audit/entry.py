@@ -64,6 +64,7 @@ class Kind(enum.StrEnum):
     DENIED = "denied"
     PROCESSES = "processes"
     WATCHED = "watched"
+    FLOW = "flow"
     LOST = "lost"
     SIGNAL = "signal"
     OUTCOME = "outcome"
@@ -83,6 +84,7 @@ CALL_KINDS = frozenset(
         Kind.DENIED,
         Kind.PROCESSES,
         Kind.WATCHED,
+        Kind.FLOW,
         Kind.LOST,
         Kind.SIGNAL,
         Kind.OUTCOME,

@@ -2,6 +2,9 @@
 
 The recording is cut after the last frame that the log names and that is whole. Where a power cut
 took frames that the log names, a `lost` entry says how many bytes, before the outcome.
+
+The broker of a call ends with its daemon, and with it what it knows of the connections that were
+open. Nobody can say whether there were any: each call that had a way out gets a `lost` entry.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from supervisor.audit.account import outcome_body
+from supervisor.audit.account import has_egress, outcome_body
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.codec import (
     denied_to_json,
+    flow_to_json,
+    lost_from_json,
     lost_to_json,
     processes_to_json,
     watched_to_json,
@@ -35,9 +40,12 @@ from supervisor.audit.recording import (
 from supervisor.audit.segment import read_exactly
 from supervisor.audit.shortage import shortage
 from supervisor.call.events import (
+    DAEMON_DIED,
+    FLOWS,
     PROBE_EVENTS,
     Denied,
     Finished,
+    Flow,
     Lost,
     Processes,
     Timeline,
@@ -69,15 +77,23 @@ class _Rest:
         self.size = 0
         self.lost_bytes = 0
         self.started_ns = 0
+        self.flows_lost = False
         self._hashers = {stream: hashlib.sha256() for stream in Stream}
         self._sizes = dict.fromkeys(Stream, 0)
 
     def take(self, entry: StoredEntry) -> None:
-        if entry.kind == Kind.STARTED:
-            self.started_ns = entry.time_ns
-        if entry.kind != Kind.OUTPUT:
-            return
-        ref = FrameRef.from_json(entry.body())
+        match entry.kind:
+            case Kind.INTENT:
+                self.flows_lost = has_egress(entry.body())
+            case Kind.STARTED:
+                self.started_ns = entry.time_ns
+            case Kind.OUTPUT:
+                self._take_output(FrameRef.from_json(entry.body()))
+            case Kind.LOST if lost_from_json(entry.body()) == FLOWS_LOST:
+                # A daemon before this one died, too, while it closed the call.
+                self.flows_lost = False
+
+    def _take_output(self, ref: FrameRef) -> None:
         data = None if self.lost_bytes else self._read(ref)
         if data is None:
             self.lost_bytes += ref.length
@@ -106,7 +122,9 @@ class _Rest:
         )
 
 
-Leftover = Denied | Processes | Watched | Lost
+FLOWS_LOST = Lost(what=FLOWS, count=0, reason=DAEMON_DIED)
+
+Leftover = Denied | Processes | Watched | Flow | Lost
 """What was told of a call and not yet recorded when its daemon ended."""
 
 
@@ -140,6 +158,8 @@ def close(
     left = [*events]
     if rest.lost_bytes:
         left.append(Lost(what="output", count=rest.lost_bytes, reason="RECORDING_TORN"))
+    if rest.flows_lost:
+        left.append(FLOWS_LOST)
     for event in left:
         sequence += 1
         try:
@@ -174,6 +194,8 @@ def _unrecorded(event: Leftover, reason: str) -> Lost:
             return Lost(what=PROBE_EVENTS, count=len(event.events), reason=reason)
         case Denied():
             return Lost(what="denial", count=event.count, reason=reason)
+        case Flow():
+            return Lost(what=FLOWS, count=1, reason=reason)
         case _:
             return Lost(what=PROBE_EVENTS, count=event.count, reason=reason)
 
@@ -203,6 +225,8 @@ def _entry_of(event: Leftover) -> tuple[Kind, Mapping[str, Json]]:
             return Kind.PROCESSES, processes_to_json(event)
         case Watched():
             return Kind.WATCHED, watched_to_json(event)
+        case Flow():
+            return Kind.FLOW, flow_to_json(event)
         case Lost():
             return Kind.LOST, lost_to_json(event)
 

@@ -22,6 +22,7 @@ from supervisor.audit.codec import (
     NAME_CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
     denied_to_json,
+    flow_to_json,
     lost_to_json,
     process_kind,
     processes_to_json,
@@ -35,6 +36,7 @@ from supervisor.call.events import (
     Denied,
     Event,
     Finished,
+    Flow,
     Lost,
     Output,
     Processes,
@@ -182,6 +184,14 @@ class CallRecorder:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
         return self._event(self.append(Kind.WATCHED, watched_to_json(watched)), watched)
+
+    def flow(self, flow: Flow) -> CallEvent:
+        """Record that a connection through the broker has ended.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+        """
+        return self._event(self.append(Kind.FLOW, flow_to_json(flow)), flow)
 
     def lost(self, lost: Lost) -> CallEvent:
         """Record that something could not be recorded or delivered.

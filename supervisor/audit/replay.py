@@ -8,6 +8,7 @@ from supervisor.audit.account import finished_of
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.codec import (
     denied_from_json,
+    flow_from_json,
     lost_from_json,
     processes_from_json,
     watched_from_json,
@@ -52,6 +53,8 @@ def _event(entry: StoredEntry, read: Callable[[FrameRef], bytes], blobs: BlobSto
             return processes_from_json(body)
         case Kind.WATCHED:
             return watched_from_json(body)
+        case Kind.FLOW:
+            return flow_from_json(body)
         case Kind.LOST:
             return lost_from_json(body)
         case Kind.OUTCOME:

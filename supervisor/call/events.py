@@ -158,6 +158,11 @@ class Watched:
     killed: bool = False
 
 
+BROKER_DENIALS = frozenset({"dns", "dial", "tls", "http", "secret", "connect"})
+"""`Denied.name` of what the broker denies, at `Wall.NETWORK`: a name, an address that one led to,
+what was said on a connection, a secret on its way elsewhere, one connection more than allowed."""
+
+
 class Verdict(enum.StrEnum):
     """How a flow ended: "closed" in order by both sides, "reset" by one of them, "failed" before it
     was connected, "denied" by a rule, "budget" at `limits.egress`, "stopped" with its call."""
@@ -177,7 +182,8 @@ class Flow:
     `name` is what the program asked for (a name, or an address under a `cidr:` rule), `address`
     what was dialled, "" where nothing was; `rule` is the rule's name, "" where there is none.
     `sent` is what the far side was sent, `received` what came back, in bytes. `reason` is empty
-    where the verdict says all. Process and program are those that connected.
+    where the verdict says all. `started_ns` is nanoseconds since the epoch. Process and program are
+    those that connected.
     """
 
     name: str
@@ -195,6 +201,9 @@ class Flow:
 
 
 PROBE_EVENTS = "probe events"
+FLOWS = "flow"
+DAEMON_DIED = "DAEMON_DIED"
+"""`Lost.reason` of what died with its daemon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +211,9 @@ class Lost:
     """Something could not be recorded or delivered: `what` is "output", "denial", or "exec", "argv"
     or "exit" where the probes found no place for it, or its call has written all that it may of
     these; watched system calls are counted where they happen. "probe events" are those of a former
-    daemon that are on no record: it died when it had read them, or its probes went; where nobody
-    knows how many, `count` is 0."""
+    daemon that are on no record: it died when it had read them, or its probes went. "flow" are
+    connections through the broker, past what its call may write of these, or open when its daemon
+    died. Where nobody knows how many, `count` is 0."""
 
     what: str
     count: int

@@ -22,10 +22,11 @@ class LimitKind(enum.StrEnum):
     OUTPUT = "output"
     DISK = "disk"
     INODES = "inodes"
+    EGRESS = "egress"
 
 
 _MILLISECONDS = frozenset({LimitKind.WALL, LimitKind.CPU})
-_BYTES = frozenset({LimitKind.MEMORY, LimitKind.OUTPUT, LimitKind.DISK})
+_BYTES = frozenset({LimitKind.MEMORY, LimitKind.OUTPUT, LimitKind.DISK, LimitKind.EGRESS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,11 +46,13 @@ from supervisor.call.events import (  # noqa: E402
     CallEvent,
     Denied,
     Finished,
+    Flow,
     KeepAlive,
     Lost,
     Output,
     Processes,
     Started,
+    Verdict,
     Watched,
 )
 from supervisor.call.types import Digest, Stream  # noqa: E402
@@ -85,6 +87,7 @@ __all__ = [
     "Finding",
     "Finished",
     "FinishedCall",
+    "Flow",
     "KeepAlive",
     "Lost",
     "OutcomeError",
@@ -101,5 +104,6 @@ __all__ = [
     "Supervisor",
     "Tls",
     "Unreachable",
+    "Verdict",
     "Watched",
 ]

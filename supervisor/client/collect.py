@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from supervisor.call import outcome
-from supervisor.call.events import Accepted, CallEvent, Denied, Finished, Lost, Output, Timeline
+from supervisor.call.events import (
+    Accepted,
+    CallEvent,
+    Denied,
+    Finished,
+    Flow,
+    Lost,
+    Output,
+    Timeline,
+)
 from supervisor.call.types import Digest, OutputFile, SkippedFile, Stream, Usage
 from supervisor.errors import (
     AuditCorrupt,
@@ -134,7 +143,8 @@ class AsyncOutputs:
 class _Ended:
     """A call that has ended, and everything that it said.
 
-    `stdout` and `stderr` are what arrived; the `…_truncated` flags say that the stream had more.
+    `stdout` and `stderr` are what arrived; the `…_truncated` flags say that the stream had more. Of
+    `denials`, `flows` and `lost`, the first ten thousand each are kept.
     `record` is the leaf hash of the OUTCOME entry: who keeps it can show a rewritten log.
     """
 
@@ -147,6 +157,7 @@ class _Ended:
     stdout_truncated: bool
     stderr_truncated: bool
     denials: tuple[Denied, ...]
+    flows: tuple[Flow, ...]
     lost: tuple[Lost, ...]
 
     @property
@@ -230,6 +241,7 @@ class Collector:
         self._data = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
         self._cut = {Stream.STDOUT: False, Stream.STDERR: False}
         self._denials: list[Denied] = []
+        self._flows: list[Flow] = []
         self._lost: list[Lost] = []
 
     def take(self, event: CallEvent) -> None:
@@ -242,6 +254,8 @@ class Collector:
                 self._take_output(output)
             case Denied() as denied if len(self._denials) < DENIALS_MAX:
                 self._denials.append(denied)
+            case Flow() as flow if len(self._flows) < DENIALS_MAX:
+                self._flows.append(flow)
             case Lost() as lost if len(self._lost) < DENIALS_MAX:
                 self._lost.append(lost)
             case Finished() as finished:
@@ -283,6 +297,7 @@ class Collector:
             "stdout_truncated": cut[Stream.STDOUT],
             "stderr_truncated": cut[Stream.STDERR],
             "denials": tuple(self._denials),
+            "flows": tuple(self._flows),
             "lost": tuple(self._lost),
         }
 

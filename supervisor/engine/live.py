@@ -22,6 +22,7 @@ from supervisor.call.events import (
     CallEvent,
     Denied,
     Finished,
+    Flow,
     Lost,
     Processes,
     Timeline,
@@ -399,8 +400,8 @@ class LiveCall:
         if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
-    def told(self, event: Denied | Processes | Watched | Lost) -> None:
-        """Record and publish what a wall or the probes tell of the call."""
+    def told(self, event: Denied | Processes | Watched | Flow | Lost) -> None:
+        """Record and publish what a wall, the probes or the broker tell of the call."""
         match event:
             case Denied():
                 self.tell(event)
@@ -411,6 +412,8 @@ class LiveCall:
                     self._fail(error)
             case Watched():
                 self._watched(event)
+            case Flow():
+                self._flow(event)
             case Lost():
                 self._lost(event)
 
@@ -422,6 +425,13 @@ class LiveCall:
             self._fail(error)
         if watched.killed:
             self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
+
+    def _flow(self, flow: Flow) -> None:
+        self._observer.flow(flow.verdict.value, flow.sent, flow.received)
+        try:
+            self.publish(self._record().flow(flow))
+        except StockadeError as error:
+            self._fail(error)
 
     def lose(self, count: int) -> None:
         """Record that denied system calls were gone before they could be read.

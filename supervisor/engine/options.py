@@ -40,6 +40,9 @@ class EngineObserver(Protocol):
     def watched(self, name: str, count: int) -> None:
         """Note that a watched system call was let through."""
 
+    def flow(self, verdict: str, sent: int, received: int) -> None:
+        """Note that a connection through the broker has ended, and the bytes that it carried."""
+
     def live_calls(self, count: int) -> None:
         """Note how many calls live."""
 
@@ -60,6 +63,9 @@ class NoObserver:
         """Do nothing."""
 
     def watched(self, name: str, count: int) -> None:
+        """Do nothing."""
+
+    def flow(self, verdict: str, sent: int, received: int) -> None:
         """Do nothing."""
 
     def live_calls(self, count: int) -> None:

@@ -16,7 +16,9 @@ from supervisor.call.events import (
     SLOW_SUBSCRIBER,
     Accepted,
     CallEvent,
+    Denied,
     Finished,
+    Flow,
     KeepAlive,
     Lost,
     Output,
@@ -27,7 +29,7 @@ from supervisor.errors import StockadeError
 OVERFULL_BYTES = 8 << 20
 REPLAY_EVENTS = 64
 EVENT_BYTES = 256
-"""What an event without output counts for."""
+"""What an event counts for without what a sandbox chose of it."""
 
 
 def size_of(event: CallEvent) -> int:
@@ -37,6 +39,10 @@ def size_of(event: CallEvent) -> int:
             return EVENT_BYTES + len(data)
         case Processes(events=events):
             return EVENT_BYTES * (1 + len(events))
+        case Denied(detail=detail):
+            return EVENT_BYTES + len(detail)
+        case Flow(name=name, reason=reason):
+            return EVENT_BYTES + len(name) + len(reason)
     return EVENT_BYTES
 
 

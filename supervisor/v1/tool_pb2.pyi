@@ -95,7 +95,7 @@ class AttachResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[CallEvent, _Mapping]] = ...) -> None: ...
 
 class CallEvent(_message.Message):
-    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes", "watched")
+    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes", "watched", "flow")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class CallEvent(_message.Message):
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     WATCHED_FIELD_NUMBER: _ClassVar[int]
+    FLOW_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     sequence: int
     time: _timestamp_pb2.Timestamp
@@ -120,7 +121,8 @@ class CallEvent(_message.Message):
     finished: Finished
     processes: Processes
     watched: Watched
-    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ..., watched: _Optional[_Union[Watched, _Mapping]] = ...) -> None: ...
+    flow: Flow
+    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ..., watched: _Optional[_Union[Watched, _Mapping]] = ..., flow: _Optional[_Union[Flow, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("profile", "profile_digest", "mode", "attached")
@@ -195,6 +197,34 @@ class Watched(_message.Message):
     rule: str
     killed: bool
     def __init__(self, name: _Optional[str] = ..., arguments: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., pid: _Optional[int] = ..., program: _Optional[bytes] = ..., count: _Optional[int] = ..., rule: _Optional[str] = ..., killed: _Optional[bool] = ...) -> None: ...
+
+class Flow(_message.Message):
+    __slots__ = ("name", "address", "port", "rule", "verdict", "reason", "sent", "received", "started", "duration", "pid", "program")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    port: int
+    rule: str
+    verdict: _types_pb2.Verdict
+    reason: str
+    sent: int
+    received: int
+    started: _timestamp_pb2.Timestamp
+    duration: _duration_pb2.Duration
+    pid: int
+    program: bytes
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., rule: _Optional[str] = ..., verdict: _Optional[_Union[_types_pb2.Verdict, str]] = ..., reason: _Optional[str] = ..., sent: _Optional[int] = ..., received: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pid: _Optional[int] = ..., program: _Optional[bytes] = ...) -> None: ...
 
 class Processes(_message.Message):
     __slots__ = ("events",)

@@ -37,6 +37,17 @@ class LimitKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LIMIT_KIND_OUTPUT: _ClassVar[LimitKind]
     LIMIT_KIND_DISK: _ClassVar[LimitKind]
     LIMIT_KIND_INODES: _ClassVar[LimitKind]
+    LIMIT_KIND_EGRESS: _ClassVar[LimitKind]
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_CLOSED: _ClassVar[Verdict]
+    VERDICT_RESET: _ClassVar[Verdict]
+    VERDICT_FAILED: _ClassVar[Verdict]
+    VERDICT_DENIED: _ClassVar[Verdict]
+    VERDICT_BUDGET: _ClassVar[Verdict]
+    VERDICT_STOPPED: _ClassVar[Verdict]
 STD_STREAM_UNSPECIFIED: StdStream
 STD_STREAM_STDIN: StdStream
 STD_STREAM_STDOUT: StdStream
@@ -56,6 +67,14 @@ LIMIT_KIND_PIDS: LimitKind
 LIMIT_KIND_OUTPUT: LimitKind
 LIMIT_KIND_DISK: LimitKind
 LIMIT_KIND_INODES: LimitKind
+LIMIT_KIND_EGRESS: LimitKind
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_CLOSED: Verdict
+VERDICT_RESET: Verdict
+VERDICT_FAILED: Verdict
+VERDICT_DENIED: Verdict
+VERDICT_BUDGET: Verdict
+VERDICT_STOPPED: Verdict
 
 class Digest(_message.Message):
     __slots__ = ("sha256", "size_bytes")

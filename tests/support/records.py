@@ -14,10 +14,12 @@ from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
 from supervisor.call.events import (
     Finished,
+    Flow,
     MoreArgv,
     ProcessEnded,
     ProgramStarted,
     Timeline,
+    Verdict,
     Watched,
 )
 from supervisor.call.outcome import Exited, Outcome
@@ -25,9 +27,11 @@ from supervisor.call.types import Caller, CallRequest, Usage
 from supervisor.profile.model import (
     Capture,
     EffectiveProfile,
+    EgressRule,
     Image,
     ImageKind,
     Limits,
+    PortRange,
     RecordPolicy,
     SyscallPolicy,
 )
@@ -51,6 +55,15 @@ WATCHED = Watched(
 )  # fmt: skip
 """Each field has a value of its own."""
 
+FLOW = Flow(
+    name="api.example.com", address="203.0.113.7", port=443, rule="*.example.com:443",
+    verdict=Verdict.RESET, reason="by the far side", sent=1200, received=34_000,
+    started_ns=1_700_000_000_123_456_789, duration_s=0.3125, pid=70, program=b"curl\xff",
+)  # fmt: skip
+"""Each field has a value of its own."""
+
+RULE = EgressRule(host="*.example.com", ports=(PortRange(low=443, high=443),))
+
 CALLER = Caller(name="tester", transport="unix", uid=1000, gid=1000, pid=4242)
 FULL = Capture(mode="full")
 HOST = {"kernel": "6.1.0", "hostname": "host.example.com"}
@@ -63,6 +76,7 @@ def make_profile(
     stderr: Capture = FULL,
     name: str = "python",
     mode: str = "enforce",
+    egress: tuple[EgressRule, ...] = (),
 ) -> EffectiveProfile:
     """Give a profile that records as said."""
     canonical = f'{{"profile":"{name}"}}'.encode()
@@ -87,6 +101,7 @@ def make_profile(
         canonical=canonical,
         digest=hashlib.sha256(canonical).hexdigest(),
         lines=(),
+        egress=egress,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from supervisor.call.types import (
     Usage,
 )
 from supervisor.client import wire
-from tests.support.records import PROCESSES, WATCHED
+from tests.support.records import FLOW, PROCESSES, WATCHED
 
 OUTCOMES: list[outcome.Outcome] = [
     outcome.Exited(code=3),
@@ -77,6 +78,7 @@ EVENTS: list[events.Event] = [
     ),
     events.Processes(events=PROCESSES),
     WATCHED,
+    *(replace(FLOW, verdict=verdict) for verdict in events.Verdict),
     events.Lost(what="output", count=2**40, reason="SLOW"),
     events.KeepAlive(),
     *(make_finished(ended) for ended in OUTCOMES),
@@ -111,6 +113,7 @@ def test_tables_are_complete() -> None:
     assert set(messages.STATES) == set(State)
     assert set(messages.STREAMS) == set(Stream)
     assert set(messages.LIMITS) == set(outcome.LimitKind)
+    assert set(messages.VERDICTS) == set(events.Verdict)
 
 
 @given(st.integers(min_value=0, max_value=10**15))

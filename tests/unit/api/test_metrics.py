@@ -13,7 +13,7 @@ import pytest
 
 from supervisor import __version__
 from supervisor.api.metrics import Metrics
-from supervisor.call.events import Timeline
+from supervisor.call.events import Timeline, Verdict
 from supervisor.call.outcome import KINDS, LimitKind
 
 MS = 1_000_000
@@ -73,6 +73,11 @@ def test_the_rest() -> None:
         ("limit", "ptrace", "other"),
         ("network", "203.0.113.9:443", "other"),
         ("network", "connect", "connect"),
+        ("network", "dns", "dns"),
+        ("network", "dial", "dial"),
+        ("network", "evil.example.com", "other"),
+        ("limit", "egress", "egress"),
+        ("program", "dns", "other"),
         ("program", "exec", "exec"),
         ("program", "/work/x", "other"),
         ("kernel", "mount", "mount"),
@@ -109,12 +114,25 @@ def series(metrics: Metrics) -> int:
     )
 
 
+def test_connections_through_the_broker() -> None:
+    metrics = Metrics([])
+    metrics.flow("closed", 100, 7)
+    metrics.flow("denied", 0, 0)
+    metrics.flow("closed", 1, 3)
+    assert value(metrics, "stockade_egress_flows_total", verdict="closed") == 2
+    assert value(metrics, "stockade_egress_flows_total", verdict="denied") == 1
+    assert value(metrics, "stockade_egress_bytes_total", direction="sent") == 101
+    assert value(metrics, "stockade_egress_bytes_total", direction="received") == 10
+
+
 def test_no_series_names_a_call() -> None:
     metrics = Metrics(["python"])
     for outcome in KINDS.values():
         metrics.call_closed("python", outcome, Timeline(accepted_ns=1, preparing_ns=2))
     for limit in LimitKind:
         metrics.denied("limit", limit.value, 1)
+    for verdict in Verdict:
+        metrics.flow(verdict.value, 1, 1)
     labels = {
         label
         for family in metrics.registry.collect()
@@ -123,6 +141,7 @@ def test_no_series_names_a_call() -> None:
     }
     assert labels <= {
         "profile", "outcome", "phase", "wall", "name", "reason", "problem", "le", "version",
+        "verdict", "direction",
     }  # fmt: skip
 
 

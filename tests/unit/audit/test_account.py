@@ -13,6 +13,7 @@ from supervisor.audit.account import (
     REQUEST_INLINE_BYTES_MAX,
     blobs_named,
     finished_of,
+    has_egress,
     intent_body,
     is_inline,
     needs_blob,
@@ -36,6 +37,7 @@ from supervisor.errors import AuditUnavailable, StockadeError
 from tests.support.records import (
     CALLER,
     HOST,
+    RULE,
     begin,
     make_finished,
     make_profile,
@@ -65,6 +67,22 @@ def test_a_request_is_in_the_intent() -> None:
     assert body["request"] == json.loads(request.canonical())
     assert body["fingerprint"] == request.fingerprint()
     assert body["host"] == HOST
+
+
+@pytest.mark.parametrize("way_out", [False, True])
+def test_an_intent_says_whether_there_is_a_way_out(way_out: bool) -> None:
+    request = make_request()
+    profile = make_profile(egress=(RULE,) if way_out else ())
+    body = intent_body(CALLER, request, request.canonical(), profile, HOST)
+    assert has_egress(body) is way_out
+
+
+def test_an_older_intent_knows_of_no_way_out() -> None:
+    body = intent_body(CALLER, make_request(), b"{}", make_profile(egress=(RULE,)), HOST)
+    profile = body["profile"]
+    assert isinstance(profile, dict)
+    del profile["egress"]
+    assert not has_egress(body)
 
 
 def test_a_long_request_goes_to_a_blob() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,8 @@ from supervisor.audit.codec import (
     fields_to_json,
     finished_from_json,
     finished_to_json,
+    flow_from_json,
+    flow_to_json,
     lost_from_json,
     lost_to_json,
     outcome_from_json,
@@ -26,7 +29,7 @@ from supervisor.audit.codec import (
     watched_to_json,
 )
 from supervisor.audit.entry import ENTRY_BYTES_MAX
-from supervisor.call.events import Denied, Lost, Timeline, Wall, Watched
+from supervisor.call.events import Denied, Flow, Lost, Timeline, Verdict, Wall, Watched
 from supervisor.call.outcome import (
     KINDS,
     Exited,
@@ -49,8 +52,9 @@ from supervisor.call.types import (
     Stream,
     StreamSummary,
     Usage,
+    canonical_json,
 )
-from tests.support.records import WATCHED, make_finished
+from tests.support.records import FLOW, WATCHED, make_finished
 
 OUTCOMES: list[Outcome] = [
     Exited(code=3),
@@ -165,3 +169,40 @@ def test_a_watched_call() -> None:
         assert watched_from_json(json.loads(json.dumps(watched_to_json(watched)))) == watched
     long = Watched(name="x" * 999, detail="y" * 9999, program=b"z" * 999, rule="r" * 999)
     assert len(json.dumps(watched_to_json(long))) < ENTRY_BYTES_MAX
+
+
+@given(
+    st.builds(
+        Flow,
+        name=st.text(max_size=253),
+        address=st.ip_addresses().map(str) | st.just(""),
+        port=st.integers(0, 2**16 - 1),
+        rule=st.text(max_size=512),
+        verdict=st.sampled_from(Verdict),
+        reason=st.text(max_size=20),
+        sent=st.integers(0, 2**63),
+        received=st.integers(0, 2**63),
+        started_ns=st.integers(0, 2**63),
+        duration_s=st.floats(0, 1e9) | st.integers(0, 9).map(float),
+        pid=st.integers(0, 2**22),
+        program=st.binary(max_size=16),
+    )
+)
+def test_flows_come_back(flow: Flow) -> None:
+    assert flow_from_json(json.loads(canonical_json(flow_to_json(flow)))) == flow
+
+
+def test_a_flow_fits_into_an_entry_whatever_is_in_it() -> None:
+    """The broker keeps its texts short; the record does not rely on that."""
+    wide = "\U0001f600" * 10_000
+    flow = replace(FLOW, name=wide, address=wide, rule=wide, reason=wide, program=b"\xff" * 5000)
+    assert len(json.dumps(flow_to_json(flow))) < ENTRY_BYTES_MAX - 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("verdict", "lost"), ("port", "443"), ("sent", 1.5), ("duration_s", "1"), ("pid", None)],
+)
+def test_a_flow_that_is_none(field: str, value: Json) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        flow_from_json({**flow_to_json(FLOW), field: value})

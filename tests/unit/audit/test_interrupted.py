@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
+
+from supervisor.audit import interrupted
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, MoreArgv, Processes, Wall
+from supervisor.call.events import Denied, Lost, MoreArgv, Processes, Wall
 from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Stream
-from supervisor.profile.model import Capture
-from tests.support.records import WATCHED, begin, make_profile, opened
+from supervisor.errors import AuditUnavailable
+from supervisor.profile.model import Capture, EgressRule
+from tests.support.records import FLOW, RULE, WATCHED, begin, make_profile, opened
 
 
 async def leave_open(directory: Path, chunks: list[bytes]) -> None:
@@ -74,6 +79,71 @@ def test_every_entry_of_an_observed_call_says_so_to_the_end(tmp_path: Path) -> N
             assert [one.kind for one in entries[-3:]] == ["watched", "watched", "outcome"]
             assert {one.body()["mode"] for one in entries} == {"observe"}
         assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+FLOWS_LOST = {"what": "flow", "count": 0, "reason": "DAEMON_DIED"}
+
+
+@pytest.mark.parametrize(("egress", "lost"), [((), 0), ((RULE,), 1)], ids=["no way", "a way"])
+def test_connections_that_were_open_are_lost_where_there_was_a_way_out(
+    tmp_path: Path, egress: tuple[EgressRule, ...], lost: int
+) -> None:
+    """Also where all that is on record have ended: nobody knows which had not."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store, profile=make_profile(egress=egress))
+            recorder.started(0.1)
+            recorder.flow(FLOW)
+        async with opened(tmp_path) as store:
+            (call,) = store.interrupted
+            await store.close_interrupted(call, "the daemon died", events=[FLOW])
+            entries = list(store.entries("call-1"))
+            kinds = ["intent", "started", "flow", "flow", *["lost"] * lost, "outcome"]
+            assert [entry.kind for entry in entries] == kinds
+            assert [one.body() for one in entries if one.kind == "lost"] == [FLOWS_LOST] * lost
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_a_second_daemon_that_dies_does_not_say_it_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had told what was lost, and its outcome did not get into the log."""
+
+    def die(*_: object, **__: object) -> NoReturn:
+        raise AuditUnavailable("JOURNAL_UNAVAILABLE", "died")
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await begin(store, profile=make_profile(egress=(RULE,)))
+        async with opened(tmp_path) as store:
+            with monkeypatch.context() as patch:
+                patch.setattr(interrupted, "outcome_body", die)
+                with pytest.raises(AuditUnavailable):
+                    await close_all(store)
+        async with opened(tmp_path) as store:
+            assert [entry.kind for entry in store.entries("call-1")] == ["intent", "lost"]
+            await close_all(store)
+            kinds = [entry.kind for entry in store.entries("call-1")]
+            assert kinds == ["intent", "lost", "outcome"]
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_another_loss_of_connections_is_another_matter(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store, profile=make_profile(egress=(RULE,)))
+            recorder.lost(Lost(what="flow", count=3, reason="RECORD_BUDGET"))
+        async with opened(tmp_path) as store:
+            await close_all(store)
+            bodies = [entry.body() for entry in store.entries("call-1") if entry.kind == "lost"]
+            assert [body["reason"] for body in bodies] == ["RECORD_BUDGET", "DAEMON_DIED"]
 
     asyncio.run(scenario())
 

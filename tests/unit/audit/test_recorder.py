@@ -23,7 +23,15 @@ from supervisor.call.events import Denied, Finished, Lost, Output, Processes, St
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditUnavailable, InvariantError
 from supervisor.profile.model import Capture
-from tests.support.records import PROCESSES, WATCHED, begin, make_finished, make_profile, opened
+from tests.support.records import (
+    FLOW,
+    PROCESSES,
+    WATCHED,
+    begin,
+    make_finished,
+    make_profile,
+    opened,
+)
 
 Scenario = Callable[[Store, CallRecorder], Awaitable[None]]
 
@@ -118,6 +126,7 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
         recorder.stdin(b"in")
         assert recorder.denied(denied).event == denied
         assert recorder.watched(WATCHED).event == WATCHED
+        assert recorder.flow(FLOW).event == FLOW
         assert recorder.lost(lost).event == lost
         recorder.signalled("tester", 15, "w" * 10_000)
         assert recorder.denials == 3
@@ -128,13 +137,14 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
             "output",
             "denied",
             "watched",
+            "flow",
             "lost",
             "signal",
             "outcome",
         ]
         entries = list(store.entries("call-1"))
-        assert [entry.sequence for entry in entries] == list(range(1, 9))
-        assert len(entries[6].json) < 5000
+        assert [entry.sequence for entry in entries] == list(range(1, 10))
+        assert len(entries[7].json) < 5000
 
     run(tmp_path, scenario)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from supervisor.call.events import Accepted, CallEvent, Denied, Lost, Output, Wall
 from supervisor.call.types import Stream
 from supervisor.profile.model import Capture
-from tests.support.records import WATCHED, begin, make_finished, make_profile, opened
+from tests.support.records import FLOW, WATCHED, begin, make_finished, make_profile, opened
 
 
 def test_attaching_later_gives_what_was_delivered(tmp_path: Path) -> None:
@@ -24,6 +24,7 @@ def test_attaching_later_gives_what_was_delivered(tmp_path: Path) -> None:
             delivered += recorder.output(Stream.STDOUT, b"more")
             delivered += recorder.output(Stream.STDERR, b"\xff\x00")
             delivered.append(recorder.watched(WATCHED))
+            delivered.append(recorder.flow(FLOW))
             delivered.append(recorder.lost(Lost(what="denial", count=1, reason="full")))
             delivered.append(await recorder.finish(make_finished()))
             replayed = list(store.events("call-1"))

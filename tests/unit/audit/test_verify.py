@@ -22,7 +22,15 @@ from supervisor.call.events import Denied, Lost, Processes, Wall
 from supervisor.call.outcome import Stopped
 from supervisor.call.types import OutputFile, Stream
 from supervisor.profile.model import Capture
-from tests.support.records import PROCESSES, WATCHED, begin, make_finished, make_profile, opened
+from tests.support.records import (
+    FLOW,
+    PROCESSES,
+    WATCHED,
+    begin,
+    make_finished,
+    make_profile,
+    opened,
+)
 
 OPTIONS = JournalOptions(segment_bytes=6000, linger_s=60.0)
 
@@ -41,6 +49,7 @@ async def write_every_kind(directory: Path) -> None:
         recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2)))
         recorder.processes(Processes(events=PROCESSES))
         recorder.watched(WATCHED)
+        recorder.flow(FLOW)
         recorder.lost(Lost(what="output", count=2, reason="slow"))
         recorder.signalled("tester", 15, "enough")
         outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)

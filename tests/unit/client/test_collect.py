@@ -28,6 +28,7 @@ from supervisor.client.collect import (
     write_output,
 )
 from supervisor.errors import AuditCorrupt, InvariantError, OutcomeError
+from tests.support.records import FLOW
 
 SUCCESS = outcome.Exited(code=0)
 
@@ -93,8 +94,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "OUTPUT_BYTES_MAX", 3)
     monkeypatch.setattr(collect, "DENIALS_MAX", 2)
     denied = Denied(wall=Wall.SYSCALL, name="bpf")
-    call = collected(output(b"abcd"), output(b"e", 4), *[denied] * 5, finished())
-    assert (call.stdout, call.stdout_truncated, len(call.denials)) == (b"abc", True, 2)
+    call = collected(output(b"abcd"), output(b"e", 4), *[denied, FLOW] * 5, finished())
+    assert (call.stdout, call.stdout_truncated) == (b"abc", True)
+    assert (len(call.denials), call.flows) == (2, (FLOW, FLOW))
 
 
 def test_an_end_is_needed() -> None:

@@ -364,6 +364,7 @@ class Figures:
         self.rejected: list[str] = []
         self.denials: list[tuple[str, str, int]] = []
         self.made: list[tuple[str, int]] = []
+        self.flows: list[tuple[str, int, int]] = []
         self.live: list[int] = []
         self.strays_seen: dict[str, int] = {}
 
@@ -378,6 +379,9 @@ class Figures:
 
     def watched(self, name: str, count: int) -> None:
         self.made.append((name, count))
+
+    def flow(self, verdict: str, sent: int, received: int) -> None:
+        self.flows.append((verdict, sent, received))
 
     def live_calls(self, count: int) -> None:
         self.live.append(count)

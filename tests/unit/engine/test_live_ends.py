@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 import pytest
 
-from supervisor.call.events import Denied, Output, Started, Wall, Watched
+from supervisor.audit.recorder import CallRecorder
+from supervisor.call.events import Denied, Flow, Output, Started, Wall, Watched
 from supervisor.call.outcome import (
     Exited,
     Failed,
@@ -28,7 +30,7 @@ from supervisor.errors import (
 )
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import ProgramEnd
-from tests.support.records import make_profile
+from tests.support.records import FLOW, make_profile
 
 from .harness import (
     EXIT_0,
@@ -376,6 +378,43 @@ def test_a_program_that_the_filter_killed_is_on_record(tmp_path: Path) -> None:
             assert (denied.wall, denied.name) == (Wall.SYSCALL, "SIGSYS")
 
     asyncio.run(scenario())
+
+
+def test_a_connection_is_on_record_and_told(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.programs[b"fetch"] = fetch
+            events = await world.run(b"fetch")
+            [flow] = [event for event in events if isinstance(event.event, Flow)]
+            assert flow.event == FLOW
+            [entry] = [e for e in world.store.entries(flow.call_id) if e.kind == "flow"]
+            assert entry.sequence == flow.sequence
+            assert end_of(events).outcome == Exited(code=0)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_cannot_be_recorded_ends_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> NoReturn:
+        raise AuditUnavailable("RECORD_FULL", "no space")
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.programs[b"fetch"] = fetch
+            with monkeypatch.context() as patch:
+                patch.setattr(CallRecorder, "flow", full)
+                events = await world.run(b"fetch")
+            assert "Flow" not in kinds(events)
+            assert end_of(events).outcome == Failed(reason="RECORD_FULL", message="no space")
+
+    asyncio.run(scenario())
+
+
+async def fetch(sandbox: FakeSandbox) -> ProgramEnd:
+    sandbox.tell(FLOW)
+    return EXIT_0
 
 
 def test_one_that_kills_and_got_through_ends_the_call(tmp_path: Path) -> None:

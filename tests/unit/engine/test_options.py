@@ -11,6 +11,7 @@ from supervisor.call.events import Denied, Timeline, Wall, Watched
 from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.errors import CapacityError, NotFound
 from supervisor.sandbox import ProgramEnd
+from tests.support.records import FLOW
 
 from .harness import EXIT_0, FakeSandbox, running
 
@@ -24,7 +25,7 @@ def test_defaults_have_a_limit_for_everything() -> None:
 def test_nobody_can_be_told() -> None:
     nobody: EngineObserver = NoObserver()
     assert nobody.call_closed("p", "exited", Timeline()) is None  # type: ignore[func-returns-value]
-    for method in ("call_rejected", "denied", "watched", "live_calls"):
+    for method in ("call_rejected", "denied", "watched", "flow", "live_calls"):
         assert callable(getattr(nobody, method))
 
 
@@ -32,6 +33,7 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
     async def try_mount(sandbox: FakeSandbox) -> ProgramEnd:
         sandbox.tell(Denied(wall=Wall.SYSCALL, name="mount", count=3))
         sandbox.tell(Watched(name="getppid", count=5))
+        sandbox.tell(FLOW)
         return EXIT_0
 
     async def scenario() -> None:
@@ -46,6 +48,7 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
             figures = world.figures
             assert figures.denials == [("syscall", "mount", 3)]
             assert figures.made == [("getppid", 5)]
+            assert figures.flows == [("reset", FLOW.sent, FLOW.received)]
             assert figures.rejected == ["PROFILE_NOT_FOUND", "CALLS_LIMIT"]
             assert figures.live == [1, 0, 1]
             [(profile, outcome, timeline)] = figures.closed

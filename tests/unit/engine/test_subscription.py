@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,12 @@ from supervisor.call.events import (
     SLOW_SUBSCRIBER,
     Accepted,
     CallEvent,
+    Denied,
     Event,
     KeepAlive,
     Lost,
     Output,
+    Wall,
 )
 from supervisor.call.types import Stream
 from supervisor.engine.subscription import (
@@ -24,7 +27,7 @@ from supervisor.engine.subscription import (
     size_of,
 )
 from supervisor.errors import AuditUnavailable
-from tests.support.records import make_finished
+from tests.support.records import FLOW, make_finished
 
 LONG_S = 1e6
 NOW = 0.0
@@ -65,6 +68,13 @@ async def read(subscription: Subscription) -> list[int]:
 def test_output_counts_with_its_bytes() -> None:
     assert size_of(event(1)) == EVENT_BYTES + 100
     assert size_of(event(1, KeepAlive())) == EVENT_BYTES
+
+
+def test_what_a_sandbox_chose_counts_with_its_length() -> None:
+    denied = Denied(wall=Wall.NETWORK, name="dns", detail="x" * 2000)
+    assert size_of(event(1, denied)) == EVENT_BYTES + 2000
+    flow = replace(FLOW, name="n" * 250, reason="r" * 100)
+    assert size_of(event(1, flow)) == EVENT_BYTES + 350
 
 
 def test_a_full_queue_has_room_again_when_it_was_read() -> None:
