@@ -14,7 +14,7 @@ from pathlib import Path
 from supervisor.profile.schema import Closed, FragmentFile, ProfileFile
 from tests.style.tree import ROOT
 
-SHOWN = ("tests/system", "tests/escape")
+SHOWN = ("tests/system", "tests/escape", "tests/egress")
 """Where tests run real calls: an effect is seen there, not in what a function returns."""
 
 

@@ -5,6 +5,7 @@
 
 Each daemon has a folder of its own (state, runtime files, socket, configuration, log) and, unless
 told otherwise, a network namespace with nothing but loopback: a hole in a wall then leads nowhere.
+`network` is the path of another namespace, made by the test: that of tests/support/world.py.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Daemon:
         *,
         config: Mapping[str, Any] | None = None,
         isolated: bool = True,
+        network: str = "",
         program: Sequence[str] = (str(STOCKADE),),
     ) -> None:
         self.folder = folder
@@ -69,6 +71,7 @@ class Daemon:
         self.log = folder / "daemon.log"
         self.address = f"unix://{self.socket}"
         self.isolated = isolated
+        self.network = network
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Supervisor | None = None
         self._held = contextlib.ExitStack()
@@ -104,7 +107,9 @@ class Daemon:
             "--runtime-dir", str(self.runtime),
             "--listen", self.address,
         ]  # fmt: skip
-        if self.isolated:
+        if self.network:
+            command = ["nsenter", f"--net={self.network}", *command]
+        elif self.isolated:
             command = ["unshare", "--net", "sh", "-c", ONLY_LOOPBACK, *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -132,7 +137,9 @@ class Daemon:
 
     def _hold_namespaces(self) -> None:
         """Remember the daemon's namespaces, open: a number that is let go is soon another's."""
-        found = namespaces(self.pid)
+        # A network that was given is others' as well, and stays.
+        given = {f"net:[{Path(self.network).stat().st_ino}]"} if self.network else set()
+        found = namespaces(self.pid) - given
         self._footprint = self._footprint.with_namespaces(found)
         for name in found:
             path = f"/proc/{self.pid}/ns/{name.partition(':')[0]}"
@@ -268,6 +275,7 @@ def running_daemon(
     *,
     config: Mapping[str, Any] | None = None,
     isolated: bool = True,
+    network: str = "",
     folder: Path | None = None,
     program: Sequence[str] = (str(STOCKADE),),
 ) -> Iterator[Daemon]:
@@ -279,7 +287,9 @@ def running_daemon(
     """
     own = Path(tempfile.mkdtemp(prefix="stockade-test-")) if folder is None else folder
     try:
-        with Daemon(own, config=config, isolated=isolated, program=program) as daemon:
+        with Daemon(
+            own, config=config, isolated=isolated, network=network, program=program
+        ) as daemon:
             daemon.start()
             yield daemon
             if daemon.alive:
