@@ -6,7 +6,7 @@ Plain frozen values in base units (bytes, seconds). pydantic stays in `schema`, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from supervisor.call.types import Json
@@ -75,6 +75,24 @@ class PortRange:
     def __str__(self) -> str:
         return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
 
+
+def united(ranges: Iterable[PortRange]) -> tuple[PortRange, ...]:
+    """Give ranges that hold the same ports, sorted, apart and not adjacent."""
+    found: list[PortRange] = []
+    for each in sorted(ranges, key=lambda one: one.low):
+        if found and each.low <= found[-1].high + 1:
+            found[-1] = PortRange(low=found[-1].low, high=max(found[-1].high, each.high))
+        else:
+            found.append(each)
+    return tuple(found)
+
+
+PORT_RANGES_MAX = 16
+"""Of a place that can be reached, in all: as many as one row of the kernel's map holds."""
+
+RULES_MAX = 256
+WILDCARDS_MAX = 64
+"""Each has a block of synthetic addresses of its own."""
 
 HTTPS_PORT = 443
 HTTP_PORT = 80
