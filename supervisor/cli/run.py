@@ -140,8 +140,8 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     denied is summed up on standard error. There is no shell unless ARGV names one.
 
     With --json, standard output holds one JSON object a line for each event instead: `event` is
-    accepted, started, output (`data` is base64), denied, watched, processes, lost, keep_alive or
-    finished.
+    accepted, started, output (`data` is base64), denied, watched, processes, flow, lost,
+    keep_alive or finished.
 
     \b
     Examples:

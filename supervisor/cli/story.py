@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from supervisor.call.events import Denied, Finished, Timeline, Wall
 from supervisor.call.safe import ELLIPSIS, safe, shorten, word
 from supervisor.call.safe import command as shown
 from supervisor.call.types import Json, untext
+from supervisor.cli import flows
 from supervisor.cli import output as out
 from supervisor.cli.streaming import describe_denial
 
@@ -52,6 +53,7 @@ def tell(record: Record) -> None:
     _tell_events(record)
     _tell_denials(record)
     _tell_watched(record)
+    _tell_flows(record)
     if call.finished is not None:
         _tell_end(call.finished)
 
@@ -74,6 +76,8 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
             return "; ".join(_process(_map(event)) for event in body.get("events") or ())
         case "watched":
             return _watched(body)
+        case "flow":
+            return flows.line(body)
         case "lost":
             count = body.get("count") or "an unknown number"
             return f"lost {count} of {body.get('what')}: {body.get('reason')}"
@@ -128,7 +132,7 @@ def denial(body: Mapping[str, Any]) -> str:
 
 def _denial(body: Mapping[str, Any]) -> str:
     denied = Denied(
-        wall=Wall.LIMIT if body.get("wall") == Wall.LIMIT else Wall.SYSCALL,
+        wall=_wall(body.get("wall")),
         name=str(body.get("name", "?")),
         arguments=tuple(n for n in body.get("arguments") or () if isinstance(n, int)),
         detail=str(body.get("detail") or ""),
@@ -136,6 +140,11 @@ def _denial(body: Mapping[str, Any]) -> str:
         allowed=int(body.get("allowed") or 0),
     )
     return describe_denial(denied)
+
+
+def _wall(name: object) -> Wall:
+    """Give a wall by its name; one that is not known here is told as most are."""
+    return Wall(str(name)) if name in set(Wall) else Wall.SYSCALL
 
 
 def _state(call: Call) -> str:
@@ -205,15 +214,14 @@ def _folded(
     entries: tuple[RecordEntry, ...],
 ) -> Iterator[tuple[RecordEntry, RecordEntry, int, str, str]]:
     """Give entries with when it happened and their meaning; pieces of one stream in a row become
-    one line, and so do denials in a row, and watched system calls."""
+    one line, and so do denials in a row, watched system calls, and connections."""
     run: list[tuple[RecordEntry, Mapping[str, Any]]] = []
     current: tuple[str, object] = ("", None)
 
     def flush() -> Iterator[tuple[RecordEntry, RecordEntry, int, str, str]]:
         if run:
             bodies = [body for _, body in run]
-            tell = {"output": _pieces, "watched": _all_watched}.get(current[0], _denials)
-            yield run[0][0], run[-1][0], run[0][0].time_ns, current[0], tell(bodies)
+            yield run[0][0], run[-1][0], run[0][0].time_ns, current[0], FOLDED[current[0]](bodies)
             run.clear()
 
     for entry in entries:
@@ -221,7 +229,7 @@ def _folded(
         kind = (entry.kind, body.get("stream"))
         if run and kind != current:
             yield from flush()
-        if entry.kind in ("output", "denied", "watched"):
+        if entry.kind in FOLDED:
             current = kind
             run.append((entry, body))
         elif entry.kind == "processes":
@@ -312,9 +320,9 @@ class _Group:
     count: int = 0
     who: dict[str, None] = field(default_factory=dict)
 
-    def told(self) -> str:
-        """Name the denial and how often it was."""
-        return f"{self.what} x{self.count}"
+    def told(self, width: int = 0) -> str:
+        """Name the denial, cut to `width` where set, and how often it was."""
+        return f"{shorten(self.what, width)} x{self.count}"
 
     def whom(self) -> str:
         """Name the first programs."""
@@ -338,6 +346,22 @@ def _grouped(bodies: Iterable[Mapping[str, Any]]) -> list[_Group]:
     return sorted(groups.values(), key=lambda group: -group.count)
 
 
+FOLDED: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
+    "output": _pieces,
+    "denied": _denials,
+    "watched": _all_watched,
+    "flow": flows.summed,
+}
+"""Kinds whose entries in a row are told in one line."""
+
+
+def _tell_flows(record: Record) -> None:
+    bodies = [_map(entry.body().get("body")) for entry in record.entries if entry.kind == "flow"]
+    if bodies:
+        _section("connections")
+        flows.table(bodies)
+
+
 def _tell_denials(record: Record) -> None:
     groups = _grouped(
         _map(entry.body().get("body")) for entry in record.entries if entry.kind == "denied"
@@ -348,7 +372,7 @@ def _tell_denials(record: Record) -> None:
     out.table(
         ("WALL", "WHAT", "WHO", "RULE"),
         [
-            (group.wall, group.told(), group.whom(), group.rule)
+            (group.wall, group.told(TEXT_WIDTH), group.whom(), group.rule)
             for group in groups[:DENIALS_SHOWN_MAX]
         ],
     )

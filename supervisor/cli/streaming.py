@@ -16,7 +16,16 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from supervisor.call import outcome
-from supervisor.call.events import Accepted, Denied, Finished, Lost, Output, Wall
+from supervisor.call.events import (
+    BROKER_DENIALS,
+    Accepted,
+    Denied,
+    Finished,
+    Lost,
+    Output,
+    Wall,
+)
+from supervisor.call.safe import shorten
 from supervisor.call.types import Stream, StreamSummary
 from supervisor.cli import output as out
 from supervisor.cli import standard
@@ -31,6 +40,9 @@ OBSERVE = "observe"
 LEARN = "who may read the record can learn from it: stockade profile learn"
 DENIALS_SHOWN_MAX = 20
 DENIAL_KINDS_MAX = 10_000
+DENIAL_WIDTH = 200
+TOLD_AS_NAMES = BROKER_DENIALS - {"connect"}
+"""What the broker denies is no call with arguments; connect(2) is one, whoever denies it."""
 
 
 class Signals:
@@ -183,11 +195,14 @@ def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json:
 
 
 def describe_denial(denied: Denied) -> str:
-    """Name what was denied, as in `unshare(0x10000000)` or `cpu: 1.011 s used, 1 s allowed`."""
+    """Name what was denied, as in `unshare(0x10000000)`, `cpu: 1.011 s used, 1 s allowed` or
+    `dns: evil.example.com A`."""
     if denied.wall is Wall.LIMIT:
         more = f", {denied.detail}" if denied.detail else ""
         used, allowed = (outcome.amount(denied.name, n) for n in (denied.used, denied.allowed))
         return f"{denied.name}: {used} used, {allowed} allowed{more}"
+    if denied.detail and denied.wall is Wall.NETWORK and denied.name in TOLD_AS_NAMES:
+        return f"{denied.name}: {denied.detail}"
     if denied.detail:
         whole = denied.detail.startswith(f"{denied.name}(")
         return denied.detail if whole else f"{denied.name}({denied.detail})"
@@ -206,7 +221,7 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
     if quiet:
         return
     for name, count in denials.most_common(DENIALS_SHOWN_MAX):
-        out.note(f"{name} x{count}")
+        out.note(f"{shorten(name, DENIAL_WIDTH)} x{count}")
     if len(denials) > DENIALS_SHOWN_MAX:
         out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials")
     for summary in finished.streams:

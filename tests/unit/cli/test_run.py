@@ -165,6 +165,30 @@ def test_what_is_not_on_record_is_said(daemon: FakeDaemon, stockade: Stockade) -
     assert "lost 3 of denial" in said
 
 
+def test_connections_are_in_json_and_not_in_the_way(daemon: FakeDaemon, stockade: Stockade) -> None:
+    """As what a profile watches: what is allowed is no news for whoever runs a program."""
+    evil = "\x1b[2J" + "x" * 2000
+    events = [
+        fake.accepted(),
+        fake.flow(2, started={"seconds": 1_700_000_000, "nanos": 5}),
+        fake.denied(3, wall="network", name="dns", detail=evil, arguments=[]),
+        fake.finished(4, exited=types_pb2.Exited(code=0)),
+    ]
+    daemon.play("Execute", lambda _: iter(events))
+    told = stockade("run", "-p", "python", "x").stderr
+    assert "203.0.113.7" not in told
+    assert "stockade: denied dns: \\e[2Jxxx" in told
+    assert max(map(len, told.splitlines())) < 250
+    lines = stockade("run", "--json", "-p", "python", "x").stdout.splitlines()
+    assert json.loads(lines[1]) == {
+        "call_id": fake.CALL_ID, "sequence": 2, "time": json.loads(lines[1])["time"],
+        "event": "flow", "name": "api.example.com", "address": "203.0.113.7", "port": 443,
+        "rule": "*.example.com:443", "verdict": "closed", "reason": "", "sent": 1200,
+        "received": 34_000, "started": "2023-11-14T22:13:20.000000005Z", "duration_s": 0.31,
+        "pid": 123, "program": "curl",
+    }  # fmt: skip
+
+
 def test_json_lines(daemon: FakeDaemon, stockade: Stockade) -> None:
     play(daemon, fake.output(2, b"\xff"), fake.denied(3), fake.finished(4))
     result = stockade("run", "--json", "-p", "python", "x")

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from supervisor.audit.codec import flow_to_json
 from supervisor.call.types import Digest
 from supervisor.cli import story
 from supervisor.client import Record, RecordEntry, wire
 from supervisor.v1 import types_pb2
+from tests.support.records import FLOW
 from tests.unit.cli import record
 from tests.unit.client import fake_daemon as fake
 
@@ -162,6 +164,23 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
             {"name": "kcmp", "arguments": [1, 2], "killed": True},
             "kcmp(1, 2) x1, and its process was killed",
         ),
+        ("flow", flow_to_json(FLOW), "api.example.com:443 → 203.0.113.7 · rule "),
+        (
+            "denied",
+            {"wall": "network", "name": "dns", "detail": "evil.example.com A", "count": 3},
+            "dns: evil.example.com A x3",
+        ),
+        (
+            "denied",
+            {"wall": "network", "name": "connect", "detail": "tcp 203.0.113.9:443"},
+            "connect(tcp 203.0.113.9:443) x1",
+        ),
+        (
+            "denied",
+            {"wall": "limit", "name": "egress", "used": 11 << 20, "allowed": 10 << 20},
+            "egress: 11 MiB used, 10 MiB allowed x1",
+        ),
+        ("denied", {"wall": "of sound", "name": "x", "detail": "y"}, "x(y) x1"),
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),
         (
             "denied",
@@ -231,6 +250,31 @@ def test_a_long_path_hides_no_arguments(capsys: pytest.CaptureFixture[str], dire
     shown = told(capsys, replace(made, entries=(*made.entries, entry)))
     assert line in shown
     assert "… is where something was cut; --json has it whole" in shown
+
+
+def test_connections_are_told_in_a_row_and_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    made = record.record()
+    entries = [
+        replace(
+            made.entries[0], kind="flow",
+            json=json.dumps({"body": flow_to_json(replace(FLOW, pid=pid))}).encode(),
+        )
+        for pid in (7, 8)
+    ]  # fmt: skip
+    shown = told(capsys, replace(made, entries=(*made.entries, *entries)))
+    assert "2 connections, 2.3 KiB out, 66.4 KiB in; listed below" in shown
+    _, row = shown.partition("\nconnections\n")[2].splitlines()[:2]
+    assert row.startswith("api.example.com:443  203.0.113.7  *.example.com:443  2")
+
+
+def test_a_hostile_name_that_was_denied_is_safe_and_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2J\u202e\n" + "x" * 2000
+    made = denied(1, wall="network", name="dns", detail=evil)
+    shown = told(capsys, made)
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert shown.count("dns: \\e[2J\\u202e\\nxxx") == 2
+    assert max(map(len, shown.splitlines())) < 250
 
 
 def test_watched_calls_are_counted_by_name_and_sockets_by_family(

@@ -173,6 +173,12 @@ def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:
             "memory: 9 bytes used, 8 bytes allowed, 1 killed",
         ),
         (Denied(wall=Wall.NETWORK, name="connect", detail="a:1"), "connect(a:1)"),
+        (Denied(wall=Wall.NETWORK, name="dns", detail="x.example.com A"), "dns: x.example.com A"),
+        (Denied(wall=Wall.NETWORK, name="dns"), "dns()"),
+        (
+            Denied(wall=Wall.LIMIT, name="egress", used=11 << 20, allowed=10 << 20),
+            "egress: 11 MiB used, 10 MiB allowed",
+        ),
     ],
 )  # fmt: skip
 def test_describe_denial(denied: Denied, shown: str) -> None:

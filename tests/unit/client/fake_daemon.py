@@ -248,6 +248,22 @@ def errors(sequence: int, data: bytes, offset: int = 0) -> tool_pb2.CallEvent:
     return output(sequence, data, offset, stream=types_pb2.STD_STREAM_STDERR)
 
 
+def flow(sequence: int, **fields: Any) -> tool_pb2.CallEvent:
+    given = {
+        "name": "api.example.com",
+        "address": "203.0.113.7",
+        "port": 443,
+        "rule": "*.example.com:443",
+        "verdict": types_pb2.VERDICT_CLOSED,
+        "sent": 1200,
+        "received": 34_000,
+        "duration": {"nanos": 310_000_000},
+        "pid": 123,
+        "program": b"curl",
+    }
+    return event(sequence, flow=tool_pb2.Flow(**{**given, **fields}))
+
+
 def denied(sequence: int, **fields: Any) -> tool_pb2.CallEvent:
     given = {
         "wall": "syscall",
