@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 #define ADDRESS_BYTES 16
 #define COMM_BYTES    16
@@ -37,6 +37,13 @@
 #define OURS_MAX 8192
 
 #define RING_BYTES (256 * 1024)
+
+/* Ranges of ports of one place: profile lint refuses more. */
+#define PORT_RANGES_MAX 16
+
+/* Rows of `places` and of `origins`. The daemon opens no door that might need more than there are. */
+#define PLACE_ROWS_MAX	(1024 * 1024)
+#define ORIGIN_ROWS_MAX (256 * 1024)
 
 /* System calls that can be watched: more than any kernel has numbers. */
 #define SYSCALLS_MAX  512
@@ -65,7 +72,8 @@ enum hook {
 	HOOK_MULTICAST = 4,
 	HOOK_EGRESS = 5,
 	HOOK_INGRESS = 6,
-	HOOK_EXEC = 8, /* from here on: the guard's */
+	HOOK_FLOWS = 7, /* a connection that is allowed, but the call has as many as it may have */
+	HOOK_EXEC = 8,	/* from here on: the guard's */
 	HOOK_MMAP = 9,
 	HOOK_MPROTECT = 10,
 	HOOK_MOUNT = 11,
@@ -131,6 +139,58 @@ struct call {
 	__u64 rest[HOOKS];	 /* denials beyond KINDS_MAX */
 	__u64 kinds;		 /* rows of `folded` that this call has of the fence */
 	__u64 guard_kinds;	 /* and of the guard */
+};
+
+/*
+ * A call that may connect to its `places`: those connections are led to this port of its own
+ * loopback. The daemon writes it when the places are there; `flows` is ours.
+ */
+struct door {
+	__u32 port;
+	__u32 flows_max;
+	__u64 flows; /* rows of `origins` that this call has */
+};
+
+/* A place of a call: so many bits of what follows, 64 and the address's prefix. */
+struct place_key {
+	__u32 bits;
+	__u8 call[8];
+	__u8 address[ADDRESS_BYTES];
+};
+
+struct port_range {
+	__u16 low;
+	__u16 high;
+};
+
+/* To which ports of a place one may connect: the longest prefix says it, and no other. */
+struct place {
+	__u32 count;
+	struct port_range ports[PORT_RANGES_MAX];
+};
+
+/*
+ * A connection through a door, by the client's own address, as the door's other side sees it: an
+ * IPv4 address is ::ffff:a.b.c.d, `family` is AF_INET where it is one, `port` is in host order.
+ */
+struct origin_key {
+	__u64 call;
+	__u8 address[ADDRESS_BYTES];
+	__u16 port;
+	__u16 family;
+	__u32 padding;
+};
+
+/* What was asked for, by whom, and when (CLOCK_BOOTTIME). */
+struct origin {
+	__u8 address[ADDRESS_BYTES];
+	__u64 time_ns;
+	__u32 tgid;
+	__u32 tid;
+	__u16 port;
+	__u16 family;
+	__u32 padding;
+	__u8 comm[COMM_BYTES];
 };
 
 /* A writable mount of a call, by the device of its file system (s_dev, as MKDEV packs it). */

@@ -24,6 +24,7 @@ HOOK_NAMES = {
     layout.HOOK_MULTICAST: "setsockopt",
     layout.HOOK_EGRESS: "egress",
     layout.HOOK_INGRESS: "ingress",
+    layout.HOOK_FLOWS: "connect",
     layout.HOOK_EXEC: "exec",
     layout.HOOK_MMAP: "mmap",
     layout.HOOK_MPROTECT: "mprotect",
@@ -34,6 +35,9 @@ HOOK_NAMES = {
 }
 """What was denied: the system call, or "egress" and "ingress" where it was a packet, or "userns"
 where it was a user namespace."""
+
+TOO_MANY_FLOWS = ": too many connections at once"
+"""How the detail of a connection ends that a profile allows, but not so many at a time."""
 
 FILE_HOOKS = frozenset({layout.HOOK_EXEC, layout.HOOK_MMAP, layout.HOOK_MPROTECT})
 """The guard's hooks that are about a file that is to be run."""
@@ -192,6 +196,8 @@ def refused(kind: layout.Kind) -> Refused:
         detail = f"{family} option {kind.protocol}: join a group"
     else:
         detail = f"{_endpoint(bytes(kind.address), kind.port)} {protocol}".strip()
+    if kind.hook == layout.HOOK_FLOWS:
+        detail += TOO_MANY_FLOWS
     return Refused(hook=kind.hook, name=name, detail=detail)
 
 

@@ -6,7 +6,7 @@ attached and pinned before the old one goes, so nothing is without a fence in be
 
 Per call: a row in `calls` and a ring, both before the sandbox exists; `Watch` reads the ring. A row
 in `live`, for guests. Where a profile asks for its system calls: a row in `watched`, and the probe
-of `syscalls`.
+of `syscalls`. Where a profile allows to connect somewhere: what `supervisor.bpf.doors` writes.
 
 The guard is an optional part of it (`supervisor.bpf.guard`): where the kernel has no BPF LSM, the
 fence stands without.
@@ -26,6 +26,8 @@ from pathlib import Path
 
 from supervisor.bpf import layout, pins
 from supervisor.bpf.decode import HOOK_NAMES
+from supervisor.bpf.doors import MAPS as DOOR_MAPS
+from supervisor.bpf.doors import Door, Doors
 from supervisor.bpf.guard import GUARD, GUARD_MAPS, Guard, GuardState
 from supervisor.bpf.guests import ID_BYTES, VALUE_BYTES, LiveCalls, is_guests, remove_ended
 from supervisor.bpf.libbpf import library
@@ -43,6 +45,7 @@ SHARED = ("calls", "rings", "folded", "strays")
 CGROUP_PROGRAMS = (
     "fence_connect4", "fence_connect6", "fence_sendmsg4", "fence_sendmsg6", "fence_bind4",
     "fence_bind6", "fence_socket", "fence_multicast", "fence_egress", "fence_ingress",
+    "fence_peer4", "fence_peer6", "fence_flows",
 )  # fmt: skip
 BEGUN = "begun"
 """The daemon's own map: how many process events came before a call's account begins."""
@@ -163,13 +166,14 @@ class Fence:
         try:
             begun_fd = make_hash(BEGUN, ID_BYTES, VALUE_BYTES, layout.CALLS_MAX, 0)
             shared: dict[str, int] = {}
+            kept = (*SHARED, *DOOR_MAPS)
             for name in OBJECTS:
                 probe = ProbeObject(self._places.object(name))
                 objects.append(probe)
                 probe.configure(self._places.level)
                 probe.share(shared)
                 probe.load()
-                shared = shared or {n: fd for n, fd in probe.map_fds().items() if n in SHARED}
+                shared = shared or {n: fd for n, fd in probe.map_fds().items() if n in kept}
             shared[MAP] = self._syscalls.load(self._places.level, shared)
             shared[BEGUN] = begun_fd
             for name, fd in shared.items():
@@ -208,6 +212,7 @@ class Fence:
             for name in (*SHARED, MAP, BEGUN):
                 fds[name] = pins.open_map(self._folder / "maps" / name)
                 opened.callback(os.close, fds[name])
+            self._doors = Doors(self._folder / "maps")
             opened.pop_all()
         self.calls = BpfMap(fds["calls"], ctypes.c_uint64, layout.CallRow, "calls")
         self.folded = BpfMap(fds["folded"], layout.Kind, layout.Folded, "folded")
@@ -216,7 +221,8 @@ class Fence:
         self._strays = BpfMap(fds["strays"], ctypes.c_uint32, ctypes.c_uint64, "strays")
         self._rings = BpfMap(fds["rings"], ctypes.c_uint32, ctypes.c_uint32, "rings")
         self._maps = (
-            self.calls, self.folded, self.watched, self.begun, self._strays, self._rings
+            self.calls, self.folded, self.watched, self.begun, self._strays, self._rings,
+            *self._doors.maps,
         )  # fmt: skip
 
     def _shared_fds(self) -> dict[str, int]:
@@ -291,6 +297,7 @@ class Fence:
         forget it; their processes must be dead."""
         self._guard.disarm_all()
         left = leftovers(self._pool.all_free(), self.calls, self.folded, self.watched, self.begun)
+        self._doors.clear()
         self._syscalls.detach()
         self.live.clear()
         return left
@@ -348,9 +355,36 @@ class Fence:
         """
         return self._guard.arm(cgroup_id, mounts)
 
+    def open_door(self, cgroup_id: int, door: Door) -> None:
+        """Let a call connect to places from here on, after `watch`; once, and until `forget`.
+
+        Raises:
+            CapacityError: `FLOWS_EXHAUSTED`.
+            HostError: `WALL_NOT_STANDING`: a row cannot be written, or is there already.
+        """
+        self._doors.open(cgroup_id, door)
+
+    def door_stands(self, cgroup_id: int, door: Door) -> bool:
+        """Say whether every row of a call's door is as it was written.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        return self._doors.stands(cgroup_id, door)
+
+    def flows(self, cgroup_id: int) -> int:
+        """Give how many connections a call has through its door now, 0 where it has none."""
+        return self._doors.flows(cgroup_id)
+
+    def origins_fd(self) -> int:
+        """Give a descriptor of `origins` through which nothing can be written; the fence closes
+        it. Key and value are `layout.OriginKey` and `layout.Origin`."""
+        return self._doors.origins_fd
+
     def forget(self, watch: Watch) -> None:
         """Let a call go: whoever is still in its cgroup belongs to no call any more."""
         self.calls.delete(ctypes.c_uint64(watch.cgroup_id))
+        self._doors.close_door(watch.cgroup_id)
         self.begun.delete(ctypes.c_uint64(watch.cgroup_id))
         self.live.remove(watch.cgroup_id)
         self._guard.disarm(watch.cgroup_id)
@@ -388,7 +422,9 @@ class Fence:
         """Name maps whose pin is gone: the next daemon could not take the probes over, or would
         lose what they count; a tool would not find the live calls."""
         guarded = GUARD_MAPS if self._guard.links else ()
-        maps = [self._folder / "maps" / name for name in (*SHARED, MAP, BEGUN, *guarded)]
+        maps = [
+            self._folder / "maps" / name for name in (*SHARED, *DOOR_MAPS, MAP, BEGUN, *guarded)
+        ]
         for path in (*maps, self.live.path):
             if not path.exists():
                 yield f"fence: the map {path.name} is no longer pinned"
@@ -407,16 +443,17 @@ class Fence:
 
     def strays(self) -> dict[str, int]:
         """Count denials of processes that belong to no live call, by hook."""
-        counts = {}
+        counts: dict[str, int] = {}
         for hook, name in HOOK_NAMES.items():
             value = self._strays.get(ctypes.c_uint32(hook))
-            counts[name] = value.value if value is not None else 0
+            counts[name] = counts.get(name, 0) + (value.value if value is not None else 0)
         return counts
 
     def close(self) -> None:
         """Take the probes out; every sandbox must be gone."""
         self._pool.close()
         self.live.close()
+        self._doors.close()
         for one in self._maps:
             one.close()
         self._close_links()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 ADDRESS_BYTES = 16
 COMM_BYTES = 16
@@ -19,6 +19,9 @@ RING_BYTES = 256 * 1024
 HOOKS = 16
 EVENT_KINDS = 8
 MOUNTS_MAX = 32
+PORT_RANGES_MAX = 16
+PLACE_ROWS_MAX = 1024 * 1024
+ORIGIN_ROWS_MAX = 256 * 1024
 SYSCALLS_MAX = 512
 SYSCALL_WORDS = 8
 PLACES_MAX = 516
@@ -27,7 +30,7 @@ ARGUMENTS_MAX = 6
 ARGV_BYTES = 2048
 
 HOOK_CONNECT, HOOK_SENDMSG, HOOK_BIND, HOOK_SOCKET = 0, 1, 2, 3
-HOOK_MULTICAST, HOOK_EGRESS, HOOK_INGRESS = 4, 5, 6
+HOOK_MULTICAST, HOOK_EGRESS, HOOK_INGRESS, HOOK_FLOWS = 4, 5, 6, 7
 HOOK_EXEC, HOOK_MMAP, HOOK_MPROTECT, HOOK_MOUNT = 8, 9, 10, 11
 HOOK_PTRACE, HOOK_BPF, HOOK_USERNS = 12, 13, 14
 EVENT_DENIED, EVENT_EXEC, EVENT_ARGV, EVENT_EXIT, EVENT_WATCHED, EVENT_REFUSED = 0, 1, 2, 3, 4, 5
@@ -52,6 +55,57 @@ class CallRow(ctypes.LittleEndianStructure):
         ("rest", _u64 * HOOKS),
         ("kinds", _u64),
         ("guard_kinds", _u64),
+    ]
+
+
+class DoorRow(ctypes.LittleEndianStructure):
+    """struct door: a call that may connect to its places, and the port that it is led to."""
+
+    _fields_ = [("port", _u32), ("flows_max", _u32), ("flows", _u64)]
+
+
+class PlaceKey(ctypes.LittleEndianStructure):
+    """struct place_key: a network of a call, the key of `places`."""
+
+    _fields_ = [("bits", _u32), ("call", _u8 * 8), ("address", _u8 * ADDRESS_BYTES)]
+
+
+class PortRange(ctypes.LittleEndianStructure):
+    """struct port_range: from `low` to `high`, both included."""
+
+    _fields_ = [("low", _u16), ("high", _u16)]
+
+
+class PlaceRow(ctypes.LittleEndianStructure):
+    """struct place: the ports of a place."""
+
+    _fields_ = [("count", _u32), ("ports", PortRange * PORT_RANGES_MAX)]
+
+
+class OriginKey(ctypes.LittleEndianStructure):
+    """struct origin_key: a connection through a door, by the client's own address."""
+
+    _fields_ = [
+        ("call", _u64),
+        ("address", _u8 * ADDRESS_BYTES),
+        ("port", _u16),
+        ("family", _u16),
+        ("padding", _u32),
+    ]
+
+
+class Origin(ctypes.LittleEndianStructure):
+    """struct origin: what was asked for, by whom, and when."""
+
+    _fields_ = [
+        ("address", _u8 * ADDRESS_BYTES),
+        ("time_ns", _u64),
+        ("tgid", _u32),
+        ("tid", _u32),
+        ("port", _u16),
+        ("family", _u16),
+        ("padding", _u32),
+        ("comm", _u8 * COMM_BYTES),
     ]
 
 
@@ -191,6 +245,12 @@ class WatchedEvent(ctypes.LittleEndianStructure):
 
 STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "call": CallRow,
+    "door": DoorRow,
+    "place_key": PlaceKey,
+    "port_range": PortRange,
+    "place": PlaceRow,
+    "origin_key": OriginKey,
+    "origin": Origin,
     "writable": Writable,
     "guard": GuardRow,
     "ours": Ours,

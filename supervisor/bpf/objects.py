@@ -11,6 +11,9 @@ from typing import Self
 from supervisor.bpf.libbpf import check, failed, library
 from supervisor.errors import HostError
 
+OF_A_CGROUP = ("cgroup", "sockops")
+"""How sections of programs begin that are attached to a cgroup."""
+
 CONFIGURATION = "call_level"
 """The one word of .rodata that the daemon writes: see probes/include/maps.h."""
 
@@ -122,7 +125,7 @@ class ProbeObject:
         for name, handle in self.programs():
             section = self._lib.bpf_program__section_name(handle).decode()
             with self._lib.listening():
-                if section.startswith("cgroup"):
+                if section.startswith(OF_A_CGROUP):
                     link = self._lib.bpf_program__attach_cgroup(handle, cgroup_fd)
                 else:
                     link = self._lib.bpf_program__attach(handle)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.bpf.doors import MAPS as DOOR_MAPS
 from supervisor.bpf.fence import CGROUP_PROGRAMS, OBJECTS, OTHER_PROGRAMS, SHARED
 from supervisor.bpf.objects import ProbeObject
 from supervisor.bpf.syscalls import PROGRAMS
@@ -38,6 +39,8 @@ def test_every_program_and_map_has_its_place() -> None:
             assert one.name == name
             programs += [program for program, _ in one.programs()]
             assert set(one.map_fds()) >= set(SHARED)
+            if name == "egress":
+                assert set(one.map_fds()) >= set(DOOR_MAPS)
     assert sorted(programs) == sorted([*CGROUP_PROGRAMS, *OTHER_PROGRAMS])
 
 
