@@ -257,7 +257,7 @@ def _file(output: str) -> Path:
     Raises:
         InvalidRequest: `OUTPUT_NAME`, `OUTPUT_FOLDER`, `FILE_EXISTS`.
     """
-    from supervisor.profile.schema import NAME
+    from supervisor.profile.fields import NAME
 
     path = Path(output)
     if path.suffix != SUFFIX or not NAME.fullmatch(path.stem):

@@ -10,17 +10,32 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 
 from supervisor.profile import syscalls
-from supervisor.profile.model import Capture, EffectiveProfile, ImageKind, ReadPath
+from supervisor.profile.model import (
+    HTTP_PORT,
+    HTTPS_PORT,
+    Capture,
+    EffectiveProfile,
+    EgressRule,
+    ImageKind,
+    Inspect,
+    ReadPath,
+    SecretUse,
+)
+from supervisor.profile.reach import by_closeness
 from supervisor.profile.schema import OBSERVE, RUNTIME, under
 from supervisor.profile.units import render_duration, render_size
 from supervisor.profile.walls import HOST_WALLS, WallState
 
 CONTAINER = "new container per call"
+NETWORK = "no way out"
 WALL_S_WIDE = 3600.0
 MEMORY_BYTES_WIDE = 8 << 30
 PIDS_WIDE = 1024
+ADDRESSES_WIDE = 256
+RESOLVER_PORTS = (53, 853)
 _FULL_OF_SECRETS = ("/etc", "/home", "/root", "/var")
 
 
@@ -47,11 +62,18 @@ class Finding:
 def explain(
     profile: EffectiveProfile, host: Mapping[str, WallState] | None = None
 ) -> tuple[Finding, ...]:
-    """Give one finding for each wall, in the order of the design.
+    """Give one finding for each wall, in the order of the design, and behind the network's one for
+    each rule of `egress:` and each secret.
 
     `host` says which of `HOST_WALLS` stand where the calls run; None where that is not known.
     """
-    return tuple(_on_host(row(profile), profile, host) for row in _ROWS)
+    found: list[Finding] = []
+    for row in _ROWS:
+        found.append(_on_host(row(profile), profile, host))
+        if row is _network:
+            found += map(_rule, profile.egress)
+            found += (_secret(use, profile) for use in profile.secrets)
+    return tuple(found)
 
 
 def _on_host(
@@ -111,9 +133,22 @@ def _container(profile: EffectiveProfile) -> Finding:
 
 
 def _network(profile: EffectiveProfile) -> Finding:
+    if profile.egress:
+        size = render_size(profile.limits.egress_bytes)
+        rules = "1 rule" if len(profile.egress) == 1 else f"{len(profile.egress)} rules"
+        return Finding(
+            wall=NETWORK,
+            setting=f"egress {rules}, {size}",
+            exposure=Exposure.NARROW,
+            verdict="Connects over TCP, through the broker, to what the rows below name; at most "
+            f"{size} go out and come in together, then every connection ends. Whatever the call "
+            "can read may go to whoever answers there. All else is denied and told: other places "
+            "and ports, UDP, and every other name, of which no resolver is asked.",
+            advice="Name as few hosts and ports as the work needs, and the least limits.egress.",
+        )
     if "@network-io" in profile.syscalls.sets:
         return Finding(
-            wall="no way out",
+            wall=NETWORK,
             setting="egress none, @network-io",
             exposure=Exposure.NARROW,
             verdict="TCP, UDP and routing sockets, on the sandbox's own loopback only: there is "
@@ -122,10 +157,97 @@ def _network(profile: EffectiveProfile) -> Finding:
             advice="Drop @network-io unless servers on 127.0.0.1 are part of the work.",
         )
     return Finding(
-        wall="no way out",
+        wall=NETWORK,
         setting="egress none",
         exposure=Exposure.CLOSED,
         verdict="No interface but loopback, and no internet sockets to use even that.",
+    )
+
+
+def _rule(rule: EgressRule) -> Finding:
+    """Say who can be reached by a rule, what is checked, and what nobody sees."""
+    said = _SAID_OF_CIDR if rule.cidr else "; ".join(_said_of_ports(rule))
+    if rule.methods or rule.paths:
+        only = [", ".join(part) for part in (rule.methods, rule.paths) if part]
+        said += f". Only {' on '.join(only)}; what follows a ? may hold anything"
+    if rule.private:
+        said += ". The name may lead to a private address"
+    risks = list(_risks(rule))
+    return Finding(
+        wall=f"egress {rule.name}",
+        setting=rule.why,
+        exposure=Exposure.WIDE if any(wide for wide, _ in risks) else Exposure.NARROW,
+        verdict=said + ".",
+        advice=" ".join(advice for _, advice in risks),
+    )
+
+
+_SAID_OF_CIDR = (
+    "Any of these addresses at these ports; nothing of what is sent is looked at, and no name is "
+    "checked"
+)
+
+
+def _said_of_ports(rule: EgressRule) -> Iterator[str]:
+    by_inspection: dict[Inspect, list[str]] = {}
+    for ports in rule.ports:
+        marked = [port for port in (HTTP_PORT, HTTPS_PORT) if port in ports]
+        if rule.inspect is not None or not marked:
+            by_inspection.setdefault(rule.inspect_at(ports.low), []).append(str(ports))
+            continue
+        for port in marked:
+            by_inspection.setdefault(rule.inspect_at(port), []).append(str(port))
+        if ports.high - ports.low + 1 > len(marked):
+            by_inspection.setdefault(Inspect.NONE, []).append(f"the rest of {ports}")
+    for inspect, places in by_inspection.items():
+        yield f"at {', '.join(places)}: {_SAID_OF_INSPECTION[inspect]}"
+
+
+_SAID_OF_INSPECTION = {
+    Inspect.TLS: "the TLS server name must be this host's; inside TLS nothing is seen, so the Host "
+    "of a request is not: where hosts share a server, it may be another's",
+    Inspect.HTTP: "every request is read, and its Host must be this host's; it goes in the clear",
+    Inspect.TERMINATE: "TLS ends at the broker, by a certificate authority that only this sandbox "
+    "trusts; every request is read, and its Host must be this host's",
+    Inspect.NONE: "the name that was asked for decides where the connection goes; nothing of what "
+    "is sent is looked at",
+}
+
+
+def _risks(rule: EgressRule) -> Iterator[tuple[bool, str]]:
+    """Give advice on what is open in a rule, and whether that is wide."""
+    if rule.host.startswith("*"):
+        yield True, "Whoever can have a name below the * can be reached: name the hosts."
+    if rule.cidr and ip_network(rule.cidr).num_addresses > ADDRESSES_WIDE:
+        yield True, "Name a smaller network."
+    if any(port in each for each in rule.ports for port in RESOLVER_PORTS):
+        yield True, "A resolver answers for every name: whoever has one can be sent anything."
+    unread = [p for p in (HTTP_PORT, HTTPS_PORT) if rule.covers(p) and not rule.cidr]
+    if any(rule.inspect_at(port) is Inspect.NONE for port in unread):
+        yield True, "Leave inspect: none out: another host of the same server can be asked."
+    if rule.private:
+        yield (
+            False,
+            "Who answers for the name in DNS chooses among your own addresses; cidr: asks nobody.",
+        )
+
+
+def _secret(use: SecretUse, profile: EffectiveProfile) -> Finding:
+    clear = any(
+        rule.inspect_at(each.low) is Inspect.HTTP
+        for rule in by_closeness(profile.egress, use.host)
+        for each in rule.ports
+    )
+    return Finding(
+        wall=f"secret {use.name}",
+        setting=f"{use.header} to {use.host}, as {use.env}",
+        exposure=Exposure.WIDE if clear else Exposure.NARROW,
+        verdict=f"The call sees a placeholder; the broker puts the secret into {use.header} of "
+        f"requests to {use.host}, where the call can do whatever the secret may, and see what "
+        "comes back. The placeholder sent anywhere else is denied and told."
+        + (" Where the rule is for plain HTTP, the secret goes in the clear." if clear else ""),
+        advice="Give it a secret that may no more than the work needs"
+        + (", and inspect: tls-terminate where the host has TLS." if clear else "."),
     )
 
 

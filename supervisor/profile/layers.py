@@ -9,23 +9,26 @@ winner. Nothing depends on the order in which entries or fragments are written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from supervisor.profile import syscalls, units
-from supervisor.profile.model import ReadPath, WritableMount
+from supervisor.profile.endpoints import secret_identity
+from supervisor.profile.model import EgressRule, ReadPath, SecretUse, WritableMount
 from supervisor.profile.schema import Body, Drop, SyscallEntry
 from supervisor.profile.yaml_source import Document, Location, Problem, did_you_mean
 
-Value = str | int | ReadPath | WritableMount
+Value = str | int | ReadPath | WritableMount | EgressRule | SecretUse
 Key = tuple[str, ...]
 
 REQUIRE: Key = ("require",)
 READ: Key = ("files", "read")
 WRITE: Key = ("files", "write")
+EGRESS: Key = ("egress",)
+SECRETS: Key = ("secrets",)
 ALLOW: Key = ("syscalls", "allow")
 KILL: Key = ("syscalls", "kill")
 WATCH: Key = ("syscalls", "watch")
-LISTS = (REQUIRE, READ, WRITE, ALLOW, KILL, WATCH)
+LISTS = (REQUIRE, READ, WRITE, EGRESS, SECRETS, ALLOW, KILL, WATCH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,10 @@ def _items(body: Body) -> Iterator[tuple[Key, int, str, Value]]:
             path=write.path, size_bytes=write.size, exec=write.exec, why=write.why or ""
         )
         yield WRITE, position, write.path, mount
+    for position, place in enumerate(body.egress):
+        yield EGRESS, position, place.rule.name, place.rule
+    for position, secret in enumerate(body.secrets):
+        yield SECRETS, position, secret_identity(secret.use), secret.use
     for position, entry in enumerate(body.syscalls.allow):
         if isinstance(entry, SyscallEntry):
             yield ALLOW, position, entry.name, entry.why
@@ -162,14 +169,15 @@ def merge_fragments(
 def _both_give(one: Layer, other: Layer) -> Iterator[tuple[str, Sourced, Sourced]]:
     for key in one.scalars.keys() & other.scalars.keys():
         yield ".".join(key), one.scalars[key], other.scalars[key]
-    for path in one.items[WRITE].keys() & other.items[WRITE].keys():
-        yield path, one.items[WRITE][path], other.items[WRITE][path]
+    for key in (WRITE, EGRESS, SECRETS):
+        for name in one.items[key].keys() & other.items[key].keys():
+            yield name, one.items[key][name], other.items[key][name]
 
 
 def _agree(one: Value, other: Value) -> bool:
-    if isinstance(one, WritableMount) and isinstance(other, WritableMount):
-        # What differs between two reasons for the same mount is only the wording.
-        return (one.size_bytes, one.exec) == (other.size_bytes, other.exec)
+    # What differs between two reasons for the same thing is only the wording.
+    if isinstance(one, WritableMount | EgressRule | SecretUse):
+        return type(one) is type(other) and replace(one, why="") == replace(other, why="")
     return one == other
 
 
@@ -209,6 +217,7 @@ def apply_drop(layer: Layer, drop: Drop, own: Layer, document: Document) -> list
         (REQUIRE, drop.require),
         (READ, drop.files.read),
         (WRITE, drop.files.write),
+        (EGRESS, drop.egress),
         (KILL, drop.syscalls.kill),
         (WATCH, drop.syscalls.watch),
     )
@@ -217,6 +226,13 @@ def apply_drop(layer: Layer, drop: Drop, own: Layer, document: Document) -> list
             location: Location = ("drop", *key, position)
             if check(location, identity in layer.items[key], identity, list(layer.items[key])):
                 del layer.items[key][identity]
+    for position, name in enumerate(drop.secrets):
+        secrets = layer.items[SECRETS]
+        named = [one for one, sourced in secrets.items() if _secret_name(sourced) == name]
+        known = [_secret_name(sourced) for sourced in secrets.values()]
+        check(("drop", *SECRETS, position), bool(named), name, known)
+        for one in named:
+            del secrets[one]
     for position, name in enumerate(drop.env):
         given = [key[1] for key in layer.scalars if key[0] == "env"]
         if check(("drop", "env", position), name in given, name, given):
@@ -227,6 +243,10 @@ def apply_drop(layer: Layer, drop: Drop, own: Layer, document: Document) -> list
         check(location, _drop_allowed(layer, entry, origin), entry, list(layer.items[ALLOW]))
     problems += _added_again(drop, own, document)
     return problems
+
+
+def _secret_name(sourced: Sourced) -> str:
+    return sourced.value.name if isinstance(sourced.value, SecretUse) else ""
 
 
 def _drop_allowed(layer: Layer, entry: str, origin: Origin) -> bool:
@@ -260,6 +280,7 @@ def _added_again(drop: Drop, own: Layer, document: Document) -> Iterator[Problem
         (REQUIRE, drop.require),
         (READ, drop.files.read),
         (WRITE, drop.files.write),
+        (EGRESS, drop.egress),
         (ALLOW, drop.syscalls.allow),
         (KILL, drop.syscalls.kill),
         (WATCH, drop.syscalls.watch),
@@ -284,6 +305,6 @@ def render_value(key: Key, value: Value) -> str:
     if isinstance(value, int):
         if key in (("limits", "wall"), ("limits", "cpu")):
             return units.render_duration(value / 1000)
-        if key in (("limits", "memory"), ("limits", "output")):
+        if key in (("limits", "memory"), ("limits", "output"), ("limits", "egress")):
             return units.render_size(value)
     return str(value)

@@ -18,6 +18,7 @@ from typing import Any
 from supervisor.call.safe import safe, word
 from supervisor.errors import InvalidRequest, InvariantError, ProfileError
 from supervisor.profile import syscalls
+from supervisor.profile.fields import WHY_CHARACTERS_MAX
 from supervisor.profile.layers import layer_of
 from supervisor.profile.lint import LINES_MAX, check_layout, check_merged
 from supervisor.profile.render import Allowed, Single, render, watched_entries
@@ -25,7 +26,6 @@ from supervisor.profile.schema import (
     ENFORCE,
     OBSERVE,
     PROFILE_KEYS,
-    WHY_CHARACTERS_MAX,
     ProfileFile,
 )
 from supervisor.profile.yaml_source import parse_document, validate

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from supervisor.profile import syscalls
 from supervisor.profile.layers import ALLOW, KILL, READ, WATCH, WRITE, Key, Layer, Sourced
+from supervisor.profile.reach import check_reach
 from supervisor.profile.schema import under
 from supervisor.profile.yaml_source import Document, Mark, Problem, problem_at
 
@@ -57,6 +58,7 @@ def check_merged(layer: Layer, document: Document) -> Iterator[Problem]:
         )
     yield from _check_mounts(layer, document)
     yield from _check_syscalls(layer, document)
+    yield from check_reach(layer)
 
 
 def document_key(document: Document) -> str:

@@ -56,7 +56,9 @@ def render(
         lines += _wrapped("require: ", "[", require, "]")
     lines += [f"runtime: {canonical['runtime']}", f"image: {_scalar(canonical['image'])}"]
     lines += _files(canonical["files"])
-    lines.append("egress: []")
+    lines += _list("egress", map(_rule, canonical.get("egress", ())))
+    if secrets := canonical.get("secrets"):  # older records have neither
+        lines += _list("secrets", map(_secret, secrets))
     lines += _syscalls(allowed, sorted(canonical["syscalls"]["kill"]), watch)
     env = [f"{name}: {_text(value)}" for name, value in sorted(canonical["env"].items())]
     lines += _wrapped("env: ", "{", env, "}")
@@ -122,6 +124,38 @@ def _mount(mount: Mapping[str, Any]) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
+def _list(key: str, entries: Iterable[str]) -> Iterator[str]:
+    """Give a list with one entry a line."""
+    entries = list(entries)
+    if not entries:
+        yield f"{key}: []"
+        return
+    yield f"{key}:"
+    for entry in entries:
+        yield f"  - {entry}"
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    place = f"host: {_text(rule['host'])}" if rule["host"] else f"cidr: {_text(rule['cidr'])}"
+    ports = [str(low) if low == high else f'"{low}-{high}"' for low, high in rule["ports"]]
+    parts = [place, f"port: {ports[0]}" if len(ports) == 1 else f"port: [{', '.join(ports)}]"]
+    if rule["inspect"]:
+        parts.append(f"inspect: {rule['inspect']}")
+    if rule["private"]:
+        parts.append("private: true")
+    parts += [
+        f"{name}: [{', '.join(map(_text, rule[name]))}]"
+        for name in ("methods", "paths")
+        if rule[name]
+    ]
+    return "{" + ", ".join([*parts, f"why: {_text(rule['why'])}"]) + "}"
+
+
+def _secret(use: Mapping[str, Any]) -> str:
+    parts = [f"name: {use['name']}", f"header: {use['header']}", f"host: {_text(use['host'])}"]
+    return "{" + ", ".join([*parts, f"env: {use['env']}", f"why: {_text(use['why'])}"]) + "}"
+
+
 def _syscalls(allowed: Allowed, kill: Sequence[str], watch: Sequence[str]) -> Iterator[str]:
     allow = [_entry(name) for name in allowed.sets]
     allow += [f"{{name: {one.name}, why: {_text(one.why)}}}" for one in allowed.singles]
@@ -148,6 +182,8 @@ def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
     yield f"pids: {limits['pids']}"
     yield f"files: {limits['files']}"
     yield f"output: {render_size(limits['output_bytes'])}"
+    if egress := limits.get("egress_bytes"):  # older records have none
+        yield f"egress: {render_size(egress)}"
 
 
 def _capture(capture: Mapping[str, Any]) -> str:

@@ -17,9 +17,11 @@ from supervisor.call.types import Json, canonical_json
 from supervisor.profile import syscalls, units
 from supervisor.profile.layers import (
     ALLOW,
+    EGRESS,
     KILL,
     READ,
     REQUIRE,
+    SECRETS,
     WATCH,
     WRITE,
     Key,
@@ -31,12 +33,14 @@ from supervisor.profile.layers import (
 from supervisor.profile.model import (
     Capture,
     EffectiveProfile,
+    EgressRule,
     Image,
     ImageKind,
     Limits,
     ProfileLine,
     ReadPath,
     RecordPolicy,
+    SecretUse,
     SyscallPolicy,
     WritableMount,
 )
@@ -57,6 +61,8 @@ def resolve(
     require = tuple(sorted(layer.items[REQUIRE]))
     read = tuple(_sorted(layer, READ, ReadPath))
     write = tuple(_sorted(layer, WRITE, WritableMount))
+    egress = tuple(_sorted(layer, EGRESS, EgressRule))
+    secrets = tuple(_sorted(layer, SECRETS, SecretUse))
     chosen = str(mode.value) if mode else ENFORCE
     written = _written_policy(layer)
     policy = widened(written, layer.without) if chosen == OBSERVE else written
@@ -76,6 +82,8 @@ def resolve(
             "runtime": runtime,
             "image": str(image),
             "files": {"read": [_plain(path) for path in read], "write": [_plain(m) for m in write]},
+            "egress": [_canonical_rule(rule) for rule in egress],
+            "secrets": [_plain(secret) for secret in secrets],
             "syscalls": {
                 **_canonical_syscalls(policy, written, layer),
                 **({"written": _names(written)} if chosen == OBSERVE else {}),
@@ -95,7 +103,7 @@ def resolve(
         image=image, read=read, write=write, syscalls=policy, env=env, limits=limits,
         record=record, mode=chosen,
         canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(),
-        lines=tuple(_lines(name, why, mode, layer)),
+        lines=tuple(_lines(name, why, mode, layer)), egress=egress, secrets=secrets,
     )  # fmt: skip
 
 
@@ -149,6 +157,7 @@ def _limits(layer: Layer) -> Limits:
         pids=number("pids"),
         files=number("files"),
         output_bytes=number("output"),
+        egress_bytes=number("egress") if ("limits", "egress") in layer.scalars else 0,
     )
 
 
@@ -180,7 +189,20 @@ def _canonical_syscalls(
     }
 
 
-def _plain(value: ReadPath | WritableMount | Limits | Capture) -> Json:
+def _canonical_rule(rule: EgressRule) -> Json:
+    return {
+        "host": rule.host,
+        "cidr": rule.cidr,
+        "ports": [[each.low, each.high] for each in rule.ports],
+        "inspect": None if rule.inspect is None else str(rule.inspect),
+        "private": rule.private,
+        "methods": cast("list[Json]", list(rule.methods)),
+        "paths": cast("list[Json]", list(rule.paths)),
+        "why": rule.why,
+    }
+
+
+def _plain(value: ReadPath | WritableMount | SecretUse | Limits | Capture) -> Json:
     return {name: cast("Json", getattr(value, name)) for name in value.__dataclass_fields__}
 
 
@@ -204,7 +226,7 @@ def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Itera
         yield ProfileLine(path="runtime", value=RUNTIME, file="", line=0)
     for section in _SECTIONS[:2]:
         yield from _scalar_lines(layer.scalars, section)
-    for key in (READ, WRITE):
+    for key in (READ, WRITE, EGRESS, SECRETS):
         for position, (_, sourced) in enumerate(sorted(layer.items[key].items())):
             yield _line(f"{'.'.join(key)}[{position}]", _written(sourced.value), sourced)
     if mode is not None and mode.value == OBSERVE:
@@ -242,7 +264,25 @@ def _written(value: Value) -> Json:
             "exec": value.exec,
         }
         return {**written, "why": value.why} if value.why else written
+    if isinstance(value, EgressRule):
+        return _written_rule(value)
+    if isinstance(value, SecretUse):
+        return _plain(value)
     return value
+
+
+def _written_rule(rule: EgressRule) -> Json:
+    written: dict[str, Json] = {"host": rule.host} if rule.host else {"cidr": rule.cidr}
+    ports: list[Json] = [p.low if p.low == p.high else str(p) for p in rule.ports]
+    written["port"] = ports if len(ports) > 1 else ports[0]
+    if rule.inspect is not None:
+        written["inspect"] = str(rule.inspect)
+    if rule.private:
+        written["private"] = True
+    for name, values in (("methods", rule.methods), ("paths", rule.paths)):
+        if values:
+            written[name] = cast("list[Json]", list(values))
+    return {**written, "why": rule.why}
 
 
 def _line(path: str, value: Json, sourced: Sourced) -> ProfileLine:

@@ -1,8 +1,8 @@
 """The door: pydantic models of a profile file and of a fragment, closed and strict.
 
 A key stands here only if something enforces it. What the design has and this version does not
-enforce yet (egress, two runtimes) is known by name so that its refusal can say so; an empty list of
-it is accepted.
+enforce yet (two runtimes) is known by name so that its refusal can say so. The entries of `egress:`
+and `secrets:` are in `endpoints`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,13 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Callable
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Tag, model_validator
 
-from supervisor.profile import syscalls, units
+from supervisor.profile import fields, syscalls, units
+from supervisor.profile.endpoints import EgressEntry, RuleName, SecretEntry
+from supervisor.profile.fields import EnvName, Name, Why, between, duration_ms, render_ms, size_of
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.profile.walls import ALWAYS, HOST_WALLS
 from supervisor.profile.yaml_source import did_you_mean, refuse
@@ -35,8 +28,8 @@ MEMORY_BYTES_MAX = 4 << 40
 PIDS_MIN, PIDS_MAX = 2, 65_536
 FILES_MIN, FILES_MAX = 16, 1_048_576
 OUTPUT_BYTES_MAX = 1 << 40
+EGRESS_BYTES_MAX = 1 << 40
 MOUNT_BYTES_MAX = 1 << 40
-WHY_CHARACTERS_MAX = 200
 PATH_CHARACTERS_MAX = 1024
 ENV_CHARACTERS_MAX = 4096
 
@@ -49,10 +42,6 @@ NOT_WRITABLE = ("/proc", "/sys", "/dev", "/usr", "/etc", "/bin", "/sbin", "/lib"
 NOT_READABLE = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/var/lib/stockade")
 """The kernel's own, and where sockets of other services are: a socket is a way out."""
 
-Number = TypeVar("Number", int, float)
-
-NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _OCI = re.compile(r"oci:([a-z0-9][a-z0-9._/-]{0,127})@sha256:([0-9a-f]{64})", re.ASCII)
 
 
@@ -61,56 +50,6 @@ def _not_yet(what: str) -> NoReturn:
         f"this version does not enforce {what} yet, and accepts no key that enforces nothing",
         "leave it out",
     )
-
-
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        raise refuse(f"{text!r} is not a name", "lower-case letters, digits and -, at most 63")
-    return text
-
-
-def _why(text: str) -> str:
-    if not text.strip():
-        raise refuse("must give a reason", "one sentence for whoever reviews this")
-    if len(text) > WHY_CHARACTERS_MAX:
-        raise refuse(f"is longer than {WHY_CHARACTERS_MAX} characters")
-    if "\n" in text.strip():
-        raise refuse("must be one line")
-    return text.strip()
-
-
-def _size(value: object) -> int:
-    return _quantity(value, units.parse_size, "size", "256MiB")
-
-
-def _duration_ms(value: object) -> int:
-    return round(_quantity(value, units.parse_duration, "duration", "60s") * 1000)
-
-
-def _quantity(value: object, parse: Callable[[str], Number], what: str, example: str) -> Number:
-    if isinstance(value, int) and not isinstance(value, bool):
-        raise refuse(f"the {what} {value} has no unit", f"write a number and a unit: {example}")
-    if not isinstance(value, str):
-        raise refuse(f"must be a {what}", f"write a number and a unit: {example}")
-    try:
-        return parse(value)
-    except units.UnitError as error:
-        raise refuse(error.message, error.hint) from error
-
-
-def _between(low: int, high: int, render: Callable[[int], str] = str) -> AfterValidator:
-    def check(value: int) -> int:
-        if value < low:
-            raise refuse(f"{render(value)} is too little: at least {render(low)}")
-        if value > high:
-            raise refuse(f"{render(value)} is too much: at most {render(high)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _render_ms(value: int) -> str:
-    return units.render_duration(value / 1000)
 
 
 def _path(text: str) -> str:
@@ -196,14 +135,8 @@ def _capture(text: str) -> str:
         if not text[:1].isdigit():
             hint = did_you_mean(text, ("full", "digest"))
             raise refuse(f"{text!r} is not a way to record", hint or "full, digest or a size: 8MiB")
-        if _size(text) == 0:
+        if size_of(text) == 0:
             raise refuse("must be more than 0B", "digest stores nothing but the digest")
-    return text
-
-
-def _env_name(text: str) -> str:
-    if not _ENV_NAME.fullmatch(text):
-        raise refuse(f"{text!r} is not a variable's name", "letters, digits and _", at_key=True)
     return text
 
 
@@ -271,23 +204,6 @@ def _set_or_syscall(text: str) -> str:
     return _set_name(text) if text.startswith("@") else _syscall(text)
 
 
-def _empty(what: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        if isinstance(value, list) and not value:
-            return value
-        if not isinstance(value, list):
-            raise refuse("must be a list")
-        _not_yet(what)
-
-    return BeforeValidator(check)
-
-
-def _egress_limit(value: object) -> object:
-    _not_yet("limits.egress")
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Why = Annotated[str, AfterValidator(_why)]
 Wall = Annotated[str, AfterValidator(_wall)]
 Path = Annotated[str, AfterValidator(_path)]
 Capture = Annotated[str, AfterValidator(_capture)]
@@ -296,7 +212,7 @@ Capture = Annotated[str, AfterValidator(_capture)]
 class Closed(BaseModel):
     """A mapping with these keys and no others, without any conversion of types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = fields.CLOSED
 
 
 class ReadEntry(Closed):
@@ -310,7 +226,9 @@ class WriteEntry(Closed):
     """A writable tmpfs."""
 
     path: Annotated[Path, AfterValidator(_writable_path)]
-    size: Annotated[int, BeforeValidator(_size), _between(4096, MOUNT_BYTES_MAX, units.render_size)]
+    size: Annotated[
+        int, BeforeValidator(size_of), between(4096, MOUNT_BYTES_MAX, units.render_size)
+    ]
     exec: bool = False
     why: Why | None = None
 
@@ -359,19 +277,21 @@ class Syscalls(Closed):
 class LimitsEntry(Closed):
     """Limits of a call; what is left out comes from the parent."""
 
-    wall: Annotated[int, BeforeValidator(_duration_ms), _between(1, WALL_MS_MAX, _render_ms)] = 0
-    cpu: Annotated[int, BeforeValidator(_duration_ms), _between(1000, CPU_MS_MAX, _render_ms)] = 0
+    wall: Annotated[int, BeforeValidator(duration_ms), between(1, WALL_MS_MAX, render_ms)] = 0
+    cpu: Annotated[int, BeforeValidator(duration_ms), between(1000, CPU_MS_MAX, render_ms)] = 0
     memory: Annotated[
         int,
-        BeforeValidator(_size),
-        _between(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, units.render_size),
+        BeforeValidator(size_of),
+        between(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, units.render_size),
     ] = 0
-    pids: Annotated[int, _between(PIDS_MIN, PIDS_MAX)] = 0
-    files: Annotated[int, _between(FILES_MIN, FILES_MAX)] = 0
+    pids: Annotated[int, between(PIDS_MIN, PIDS_MAX)] = 0
+    files: Annotated[int, between(FILES_MIN, FILES_MAX)] = 0
     output: Annotated[
-        int, BeforeValidator(_size), _between(1, OUTPUT_BYTES_MAX, units.render_size)
+        int, BeforeValidator(size_of), between(1, OUTPUT_BYTES_MAX, units.render_size)
     ] = 0
-    egress: Annotated[object, BeforeValidator(_egress_limit)] = None
+    egress: Annotated[
+        int, BeforeValidator(size_of), between(1, EGRESS_BYTES_MAX, units.render_size)
+    ] = 0
 
 
 class RecordEntry(Closed):
@@ -401,9 +321,11 @@ class Drop(Closed):
     """What is taken away from what the parent and the fragments gave."""
 
     files: DropFiles = DropFiles()
+    egress: list[RuleName] = []
+    secrets: list[Name] = []
     syscalls: DropSyscalls = DropSyscalls()
     require: list[Wall] = []
-    env: list[Annotated[str, AfterValidator(_env_name)]] = []
+    env: list[EnvName] = []
 
 
 class Body(Closed):
@@ -414,11 +336,10 @@ class Body(Closed):
     runtime: Annotated[str, AfterValidator(_runtime)] = ""
     image: Annotated[str, AfterValidator(_image)] = ""
     files: Files = Files()
-    egress: Annotated[list[object], _empty("egress")] = []
+    egress: list[EgressEntry] = []
+    secrets: list[SecretEntry] = []
     syscalls: Syscalls = Syscalls()
-    env: dict[
-        Annotated[str, AfterValidator(_env_name)], Annotated[str, BeforeValidator(_env_value)]
-    ] = {}
+    env: dict[EnvName, Annotated[str, BeforeValidator(_env_value)]] = {}
     limits: LimitsEntry = LimitsEntry()
     record: RecordEntry = RecordEntry()
 
@@ -441,12 +362,12 @@ class FragmentFile(Body):
 
 PROFILE_KEYS = (
     "profile", "extends", "use", "drop", "why", "require", "runtime", "image", "files", "egress",
-    "syscalls", "env", "limits", "record", "mode",
+    "secrets", "syscalls", "env", "limits", "record", "mode",
 )  # fmt: skip
 """The keys of a profile in the order in which they must stand."""
 
 FRAGMENT_KEYS = (
-    "fragment", "why", "require", "runtime", "image", "files", "egress", "syscalls", "env",
-    "limits", "record",
+    "fragment", "why", "require", "runtime", "image", "files", "egress", "secrets",
+    "syscalls", "env", "limits", "record",
 )  # fmt: skip
 """The keys of a fragment in the order in which they must stand."""

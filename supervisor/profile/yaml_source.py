@@ -137,9 +137,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]!r}?" if found else ""
 
 
-def refuse(message: str, hint: str = "", *, at_key: bool = False) -> PydanticCustomError:
-    """Make the error that a validator raises, so that its hint reaches the `Problem`."""
-    context = {"message": message, "hint": hint, "at_key": at_key}
+def refuse(
+    message: str, hint: str = "", *, at_key: bool = False, below: str = ""
+) -> PydanticCustomError:
+    """Make the error that a validator raises, so that its hint reaches the `Problem`.
+
+    `below` is a key of the mapping that is validated: the problem points at its value.
+    """
+    context = {"message": message, "hint": hint, "at_key": at_key, "below": below}
     return PydanticCustomError("stockade", "{message}", context)
 
 
@@ -398,6 +403,7 @@ def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDeta
     if kind == "stockade":
         message, hint = str(context["message"]), str(context["hint"])
         at_key = bool(context["at_key"])
+        location = _in_document(document, (*location, str(context["below"])))
     else:
         message, hint, at_key = _plain_message(kind, detail), "", detail["loc"][-1:] == ("[key]",)
         if kind == "string_type" and isinstance(detail["input"], bool | int | float):

@@ -224,19 +224,6 @@ def test_programs_run_from_where_exec_says(daemon: Daemon) -> None:
     assert sh(daemon, "plain", script).stdout == b""
 
 
-@pytest.mark.key("egress", "limits.egress")
-@pytest.mark.parametrize(
-    "line",
-    [
-        "egress: [{host: api.github.com, port: 443, why: x}]",
-        "limits: {egress: 10MiB}",
-    ],
-)
-def test_a_key_that_is_not_enforced_yet_is_refused(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ProfileError, match="does not enforce"):
-        load(tmp_path, f"profile: one\nextends: base\nwhy: x\n{line}\n")
-
-
 @pytest.mark.key("syscalls.allow")
 def test_a_set_is_allowed(daemon: Daemon) -> None:
     assert python(daemon, "sockets", SOCKET).stdout == b"made\n"

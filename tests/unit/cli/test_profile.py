@@ -69,7 +69,7 @@ def rows(stockade: Stockade, folder: Path, *options: str) -> list[dict[str, obje
 @pytest.mark.parametrize("options", [[], ["--alone"]])
 def test_ls_and_lint_agree(stockade: Stockade, wrong: Path, options: list[str]) -> None:
     good(wrong.parent, "good")
-    good(wrong.parent, "python")  # stands twice, unless alone
+    good(wrong.parent, "node")  # stands twice, unless alone
     linted = stockade("profile", "lint", "--json", *options, wrong.parent)
     problems: dict[str, int] = {}
     for problem in json.loads(linted.stdout):
@@ -77,7 +77,7 @@ def test_ls_and_lint_agree(stockade: Stockade, wrong: Path, options: list[str]) 
         problems[name] = problems.get(name, 0) + 1
     listed = rows(stockade, wrong.parent, *options)
     assert {row["name"]: row["problems"] for row in listed if row["problems"]} == problems
-    assert ("python" in problems) and ("good" in problems) == bool(options)
+    assert ("node" in problems) and ("good" in problems) == bool(options)
 
 
 def test_a_problem_that_two_ways_lead_to_is_one(stockade: Stockade, tmp_path: Path) -> None:

@@ -60,6 +60,88 @@ def test_what_opens_a_wall_is_named(
     assert named in " ".join((row.setting, row.verdict, row.advice))
 
 
+REACHES = COMPLETE.replace('"@local"', '"@default"').replace("16MiB}", "16MiB, egress: 1MiB}")
+PLAIN = "{host: a.example.com, port: 443, why: reads issues}"
+
+
+def reach(make_set: MakeSet, *entries: str, secrets: str = "") -> dict[str, Finding]:
+    lines = f"egress: [{', '.join(entries)}]\nsecrets: [{secrets}]\nsyscalls:"
+    profile = make_set(base=REACHES.replace("syscalls:", lines)).effective("base")
+    return {row.wall: row for row in explain(profile)}
+
+
+def test_what_can_be_reached_has_rows_behind_the_wall(make_set: MakeSet) -> None:
+    entry = "{name: s, header: X-Key, host: b.example.com, why: x}"
+    found = reach(
+        make_set, PLAIN, "{host: b.example.com, port: 8443, inspect: tls-terminate, why: x}",
+        secrets=entry,
+    )  # fmt: skip
+    assert list(found)[:6] == [
+        "new container per call", "no way out", "egress a.example.com:443",
+        "egress b.example.com:8443", "secret s", "syscalls",
+    ]  # fmt: skip
+    wall = found["no way out"]
+    assert (wall.setting, wall.exposure) == ("egress 2 rules, 1MiB", Exposure.NARROW)
+    assert "no resolver is asked" in wall.verdict
+    row = found["egress a.example.com:443"]
+    assert (row.setting, row.exposure) == ("reads issues", Exposure.NARROW)
+    assert "at 443: the TLS server name must be this host's; inside TLS nothing is seen" in (
+        row.verdict
+    )
+    row = found["secret s"]
+    assert row.setting == "X-Key to b.example.com, as STOCKADE_SECRET_S"
+    assert row.exposure is Exposure.NARROW
+    assert "sees a placeholder" in row.verdict
+
+
+@pytest.mark.parametrize(
+    ("entry", "exposure", "said", "advice"),
+    [
+        ('host: "*.example.com", port: 443', "wide", "TLS server name", "below the *"),
+        ("host: a.example.com, port: 80", "narrow", "Host must be this host's", ""),
+        (
+            "host: a.example.com, port: 443, inspect: none",
+            "wide", "nothing of what is sent is looked at", "inspect: none",
+        ),
+        ("host: a.example.com, port: 22", "narrow", "nothing of what is sent", ""),
+        ("host: a.example.com, port: 853", "wide", "nothing of what is sent", "A resolver"),
+        ('host: a.example.com, port: "50-60"', "wide", "at 50-60", "A resolver"),
+        ('host: a.example.com, port: "80-81"', "narrow", "at the rest of 80-81: the name", ""),
+        ("host: a.example.com, port: 443, private: true", "narrow", "a private address", "in DNS"),
+        (
+            "host: a.example.com, port: 80, methods: [GET], paths: [/a]",
+            "narrow", "Only GET on /a; what follows a ? may hold anything", "",
+        ),
+        ("host: a.example.com, port: 1, inspect: tls-terminate", "narrow", "every request", ""),
+        ("cidr: 10.0.0.0/24, port: 5432", "narrow", "no name is checked", ""),
+        ("cidr: 10.0.0.0/16, port: 5432", "wide", "no name is checked", "smaller network"),
+        ("cidr: 10.0.0.0/24, port: 53", "wide", "no name is checked", "A resolver"),
+    ],
+)  # fmt: skip
+def test_what_a_rule_opens(
+    make_set: MakeSet, entry: str, exposure: str, said: str, advice: str
+) -> None:
+    [row] = [
+        row
+        for wall, row in reach(make_set, f"{{{entry}, why: x}}").items()
+        if wall.startswith("egress")
+    ]
+    assert row.exposure == exposure
+    assert said in row.verdict
+    assert advice in row.advice
+    assert bool(advice) == bool(row.advice)
+
+
+def test_a_secret_that_goes_in_the_clear(make_set: MakeSet) -> None:
+    found = reach(
+        make_set,
+        "{host: a.example.com, port: 80, private: true, why: x}",
+        secrets="{name: s, header: X-Key, host: a.example.com, why: x}",
+    )
+    assert found["secret s"].exposure is Exposure.WIDE
+    assert "in the clear" in found["secret s"].verdict
+
+
 def test_what_opens_one_wall_leaves_the_others_closed(make_set: MakeSet) -> None:
     found = rows(make_set, "pids: 64", "pids: 4096")
     assert [row.wall for row in found.values() if row.exposure != "closed"] == ["resources"]

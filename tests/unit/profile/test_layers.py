@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.profile import syscalls
 from supervisor.profile.layers import (
     ALLOW,
+    EGRESS,
     READ,
     REQUIRE,
+    SECRETS,
     WATCH,
     WRITE,
     Layer,
@@ -177,6 +180,58 @@ def test_fragments_that_disagree_on_a_mount() -> None:
     assert len(problems) == 1
 
 
+RULE = "egress: [{{host: a.example.com, port: 443, {}why: {}}}]\n"
+ENTRY = "secrets: [{{name: s, header: {}, host: {}, why: x}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        (RULE.format("", "x"), RULE.format("", "other"), True),
+        (RULE.format("", "x"), RULE.format("inspect: none, ", "x"), False),
+        (RULE.format("", "x"), RULE.format("private: true, ", "x"), False),
+        (
+            RULE.format("inspect: http, methods: [GET], ", "x"),
+            RULE.format("inspect: http, methods: [POST], ", "x"), False,
+        ),
+        (
+            RULE.format("inspect: http, paths: [/a], ", "x"),
+            RULE.format("inspect: http, ", "x"), False,
+        ),
+        (RULE.format("", "x"), RULE.replace("443", "444").format("", "x"), True),
+        (ENTRY.format("A", "a.example.com"), ENTRY.format("B", "a.example.com"), True),
+        (
+            ENTRY.format("A", "a.example.com"),
+            ENTRY.replace("why", "env: E, why").format("A", "a.example.com"), False,
+        ),
+    ],
+)  # fmt: skip
+def test_fragments_that_disagree_on_a_place_or_a_secret(one: str, other: str, agree: bool) -> None:
+    source = document("env: {}", "user")
+    use = {name: Origin(document=source, location=()) for name in ("a", "b")}
+    for pair in ((one, other), (other, one)):
+        parts = {name: layer(text, name) for name, text in zip(use, pair, strict=True)}
+        _, problems = merge_fragments(parts, use)
+        assert len(problems) == (not agree), problems
+
+
+def test_places_and_secrets_unite_and_a_name_is_an_identity() -> None:
+    merged = merge(
+        layer(RULE.format("", "x") + ENTRY.format("A", "a.example.com")),
+        layer(RULE.format("inspect: none, ", "y") + ENTRY.format("A", "b.example.com")),
+    )
+    assert [s.value.why for s in merged.items[EGRESS].values()] == ["y"]  # type: ignore[union-attr]
+    assert sorted(merged.items[SECRETS]) == ["s in A to a.example.com", "s in A to b.example.com"]
+    assert not drop(merged, Drop(egress=["a.example.com:443"], secrets=["s"]))
+    assert values(merged) == {}
+    messages = drop(merged, Drop(egress=["a.example.com:443"], secrets=["s"]))
+    assert ["cannot be dropped" in message for message in messages] == [True, True]
+    own = layer(RULE.format("", "x"))
+    assert drop(merge(own, Layer()), Drop(egress=["a.example.com:443"]), own) == [
+        "a.example.com:443 is dropped and added in the same file"
+    ]
+
+
 def test_what_is_watched_is_united_and_needs_to_be_allowed() -> None:
     united = merge(
         layer('syscalls: {allow: ["@local"], watch: [read, "@sync"]}'),
@@ -269,7 +324,8 @@ def test_values_are_written_as_in_yaml() -> None:
     rendered = [
         render_value(("limits", "wall"), 60_000),
         render_value(("limits", "memory"), 512 << 20),
+        render_value(("limits", "egress"), 10 << 20),
         render_value(("limits", "pids"), 64),
         render_value(("env", "A"), "x"),
     ]
-    assert rendered == ["60s", "512MiB", "64", "x"]
+    assert rendered == ["60s", "512MiB", "10MiB", "64", "x"]

@@ -47,6 +47,35 @@ def test_what_is_read_back_is_the_same_profile(make_set: MakeSet, env: str) -> N
     assert all(len(line) <= 100 for line in written.splitlines())
 
 
+def test_what_can_be_reached_is_read_back(make_set: MakeSet) -> None:
+    text = COMPLETE.replace('"@local"', '"@default"').replace("16MiB}", "16MiB, egress: 1MiB}")
+    text = text.replace(
+        "syscalls:",
+        "egress:\n"
+        '  - {host: "*.example.com", port: [80, "8000-8100"], private: true, why: "a: b"}\n'
+        "  - {host: a.example.com, port: 443, inspect: tls-terminate, methods: [GET, PUT], "
+        'paths: ["/a,b*", /c], why: x}\n'
+        '  - {cidr: "2001:db8::/32", port: 5432, why: y}\n'
+        "secrets: [{name: s, header: X-Key, host: a.example.com, why: z}]\n"
+        "syscalls:",
+    )
+    canonical = again(text, make_set)
+    written = render(canonical, Allowed(sets=("@default",), singles=()), watch=(), mode="enforce")
+    assert again(written, make_set) == canonical
+
+
+def test_a_record_of_an_older_version_is_rendered(make_set: MakeSet) -> None:
+    canonical = again(COMPLETE, make_set)
+    older = {key: canonical[key] for key in canonical if key not in ("egress", "secrets")}
+    older["limits"] = {
+        key: value
+        for key, value in json.loads(json.dumps(canonical["limits"])).items()
+        if key != "egress_bytes"
+    }
+    written = render(older, Allowed(sets=("@local",), singles=()), watch=(), mode="enforce")
+    assert again(written, make_set) == canonical
+
+
 def test_long_lists_are_wrapped_and_stay_what_they_are(make_set: MakeSet) -> None:
     canonical = json.loads(make_set().effective("base").canonical)
     names = sorted(syscalls.members("@file-system"))

@@ -23,6 +23,34 @@ from supervisor.profile.resolve import parse_capture, parse_image
 
 from .conftest import COMPLETE, MakeSet
 
+REACHES = COMPLETE.replace('"@local"', '"@default"').replace("16MiB}", "16MiB, egress: 1MiB}")
+REACHES = REACHES.replace(
+    "syscalls:",
+    "egress:\n"
+    "  - {host: a.example.com, port: [443, 80], inspect: http, private: true, methods: [GET], "
+    "paths: [/a], why: one}\n"
+    '  - {cidr: 10.0.0.0/8, port: "5432-5433", why: two}\n'
+    "secrets:\n"
+    "  - {name: s, header: X-Key, host: a.example.com, env: S, why: three}\n"
+    "syscalls:",
+)
+REACH_CHANGES = {
+    "budget": ("egress: 1MiB", "egress: 2MiB"),
+    "host": ("{host: a.example.com", '{host: "*.example.com"'),
+    "ports": ("[443, 80]", "[444, 80]"),
+    "inspect": ("inspect: http", "inspect: tls-terminate"),
+    "private": ("private: true", "private: false"),
+    "methods": ("[GET]", "[GET, PUT]"),
+    "paths": ("[/a]", '["/a*"]'),
+    "reason of a place": ("why: one", "why: other"),
+    "cidr": ("10.0.0.0/8", "10.0.0.0/9"),
+    "range": ("5432-5433", "5432-5434"),
+    "secret": ("name: s", "name: t"),
+    "header": ("X-Key", "X-Other"),
+    "env of a secret": ("env: S", "env: T"),
+    "reason of a secret": ("why: three", "why: four"),
+}
+
 CHANGES = {
     "image": ("image: host", "image: dir:/srv/image"),
     "oci": ("image: host", f"image: oci:x@sha256:{'0' * 64}"),
@@ -92,6 +120,40 @@ def test_the_digest_moves_with(make_set: MakeSet, what: str) -> None:
     assert before.digest != after.digest
 
 
+@pytest.mark.parametrize("what", REACH_CHANGES)
+def test_the_digest_moves_with_what_can_be_reached(make_set: MakeSet, what: str) -> None:
+    old, new = REACH_CHANGES[what]
+    assert REACHES.count(old) == 1
+    before = make_set(base=REACHES).effective("base")
+    after = make_set(base=REACHES.replace(old, new)).effective("base")
+    assert before.digest != after.digest
+
+
+def test_what_can_be_reached(make_set: MakeSet) -> None:
+    profile = make_set(base=REACHES).effective("base")
+    assert [rule.name for rule in profile.egress] == [
+        "10.0.0.0/8:5432-5433", "a.example.com:80,443",
+    ]  # fmt: skip
+    assert [(use.name, use.env) for use in profile.secrets] == [("s", "S")]
+    assert profile.limits.egress_bytes == 1 << 20
+    origins = {line.path: (line.value, f"{line.file}:{line.line}") for line in profile.lines}
+    assert origins["egress[0]"] == (
+        {"cidr": "10.0.0.0/8", "port": "5432-5433", "why": "two"}, "base.yaml:8",
+    )  # fmt: skip
+    assert origins["egress[1]"] == (
+        {
+            "host": "a.example.com", "port": [80, 443], "inspect": "http", "private": True,
+            "methods": ["GET"], "paths": ["/a"], "why": "one",
+        },
+        "base.yaml:7",
+    )  # fmt: skip
+    assert origins["secrets[0]"] == (
+        {"name": "s", "header": "X-Key", "host": "a.example.com", "env": "S", "why": "three"},
+        "base.yaml:10",
+    )  # fmt: skip
+    assert origins["limits.egress"] == ("1MiB", "base.yaml:13")
+
+
 def test_the_digest_moves_with_a_dropped_call(make_set: MakeSet) -> None:
     start = "profile: child\nextends: base\n"
     plain = make_set(child=start + "why: x\n").effective("child")
@@ -116,6 +178,7 @@ def test_the_digest_moves_with_the_rules_on_arguments(
         ("wall: 60s", "wall: 60000ms"),
         ("memory: 512MiB", "memory: 524288KiB"),
         ('["@local"]', '["@local", "@ipc"]'),
+        ("syscalls:", "egress: []\nsecrets: []\nsyscalls:"),
         ("profile: base\n", "profile: base\n# a comment\n"),
     ],
 )

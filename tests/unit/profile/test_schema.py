@@ -37,11 +37,8 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("limits: {wal: 60s}", 10, "unknown key 'wal' in limits", "'wall'"),
         ("files: {write: [{path: /w, size: 1MiB, exce: true}]}", 40, "key 'exce' in", "'exec'"),
         ("default: allow", 1, "unknown key 'default'", ""),
-        ("drop: {egress: []}", 8, "unknown key 'egress' in drop", ""),
         ("record: {stdio: full}", 10, "unknown key 'stdio'", "'stdi"),
         # not enforced in this version
-        ("egress: [{host: api.github.com, port: 443}]", 9, "does not enforce egress yet", ""),
-        ("limits: {egress: 10MiB}", 18, "does not enforce limits.egress yet", ""),
         ("runtime: runsc", 10, "does not enforce runtime: runsc yet", ""),
         ("runtime: docker", 10, "does not enforce runtime: docker yet", ""),
         ("egress: none", 9, "must be a list", ""),
@@ -138,6 +135,8 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("limits: {pids: 9999999}", 16, "too much", ""),
         ("limits: {files: 3}", 17, "too little", ""),
         ("limits: {output: 0B}", 18, "too little", ""),
+        ("limits: {egress: 0B}", 18, "too little", ""),
+        ("limits: {egress: 10MB}", 18, "'MB' is not a unit", "10MiB"),
         # record
         ("record: {stdin: none}", 17, "not a way to record", "full, digest"),
         ("record: {stdin: fulll}", 17, "not a way to record", "'full'"),
@@ -174,7 +173,7 @@ def test_every_profile_says_why(text: str, message: str) -> None:
     assert [problem.message for problem in caught.value.problems] == [message]
 
 
-def test_empty_lists_of_what_is_not_enforced_are_fine() -> None:
+def test_empty_lists_are_fine() -> None:
     text = START + "egress: []\nsyscalls: {allow: [], kill: [], watch: []}\nmode: enforce\n"
     body = validate(parse_document(text.encode(), "x.yaml"), ProfileFile)
     assert (body.egress, body.syscalls.watch, body.mode) == ([], [], "enforce")
@@ -211,7 +210,7 @@ def test_sections_have_the_keys_of_the_design() -> None:
     assert set(Files.model_fields) == {"read", "write"}
     assert set(Syscalls.model_fields) == {"allow", "kill", "watch"}
     assert set(RecordEntry.model_fields) == {"stdin", "stdout", "stderr"}
-    assert set(Drop.model_fields) == {"files", "syscalls", "env", "require"}
+    assert set(Drop.model_fields) == {"files", "egress", "secrets", "syscalls", "env", "require"}
     assert set(LimitsEntry.model_fields) == {
         "wall", "cpu", "memory", "pids", "files", "output", "egress",
     }  # fmt: skip
