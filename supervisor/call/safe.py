@@ -42,6 +42,16 @@ def word(name: str | bytes, limit: int = 0) -> str:
     return shown
 
 
+def host(name: str, limit: int) -> str:
+    """Give a host's name as `word` does, cut to `limit` characters from its beginning: whose it is
+    stands at its end."""
+    shown, text = word(name), name
+    while len(shown) > limit and text:
+        text = text[max(1, len(text) - limit) :]
+        shown = ELLIPSIS + word(text)
+    return shown
+
+
 def _item(text: str) -> str:
     shown = _word(text)
     return f"'{text}'" if shown == text and "," in text else shown

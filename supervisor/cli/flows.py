@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.call.safe import safe, shorten, word
+from supervisor.call.safe import host, safe, shorten, word
 from supervisor.call.types import untext
 from supervisor.cli import output as out
 
@@ -102,7 +102,7 @@ def table(bodies: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _place(name: str, port: object) -> str:
-    shown = word(name, NAME_WIDTH)
+    shown = host(name, NAME_WIDTH)
     return f"[{shown}]:{port}" if ":" in name else f"{shown}:{port}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections import Counter
@@ -95,7 +96,8 @@ def command(
     `syscalls.watch` (what was watched is learned, the rest stays as it was). The learned profile
     stands alone and enforces. System calls are the sets and single names that hold what was made
     with the fewest besides, within 40 lines. What was denied stays denied and is named in a
-    comment, as are programs and ways out.
+    comment, as are programs, and hosts that were asked for in vain: no rule of egress is ever
+    learned, since it was the program that chose them.
 
     With --json, one document: `name`, `text`, `diff`, `cover` (`sets`, `singles`, `excess`),
     `incomplete`.
@@ -172,7 +174,15 @@ def evidence(calls: Mapping[str, list[Entry]]) -> Evidence:
     gathered = Evidence(calls=list(calls))
     counts: dict[str, Counter[str]] = {
         name: Counter()
-        for name in ("made", "denied", "denied_arguments", "programs", "destinations", "others")
+        for name in (
+            "made",
+            "denied",
+            "denied_arguments",
+            "programs",
+            "hosts",
+            "destinations",
+            "others",
+        )
     }
     for call_id, entries in calls.items():
         for kind, body in entries:
@@ -207,13 +217,38 @@ def _take_watched(
 def _take_denied(body: Mapping[str, Any], counts: Mapping[str, Counter[str]]) -> None:
     name, detail, count = str(body["name"]), str(body["detail"]), int(body["count"])
     if body["wall"] == Wall.NETWORK:
-        counts["destinations"][f"{name} {detail}"] += count
+        host = _asked_for(name, detail)
+        if host:
+            counts["hosts"][host] += count
+        else:
+            counts["destinations"][f"{name} {detail}"] += count
     elif body["wall"] == Wall.SYSCALL and str(body["rule"]).endswith(OTHER_ARGUMENTS):
         counts["denied_arguments"][detail or name] += count
     elif body["wall"] == Wall.SYSCALL:
         counts["denied"][name] += count
     else:
         counts["others"][f"{body['wall']} {name} {detail}".strip()] += count
+
+
+def _asked_for(name: str, detail: str) -> str:
+    """Give the host that the network wall did not let a call have, without port and type of
+    query; "" for an address that was tried as such, and where it is no matter of the host."""
+    asked = detail.partition(" ")[0]
+    match name:
+        case "dns":
+            return asked
+        case "connect" | "dial":
+            host = asked.rpartition(":")[0]
+            return "" if _is_address(host) else host
+    return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:

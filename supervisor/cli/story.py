@@ -19,7 +19,7 @@ from supervisor.call.safe import command as shown
 from supervisor.call.types import Json, untext
 from supervisor.cli import flows
 from supervisor.cli import output as out
-from supervisor.cli.streaming import describe_denial
+from supervisor.cli.streaming import DENIAL_WIDTH, describe_denial
 
 if TYPE_CHECKING:
     from supervisor.client import Call, Record, RecordEntry
@@ -372,7 +372,7 @@ def _tell_denials(record: Record) -> None:
     out.table(
         ("WALL", "WHAT", "WHO", "RULE"),
         [
-            (group.wall, group.told(TEXT_WIDTH), group.whom(), group.rule)
+            (group.wall, group.told(DENIAL_WIDTH), group.whom(), group.rule)
             for group in groups[:DENIALS_SHOWN_MAX]
         ],
     )

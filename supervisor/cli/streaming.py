@@ -40,7 +40,8 @@ OBSERVE = "observe"
 LEARN = "who may read the record can learn from it: stockade profile learn"
 DENIALS_SHOWN_MAX = 20
 DENIAL_KINDS_MAX = 10_000
-DENIAL_WIDTH = 200
+DENIAL_WIDTH = 300
+"""A host's name fits, which has up to 253 characters: whose it is stands at its end."""
 TOLD_AS_NAMES = BROKER_DENIALS - {"connect"}
 """What the broker denies is no call with arguments; connect(2) is one, whoever denies it."""
 

@@ -5,6 +5,10 @@ knows whether it is needed, so it stays. `@start` is always there, since no prog
 it. The rest is covered by sets and single names, see `covers`. What was denied is never allowed
 here, unless somebody names it: it stands in a comment. Everything that is no system call stays as
 it was, except that a learned profile enforces.
+
+A host that was asked for in vain is never learned, and cannot be accepted: which hosts those are
+was chosen by what ran, and a name says nothing about who is behind it. A program that was talked
+into sending something away would write the rule for it. Somebody who knows the host writes that.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.call.safe import safe, word
+from supervisor.call.safe import host, safe, word
 from supervisor.errors import InvalidRequest, InvariantError, ProfileError
 from supervisor.profile import syscalls
 from supervisor.profile.fields import WHY_CHARACTERS_MAX
@@ -49,8 +53,9 @@ class Evidence:
 
     `made` are system calls that were let through and watched, `families` of the sockets among
     them; `denied` could be allowed, `denied_arguments` are allowed with other arguments only.
-    `others` are what the other walls held against. `incomplete` says why there may be more than
-    is known.
+    `hosts` were asked for by name, in vain; `destinations` are all else that the network wall held
+    against, and `others` what the other walls did. `incomplete` says why there may be more than is
+    known.
     """
 
     calls: list[str] = field(default_factory=list)
@@ -59,6 +64,7 @@ class Evidence:
     denied: dict[str, int] = field(default_factory=dict)
     denied_arguments: dict[str, int] = field(default_factory=dict)
     programs: dict[str, int] = field(default_factory=dict)
+    hosts: dict[str, int] = field(default_factory=dict)
     destinations: dict[str, int] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     incomplete: list[str] = field(default_factory=list)
@@ -234,7 +240,8 @@ def _not_denied(name: str, evidence: Evidence) -> InvalidRequest:
         return InvalidRequest(
             "OTHER_WALL",
             f"{name} was denied by the network wall, not by the list of system calls",
-            hint="no profile opens a way out: there is nothing to accept",
+            hint="--accept takes system calls only; a way out is a rule of egress, written by "
+            "somebody who knows the host",
         )
     for told in evidence.others:
         wall, _, what = told.partition(" ")
@@ -367,8 +374,12 @@ def _comments(
         yield _counted("DENIED for good, in every profile: ", for_good)
     if evidence.denied_arguments:
         yield _counted("DENIED with these arguments: ", evidence.denied_arguments)
+    if evidence.hosts:
+        yield _counted(
+            "DENIED hosts, never learned (a program chose them): ", evidence.hosts, _host
+        )
     if evidence.destinations:
-        yield _counted("DENIED ways out, which no profile opens: ", evidence.destinations, _words)
+        yield _counted("DENIED ways out: ", evidence.destinations, _words)
     if evidence.others:
         yield _counted(f"DENIED by other walls ({_by_wall(evidence)}): ", evidence.others, _told)
 
@@ -385,8 +396,12 @@ def _whole(name: str) -> str:
     return word(name, NAME_CHARACTERS_MAX)
 
 
+def _host(name: str) -> str:
+    return host(name, NAME_CHARACTERS_MAX)
+
+
 def _words(destination: str) -> str:
-    """Give the system call, the address and the protocol, each of which is one word."""
+    """Give who denied it, the address, and what else was told, word by word."""
     return " ".join(map(_whole, destination.split(" ")))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.call.safe import command, safe, shorten, word
+from supervisor.call.safe import command, host, safe, shorten, word
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,24 @@ def test_a_long_name_is_cut_within_its_quotes(name: str | bytes, limit: int) -> 
     assert shown.isprintable()
     assert len(shown) <= limit
     assert shown == word(name) or shown.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("api.example.com", "api.example.com"),
+        ("x" * 40 + ".example.com", "…xxxxxxx.example.com"),
+        ("a b", "'a b'"),
+        ("\x1b" * 30 + "b", "…$'\\e\\e\\e\\e\\e\\e\\eb'"),
+        ("", "''"),
+    ],
+)
+def test_a_host_is_cut_at_its_beginning(name: str, shown: str) -> None:
+    assert host(name, 20) == shown
+
+
+@given(st.text(max_size=80), st.integers(4, 40))
+def test_a_host_is_never_longer(name: str, limit: int) -> None:
+    shown = host(name, limit)
+    assert len(shown) <= limit
+    assert shown.isprintable()

@@ -57,12 +57,13 @@ def test_what_a_sandbox_chose_reads_as_no_other_part() -> None:
 def test_a_long_part_hides_no_other() -> None:
     shown = line(
         replace(
-            FLOW, name="n" * 253, rule="r" * 446, reason="y" * 2048,
+            FLOW, name="x" * 240 + ".example.com", rule="r" * 446, reason="y" * 2048,
             address="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
         )
     )  # fmt: skip
     assert shown.index("reset") < story.TEXT_WIDTH - len("reset")
-    assert "n…:443 → 2001:" in shown
+    assert "…xxx" in shown
+    assert "xxx.example.com:443 → 2001:" in shown
     assert len(shown) < 350
 
 

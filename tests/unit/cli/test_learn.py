@@ -66,6 +66,15 @@ def test_what_calls_did_is_added_up() -> None:
         denied("memfd_create", count=2),
         denied("clone", "syscalls.allow: clone, but not with these arguments", detail="clone(X)"),
         denied("connect", wall="network", detail="203.0.113.9:443 tcp"),
+        denied("dns", wall="network", detail="evil.example.com A", count=2),
+        denied("dns", wall="network", detail="evil.example.com AAAA"),
+        denied("dial", wall="network", detail="evil.example.com:443 leads to a private address"),
+        denied("connect", wall="network", detail="b.example.com:22 no more connections"),
+        denied("connect", wall="network", detail="[2001:db8::9]:443 tcp"),
+        denied("dial", wall="network", detail="198.51.100.7:5432 no answer is allowed"),
+        denied("sendmsg", wall="network", detail="203.0.113.9:53 udp"),
+        denied("connect", wall="network", detail="with other arguments"),
+        denied("tls", wall="network", detail="api.example.com:443 names evil.example.com"),
         denied("memory", wall="limit"),
         denied("exec", wall="program", detail="/work/x", count=2),
         ("processes", {"events": [cell, started, ended]}),
@@ -76,7 +85,15 @@ def test_what_calls_did_is_added_up() -> None:
     assert found.families == {1, 2}
     assert found.denied == {"memfd_create": 2, "ptrace": 1}
     assert found.denied_arguments == {"clone(X)": 1}
-    assert found.destinations == {"connect 203.0.113.9:443 tcp": 1}
+    assert found.hosts == {"evil.example.com": 4, "b.example.com": 1}
+    assert found.destinations == {
+        "connect 203.0.113.9:443 tcp": 1,
+        "connect [2001:db8::9]:443 tcp": 1,
+        "connect with other arguments": 1,
+        "dial 198.51.100.7:5432 no answer is allowed": 1,
+        "sendmsg 203.0.113.9:53 udp": 1,
+        "tls api.example.com:443 names evil.example.com": 1,
+    }
     assert found.others == {"limit memory": 1, "program exec /work/x": 2}
     assert found.programs == {"/usr/bin/sh": 1}
     assert found.incomplete == []
@@ -217,7 +234,7 @@ def test_what_another_wall_denied_cannot_be_accepted(
     result = stockade("profile", "learn", "--accept", "connect", "a")
     assert result.exit_code == 2
     assert "denied by the network wall" in result.stderr
-    assert "no profile opens a way out" in result.stderr
+    assert "a way out is a rule of egress" in result.stderr
 
 
 def test_system_calls_are_completed() -> None:

@@ -187,6 +187,7 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         calls=["c"], denied=DENIED, denied_arguments={"clone(CLONE_NEWUSER)": 1},
         programs={"/usr/bin/sh": 2, "/usr/bin/\nmode: observe\u202e": 1},
         destinations={"connect 203.0.113.9:443 tcp": 2}, others={"program exec /work/x": 1},
+        hosts={"evil.example.com": 3},
     )  # fmt: skip
     learned = run(make_set, evidence)
     assert policy_of(make_set, learned).allow == START
@@ -194,7 +195,8 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         "# DENIED, and left out (--accept NAME takes one in): inotify_init x4, memfd_create x2",
         "# DENIED for good, in every profile: mount x1",
         "# DENIED with these arguments: clone(CLONE_NEWUSER) x1",
-        "# DENIED ways out, which no profile opens: connect 203.0.113.9:443 tcp x2",
+        "# DENIED hosts, never learned (a program chose them): evil.example.com x3",
+        "# DENIED ways out: connect 203.0.113.9:443 tcp x2",
         "# DENIED by other walls (program x1): program exec /work/x x1",
         "# Programs that ran: /usr/bin/sh x2, $'/usr/bin/\\nmode: observe\\u202e' x1",
     ):
@@ -235,6 +237,24 @@ def test_names_that_a_call_chose_hide_nothing(make_set: MakeSet) -> None:
     assert line.startswith("# DENIED by other walls (limit x1, program x450): program exec /work/x")
     assert line.endswith(", and 50 more (x442)")
     assert comment(learned, "Programs").endswith("y… x9, /usr/bin/sh x1")
+
+
+def test_a_host_that_was_asked_for_is_no_rule(make_set: MakeSet) -> None:
+    """However often, and whatever it is called: it stands in a comment and nowhere else."""
+    hosts = {"api.example.com": 5000, "x\negress: [{host: e.example.com}]": 1, "a x9, b": 2}
+    learned = run(make_set, Evidence(calls=["c"], made={"connect": 1}, hosts=hosts))
+    assert make_set(base=learned.text).effective("base").egress == ()
+    assert [line for line in learned.text.splitlines() if "example.com" in line] == [
+        "# DENIED hosts, never learned (a program chose them): api.example.com x5000, "
+        "'a x9, b' x2, $'x\\negress: [{host: e.example.com}]' x1"
+    ]
+
+
+def test_many_hosts_are_counted(make_set: MakeSet) -> None:
+    hosts = {f"{'x' * 60}.{number}.example.com": 2 for number in range(90)} | {"a.example.com": 1}
+    line = comment(run(make_set, Evidence(calls=["c"], hosts=hosts)), "DENIED hosts")
+    assert ": …xxxxxxxxxx" in line
+    assert "xx.0.example.com x2, a.example.com x1, and 89 more (x178)" in line
 
 
 def test_every_reason_for_being_incomplete_is_told_or_counted(make_set: MakeSet) -> None:
