@@ -1,0 +1,95 @@
+"""Find the head of an HTTP/1.1 message, and refuse what two readers could read in two ways.
+
+`h11` parses heads, but forgives what old peers wrote: bare line feeds, folded lines, control bytes,
+the same length twice. Whoever stands behind us may forgive otherwise, so none of it is forgiven
+here, before `h11` sees it. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+HEAD_BYTES_MAX = 64 * 1024
+"""The longest head, from the first line to the empty one."""
+HEADERS_MAX = 128
+LENGTH_DIGITS_MAX = 18
+"""As many as fit into a signed 64-bit number in any value."""
+
+CHUNKED = -1
+"""The framing of a body in chunks; one that is not negative is its length in bytes."""
+
+_END = b"\r\n\r\n"
+_ODD = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):[ \t]*([^\r]*)")
+_LENGTH = re.compile(rb"0|[1-9][0-9]*")
+
+
+class HeadError(Exception):
+    """A message that is malformed, or could be read in two ways."""
+
+
+class Heads:
+    """Takes heads from the front of what one side sent, looking at each byte once."""
+
+    def __init__(self) -> None:
+        self._looked = 0
+
+    def take(self, held: bytearray) -> bytes | None:
+        """Take a head off `held`, with its empty line; None where it is not whole yet.
+
+        Raises:
+            HeadError: it is too long, or holds what no head may.
+        """
+        # Each look goes back so far that what straddles two of them is seen.
+        end = held.find(_END, max(0, self._looked - len(_END) + 1))
+        length = len(held) if end < 0 else end + len(_END)
+        if odd := _ODD.search(held, max(0, self._looked - 2), length):
+            raise HeadError(_odd(odd.group()))
+        if length > HEAD_BYTES_MAX:
+            raise HeadError(f"a head of more than {HEAD_BYTES_MAX} bytes")
+        if end < 0:
+            self._looked = len(held)
+            return None
+        head = bytes(held[:length])
+        del held[:length]
+        self._looked = 0
+        if head.count(b"\n") - 2 > HEADERS_MAX:
+            raise HeadError(f"more than {HEADERS_MAX} headers")
+        return head
+
+
+def _odd(found: bytes) -> str:
+    if found == b"\x16":
+        return "TLS where plain HTTP belongs"
+    if found in {b"\n", b"\r"}:
+        return "a line that does not end in CR LF"
+    if found[:1] == b"\n":
+        return "a folded header line"
+    return f"the byte 0x{found[0]:02x} in a head"
+
+
+def framing_of(head: bytes) -> int | None:
+    """Give the length of the body that a head announces, `CHUNKED`, or None where it does neither.
+
+    Raises:
+        HeadError: it announces more than one, or in a way that not all understand.
+    """
+    found = _FRAMING.findall(head.lower())
+    if not found:
+        return None
+    if len(found) > 1:
+        kinds = " and ".join(sorted({kind.decode() for kind, _ in found}))
+        raise HeadError(f"several framings ({kinds})")
+    kind, value = found[0][0], found[0][1].rstrip(b" \t")
+    if kind == b"transfer-encoding":
+        if value != b"chunked":
+            raise HeadError(f"Transfer-Encoding {shown(value)}, not chunked")
+        return CHUNKED
+    if _LENGTH.fullmatch(value) is None or len(value) > LENGTH_DIGITS_MAX:
+        raise HeadError(f"Content-Length {shown(value)}")
+    return int(value)
+
+
+def shown(text: bytes) -> str:
+    """Write what a peer sent for a message: ASCII, and short."""
+    return ascii(text[:80].decode("latin-1")) + ("…" if len(text) > 80 else "")

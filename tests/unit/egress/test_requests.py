@@ -1,0 +1,101 @@
+"""Heads of requests and the rule: what goes on, and what does not."""
+
+from __future__ import annotations
+
+import h11
+import pytest
+
+from supervisor.egress.head import CHUNKED
+from supervisor.egress.requests import Admitted, RequestRefused, admit
+from tests.unit.egress.battery import HOST
+from tests.unit.egress.gates import rule
+
+
+def admitted(
+    *headers: tuple[str, str],
+    name: str = HOST,
+    port: int = 80,
+    framing: int | None = None,
+    version: str = "1.1",
+    **kept: tuple[str, ...],
+) -> Admitted:
+    request = h11.Request(method="GET", target="/a", headers=list(headers), http_version=version)
+    return admit(request, framing, name=name, port=port, rule=rule(**kept))
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "said", "written"),
+    [
+        (HOST, 80, HOST, HOST),
+        (HOST, 80, f"{HOST}:80", f"{HOST}:80"),
+        (HOST, 8080, HOST, HOST),
+        (HOST, 8080, f"{HOST.upper()}.:8080", f"{HOST}:8080"),
+        ("192.0.2.7", 80, "192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", 80, "192.0.2.7:80", "192.0.2.7:80"),
+        ("2001:db8::7", 80, "[2001:db8::7]", "[2001:db8::7]"),
+        ("2001:db8::7", 80, "[2001:DB8:0::7]:80", "[2001:db8::7]:80"),
+    ],
+)
+def test_host_is_written_in_its_one_spelling(name: str, port: int, said: str, written: str) -> None:
+    headers = admitted(("Host", said), name=name, port=port).headers
+    assert headers == [(b"Host", written.encode())]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("192.0.2.7", "192.0.2.8"),
+        ("192.0.2.7", "192.0.2.007"),
+        ("192.0.2.7", "3221225991"),
+        ("192.0.2.7", "[192.0.2.7]"),
+        ("192.0.2.7", "[::ffff:192.0.2.7]"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("2001:db8::7", "[2001:db8::7%eth0]"),
+        ("2001:db8::7", "[2001:db8::7"),
+        (HOST, f"[{HOST}]"),
+        (HOST, f"{HOST}:080"),
+        (HOST, f"{HOST}:+80"),
+        (HOST, f"x.{HOST}"),
+    ],
+)
+def test_another_host_is_refused(name: str, said: str) -> None:
+    with pytest.raises(RequestRefused, match="was asked for") as refused:
+        admitted(("Host", said), name=name)
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("header", "kept", "is_refused"),
+    [
+        ("X-HTTP-Method-Override", {"methods": ("GET",)}, True),
+        ("X-HTTP-Method-Override", {}, False),
+        ("X_Http_Method_Override", {}, True),
+        ("X-Original-URL", {"paths": ("/a",)}, True),
+        ("X-Rewrite-URL", {"paths": ("/a",)}, True),
+        ("X-Forwarded-Host", {}, True),
+        ("Content_Length", {}, True),
+        ("X_Custom", {}, False),
+    ],
+)
+def test_headers_that_speak_of_another_request(
+    header: str, kept: dict[str, tuple[str, ...]], is_refused: bool
+) -> None:
+    if is_refused:
+        with pytest.raises(RequestRefused, match=header.lower() if "_" not in header else header):
+            admitted(("Host", HOST), (header, "x"), **kept)
+    else:
+        headers = admitted(("Host", HOST), (header, "x"), **kept).headers
+        assert (header.encode() in dict(headers)) == ("Override" not in header)
+
+
+def test_the_length_is_written_as_it_was_read() -> None:
+    said = [("Host", HOST), ("Content-Length", "7")]
+    assert admitted(*said, framing=7).headers[-1] == (b"Content-Length", b"7")
+    said = [("Host", HOST), ("Transfer-Encoding", "chunked")]
+    assert admitted(*said, framing=CHUNKED).headers[-1] == (b"Transfer-Encoding", b"chunked")
+
+
+def test_closing() -> None:
+    assert not admitted(("Host", HOST)).close
+    assert admitted(("Host", HOST), ("Connection", "Close")).close
+    assert admitted(("Host", HOST), version="1.0").close
