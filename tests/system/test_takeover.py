@@ -11,12 +11,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from supervisor.audit.verify import verify
 from supervisor.bpf import layout
 from supervisor.bpf.decode import ArgvRecord, ExecRecord, ExitRecord, decode
 from supervisor.bpf.maps import BpfMap, map_by_id
 from supervisor.bpf.pins import open_map
 from supervisor.bpf.rings import Ring
+from supervisor.client import Started
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.profiles import with_profiles
 from tests.system.test_fence import kinds, pins, until
 
 WORKER = "trap '/usr/bin/id; /usr/bin/id' USR1; sleep 600 & while :; do wait; done"
@@ -84,3 +87,36 @@ def test_what_a_killed_daemon_had_read_is_counted_as_lost() -> None:
         started = processes(daemon, call_id, "started")
         assert len(started) > 3
         assert {one["uid"] for one in started} == {1000}
+
+
+EGRESS = """profile: out
+extends: base
+use: [network]
+why: Out to one host.
+egress: [{host: api.example.com, port: 443, why: a test}]
+limits: {egress: 1MiB}"""
+
+
+def test_what_a_killed_daemon_s_brokers_had_open_is_lost_where_there_was_a_way_out(
+    tmp_path: Path,
+) -> None:
+    with running_daemon(config=with_profiles(tmp_path, out=EGRESS)) as daemon:
+        calls = {}
+        for profile in ("out", "shell"):
+            with daemon.client.execute(["sleep", "600"], profile=profile) as execution:
+                next(event for event in execution if isinstance(event.event, Started))
+                calls[profile] = execution.call_id
+        for _ in range(2):  # the second finds them closed
+            daemon.kill()
+            daemon.start()
+            assert flows_lost(daemon, calls["out"]) == [
+                {"what": "flow", "count": 0, "reason": "DAEMON_DIED"}
+            ]
+            assert flows_lost(daemon, calls["shell"]) == []
+        shown = daemon.command("audit", "show", calls["out"]).stdout.decode()
+        assert "lost an unknown number of flow: DAEMON_DIED" in shown
+        assert verify(daemon.state).ok
+
+
+def flows_lost(daemon: Daemon, call_id: str) -> list[dict[str, Any]]:
+    return [body for body in kinds(daemon, call_id, "lost") if body["what"] == "flow"]
