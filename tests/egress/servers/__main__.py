@@ -25,6 +25,7 @@ from tests.egress.servers.tap import tap
 from tests.egress.servers.web import CHUNK, Site, Style, Visit, blocks, listen
 
 HELLO_MAX = 1 << 14
+TLS_HANDSHAKE = 0x16
 ECH = re.compile(rb"\xfe\x0d..toy-ech:([a-z0-9.-]+)", re.DOTALL)
 """The extension encrypted_client_hello (RFC 9849); what is in ours can be read by everybody."""
 
@@ -56,17 +57,15 @@ class World:
             if address in places.FOREIGN else None,
         )  # fmt: skip
 
-    def plain(self, address: str, port: int) -> None:
-        """Serve HTTP."""
-        site = self.site(address)
-        listen(address, port, lambda conn: Visit(conn, site, address, port, "").serve(), self.log)
-
-    def secure(self, address: str, port: int) -> None:
-        """Serve HTTPS, or DNS over TLS where that is what the port is for."""
+    def web(self, address: str, port: int) -> None:
+        """Serve HTTP and HTTPS on one port, as whoever comes likes, or DNS over TLS."""
         site = self.site(address)
 
         def serve(raw: socket.socket) -> None:
             if not (hello := raw.recv(HELLO_MAX, socket.MSG_PEEK)):
+                return
+            if hello[0] != TLS_HANDSHAKE:
+                Visit(raw, site, address, port, "").serve()
                 return
             shown: list[str] = []
             inner = ECH.search(hello)
@@ -166,11 +165,10 @@ def main() -> None:
     for address in (*places.RESOLVERS, *places.FOREIGN):
         world.resolver(address)
     for address in places.FOREIGN:
-        world.secure(address, places.DOT)
+        world.web(address, places.DOT)
     for address in places.SITES:
-        world.plain(address, 80)
-        world.plain(address, 8080)
-        world.secure(address, 443)
+        for port in (80, 443, 8080):
+            world.web(address, port)
     for address in (*places.SHARED, *places.OTHER):
         world.streams(address)
     for address in (*places.SHARED, *places.FOREIGN):

@@ -57,7 +57,8 @@ ZONE = {
     "api.github.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
     "files.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
     "git.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
-    "*.good.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
+    "*.good.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]], "TXT": ['"canary by name"']},
+    "paths.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
     "four.example.com": {"A": [SHARED[0]]},
     "six.example.com": {"AAAA": [SHARED[1]]},
     "length.example.com": {"A": [LENGTH_FIRST]},
@@ -77,7 +78,7 @@ ZONE = {
     "rebind.example.com": {"ttl": 0, "turns": [{"A": [SHARED[0]]}, {"A": [METADATA[0]]}]},
     # Allowed by nobody.
     "evil.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
-    "*.evil.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},
+    "*.evil.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]], "TXT": ['"canary by name"']},
     "lair.example.com": {"A": [OTHER[0]], "AAAA": [OTHER[1]]},
     "*.tunnel.example.com": {"A": [SHARED[0]], "TXT": ['"canary by name"']},
     "good.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},

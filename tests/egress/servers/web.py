@@ -12,6 +12,7 @@ import enum
 import hashlib
 import itertools
 import os
+import posixpath
 import re
 import socket
 import subprocess
@@ -27,6 +28,9 @@ HEAD_MAX = 1 << 20
 CHUNK = 1 << 16
 BLOCK = hashlib.shake_128(b"stockade").digest(1 << 20)
 """What large files are made of, again and again."""
+
+HIDDEN = "hidden"
+"""The document at /hidden, however its path is spelled."""
 
 DRIP_S = 0.01
 DRIP_BYTES = 512
@@ -63,10 +67,12 @@ class Request:
         """Give whom it asks for: the target's authority before any Host (RFC 9112 §3.2)."""
         split = urllib.parse.urlsplit(self.target)
         netloc = split.netloc if split.scheme else ""
-        return netloc.rpartition("@")[2] or self.headers.get("host", "")
+        return (netloc or self.headers.get("host", "")).rpartition("@")[2]
 
     @property
     def path(self) -> str:
+        if self.target.startswith("/"):
+            return self.target
         split = urllib.parse.urlsplit(self.target)
         return (split.path or "/") + (f"?{split.query}" if split.query else "")
 
@@ -209,7 +215,8 @@ class Visit:
             case "/to":
                 to = f"Location: {urllib.parse.unquote(argument)}\r\n"
                 return self._send(b"", status="302 Found", headers=to)
-        return self._send(self._canary(request.authority))
+        plain = "/" + posixpath.normpath(urllib.parse.unquote(path)).lstrip("/")
+        return self._send(self._canary(HIDDEN if plain == f"/{HIDDEN}" else request.authority))
 
     def _canary(self, name: str) -> bytes:
         return f"canary {self._site.token} of {self._site.only or name}\n".encode("latin-1")
