@@ -133,6 +133,8 @@ def test_entry() -> None:
         (fake.output(1, b"", stream=0), "ENUM_UNKNOWN"),
         (fake.output(1, b"", stream=99), "ENUM_UNKNOWN"),
         (fake.denied(1, wall="spell"), "ENUM_UNKNOWN"),
+        (fake.flow(1, verdict=0), "ENUM_UNKNOWN"),
+        (fake.flow(1, verdict=99), "ENUM_UNKNOWN"),
     ],
 )
 def test_unknown(message: tool_pb2.CallEvent, reason: str) -> None:
