@@ -8,6 +8,7 @@ may call it. Nothing here can loosen a profile.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from supervisor.errors import ProfileError
 from supervisor.profile import units, yaml_source
+from supervisor.profile.fields import NAME
+from supervisor.sandbox.secrets import Secrets, SecretSource
 
 DEFAULT_PATH = Path("/etc/stockade/config.yaml")
 DEFAULT_SOCKET = "unix:///run/stockade/stockade.sock"
@@ -26,6 +29,10 @@ UNIX_PATH_BYTES_MAX = 107
 """sun_path with its NUL is 108 bytes (unix(7))."""
 
 MIB = 1 << 20
+DNS_PORT = 53
+RESOLVERS_MAX = 8
+SECRETS_MAX = 256
+COMMAND_ARGUMENTS_MAX = 64
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -176,6 +183,62 @@ class Metrics(_Closed):
         return self
 
 
+class Egress(_Closed):
+    """How the broker gets from names to hosts: `resolver` are DNS servers, the host's own where it
+    is empty; `ca` is a file of authorities, in PEM, that servers' certificates must come from where
+    TLS is terminated, the host's own where it is empty."""
+
+    resolver: Annotated[list[str], Field(min_length=1, max_length=RESOLVERS_MAX)] | None = None
+    ca: str | None = None
+
+    @field_validator("resolver")
+    @classmethod
+    def _addresses(cls, resolvers: list[str] | None) -> list[str] | None:
+        for text in resolvers or ():
+            _resolver(text)
+        return resolvers
+
+    @field_validator("ca")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path if path is None else _absolute_path(path)
+
+    @property
+    def resolvers(self) -> tuple[tuple[str, int], ...]:
+        """Give address and port of each DNS server, none for the host's own."""
+        return tuple(_resolver(text) for text in self.resolver or ())
+
+
+class Secret(_Closed):
+    """Where a secret is from: exactly one of file, credential and command."""
+
+    file: str | None = None
+    credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] | None = None
+    command: Annotated[list[str], Field(min_length=1, max_length=COMMAND_ARGUMENTS_MAX)] | None = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("file", "credential", "command") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("a secret is from exactly one of file:, credential: or command:")
+        if self.file is not None:
+            _absolute_path(self.file)
+        if self.command is not None:
+            _absolute_path(self.command[0])
+        return self
+
+    @property
+    def source(self) -> SecretSource:
+        """Give where it is from as a plain value."""
+        return SecretSource(
+            file=self.file or "",
+            credential=self.credential or "",
+            command=tuple(self.command or ()),
+        )
+
+
 class Configuration(_Closed):
     """Everything that the daemon can be told."""
 
@@ -189,7 +252,17 @@ class Configuration(_Closed):
         default_factory=lambda: [own_entry()]
     )
     limits: Limits = Limits()
+    egress: Egress = Egress()
+    secrets: Annotated[dict[str, Secret], Field(max_length=SECRETS_MAX)] = {}
     metrics: Metrics | None = None
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_named(cls, secrets: dict[str, Secret]) -> dict[str, Secret]:
+        for name in secrets:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a secret: lower-case letters, digits, -")
+        return secrets
 
     @field_validator("callers")
     @classmethod
@@ -233,6 +306,11 @@ class Configuration(_Closed):
                 raise ValueError(f"caller {entry.name!r} matches nothing: no tcp address")
         return self
 
+    def secrets_with(self, credentials: Path | None) -> Secrets:
+        """Give all secrets; `credentials` is the folder that systemd gives its services."""
+        sources = {name: secret.source for name, secret in self.secrets.items()}
+        return Secrets(sources=sources, credentials=credentials)
+
 
 def own_entry() -> CallerEntry:
     """Give the entry of the user that runs the daemon, who may do everything."""
@@ -249,6 +327,26 @@ def split_host_port(text: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise ValueError(f"{text!r} is not an address as 127.0.0.1:7443 or [::1]:7443")
     return match[1] or match[2], int(match[3])
+
+
+def _resolver(text: str) -> tuple[str, int]:
+    try:
+        return str(ipaddress.ip_address(text)), DNS_PORT
+    except ValueError:
+        host, port = split_host_port(text)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r} is a name: a resolver has an address") from None
+    if port == 0:
+        raise ValueError(f"{text!r} has no port")
+    return str(address), port
+
+
+def _absolute_path(path: str) -> str:
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{path!r} is not an absolute path")
+    return path
 
 
 def load(path: Path | None) -> Configuration:

@@ -1,9 +1,9 @@
 """Refuse policy that somebody else could write, and keys that somebody else can read.
 
 Policy is what says who may do what: the configuration, the profiles, certificates and their
-authority. Three users are trusted with it, since each could change the daemon itself: root, the
-daemon's own user, and the owner of its program (a checkout that belongs to whoever made it). For
-a file or folder of policy:
+authorities, secrets and the programs that give them. Three users are trusted with it, since each
+could change the daemon itself: root, the daemon's own user, and the owner of its program (a
+checkout that belongs to whoever made it). For a file or folder of policy:
 
 - it, and every folder on the way to it, belongs to one of the three;
 - nobody else may write it: not all users, and no group but the private one of its owner, which
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import supervisor
@@ -49,6 +49,19 @@ def require_guarded(
             for name in (listener.tls.cert, listener.tls.client_ca, listener.tls.key):
                 require_unwritable(Path(name), trusted)
             require_secret(Path(listener.tls.key))
+    for path in _of_secrets(config):
+        require_unwritable(path, trusted)
+
+
+def _of_secrets(config: Configuration) -> Iterator[Path]:
+    """Give what decides about secrets: files, programs that are run as the daemon, authorities."""
+    if config.egress.ca is not None:
+        yield Path(config.egress.ca)
+    for secret in config.secrets.values():
+        if secret.file is not None:
+            yield Path(secret.file)
+        if secret.command is not None:
+            yield Path(secret.command[0])
 
 
 def require_tree_unwritable(folder: Path, trusted: frozenset[int]) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from supervisor.api import config
 from supervisor.api.config import Configuration
 from supervisor.errors import ProfileError
+from supervisor.sandbox.secrets import SecretSource
 
 FULL = """\
 listen:
@@ -36,6 +37,11 @@ limits:
   unary_deadline: 5s
   keepalive: 20s
   drain_grace: 2m
+egress: {resolver: [192.0.2.53, "[2001:db8::53]:5353"], ca: /etc/ca.pem}
+secrets:
+  github: {file: /etc/stockade/github}
+  tracker: {credential: tracker}
+  vault: {command: [/bin/get, team]}
 metrics: {listen: "127.0.0.1:9464"}
 """
 
@@ -64,6 +70,20 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert [entry.identity for entry in found.callers] == [
         ("uid", 0), ("gid", 900), ("san", "agent.example.com"), ("cn", "agent-7"),
     ]  # fmt: skip
+
+
+def test_egress_and_secrets(tmp_path: Path) -> None:
+    found = load(tmp_path, FULL)
+    assert found.egress.resolvers == (("192.0.2.53", 53), ("2001:db8::53", 5353))
+    assert found.egress.ca == "/etc/ca.pem"
+    secrets = found.secrets_with(tmp_path)
+    assert secrets.credentials == tmp_path
+    assert secrets.sources == {
+        "github": SecretSource(file="/etc/stockade/github"),
+        "tracker": SecretSource(credential="tracker"),
+        "vault": SecretSource(command=("/bin/get", "team")),
+    }
+    assert (Configuration().egress.resolvers, Configuration().egress.ca) == ((), None)
 
 
 def test_the_example_names_every_key() -> None:
@@ -156,6 +176,25 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("metrics: {listen: 192.0.2.1:9464}\n", 1, 10),
         ("metrics: {listen: 127.0.0.1}\n", 1, 10),
         ("metrics: {}\n", 1, 10),
+        ("egress: {resolvers: []}\n", 1, 10),
+        ("egress: {resolver: []}\n", 1, 20),
+        ("egress: {resolver: [example.com]}\n", 1, 20),
+        ("egress: {resolver: ['dns.example.com:53']}\n", 1, 20),
+        ("egress: {resolver: ['192.0.2.1:0']}\n", 1, 20),
+        ("egress: {resolver: ['192.0.2.1:99999']}\n", 1, 20),
+        ("egress: {resolver: 192.0.2.1}\n", 1, 20),
+        ("egress: {ca: ca.pem}\n", 1, 14),
+        ("secrets: {GitHub: {file: /a}}\n", 1, 10),
+        ("secrets: {a: /a}\n", 1, 14),
+        ("secrets: {a: {}}\n", 1, 14),
+        ("secrets: {a: {value: x}}\n", 1, 15),
+        ("secrets: {a: {file: /a, credential: b}}\n", 1, 14),
+        ("secrets: {a: {file: a}}\n", 1, 14),
+        ("secrets: {a: {credential: ../b}}\n", 1, 27),
+        ("secrets: {a: {credential: ''}}\n", 1, 27),
+        ("secrets: {a: {command: []}}\n", 1, 24),
+        ("secrets: {a: {command: [get, x]}}\n", 1, 14),
+        ("secrets: {a: {command: /bin/get}}\n", 1, 24),
         ("listen: []\n", 1, 9),
         ("listen: ['unix:///a', 'unix:///b', 'unix:///a']\n", 1, 9),
         ("listen: [/run/x.sock]\n", 1, 10),

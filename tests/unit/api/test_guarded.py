@@ -7,6 +7,7 @@ import os
 import pwd
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,12 @@ def check(
     source: Path | None = None,
     profiles: tuple[Path, ...] = (),
     tls: dict[str, str] | None = None,
+    **more: Any,
 ) -> str:
     """Give the reason of the refusal, "" where there is none."""
     listen = [{"tcp": "127.0.0.1:0", "tls": tls}] if tls else ["unix:///run/x.sock"]
     callers = [{"name": "a", "cn": "a", "profiles": []}] if tls else None
-    settings = {"listen": listen, **({"callers": callers} if callers else {})}
+    settings = {"listen": listen, **({"callers": callers} if callers else {}), **more}
     config = Configuration.model_validate(settings)
     try:
         guarded.require_guarded(config, source=source, profiles=profiles)
@@ -103,6 +105,19 @@ def test_profiles(place: str, own: Path) -> None:
     path = own / place
     path.chmod(path.stat().st_mode | 0o002)
     assert check(profiles=(own,)) == "POLICY_WRITABLE"
+
+
+@pytest.mark.parametrize("key", ["file", "command", "ca"])
+def test_what_decides_about_secrets(key: str, own: Path) -> None:
+    path = write(own, "x", 0o700)
+    more: dict[str, Any] = {"secrets": {"s": {"file": str(path)}}}
+    if key == "command":
+        more = {"secrets": {"s": {"command": [str(path), "y"]}}}
+    if key == "ca":
+        more = {"egress": {"ca": str(path)}}
+    assert check(**more) == ""
+    path.chmod(0o722)
+    assert check(**more) == "POLICY_WRITABLE"
 
 
 def test_the_shipped_profiles_pass() -> None:
