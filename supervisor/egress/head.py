@@ -74,9 +74,10 @@ def framing_of(head: bytes) -> int | None:
     Raises:
         HeadError: it announces more than one, or in a way that not all understand.
     """
-    found = _FRAMING.findall(head.lower())
-    if not found:
+    lower = head.lower()
+    if b"\r\ncontent-length:" not in lower and b"\r\ntransfer-encoding:" not in lower:
         return None
+    found = _FRAMING.findall(lower)
     if len(found) > 1:
         kinds = " and ".join(sorted({kind.decode() for kind, _ in found}))
         raise HeadError(f"several framings ({kinds})")

@@ -1,9 +1,10 @@
 """Hold an HTTP/1.1 connection in the clear to its rule, request by request. No I/O.
 
 Two `h11` connections stand back to back: a server towards the sandbox, a client towards the far
-side. Each head is looked at before `h11` reads it (`head`), judged (`requests`), and written anew,
-so the far side sees what was checked and nothing else. A body whose length was announced passes as
-it is, and may be spliced; chunks are taken apart and written anew, without extensions and trailers.
+side. Each head is looked at before `h11` reads it (`head`), judged (`requests`), and written anew
+by `h11`, so the far side sees what was checked and nothing else. A body whose length was announced
+passes as it is, and may be spliced; chunks are taken apart and written anew, without extensions and
+trailers.
 
 One request at a time: bytes of a next one before the response to the first is whole are refused, so
 each response belongs to the request that was checked. When in doubt the connection ends.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 
 import h11
 
+from supervisor.egress import responses
 from supervisor.egress.actions import (
     Action,
     Close,
@@ -27,8 +29,7 @@ from supervisor.egress.actions import (
     Upgraded,
 )
 from supervisor.egress.head import CHUNKED, HEAD_BYTES_MAX, HeadError, Heads, framing_of
-from supervisor.egress.requests import FORBIDDEN, MALFORMED, RequestRefused, admit
-from supervisor.egress.responses import body_framing, closes, informational, passed_on
+from supervisor.egress.requests import FORBIDDEN, MALFORMED, RequestRefused, RequestRule
 from supervisor.profile.model import EgressRule
 
 SPLICE_BYTES_MIN = 64 * 1024
@@ -52,13 +53,14 @@ class _Part(enum.Enum):
 class _Exchange:
     """One request and its response."""
 
-    __slots__ = ("client", "close", "informational", "method", "old", "server", "upgrade")
+    __slots__ = ("chunked", "client", "close", "informational", "method", "old", "server")
 
     def __init__(self) -> None:
         self.server = h11.Connection(h11.SERVER, HEAD_BYTES_MAX)  # What faces the sandbox.
         self.client = h11.Connection(h11.CLIENT, HEAD_BYTES_MAX)  # What faces the far side.
         self.method = b""
-        self.old = self.close = self.upgrade = False
+        self.old = False  # HTTP/1.0, which knows neither chunks nor interim responses.
+        self.close = self.chunked = False
         self.informational = 0
 
 
@@ -69,7 +71,7 @@ class HttpGate:
     """
 
     def __init__(self, *, name: str, port: int, rule: EgressRule) -> None:
-        self._name, self._port, self._rule = name, port, rule
+        self._rule = RequestRule(name=name, port=port, rule=rule)
         self._exchange: _Exchange | None = None
         self._from_client, self._from_server = bytearray(), bytearray()
         self._client_heads, self._server_heads = Heads(), Heads()
@@ -145,9 +147,9 @@ class HttpGate:
         request = exchange.server.next_event()
         if not isinstance(request, h11.Request):
             raise RequestRefused("no request", MALFORMED)
-        admitted = admit(request, framing, name=self._name, port=self._port, rule=self._rule)
+        admitted = self._rule.admit(request, framing)
         exchange.method, exchange.old = request.method, request.http_version == b"1.0"
-        exchange.close, exchange.upgrade = admitted.close, admitted.upgrade
+        exchange.close = admitted.close
         anew = h11.Request(method=request.method, target=request.target, headers=admitted.headers)
         self._out.append(ToServer(exchange.client.send(anew)))
         if framing == CHUNKED:
@@ -228,24 +230,20 @@ class HttpGate:
             return True
         if not isinstance(response, h11.Response):
             raise HeadError("no response")
-        framing = body_framing(head, exchange.method, response)
+        answer = responses.read(head, exchange.method, response)
         # A response before the request was whole: no further request can be trusted to be one.
         early = self._request is not _Part.DONE
-        exchange.close = exchange.close or early or closes(response, framing)
-        anew = h11.Response(
-            status_code=response.status_code,
-            headers=passed_on(head, response, framing, close=exchange.close),
-            reason=response.reason,
-        )
-        self._out.append(ToClient(exchange.server.send(anew)))
-        if framing < 0:
+        exchange.close = exchange.close or early or answer.closes
+        exchange.chunked = answer.framing < 0 and not exchange.old
+        anew = responses.written(answer, response, close=exchange.close, chunked=exchange.chunked)
+        if answer.framing < 0:
+            self._out.append(ToClient(anew))
             self._response = _Part.FRAMED
             return True
-        self._response, self._response_left = _Part.LENGTH, framing
-        data = bytes(self._from_server[:framing])
+        self._response, self._response_left = _Part.LENGTH, answer.framing
+        data = bytes(self._from_server[: answer.framing])
         del self._from_server[: len(data)]
-        if data:
-            self._out.append(ToClient(data))
+        self._out.append(ToClient(anew + data))
         self._response_moved(len(data))
         if self._response_left >= SPLICE_BYTES_MIN:
             self._out.append(SpliceFromServer(self._response_left))
@@ -255,13 +253,9 @@ class HttpGate:
         exchange.informational += 1
         if exchange.informational > INFORMATIONAL_MAX:
             raise HeadError(f"more than {INFORMATIONAL_MAX} interim responses")
-        anew = h11.InformationalResponse(
-            status_code=response.status_code,
-            headers=informational(response),
-            reason=response.reason,
-        )
+        anew = responses.informational(response)
         if not exchange.old:  # HTTP/1.0 knows of no interim response (RFC 9110, section 15.2).
-            self._out.append(ToClient(exchange.server.send(anew)))
+            self._out.append(ToClient(anew))
         if response.status_code == 101:  # `h11` has refused one that was not asked for.
             self._raw = True
             self._out.append(Upgraded())
@@ -281,11 +275,10 @@ class HttpGate:
     def _pass_response_chunks(self, exchange: _Exchange) -> None:
         data, whole = _events(exchange.client)
         if data:
-            self._out.append(ToClient(exchange.server.send(h11.Data(data=data))))
+            self._out.append(ToClient(responses.chunk(data) if exchange.chunked else data))
         if whole:
-            last = exchange.server.send(h11.EndOfMessage())
-            if last:
-                self._out.append(ToClient(last))
+            if exchange.chunked:
+                self._out.append(ToClient(responses.chunk(b"")))
             self._from_server += exchange.client.trailing_data[0]
             self._finish()
 
@@ -333,7 +326,7 @@ class HttpGate:
         if not isinstance(error, RequestRefused):
             error = RequestRefused(str(error), MALFORMED)
         reason = error.reason[:REASON_CHARACTERS_MAX]
-        self._tell(error.status, f"{reason}\nrule: egress: {self._rule.name}")
+        self._tell(error.status, f"{reason}\nrule: egress: {self._rule.called}")
         self._end(Denied(reason=reason, name=error.name), Close())
 
     def _fail(self, error: Exception) -> None:

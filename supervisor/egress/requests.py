@@ -31,11 +31,10 @@ class RequestRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What is sent on of a request: `headers`; `upgrade` where it asks for a WebSocket, `close`
-    where its client wants no further one on the connection."""
+    """What is sent on of a request: `headers`; `close` where its client wants no further one on the
+    connection."""
 
     headers: Headers
-    upgrade: bool
     close: bool
 
 
@@ -55,48 +54,87 @@ _OTHER_PATH = frozenset({b"x-original-url", b"x-rewrite-url"})
 _GUARDED = _HOP | _OTHER_HOST | _OTHER_METHOD | _OTHER_PATH
 
 
-def admit(
-    request: h11.Request, framing: int | None, *, name: str, port: int, rule: EgressRule
-) -> Admitted:
-    """Check a request that goes to `name`, canonical or an address, at `port`.
+class RequestRule:
+    """What is asked of each request to `name`, canonical or an address, at `port` under `rule`."""
 
-    Raises:
-        RequestRefused: with the reason.
-    """
-    if request.http_version not in {b"1.0", b"1.1"}:
-        raise RequestRefused(f"HTTP/{request.http_version.decode()}", MALFORMED)
-    old = request.http_version == b"1.0"
-    if old and framing == CHUNKED:
-        raise RequestRefused("Transfer-Encoding in HTTP/1.0", MALFORMED)
-    _check_method(request.method, rule)
-    _check_target(request.method, request.target, rule)
-    named: dict[bytes, list[bytes]] = {}
-    kept: Headers = []
-    for raw, value in request.headers.raw_items():
-        header = raw.lower()
-        if header in _GUARDED:
-            named.setdefault(header, []).append(value)
-        elif b"_" in header and header.replace(b"_", b"-") in _GUARDED:
-            raise RequestRefused(f"the header {shown(raw)}, which can shadow another", MALFORMED)
-        else:
-            kept.append((raw, value))
-    _check_overrides(named, rule)
-    headers = [(b"Host", _host(named.get(b"host", []), name, port)), *kept]
-    options = _options(named)
-    upgrade = _upgrade(request, framing, named, options, kept)
-    if upgrade:
-        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    elif old or b"close" in options:
-        headers.append((b"Connection", b"close"))
-    if _expects(named) and not old:
-        headers.append((b"Expect", b"100-continue"))
-    if framing is not None:
-        headers.append(
-            (b"Transfer-Encoding", b"chunked")
-            if framing == CHUNKED
-            else (b"Content-Length", b"%d" % framing)
-        )
-    return Admitted(headers=headers, upgrade=upgrade, close=old or b"close" in options)
+    def __init__(self, *, name: str, port: int, rule: EgressRule) -> None:
+        self.called = rule.name
+        self._name, self._port, self._rule = name, port, rule
+        refused = _OTHER_HOST
+        if rule.methods:
+            refused |= _OTHER_METHOD
+        if rule.paths:
+            refused |= _OTHER_PATH
+        self._refused = refused
+        self._plain = name.encode("ascii")
+
+    def admit(self, request: h11.Request, framing: int | None) -> Admitted:
+        """Check a request whose body has this `framing`.
+
+        Raises:
+            RequestRefused: with the reason.
+        """
+        old = request.http_version == b"1.0"
+        if not old and request.http_version != b"1.1":
+            raise RequestRefused(f"HTTP/{request.http_version.decode()}", MALFORMED)
+        if old and framing == CHUNKED:
+            raise RequestRefused("Transfer-Encoding in HTTP/1.0", MALFORMED)
+        _check_method(request.method, self._rule)
+        _check_target(request.method, request.target, self._rule)
+        named, kept = self._sorted(request)
+        headers = [(b"Host", self._host(named.get(b"host", []))), *kept]
+        options = _options(named) if b"connection" in named else set()
+        upgrade = b"upgrade" in named
+        close = old or b"close" in options
+        if upgrade:
+            _check_upgrade(request, framing, named[b"upgrade"], options, kept)
+            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        elif close:
+            headers.append((b"Connection", b"close"))
+        if b"expect" in named:
+            _check_expect(named[b"expect"])
+            if not old:
+                headers.append((b"Expect", b"100-continue"))
+        if framing == CHUNKED:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        elif framing is not None:
+            headers.append((b"Content-Length", b"%d" % framing))
+        return Admitted(headers=headers, close=close)
+
+    def _sorted(self, request: h11.Request) -> tuple[dict[bytes, list[bytes]], Headers]:
+        """Part the headers that are looked at from those that go on as they are."""
+        named: dict[bytes, list[bytes]] = {}
+        kept: Headers = []
+        for raw, value in request.headers.raw_items():
+            header = raw.lower()
+            if header in self._refused:
+                raise RequestRefused(f"the header {header.decode()}")
+            if header in _HOP:
+                named.setdefault(header, []).append(value)
+            elif b"_" in header and header.replace(b"_", b"-") in _GUARDED:
+                raise RequestRefused(
+                    f"the header {shown(raw)}, which can shadow another", MALFORMED
+                )
+            else:
+                kept.append((raw, value))
+        return named, kept
+
+    def _host(self, values: list[bytes]) -> bytes:
+        """Give Host as it is written anew: with a port where the client wrote one, since signatures
+        may cover it."""
+        if values == [self._plain] and b":" not in self._plain:
+            return self._plain
+        if len(values) != 1:
+            raise RequestRefused(f"{len(values)} Host headers", MALFORMED)
+        bare, colon, digits = values[0].decode("latin-1"), "", ""
+        if not bare.endswith("]") and ":" in bare:
+            bare, colon, digits = bare.rpartition(":")
+        if colon and digits != str(self._port):
+            raise RequestRefused(f"Host {shown(values[0])} where port {self._port} was asked for")
+        if not _is_same(bare, self._name):
+            raise RequestRefused(f"Host {shown(values[0])} where {self._name} was asked for")
+        written = f"[{self._name}]" if ":" in self._name else self._name
+        return (written + colon + digits).encode("ascii")
 
 
 def _check_method(method: bytes, rule: EgressRule) -> None:
@@ -132,33 +170,6 @@ def _check_target(method: bytes, target: bytes, rule: EgressRule) -> None:
         raise RequestRefused(f"the path {shown(path)}, not {', '.join(rule.paths)}")
 
 
-def _check_overrides(named: dict[bytes, list[bytes]], rule: EgressRule) -> None:
-    refused = _OTHER_HOST
-    if rule.methods:
-        refused |= _OTHER_METHOD
-    if rule.paths:
-        refused |= _OTHER_PATH
-    for header in named.keys() & refused:
-        raise RequestRefused(f"the header {header.decode()}")
-
-
-def _host(values: list[bytes], name: str, port: int) -> bytes:
-    """Give Host as it is written anew: with a port where the client wrote one, since signatures
-    may cover it."""
-    if len(values) != 1:
-        raise RequestRefused(f"{len(values)} Host headers", MALFORMED)
-    text = values[0].decode("latin-1")
-    bare, colon, digits = text, "", ""
-    if not text.endswith("]") and ":" in text:
-        bare, colon, digits = text.rpartition(":")
-    if colon and digits != str(port):
-        raise RequestRefused(f"Host {shown(values[0])} where port {port} was asked for")
-    if not _is_same(bare, name):
-        raise RequestRefused(f"Host {shown(values[0])} where {name} was asked for")
-    written = f"[{name}]" if ":" in name else name
-    return (written + colon + digits).encode("ascii")
-
-
 def _is_same(bare: str, name: str) -> bool:
     if bare == name and ":" not in name:
         return True
@@ -178,24 +189,21 @@ def _is_same_address(bare: str, name: str) -> bool:
 
 
 def _options(named: dict[bytes, list[bytes]]) -> set[bytes]:
-    values = b",".join(named.get(b"connection", [])).lower().split(b",")
+    values = b",".join(named[b"connection"]).lower().split(b",")
     options = {value.strip() for value in values} - {b""}
     if other := options - _OPTIONS:
         raise RequestRefused(f"Connection {shown(min(other))}", MALFORMED)
     return options
 
 
-def _upgrade(
+def _check_upgrade(
     request: h11.Request,
     framing: int | None,
-    named: dict[bytes, list[bytes]],
+    values: list[bytes],
     options: set[bytes],
     kept: Headers,
-) -> bool:
-    """Say whether a WebSocket is asked for (RFC 6455, section 4.1); all else is not upgraded to."""
-    values = named.get(b"upgrade", [])
-    if not values:
-        return False
+) -> None:
+    """Let a WebSocket be asked for (RFC 6455, section 4.1), and nothing else."""
     keys = sum(raw.lower() == b"sec-websocket-key" for raw, _ in kept)
     right = (
         [value.lower() for value in values] == [b"websocket"]
@@ -207,11 +215,8 @@ def _upgrade(
     )
     if not right:
         raise RequestRefused(f"an upgrade to {shown(b', '.join(values))}")
-    return True
 
 
-def _expects(named: dict[bytes, list[bytes]]) -> bool:
-    values = named.get(b"expect", [])
-    if values and [value.lower() for value in values] != [b"100-continue"]:
+def _check_expect(values: list[bytes]) -> None:
+    if [value.lower() for value in values] != [b"100-continue"]:
         raise RequestRefused(f"Expect {shown(b', '.join(values))}", MALFORMED)
-    return bool(values)

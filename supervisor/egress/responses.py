@@ -1,11 +1,16 @@
-"""Read how a response is framed, and what of its head goes on to the sandbox. Pure."""
+"""Read how a response is framed, and write what of its head goes on to the sandbox. Pure.
+
+Heads are written here and not by `h11`, which would check a third time what it has just parsed, at
+half the cost of a small request; the far side's own words to the sandbox are no boundary.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import h11
 
 from supervisor.egress.head import CHUNKED, HeadError, framing_of, shown
-from supervisor.egress.requests import Headers
 
 UNTIL_CLOSE = -2
 """The framing of a body that ends with its connection; else as `head.framing_of` gives it."""
@@ -19,58 +24,79 @@ _DROPPED = frozenset({
 that this connection says nothing of."""
 
 
-def body_framing(head: bytes, method: bytes, response: h11.Response) -> int:
-    """Give the framing of the body that follows (RFC 9112, section 6.3).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A final response: `framing` of the body that follows, `lines` of its head that go on, each
+    with its CR LF, and whether the far side `closes` its connection behind it."""
+
+    framing: int
+    lines: list[bytes]
+    closes: bool
+
+
+def read(head: bytes, method: bytes, response: h11.Response) -> Answer:
+    """Read the head of a response to a request with `method` (RFC 9112, section 6.3).
 
     Raises:
-        HeadError: two readers could take it for two lengths.
+        HeadError: two readers could take its body for two lengths.
     """
-    said = framing_of(head)
-    if said == CHUNKED and response.http_version != b"1.1":
-        raise HeadError(f"Transfer-Encoding in HTTP/{response.http_version.decode()}")
-    if method == b"HEAD" or response.status_code in _WITHOUT_BODY:
-        return 0
-    return UNTIL_CLOSE if said is None else said
-
-
-def passed_on(head: bytes, response: h11.Response, framing: int, *, close: bool) -> Headers:
-    """Give the headers of a final response that go on; `h11` adds the framing of a body whose
-    length is not known."""
-    headers = [
-        (raw, value) for raw, value in response.headers.raw_items() if raw.lower() not in _DROPPED
-    ]
+    said, version = framing_of(head), response.http_version
+    if said == CHUNKED and version != b"1.1":
+        raise HeadError(f"Transfer-Encoding in HTTP/{version.decode()}")
+    without = method == b"HEAD" or response.status_code in _WITHOUT_BODY
+    framing = 0 if without else UNTIL_CLOSE if said is None else said
+    lines, named = _kept(response)
     # A response to HEAD and a 304 may give the length of the body that they do not have.
-    length = framing or (framing_of(head) if response.status_code != 204 else None)
-    if length is not None and length >= 0:
-        headers.append((b"Content-Length", b"%d" % length))
+    if said is not None and said >= 0 and response.status_code != 204:
+        lines.append(b"Content-Length: %d\r\n" % said)
+    options = {option.strip() for option in named.get(b"connection", b"").lower().split(b",")}
+    closing = b"close" in options or version != b"1.1" or framing == UNTIL_CLOSE
+    return Answer(framing=framing, lines=lines, closes=closing)
+
+
+def written(answer: Answer, response: h11.Response, *, close: bool, chunked: bool) -> bytes:
+    """Write the head of a response as it goes on, with `chunked` for a body of no known length."""
+    lines = [_first(response), *answer.lines]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
     if close:
-        headers.append((b"Connection", b"close"))
-    return headers
+        lines.append(b"Connection: close\r\n")
+    return b"".join((*lines, b"\r\n"))
 
 
-def informational(response: h11.InformationalResponse) -> Headers:
-    """Give the headers of an interim response that go on.
+def informational(response: h11.InformationalResponse) -> bytes:
+    """Write an interim response as it goes on.
 
     Raises:
         HeadError: it switches to a protocol that was not asked for.
     """
-    headers = [
-        (raw, value) for raw, value in response.headers.raw_items() if raw.lower() not in _DROPPED
-    ]
+    lines, named = _kept(response)
     if response.status_code == 101:
-        protocols = [v.lower() for name, v in response.headers if name == b"upgrade"]
-        if protocols != [b"websocket"]:
-            raise HeadError(f"an upgrade to {shown(b', '.join(protocols))}")
-        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-    return headers
+        protocol = named.get(b"upgrade", b"")
+        if protocol.lower() != b"websocket":
+            raise HeadError(f"an upgrade to {shown(protocol)}")
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    return b"".join((_first(response), *lines, b"\r\n"))
 
 
-def closes(response: h11.Response, framing: int) -> bool:
-    """Say whether the far side ends its connection with this response."""
-    options = {
-        option.strip()
-        for name, value in response.headers
-        if name == b"connection"
-        for option in value.lower().split(b",")
-    }
-    return b"close" in options or response.http_version != b"1.1" or framing == UNTIL_CLOSE
+def chunk(data: bytes) -> bytes:
+    """Write a chunk; with no data it is the last."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _first(response: h11.Response | h11.InformationalResponse) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (response.status_code, response.reason)
+
+
+def _kept(
+    response: h11.Response | h11.InformationalResponse,
+) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Give the lines that go on, and the values of the headers that do not."""
+    lines, named = [], dict[bytes, bytes]()
+    for raw, value in response.headers.raw_items():
+        name = raw.lower()
+        if name not in _DROPPED:
+            lines.append(b"%b: %b\r\n" % (raw, value))
+        else:
+            named[name] = b"%b, %b" % (named[name], value) if name in named else value
+    return lines, named

@@ -100,7 +100,7 @@ def test_a_response_without_a_length_ends_with_its_connection() -> None:
     talk.do(talk.gate.server_ended())
     assert talk.closed == Close()
     assert talk.to_client == (
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
     )
 

@@ -6,13 +6,7 @@ import h11
 import pytest
 
 from supervisor.egress.head import CHUNKED, HeadError
-from supervisor.egress.responses import (
-    UNTIL_CLOSE,
-    body_framing,
-    closes,
-    informational,
-    passed_on,
-)
+from supervisor.egress.responses import UNTIL_CLOSE, chunk, informational, read, written
 
 
 def response(*lines: str, status: int = 200, version: str = "1.1") -> tuple[bytes, h11.Response]:
@@ -35,33 +29,40 @@ def response(*lines: str, status: int = 200, version: str = "1.1") -> tuple[byte
 )
 def test_framing(lines: list[str], status: int, method: bytes, framing: int) -> None:
     head, said = response(*lines, status=status)
-    assert body_framing(head, method, said) == framing
-    assert closes(said, framing) == (framing == UNTIL_CLOSE)
+    answer = read(head, method, said)
+    assert answer.framing == framing
+    assert answer.closes == (framing == UNTIL_CLOSE)
 
 
 def test_chunks_in_http_1_0_are_refused() -> None:
     head, said = response("Transfer-Encoding: chunked", version="1.0")
     with pytest.raises(HeadError, match=r"HTTP/1\.0"):
-        body_framing(head, b"HEAD", said)
+        read(head, b"HEAD", said)
 
 
 def test_no_length_is_read_twice() -> None:
     head, said = response("Content-Length: 5")
     twice = head.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n")
     with pytest.raises(HeadError, match="several framings"):
-        body_framing(twice, b"HEAD", said)
+        read(twice, b"HEAD", said)
 
 
 def test_what_is_for_one_connection_and_other_places_is_dropped() -> None:
     head, said = response("Server: x", "Alt-Svc: h3=:443", "Upgrade: h2c", "Connection: Upgrade")
-    assert passed_on(head, said, 0, close=True) == [(b"Server", b"x"), (b"Connection", b"close")]
+    answer = read(head, b"HEAD", said)
+    assert written(answer, said, close=False, chunked=False) == (
+        b"HTTP/1.1 200 \r\nServer: x\r\n\r\n"
+    )
+    assert written(answer, said, close=True, chunked=True) == (
+        b"HTTP/1.1 200 \r\nServer: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
 
 
 def test_an_interim_response_keeps_its_headers() -> None:
     hints = h11.InformationalResponse(
         status_code=103, headers=[("Link", "x"), ("Alt-Svc", "h3=:443")]
     )
-    assert informational(hints) == [(b"Link", b"x")]
+    assert informational(hints) == b"HTTP/1.1 103 \r\nLink: x\r\n\r\n"
 
 
 def test_a_switch_is_to_websocket_only() -> None:
@@ -70,7 +71,20 @@ def test_a_switch_is_to_websocket_only() -> None:
         informational(switch)
 
 
-def test_closing_is_told() -> None:
-    assert closes(response("Connection: x, Close")[1], 0)
-    assert closes(response(version="1.0")[1], 0)
-    assert not closes(response("Connection: keep-alive")[1], 0)
+@pytest.mark.parametrize(
+    ("lines", "version", "closes"),
+    [
+        (["Connection: x, Close"], "1.1", True),
+        (["Connection: x", "Connection: close"], "1.1", True),
+        (["Connection: keep-alive"], "1.1", False),
+        ([], "1.0", True),
+    ],
+)
+def test_closing_is_told(lines: list[str], version: str, closes: bool) -> None:
+    head, said = response(*lines, "Content-Length: 0", version=version)
+    assert read(head, b"GET", said).closes is closes
+
+
+def test_chunks() -> None:
+    assert chunk(b"a" * 17) == b"11\r\n" + b"a" * 17 + b"\r\n"
+    assert chunk(b"") == b"0\r\n\r\n"
