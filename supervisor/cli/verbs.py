@@ -19,10 +19,15 @@ from supervisor.errors import HostError, StockadeError
 
 DAEMON_PACKAGES = frozenset(
     {
+        "aiohappyeyeballs",
         "apsw",
+        "cryptography",
+        "dns",
         "google_crc32c",
         "grpc_health",
         "grpc_reflection",
+        "h11",
+        "idna",
         "prometheus_client",
         "pydantic",
         "ruamel",
