@@ -7,6 +7,8 @@ Pure.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from supervisor.profile import hosts
 
 HEADER_BYTES = 5
@@ -48,6 +50,59 @@ def record_length(header: bytes | bytearray, longest: int = RECORD_BYTES_MAX) ->
     if length == 0 and kind != APPLICATION_DATA:
         raise HelloError("an empty TLS record")
     return length
+
+
+def refuse_odd(record: bytes) -> None:
+    """Refuse a ChangeCipherSpec or an alert that is not the one message in its record."""
+    kind, body = record[0], record[HEADER_BYTES:]
+    if kind == CHANGE_CIPHER_SPEC and body != b"\x01":
+        raise HelloError("a malformed ChangeCipherSpec")
+    if kind == ALERT and len(body) != 2:
+        raise HelloError("a malformed alert")
+
+
+@dataclass(slots=True)
+class Records:
+    """Cuts a direction into records. `body` counts what is still to come of one that streams."""
+
+    held: bytearray = field(default_factory=bytearray)
+    body: int = 0
+
+    def stream(self) -> bytes:
+        """Take what is there of the record that streams."""
+        taken = bytes(self.held[: self.body])
+        del self.held[: len(taken)]
+        self.body -= len(taken)
+        return taken
+
+    def kind(self) -> int | None:
+        """Say what the next record is, once its header is whole and right."""
+        if len(self.held) < HEADER_BYTES:
+            return None
+        record_length(self.held[:HEADER_BYTES], SEALED_BYTES_MAX)
+        return self.held[0]
+
+    def begin(self) -> bytes:
+        """Take the next record's header; its body then streams."""
+        header = bytes(self.held[:HEADER_BYTES])
+        self.body = record_length(header, SEALED_BYTES_MAX)
+        del self.held[:HEADER_BYTES]
+        return header
+
+    def whole(self) -> bytes | None:
+        """Take the next record, once all of it is there."""
+        end = HEADER_BYTES + record_length(self.held[:HEADER_BYTES])
+        if len(self.held) < end:
+            return None
+        taken = bytes(self.held[:end])
+        del self.held[:end]
+        return taken
+
+    def rest(self) -> bytes:
+        """Take all that is held."""
+        taken = bytes(self.held)
+        self.held.clear()
+        return taken
 
 
 class _Reader:

@@ -28,8 +28,10 @@ from supervisor.egress.actions import (
     ToServer,
     Upgraded,
 )
+from supervisor.egress.clear import Scanner
 from supervisor.egress.head import CHUNKED, HEAD_BYTES_MAX, HeadError, Heads, framing_of
 from supervisor.egress.requests import FORBIDDEN, MALFORMED, RequestRefused, RequestRule
+from supervisor.egress.secrets import Swap
 from supervisor.profile.model import EgressRule
 
 SPLICE_BYTES_MIN = 64 * 1024
@@ -67,10 +69,13 @@ class _Exchange:
 class HttpGate:
     """Both directions of a connection to `name` (canonical, or an address) at `port`.
 
-    Give it what each side sent or that it ended; do what it says, in that order.
+    Give it what each side sent or that it ended; do what it says, in that order. `swap` puts the
+    call's secrets into requests.
     """
 
-    def __init__(self, *, name: str, port: int, rule: EgressRule) -> None:
+    def __init__(self, *, name: str, port: int, rule: EgressRule, swap: Swap | None = None) -> None:
+        self._swap = swap if swap is not None and swap.scans else None
+        self._scanner: Scanner | None = None
         self._rule = RequestRule(name=name, port=port, rule=rule)
         self._exchange: _Exchange | None = None
         self._from_client, self._from_server = bytearray(), bytearray()
@@ -150,14 +155,18 @@ class HttpGate:
         admitted = self._rule.admit(request, framing)
         exchange.method, exchange.old = request.method, request.http_version == b"1.0"
         exchange.close = admitted.close
-        anew = h11.Request(method=request.method, target=request.target, headers=admitted.headers)
+        headers = admitted.headers
+        if self._swap is not None:
+            headers = self._swap.apply(request.method, request.target, headers)
+            self._scanner = self._swap.scanner()
+        anew = h11.Request(method=request.method, target=request.target, headers=headers)
         self._out.append(ToServer(exchange.client.send(anew)))
         if framing == CHUNKED:
             self._request = _Part.FRAMED
         elif framing:
             self._request, self._request_left = _Part.LENGTH, framing
             self._pass_request_bytes()
-            if self._request_left >= SPLICE_BYTES_MIN:
+            if self._request_left >= SPLICE_BYTES_MIN and self._scanner is None:
                 self._out.append(SpliceFromClient(self._request_left))
         else:
             self._request = _Part.DONE
@@ -167,6 +176,7 @@ class HttpGate:
         data = bytes(self._from_client[: self._request_left])
         del self._from_client[: len(data)]
         if data:
+            self._scan(data)
             self._out.append(ToServer(data))
             self._request_moved(len(data))
 
@@ -183,11 +193,16 @@ class HttpGate:
         self._from_client.clear()
         data, whole = _events(exchange.server)
         if data:
+            self._scan(data)
             self._out.append(ToServer(exchange.client.send(h11.Data(data=data))))
         if whole:
             self._out.append(ToServer(exchange.client.send(h11.EndOfMessage())))
             self._request = _Part.DONE
             self._from_client += exchange.server.trailing_data[0]
+
+    def _scan(self, data: bytes) -> None:
+        if self._scanner is not None and (found := self._scanner.feed(data)):
+            raise RequestRefused(f"the placeholder of secret {found} in a body", name="secret")
 
     def _client_end(self) -> None:
         if self._request is _Part.DONE:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from supervisor.egress.hello import (
@@ -31,10 +31,11 @@ from supervisor.egress.hello import (
     MESSAGE_HEADER_BYTES,
     RANDOM_BYTES,
     RETRY_RANDOM,
-    SEALED_BYTES_MAX,
     SERVER_HELLO,
     HelloError,
+    Records,
     record_length,
+    refuse_odd,
     server_name,
 )
 from supervisor.profile import hosts
@@ -216,50 +217,6 @@ class _Phase(enum.Enum):
     FREE = enum.auto()
 
 
-@dataclass(slots=True)
-class _Records:
-    """Cuts a direction into records. `body` counts what is still to come of one that streams."""
-
-    held: bytearray = field(default_factory=bytearray)
-    body: int = 0
-
-    def stream(self) -> bytes:
-        """Take what is there of the record that streams."""
-        taken = bytes(self.held[: self.body])
-        del self.held[: len(taken)]
-        self.body -= len(taken)
-        return taken
-
-    def kind(self) -> int | None:
-        """Say what the next record is, once its header is whole and right."""
-        if len(self.held) < HEADER_BYTES:
-            return None
-        record_length(self.held[:HEADER_BYTES], SEALED_BYTES_MAX)
-        return self.held[0]
-
-    def begin(self) -> bytes:
-        """Take the next record's header; its body then streams."""
-        header = bytes(self.held[:HEADER_BYTES])
-        self.body = record_length(header, SEALED_BYTES_MAX)
-        del self.held[:HEADER_BYTES]
-        return header
-
-    def whole(self) -> bytes | None:
-        """Take the next record, once all of it is there."""
-        end = HEADER_BYTES + record_length(self.held[:HEADER_BYTES])
-        if len(self.held) < end:
-            return None
-        taken = bytes(self.held[:end])
-        del self.held[:end]
-        return taken
-
-    def rest(self) -> bytes:
-        """Take all that is held."""
-        taken = bytes(self.held)
-        self.held.clear()
-        return taken
-
-
 class TlsGate:
     """Both directions of a connection, until nothing can name another server any more.
 
@@ -271,8 +228,8 @@ class TlsGate:
         self._name = name
         self._phase = _Phase.HELLO
         self._check = ClientHelloCheck(name)
-        self._client = _Records()
-        self._server = _Records()
+        self._client = Records()
+        self._server = Records()
         self._answer = bytearray()
         self._retried = False
         self._refused: Refused | None = None
@@ -349,7 +306,7 @@ class TlsGate:
             elif (record := records.whole()) is None:
                 return bytes(passed)
             else:
-                _refuse_odd(record)
+                refuse_odd(record)
                 passed += record
 
     def _again(self) -> bytes:
@@ -374,7 +331,7 @@ class TlsGate:
                 self._answer += record[HEADER_BYTES:]
                 self._read_answer()
             else:
-                _refuse_odd(record)
+                refuse_odd(record)
             passed += record
         return bytes(passed)
 
@@ -399,12 +356,3 @@ class TlsGate:
             raise HelloError(f"a HelloRetryRequest of {length} bytes")
         if len(answer) == length:
             self._retried, self._phase = True, _Phase.RETRY
-
-
-def _refuse_odd(record: bytes) -> None:
-    """Refuse a ChangeCipherSpec or an alert that is not the one message in its record."""
-    kind, body = record[0], record[HEADER_BYTES:]
-    if kind == CHANGE_CIPHER_SPEC and body != b"\x01":
-        raise HelloError("a malformed ChangeCipherSpec")
-    if kind == ALERT and len(body) != 2:
-        raise HelloError("a malformed alert")
