@@ -207,6 +207,7 @@ OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
         (header(counts=(1, 1, 0, 0)) + QUESTION + RECORD, dns.rcode.FORMERR),
         (header(counts=(1, 0, 1, 0)) + QUESTION + RECORD, dns.rcode.FORMERR),
         (header(counts=(1, 0, 0, 2)) + QUESTION + OPT + OPT, dns.rcode.FORMERR),
+        (header(counts=(1, 0, 0, 1)) + QUESTION + b"\x01a" + OPT, dns.rcode.FORMERR),
         (header(counts=(1, 0, 0, 5)) + QUESTION + RECORD * 5, dns.rcode.FORMERR),
         (header(counts=(1, 0, 0, 1)) + QUESTION + OPT[:-2], dns.rcode.FORMERR),
         (header(counts=(1, 0, 0, 1)) + QUESTION + OPT[:-2] + b"\0\x09", dns.rcode.FORMERR),
