@@ -162,6 +162,8 @@ static __always_inline int decide4(struct bpf_sock_addr *ctx, enum hook hook)
 	 * any address of one's own to bind(2); packets that are for another place are dropped below.
 	 */
 	if ((is_loopback4(address) || address == 0) && bpf_map_lookup_elem(&calls, &call)) {
+		if (hook == HOOK_CONNECT && is_door(ctx, call))
+			return deny(&kind);
 		if (hook == HOOK_CONNECT)
 			let_go(ctx);
 		return ALLOW;
@@ -204,6 +206,8 @@ static __always_inline int decide6(struct bpf_sock_addr *ctx, enum hook hook)
 	__builtin_memcpy(kind.address, address, sizeof(address));
 	/* Allowed: as for IPv4, ::1 and :: in place of 127.0.0.0/8 and 0.0.0.0. */
 	if ((is_loopback6(address) || is_any6(address)) && bpf_map_lookup_elem(&calls, &call)) {
+		if (hook == HOOK_CONNECT && is_door(ctx, call))
+			return deny(&kind);
 		if (hook == HOOK_CONNECT)
 			let_go(ctx);
 		return ALLOW;
@@ -340,7 +344,7 @@ int fence_flows(struct bpf_sock_ops *ctx)
 	if (!kept)
 		return ALLOW;
 	if (closes)
-		forget_origin(kept);
+		end_flow(kept);
 	else if (kept->state == LED_ASKED && is_to_door(ctx, kept) && !tell_origin(ctx, kept))
 		tell_of(kept, HOOK_FLOWS, SOCK_STREAM, IPPROTO_TCP);
 	return ALLOW;

@@ -45,6 +45,10 @@
 #define PLACE_ROWS_MAX	(1024 * 1024)
 #define ORIGIN_ROWS_MAX (256 * 1024)
 
+/* Connections of a call that are over and whose rows are still there, for a broker that is late. */
+#define FLOWS_ENDED_MAX	     128
+#define FLOWS_ENDED_ROWS_MAX (128 * 1024)
+
 /* System calls that can be watched: more than any kernel has numbers. */
 #define SYSCALLS_MAX  512
 #define SYSCALL_WORDS 8
@@ -148,7 +152,8 @@ struct call {
 struct door {
 	__u32 port;
 	__u32 flows_max;
-	__u64 flows; /* rows of `origins` that this call has */
+	__u64 flows; /* connections that are made or being made now */
+	__u64 ended; /* and those that were */
 };
 
 /* A place of a call: so many bits of what follows, 64 and the address's prefix. */
@@ -189,8 +194,14 @@ struct origin {
 	__u32 tid;
 	__u16 port;
 	__u16 family;
-	__u32 padding;
+	__u32 over; /* 1: the client has closed it */
 	__u8 comm[COMM_BYTES];
+};
+
+/* One of FLOWS_ENDED_MAX places for the key of a connection that is over; the oldest leaves. */
+struct ended_key {
+	__u64 call;
+	__u64 place;
 };
 
 /* A writable mount of a call, by the device of its file system (s_dev, as MKDEV packs it). */

@@ -6,24 +6,28 @@
  *            not in it connects to nothing. Full: the daemon cannot write the row, no call starts.
  *   places   call and network → ports. Rows are written before the door's, and stay as they are.
  *            Full: as above.
- *   origins  call and a client's own address → what it asked for, for the broker. A call has no more
- *            rows than its `flows_max`, and the daemon opens no door for which there might be no
- *            room. Where a row cannot be written all the same, the broker knows of no such
- *            connection and lets nothing of it pass; that is told like one too many.
+ *   origins  call and a client's own address → what it asked for, for the broker. Each call has no
+ *            more rows than its `flows_max` and FLOWS_ENDED_MAX together, and the daemon opens no
+ *            door for which there might be no room. Where a row cannot be written all the same, the
+ *            broker knows of no such connection and lets nothing of it pass; it is told like one
+ *            too many.
+ *   past     which rows of `origins` are of connections that are over. Full: such a row goes at once.
  *   led      what becomes of a socket that was led elsewhere, by the socket itself
  *
- * A flow is counted with its row: both come when the connection is about to be made (no packet was
- * sent yet), and go when the socket is closed for TCP, whether or not its process still lives, so
- * that a socket that never gets as far has neither. Before Linux 6.3 the kernel may be unable to
- * delete a row: where the packet that closes a socket interrupts somebody who is about to write a row
- * beside it, on the same processor. That row then counts as one flow of its call until somebody
- * connects from the same port, or the call ends.
+ * A flow is counted, and has its row, from when its connection is about to be made: before the first
+ * packet, so that whoever accepts it finds the row. It is over when the kernel closes its socket,
+ * whether or not there still is a process: as soon as its program has closed it in order, which can
+ * be before the broker has seen it. So the row stays, until FLOWS_ENDED_MAX others of its call are
+ * over, or somebody connects from the same address and port, or the call ends. A socket that never
+ * gets as far as connecting is not counted, and has no row.
+ *
+ * Nobody but such sockets gets to the door: to connect there straight is denied, so that a row is
+ * never taken for somebody else's.
  */
 #ifndef STOCKADE_DOOR_H
 #define STOCKADE_DOOR_H
 
 #include <linux/bpf.h>
-#include <linux/errno.h>
 #include <linux/in.h>
 #include <stdbool.h>
 
@@ -53,7 +57,7 @@
 /* How far a socket is that was led elsewhere. */
 enum led_state {
 	LED_ASKED = 0,	/* it may connect, and has no row yet, or has none any more */
-	LED_TOLD = 1,	/* there is a row of it in `origins` */
+	LED_TOLD = 1,	/* it is a flow: it is counted, and was told */
 	LED_SILENT = 2, /* a datagram socket: it may send nothing there */
 };
 
@@ -92,6 +96,14 @@ struct {
 	__type(key, struct origin_key);
 	__type(value, struct origin);
 } origins SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOWS_ENDED_ROWS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ended_key);
+	__type(value, struct origin_key);
+} past SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -151,6 +163,7 @@ static __always_inline enum leading lead(struct bpf_sock_addr *ctx, __u64 call,
 	__builtin_memset(&kept->key, 0, sizeof(kept->key));
 	__builtin_memcpy(kept->origin.address, address, sizeof(kept->origin.address));
 	__builtin_memcpy(kept->origin.comm, who.comm, sizeof(kept->origin.comm));
+	kept->origin.over = 0;
 	kept->origin.time_ns = who.time_ns;
 	kept->origin.tgid = who.tgid;
 	kept->origin.tid = who.tid;
@@ -163,19 +176,44 @@ static __always_inline enum leading lead(struct bpf_sock_addr *ctx, __u64 call,
 	return LEADING;
 }
 
-/* Take out the row of a connection that is over. More than once does no harm. */
-static __always_inline void forget_origin(struct led *kept)
+/* Count a connection as over, once, and let its row be the next to go but so many. */
+static __always_inline void end_flow(struct led *kept)
 {
+	struct ended_key key = {.call = kept->key.call};
+	struct origin_key *last;
+	struct origin *row;
 	struct door *door;
 
 	if (kept->state != LED_TOLD)
 		return;
 	kept->state = LED_ASKED;
-	if (bpf_map_delete_elem(&origins, &kept->key))
+	door = bpf_map_lookup_elem(&doors, &key.call);
+	if (!door)
+		return; /* the call has ended, and the daemon has taken its rows out */
+	__sync_fetch_and_sub(&door->flows, 1);
+	key.place = __sync_fetch_and_add(&door->ended, 1) % FLOWS_ENDED_MAX;
+	last = bpf_map_lookup_elem(&past, &key);
+	if (last) {
+		/* Who has connected from the same port since then has the row. */
+		row = bpf_map_lookup_elem(&origins, last);
+		if (row && row->over)
+			bpf_map_delete_elem(&origins, last);
+	}
+	if (bpf_map_update_elem(&past, &key, &kept->key, BPF_ANY)) {
+		bpf_map_delete_elem(&origins, &kept->key);
 		return;
-	door = bpf_map_lookup_elem(&doors, &kept->key.call);
-	if (door)
-		__sync_fetch_and_sub(&door->flows, 1);
+	}
+	row = bpf_map_lookup_elem(&origins, &kept->key);
+	if (row)
+		row->over = 1;
+}
+
+/* Say whether it is the door of a call that is asked for. */
+static __always_inline bool is_door(struct bpf_sock_addr *ctx, __u64 call)
+{
+	struct door *door = bpf_map_lookup_elem(&doors, &call);
+
+	return door && ctx->type == SOCK_STREAM && bpf_ntohs(ctx->user_port) == door->port;
 }
 
 /* Say whether a connection that is about to be made goes where `lead` has led it. */
@@ -195,7 +233,6 @@ static __always_inline bool tell_origin(struct bpf_sock_ops *ctx, struct led *ke
 	struct door *door = bpf_map_lookup_elem(&doors, &kept->key.call);
 	__u32 address[4] = {0, 0, bpf_htonl(MAPPED), 0};
 	__u32 four = ctx->local_ip4;
-	long error;
 
 	/* The verifier refuses what the compiler would make of two places in ctx. */
 	barrier_var(four);
@@ -216,13 +253,10 @@ static __always_inline bool tell_origin(struct bpf_sock_ops *ctx, struct led *ke
 		__sync_fetch_and_sub(&door->flows, 1);
 		return false;
 	}
-	error = bpf_map_update_elem(&origins, &kept->key, &kept->origin, BPF_NOEXIST);
-	if (error) {
+	/* A row that is there is of a connection that is over. */
+	if (bpf_map_update_elem(&origins, &kept->key, &kept->origin, BPF_ANY)) {
 		__sync_fetch_and_sub(&door->flows, 1);
-		/* Of a socket whose end could not be told: it counts already. */
-		if (error != -EEXIST ||
-		    bpf_map_update_elem(&origins, &kept->key, &kept->origin, BPF_EXIST))
-			return false;
+		return false;
 	}
 	kept->state = LED_TOLD;
 	return true;

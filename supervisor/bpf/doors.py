@@ -18,8 +18,8 @@ from supervisor.bpf.maps import BPF_NOEXIST, BpfMap, K, V
 from supervisor.errors import CapacityError, HostError, InvariantError
 from supervisor.linux.bpfmap import open_to_read
 
-DOORS, PLACES, ORIGINS = "doors", "places", "origins"
-MAPS = (DOORS, PLACES, ORIGINS)
+DOORS, PLACES, ORIGINS, PAST = "doors", "places", "origins", "past"
+MAPS = (DOORS, PLACES, ORIGINS, PAST)
 CALL_BITS = 64
 RETRY_AFTER_S = 1.0
 
@@ -65,7 +65,10 @@ class Doors:
         self.origins = BpfMap(
             pins.open_map(folder / ORIGINS), layout.OriginKey, layout.Origin, ORIGINS
         )  # fmt: skip
-        self.maps = (self._doors, self._places, self.origins)
+        self._past = BpfMap(
+            pins.open_map(folder / PAST), layout.EndedKey, layout.OriginKey, PAST
+        )  # fmt: skip
+        self.maps = (self._doors, self._places, self.origins, self._past)
         self.origins_fd = open_to_read(folder / ORIGINS)
         """Through which nothing can be written: for brokers."""
         self._open: dict[int, Door] = {}
@@ -80,10 +83,10 @@ class Doors:
         """
         if cgroup_id in self._open:
             raise HostError("WALL_NOT_STANDING", "fence: the call has a door already")
-        promised = sum(one.flows_max for one in self._open.values())
-        if promised + door.flows_max > layout.ORIGIN_ROWS_MAX:
+        promised = sum(one.flows_max + layout.FLOWS_ENDED_MAX for one in self._open.values())
+        if promised + door.flows_max + layout.FLOWS_ENDED_MAX > layout.ORIGIN_ROWS_MAX:
             raise CapacityError(
-                "FLOWS_EXHAUSTED", f"{promised} connections are promised to other calls",
+                "FLOWS_EXHAUSTED", f"rows for {promised} connections are promised to other calls",
                 retry_after_s=RETRY_AFTER_S,
             )  # fmt: skip
         rows = [(_key(cgroup_id, place), _row(place)) for place in door.places]
@@ -128,14 +131,22 @@ class Doors:
         door = self._open.pop(cgroup_id, None)
         if door is None:
             return
-        flows = self.flows(cgroup_id)
+        row = self._doors.get(ctypes.c_uint64(cgroup_id))
         self._doors.delete(ctypes.c_uint64(cgroup_id))
         for place in door.places:
             self._places.delete(_key(cgroup_id, place))
-        if flows:
+        if row is None:
+            return
+        for number in range(min(row.ended, layout.FLOWS_ENDED_MAX)):
+            key = layout.EndedKey(call=cgroup_id, place=number)
+            over = self._past.get(key)
+            if over is not None:
+                self.origins.delete(over)
+                self._past.delete(key)
+        if row.flows:
             # Sockets that outlive their processes, until the other side has answered.
-            for key in [key for key in self.origins.all_keys() if key.call == cgroup_id]:
-                self.origins.delete(key)
+            for one in [one for one in self.origins.all_keys() if one.call == cgroup_id]:
+                self.origins.delete(one)
 
     def clear(self) -> None:
         """Forget the doors of a former daemon's calls; their processes are dead.
@@ -146,6 +157,7 @@ class Doors:
         _empty(self._doors)
         _empty(self._places)
         _empty(self.origins)
+        _empty(self._past)
 
     def close(self) -> None:
         """Let go of the maps."""

@@ -22,6 +22,8 @@ MOUNTS_MAX = 32
 PORT_RANGES_MAX = 16
 PLACE_ROWS_MAX = 1024 * 1024
 ORIGIN_ROWS_MAX = 256 * 1024
+FLOWS_ENDED_MAX = 128
+FLOWS_ENDED_ROWS_MAX = 128 * 1024
 SYSCALLS_MAX = 512
 SYSCALL_WORDS = 8
 PLACES_MAX = 516
@@ -61,7 +63,7 @@ class CallRow(ctypes.LittleEndianStructure):
 class DoorRow(ctypes.LittleEndianStructure):
     """struct door: a call that may connect to its places, and the port that it is led to."""
 
-    _fields_ = [("port", _u32), ("flows_max", _u32), ("flows", _u64)]
+    _fields_ = [("port", _u32), ("flows_max", _u32), ("flows", _u64), ("ended", _u64)]
 
 
 class PlaceKey(ctypes.LittleEndianStructure):
@@ -104,9 +106,15 @@ class Origin(ctypes.LittleEndianStructure):
         ("tid", _u32),
         ("port", _u16),
         ("family", _u16),
-        ("padding", _u32),
+        ("over", _u32),
         ("comm", _u8 * COMM_BYTES),
     ]
+
+
+class EndedKey(ctypes.LittleEndianStructure):
+    """struct ended_key: a place for the key of a connection that is over."""
+
+    _fields_ = [("call", _u64), ("place", _u64)]
 
 
 class Writable(ctypes.LittleEndianStructure):
@@ -251,6 +259,7 @@ STRUCTURES: dict[str, type[ctypes.LittleEndianStructure]] = {
     "place": PlaceRow,
     "origin_key": OriginKey,
     "origin": Origin,
+    "ended_key": EndedKey,
     "writable": Writable,
     "guard": GuardRow,
     "ours": Ours,

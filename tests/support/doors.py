@@ -35,15 +35,31 @@ PORT = 4433
 WAIT_S = 30.0
 PYTHON = "/usr/bin/python3"
 
+ADDRESSES = ("203.0.113.9", "203.0.113.10", "2001:db8::9", "2001:db8::a")
+"""Of the loopback device of a call's namespace, for who is not fenced: somebody is there."""
+
 DRIVER = """
-import errno, json, socket, struct, sys, threading
-names = {"socket": socket, "struct": struct, "threading": threading, "here": {}}
+import ctypes, errno, json, os, socket, struct, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+INET, INET6 = socket.AF_INET, socket.AF_INET6
+DGRAM, FASTOPEN, FASTOPEN_CONNECT = socket.SOCK_DGRAM, 0x20000000, 30
+
+def raw(one, address):
+    if libc.connect(one.fileno(), address, len(address)):
+        raise OSError(ctypes.get_errno(), "connect")
+
+def unspecified(one):
+    raw(one, bytes(16))
+
+def inet(address, port, length=16):
+    packed = struct.pack("=H", INET) + struct.pack("!H", port) + socket.inet_aton(address)
+    return packed.ljust(length, bytes(1))
+
 for line in sys.stdin:
+    shown = []
+    sys.displayhook = shown.append
     try:
-        code = compile(json.loads(line), "line", "single")
-        shown = []
-        sys.displayhook = shown.append
-        exec(code, names)
+        exec(compile(json.loads(line), "line", "single"), globals())
         said = shown[-1] if shown else None
     except OSError as error:
         said = errno.errorcode.get(error.errno, str(error))
@@ -76,16 +92,12 @@ class Asked:
     program: bytes
 
 
-class Client:
-    """A program of one call."""
+class Driven:
+    """A Python that does what it is told."""
 
-    def __init__(self, fence: Fence, call: cgroup.Cgroup, loop: asyncio.AbstractEventLoop) -> None:
-        self.fence = fence
-        self.call_id = call.identity()
-        self.watch: Watch = loop.run_until_complete(fence.watch(self.call_id))
-        enter = f"ip link set lo up; echo $$ >{call.unified}/cgroup.procs; exec $0 -c '{DRIVER}'"
+    def __init__(self, *enter: str) -> None:
         self.process = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", enter, PYTHON],
+            [*enter, PYTHON, "-c", DRIVER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.do("None")
@@ -101,28 +113,73 @@ class Client:
             said = json.loads(self.process.stdout.readline())
         return said
 
+    def end(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait(WAIT_S)
+        self.process.stdout.close()
+
+
+class Client(Driven):
+    """A program of one call."""
+
+    def __init__(self, fence: Fence, call: cgroup.Cgroup, loop: asyncio.AbstractEventLoop) -> None:
+        self.fence = fence
+        self.call_id = call.identity()
+        self.watch: Watch = loop.run_until_complete(fence.watch(self.call_id))
+        addresses = "; ".join(f"ip addr add {one} dev lo" for one in ADDRESSES)
+        enter = f"ip link set lo up; {addresses}; echo $$ >{call.unified}/cgroup.procs"
+        super().__init__("unshare", "--net", "sh", "-ec", f'{enter}; exec "$0" "$@"')
+        self.network = f"/proc/{self.process.pid}/ns/net"
+
+    @contextlib.contextmanager
+    def unfenced(self) -> Iterator[Driven]:
+        """Have a program in the same namespace, but in no cgroup of ours: a control."""
+        one = Driven("nsenter", f"--net={self.network}")
+        try:
+            yield one
+        finally:
+            one.end()
+
     def open(self, *places: Place, flows_max: int = 64, port: int = PORT) -> Door:
         """Open the call's door."""
         door = Door(port=port, places=places, flows_max=flows_max)
         self.fence.open_door(self.call_id, door)
         return door
 
-    def listen(self, port: int = PORT, family: int = socket.AF_INET) -> socket.socket:
-        """Listen in the call's namespace, as the broker does."""
+    def listen(
+        self, port: int = PORT, at: str = "127.0.0.1", *, backlog: int = 4096
+    ) -> socket.socket:
+        """Listen in the call's namespace, as the broker does at the door."""
+        one = self._made(at, socket.SOCK_STREAM)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((at, port))
+        one.listen(backlog)
+        return one
+
+    def receive(self, port: int, at: str) -> socket.socket:
+        """Take datagrams in the call's namespace."""
+        one = self._made(at, socket.SOCK_DGRAM)
+        one.bind((at, port))
+        return one
+
+    def _made(self, at: str, kind: socket.SocketKind) -> socket.socket:
         made: list[socket.socket] = []
-        thread = threading.Thread(target=self._listen, args=(made, port, family))
+        family = socket.AF_INET6 if ":" in at else socket.AF_INET
+        thread = threading.Thread(target=self._make, args=(made, family, kind))
         thread.start()
         thread.join()
+        made[0].settimeout(WAIT_S)
         return made[0]
 
-    def _listen(self, made: list[socket.socket], port: int, family: int) -> None:
-        fd = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY)
+    def _make(self, made: list[socket.socket], family: int, kind: int) -> None:
+        fd = os.open(self.network, os.O_RDONLY)
         assert ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) == 0
         os.close(fd)
-        home = "127.0.0.1" if family == socket.AF_INET else "::1"
-        one = socket.create_server((home, port), family=family, backlog=4096)
-        one.settimeout(WAIT_S)
-        made.append(one)
+        made.append(socket.socket(family, kind))
 
     def origin(self, peer: Sequence[Any]) -> Asked | None:
         """Look up what a client asked for, by its address as the listener sees it."""
@@ -152,15 +209,6 @@ class Client:
             kind = (denial.refused.name, denial.refused.detail)
             found[kind] = found.get(kind, 0) + denial.count
         return found
-
-    def end(self) -> None:
-        """End the program."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.wait(WAIT_S)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
     def close(self) -> None:
         """End the program and the call."""

@@ -36,11 +36,11 @@ def test_a_door_comes_and_goes_with_its_call() -> None:
         assert not fence.door_stands(here.call_id, DOOR)
         fence.open_door(here.call_id, DOOR)
         assert fence.door_stands(here.call_id, DOOR)
-        assert rows(fence) == [1, 3, 0]
+        assert rows(fence) == [1, 3, 0, 0]
         assert fence.flows(here.call_id) == 0
         watch.close()
         assert not fence.door_stands(here.call_id, DOOR)
-        assert rows(fence) == [0, 0, 0]
+        assert rows(fence) == [0] * 4
         watch = await fence.watch(here.call_id)
         assert not fence.door_stands(here.call_id, DOOR)
         watch.close()
@@ -68,7 +68,7 @@ def test_what_is_not_as_it_was_written_does_not_stand() -> None:
             calls.put(ctypes.c_uint64(here.call_id), row)
             assert not fence.door_stands(here.call_id, DOOR)
         watch.close()
-        assert rows(fence) == [0, 0, 0]
+        assert rows(fence) == [0] * 4
 
     with_fence(scenario)
 
@@ -98,7 +98,7 @@ def test_of_a_row_that_cannot_be_written_nothing_stays(number: int) -> None:
         with pytest.raises(HostError) as caught:
             fence.open_door(here.call_id, twice)
         assert caught.value.reason == "WALL_NOT_STANDING"
-        assert rows(fence) == [0, 0, 0]
+        assert rows(fence) == [0] * 4
         watch.close()
 
     with_fence(scenario)
@@ -112,21 +112,23 @@ def test_what_no_row_can_say_is_our_own_mistake() -> None:
         for wrong in (many, short):
             with pytest.raises(InvariantError):
                 fence.open_door(here.call_id, replace(DOOR, places=(wrong,)))
-        assert rows(fence) == [0, 0, 0]
+        assert rows(fence) == [0] * 4
 
     with_fence(scenario)
 
 
 def test_no_more_connections_are_promised_than_there_are_rows_for() -> None:
     async def scenario(here: Ground, fence: Fence) -> None:
-        fence.open_door(1, replace(DOOR, flows_max=layout.ORIGIN_ROWS_MAX - 8))
+        # Each has some that are over besides.
+        most = layout.ORIGIN_ROWS_MAX - DOOR.flows_max - 2 * layout.FLOWS_ENDED_MAX
+        fence.open_door(1, replace(DOOR, flows_max=most))
         fence.open_door(2, DOOR)
         with pytest.raises(CapacityError) as caught:
             fence.open_door(3, replace(DOOR, flows_max=1))
         assert caught.value.reason == "FLOWS_EXHAUSTED"
+        assert rows(fence) == [2, 6, 0, 0]
         fence._doors.close_door(2)
         fence.open_door(3, DOOR)
-        assert rows(fence)[:2] == [2, 6]
 
     with_fence(scenario)
 
@@ -179,7 +181,7 @@ def test_the_next_daemon_forgets_the_doors_of_the_former() -> None:
         # It still stands for a process of the call that is not dead yet.
         assert heir.door_stands(here.call_id, DOOR)
         heir.leftovers()
-        assert rows(heir) == [0, 0, 0]
+        assert rows(heir) == [0] * 4
         heir._doors.close()
 
     with_fence(scenario)

@@ -67,6 +67,7 @@ def test_a_structure_is_that_of_the_objects(name: str) -> None:
     [
         "ABI_VERSION", "ADDRESS_BYTES", "COMM_BYTES", "CALLS_MAX", "KINDS_MAX", "MOUNTS_MAX",
         "RING_BYTES", "TRIAL_RING", "PORT_RANGES_MAX", "PLACE_ROWS_MAX", "ORIGIN_ROWS_MAX",
+        "FLOWS_ENDED_MAX", "FLOWS_ENDED_ROWS_MAX",
         "SYSCALLS_MAX", "SYSCALL_WORDS", "PLACES_MAX", "PLACE_UNIX", "PLACE_INET", "PLACE_INET6",
         "PLACE_NETLINK", "ARGUMENTS_MAX",
     ],

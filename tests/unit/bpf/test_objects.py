@@ -9,8 +9,9 @@ import pytest
 
 from supervisor.bpf.doors import MAPS as DOOR_MAPS
 from supervisor.bpf.fence import CGROUP_PROGRAMS, OBJECTS, OTHER_PROGRAMS, SHARED
+from supervisor.bpf.guard import GUARD
 from supervisor.bpf.objects import ProbeObject
-from supervisor.bpf.syscalls import PROGRAMS
+from supervisor.bpf.syscalls import OBJECT, PROGRAMS
 from supervisor.errors import HostError
 from supervisor.sandbox.places import find_probes
 
@@ -39,8 +40,12 @@ def test_every_program_and_map_has_its_place() -> None:
             assert one.name == name
             programs += [program for program, _ in one.programs()]
             assert set(one.map_fds()) >= set(SHARED)
-            if name == "egress":
-                assert set(one.map_fds()) >= set(DOOR_MAPS)
+            # What is shared is shared by name.
+            doors = set(DOOR_MAPS) if name == "egress" else set()
+            assert set(one.map_fds()) & set(DOOR_MAPS) == doors
+    for name in (OBJECT, GUARD):
+        with ProbeObject(path_of(name)) as one:
+            assert not set(one.map_fds()) & set(DOOR_MAPS)
     assert sorted(programs) == sorted([*CGROUP_PROGRAMS, *OTHER_PROGRAMS])
 
 
