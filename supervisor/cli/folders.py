@@ -3,7 +3,7 @@ need none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,14 @@ def profile_folders(configured: list[str] | None = None) -> list[Path]:
     if configured is not None:
         return [Path(folder) for folder in configured]
     return [shipped_profiles(), *([ETC_PROFILES] if ETC_PROFILES.is_dir() else [])]
+
+
+def beside(folders: Sequence[Path], *, alone: bool) -> Sequence[Path]:
+    """Give the folders to load: the shipped profiles first, unless they are not wanted."""
+    shipped = shipped_profiles()
+    if alone or shipped.resolve() in {folder.resolve() for folder in folders}:
+        return folders
+    return [shipped, *folders]
 
 
 def require_record(state: Path) -> None:

@@ -13,9 +13,10 @@ import click
 from supervisor.call.safe import safe
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
-from supervisor.cli.folders import profile_folders, shipped_profiles
+from supervisor.cli.folders import beside, profile_folders
 from supervisor.cli.learn import command as learn
 from supervisor.cli.session import daemon_options, json_option, session
+from supervisor.cli.why import command as why
 from supervisor.errors import NotFound, ProfileError
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ def command() -> None:
     Examples:
       stockade profile ls
       stockade profile explain python
+      stockade profile why github api.github.com:443
       stockade profile lint ./profiles
       stockade profile learn CALL
 
     \b
     Exit codes:
       0  done
-      1  learned from calls of which something is not known
+      1  learned from calls of which something is not known; `why`: denied
       2  a profile is wrong
       3  there is no such profile
       7  no daemon answers; `--dir` needs none
@@ -50,6 +52,7 @@ def command() -> None:
 
 
 command.add_command(learn)
+command.add_command(why)
 
 
 alone_option = click.option(
@@ -259,7 +262,7 @@ def lint(
     if paths and config_path is not None:
         raise click.UsageError("give either PATHS or --config")
     asked = _asked_for(paths) if paths else _configured(config_path)
-    loaded = _beside(asked.load, alone=alone) if paths else asked.load
+    loaded = beside(asked.load, alone=alone) if paths else asked.load
     problems = _problems(_load(loaded), asked)
     if session().json:
         out.document(problems)
@@ -345,14 +348,6 @@ def _check(folders: tuple[Path, ...], *, alone: bool) -> None:
         raise click.UsageError("--alone is for --dir: the daemon decides what it loads")
 
 
-def _beside(folders: Sequence[Path], *, alone: bool) -> Sequence[Path]:
-    """Give the folders to load: the shipped profiles first, unless they are not wanted."""
-    shipped = shipped_profiles()
-    if alone or shipped.resolve() in {folder.resolve() for folder in folders}:
-        return folders
-    return [shipped, *folders]
-
-
 def _looked_up(folders: Sequence[Path]) -> str:
     return "profiles and fragments were looked up in " + ", ".join(map(str, folders))
 
@@ -369,7 +364,7 @@ def _daemon_rows() -> list[dict[str, Any]]:
 
 
 def _local_rows(folders: tuple[Path, ...], *, alone: bool) -> list[dict[str, Any]]:
-    profiles = _load(_beside(folders, alone=alone))
+    profiles = _load(beside(folders, alone=alone))
     if profiles.stray:
         count = out.count(len(_distinct(profiles.stray)), "problem")
         out.note(f"{count} in files that are no profile's: see lint")
@@ -396,7 +391,7 @@ def _effective(name: str, folders: tuple[Path, ...], *, alone: bool) -> Effectiv
     Raises:
         NotFound, ProfileError: as `ProfileSet.effective`; the hint says where was looked.
     """
-    looked_up = _beside(folders, alone=alone)
+    looked_up = beside(folders, alone=alone)
     profiles = _load(looked_up)
     try:
         return profiles.effective(name)

@@ -232,6 +232,7 @@ def build_daemon(
     profiles = ProfileSet.load(profile_folders(config.profiles))
     check_grants(config.callers, profiles)
     _warn_of_problems(profiles)
+    _warn_of_missing_secrets(profiles, config)
     state = Path(config.state)
     metrics = Metrics(profiles.names, state)
     try:
@@ -262,6 +263,19 @@ def _warn_of_problems(profiles: ProfileSet) -> None:
     for problem, what in {**of_profiles, **of_files}.items():
         place = f"{problem.file}:{problem.line}:{problem.column}"
         log.warning("%s: %s: %s", what, place, problem.message)
+
+
+def _warn_of_missing_secrets(profiles: ProfileSet, config: Configuration) -> None:
+    for name in profiles.names:
+        if profiles.problems(name):
+            continue
+        for use in profiles.effective(name).secrets:
+            if use.name not in config.secrets:
+                log.warning(
+                    "profile %s names the secret %s, which the configuration does not have; its "
+                    "calls are refused",
+                    name, use.name,
+                )  # fmt: skip
 
 
 def _warn_of_missing_walls(engine: Engine) -> None:

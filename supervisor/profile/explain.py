@@ -164,14 +164,26 @@ def _network(profile: EffectiveProfile) -> Finding:
     )
 
 
-def _rule(rule: EgressRule) -> Finding:
-    """Say who can be reached by a rule, what is checked, and what nobody sees."""
-    said = _SAID_OF_CIDR if rule.cidr else "; ".join(_said_of_ports(rule))
+def checked_at(rule: EgressRule, port: int) -> str:
+    """Say what is checked of a connection to `port` under `rule`, and what nobody sees."""
+    if rule.cidr:
+        return _SAID_OF_CIDR
+    private = "" if rule.private else ". The name must not lead to a private address"
+    return _SAID_OF_INSPECTION[rule.inspect_at(port)] + _said_besides(rule) + private
+
+
+def _said_besides(rule: EgressRule) -> str:
+    said = ""
     if rule.methods or rule.paths:
         only = [", ".join(part) for part in (rule.methods, rule.paths) if part]
         said += f". Only {' on '.join(only)}; what follows a ? may hold anything"
-    if rule.private:
-        said += ". The name may lead to a private address"
+    return said + (". The name may lead to a private address" if rule.private else "")
+
+
+def _rule(rule: EgressRule) -> Finding:
+    """Say who can be reached by a rule, what is checked, and what nobody sees."""
+    said = _SAID_OF_CIDR if rule.cidr else "; ".join(_said_of_ports(rule))
+    said += _said_besides(rule)
     risks = list(_risks(rule))
     return Finding(
         wall=f"egress {rule.name}",

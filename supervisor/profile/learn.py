@@ -25,6 +25,7 @@ from supervisor.profile import syscalls
 from supervisor.profile.fields import WHY_CHARACTERS_MAX
 from supervisor.profile.layers import layer_of
 from supervisor.profile.lint import LINES_MAX, check_layout, check_merged
+from supervisor.profile.reach import NETWORK
 from supervisor.profile.render import Allowed, Single, render, watched_entries
 from supervisor.profile.schema import (
     ENFORCE,
@@ -186,6 +187,8 @@ def learn(
     needed = syscalls.members(syscalls.START) | set(evidence.made) | set(accept)
     needed |= allowed - watched
     forced = _forced(needed, watched, written, evidence)
+    if canonical.get("egress"):  # older records have no such key
+        forced |= {NETWORK}  # what the profile reaches stays, so sockets do, too
     comments = list(_comments(canonical, digest, evidence, accept))
     before = _before(canonical, written)
     named = {**canonical, "name": name or canonical["name"]}
@@ -197,7 +200,7 @@ def learn(
         raise ProfileError(
             "LEARNED_TOO_LONG",
             f"what was learned does not fit into the {LINES_MAX} lines of a profile",
-            hint="move files and env of the profile that ran into a fragment",
+            hint="move files, egress and env of the profile that ran into a fragment",
         )
     _check(named["name"], text)
     diff = difflib.unified_diff(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.call.types import Json
 from supervisor.profile import syscalls
 from supervisor.profile.units import render_duration, render_size
 
@@ -67,6 +68,15 @@ def render(
     lines += _wrapped("record: ", "{", record, "}")
     lines.append(f"mode: {mode}")
     return "\n".join(lines) + "\n"
+
+
+def flow(value: Json) -> str:
+    """Give a value as YAML on one line, as it could stand in a profile."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {flow(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return _scalar(value) if isinstance(value, str) else json.dumps(value)
 
 
 def watched_entries(watch: Iterable[str], allow: Iterable[str]) -> tuple[str, ...]:

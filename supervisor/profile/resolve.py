@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from supervisor.call.types import Json, canonical_json
 from supervisor.profile import syscalls, units
@@ -36,7 +36,9 @@ from supervisor.profile.model import (
     EgressRule,
     Image,
     ImageKind,
+    Inspect,
     Limits,
+    PortRange,
     ProfileLine,
     ReadPath,
     RecordPolicy,
@@ -202,6 +204,23 @@ def _canonical_rule(rule: EgressRule) -> Json:
     }
 
 
+def rules_of(canonical: Mapping[str, Any]) -> tuple[EgressRule, ...]:
+    """Give the rules in a profile's canonical JSON; records of older versions have none."""
+    return tuple(
+        EgressRule(
+            host=rule["host"],
+            cidr=rule["cidr"],
+            ports=tuple(PortRange(low=low, high=high) for low, high in rule["ports"]),
+            inspect=None if rule["inspect"] is None else Inspect(rule["inspect"]),
+            private=rule["private"],
+            methods=tuple(rule["methods"]),
+            paths=tuple(rule["paths"]),
+            why=rule["why"],
+        )
+        for rule in canonical.get("egress", ())
+    )
+
+
 def _plain(value: ReadPath | WritableMount | SecretUse | Limits | Capture) -> Json:
     return {name: cast("Json", getattr(value, name)) for name in value.__dataclass_fields__}
 
@@ -265,13 +284,14 @@ def _written(value: Value) -> Json:
         }
         return {**written, "why": value.why} if value.why else written
     if isinstance(value, EgressRule):
-        return _written_rule(value)
+        return written_rule(value)
     if isinstance(value, SecretUse):
         return _plain(value)
     return value
 
 
-def _written_rule(rule: EgressRule) -> Json:
+def written_rule(rule: EgressRule) -> Json:
+    """Give a rule as it could stand in a profile."""
     written: dict[str, Json] = {"host": rule.host} if rule.host else {"cidr": rule.cidr}
     ports: list[Json] = [p.low if p.low == p.high else str(p) for p in rule.ports]
     written["port"] = ports if len(ports) > 1 else ports[0]

@@ -203,6 +203,31 @@ def built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.engine.Engine", Built)
 
 
+SENDS = """\
+profile: sends
+extends: github
+why: A test.
+egress: [{host: api.github.com, port: 443, inspect: tls-terminate, why: x}]
+secrets: [{name: github, header: Authorization, host: api.github.com, why: x}]
+"""
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("known", [False, True])
+def test_a_secret_that_is_not_configured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    profiles = tmp_path / "profiles"
+    shutil.copytree(shipped_profiles(), profiles)
+    (profiles / "sends.yaml").write_text(SENDS)
+    path = tmp_path / "config.yaml"
+    path.write_text("secrets: {github: {file: /nothing/here}}\n" if known else "secrets: {}\n")
+    config = serve.configuration(path, state=tmp_path / "state", folders=(profiles,))
+    asyncio.run(close(serve.build_daemon(config, tmp_path / "run")))
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert any("profile sends names the secret github" in one for one in told) == (not known)
+
+
 @pytest.mark.usefixtures("built")
 def test_a_wrong_profile_that_is_granted_with_all(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

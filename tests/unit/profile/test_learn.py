@@ -48,6 +48,23 @@ def held(sets: tuple[str, ...]) -> frozenset[str]:
     return frozenset().union(*(syscalls.members(name) for name in sets))
 
 
+def test_what_is_reached_stays_and_so_do_its_sockets() -> None:
+    rule = {
+        "host": "a.example.com", "cidr": "", "ports": [[443, 443], [8000, 8100]],
+        "inspect": "tls-terminate", "private": False, "methods": [], "paths": [], "why": "x",
+    }  # fmt: skip
+    use = {"name": "s", "header": "X-Key", "host": "a.example.com", "env": "S", "why": "y"}
+    limits = {**CANONICAL["limits"], "egress_bytes": 1 << 20}
+    reaches = {**CANONICAL, "egress": [rule], "secrets": [use], "limits": limits}
+    learned = learn(reaches, "0" * 64, Evidence(calls=["a"], made={"read": 1}))
+    assert "@network-io" in learned.cover.sets
+    assert '{host: "a.example.com", port: [443, "8000-8100"], inspect: tls-term' in learned.text
+    assert "{name: s, header: X-Key" in learned.text
+    assert "egress: 1MiB" in learned.text
+    closed = learn(CANONICAL, "0" * 64, Evidence(calls=["a"], made={"read": 1}))
+    assert "@network-io" not in closed.cover.sets
+
+
 @settings(deadline=None, max_examples=60)
 @given(NEEDED, FORCED)
 def test_every_cover_holds_what_is_needed(needed: frozenset[str], forced: frozenset[str]) -> None:

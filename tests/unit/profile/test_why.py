@@ -1,0 +1,292 @@
+"""Which line decides: about places, names, system calls, paths, and denials of the record."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from supervisor.call.events import OTHER_ARGUMENTS
+from supervisor.egress.plan import Plan
+from supervisor.errors import InvalidRequest
+from supervisor.profile.explain import checked_at
+from supervisor.profile.resolve import rules_of
+from supervisor.profile.why import Answer, Judge, Said, distinct, parse_place, parse_target
+
+from .conftest import COMPLETE, MakeSet
+
+BASE = COMPLETE.replace("16MiB}", "16MiB, egress: 10MiB}")
+CHILD = """\
+profile: child
+extends: base
+drop: {syscalls: {allow: [mknod]}}
+why: A test.
+files: {read: [{path: /srv/a, why: x}]}
+egress:
+  - {host: api.example.com, port: 443, why: x}
+  - {host: "*.example.com", port: 80, why: x}
+  - {cidr: 10.2.0.0/24, port: "5432-5440", why: x}
+  - {cidr: 10.2.0.0/28, port: 9, why: x}
+syscalls: {allow: ["@network-io", {name: memfd_create, why: x}], kill: [ptrace], watch: [execve]}
+"""
+
+
+def judge(make_set: MakeSet, child: str = CHILD, *, lines: bool = True) -> Judge:
+    profile = make_set(base=BASE, child=child).effective("child")
+    canonical = json.loads(profile.canonical)
+    assert rules_of(canonical) == profile.egress
+    return Judge(canonical, profile.lines if lines else (), Plan.of(rules_of(canonical)).decide)
+
+
+@pytest.mark.parametrize(
+    ("what", "rule", "line", "text"),
+    [
+        ("api.example.com:443", "api.example.com:443", 7, "{host: api.example.com, port: 443"),
+        ("API.Example.com.:443", "api.example.com:443", 7, "{host: api.example.com"),
+        ("api.example.com:80", "*.example.com:80", 8, '{host: "*.example.com", port: 80'),
+        ("a.b.example.com:80", "*.example.com:80", 8, '{host: "*.example.com"'),
+        ("10.2.0.77:5433", "10.2.0.0/24:5432-5440", 9, '{cidr: "10.2.0.0/24", port: "5432-5440"'),
+        ("10.2.0.5:9", "10.2.0.0/28:9", 10, '{cidr: "10.2.0.0/28"'),
+        ("10.2.0.5:5432", "10.2.0.0/24:5432-5440", 9, '{cidr: "10.2.0.0/24"'),
+        ("[::ffff:10.2.0.5]:9", "10.2.0.0/28:9", 10, '{cidr: "10.2.0.0/28"'),
+    ],
+)
+def test_a_place_that_is_allowed(
+    make_set: MakeSet, what: str, rule: str, line: int, text: str
+) -> None:
+    found = judge(make_set).place(*parse_place(what))
+    assert (found.allowed, found.rule) == (True, rule)
+    assert found.decided is not None
+    assert (found.decided.file, found.decided.line) == ("child.yaml", line)
+    assert found.decided.text.startswith(text)
+    assert found.decided.text.endswith(', why: "x"}')
+    assert found.why
+    assert (found.nearest, found.hint) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("what", "why", "nearest", "hint"),
+    [
+        ("api.example.com:8080", "port 8080 is not in api.example.com:443", 7, "add 8080"),
+        ("other.example.com:443", "port 443 is not in *.example.com:80", 8, "add 443"),
+        ("10.2.0.5:8", "port 8 is not in 10.2.0.0/28:9", 10, "add 8"),
+        ("example.com:80", "the * of *.example.com:80 stands for one label or more", 8, "an entry"),
+        ("api.exmaple.com:443", "no rule of egress is for api.exmaple.com", 7, "'api.example.com'"),
+        ("evil.test:443", "no rule of egress is for evil.test", 0, "{host: evil.test, port: 443"),
+        ("192.0.2.1:9", "no rule of egress is for 192.0.2.1", 0, 'cidr: "192.0.2.1/32", port: 9'),
+        ("[2001:db8::1]:9", "no rule of egress", 0, 'cidr: "2001:db8::1/128"'),
+        ("169.254.169.254:80", "no rule may ever reach it: metadata", 0, ""),
+        ("[fe80::1]:80", "no rule may ever reach it: link-local", 0, ""),
+        ("198.18.0.1:80", "no rule may ever reach it: synthetic", 0, ""),
+        ("224.0.0.1:80", "no rule may ever reach it: multicast", 0, ""),
+    ],
+)
+def test_a_place_that_is_denied(
+    make_set: MakeSet, what: str, why: str, nearest: int, hint: str
+) -> None:
+    found = judge(make_set).place(*parse_place(what))
+    assert (found.allowed, found.rule, found.decided) == (False, "", None)
+    assert why in found.why
+    assert (found.nearest.line if found.nearest else 0) == nearest
+    assert hint in found.hint
+    assert bool(hint) == bool(found.hint)
+
+
+def test_a_rule_to_write_can_be_written(make_set: MakeSet) -> None:
+    for what in ("evil.test:443", "192.0.2.1:9", "[2001:db8::1]:9"):
+        hint = judge(make_set).place(*parse_place(what)).hint
+        assert (
+            judge(
+                make_set,
+                CHILD.replace("egress:", f"{hint.replace('…', 'x')}\n#", 1)
+                .replace("\n  - {host: api", "\n#")
+                .replace("\n  - {", "\n# "),
+            )
+            .place(*parse_place(what))
+            .allowed
+        )
+
+
+@pytest.mark.parametrize("what", ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "localhost:80"])
+def test_the_loopback_is_the_sandboxs_own(make_set: MakeSet, what: str) -> None:
+    found = judge(make_set).place(*parse_place(what))
+    assert found.allowed
+    assert found.decided is not None
+    assert (found.decided.text, found.decided.line) == ('"@network-io"', 11)
+    closed = CHILD.partition("egress:")[0]
+    found = judge(make_set, closed).place(*parse_place(what))
+    assert (found.allowed, found.hint) == (False, "use: [loopback]")
+
+
+def test_what_is_checked(make_set: MakeSet) -> None:
+    rules = {rule.name: rule for rule in judge(make_set).rules}
+    assert "TLS server name" in checked_at(rules["api.example.com:443"], 443)
+    assert "must not lead to a private" in checked_at(rules["api.example.com:443"], 443)
+    assert "every request is read" in checked_at(rules["*.example.com:80"], 80)
+    assert "no name is checked" in checked_at(rules["10.2.0.0/28:9"], 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("api.example.com", "not a place with its port"),
+        ("api.example.com:0", "not a place with its port"),
+        ("api.example.com:65536", "not a place with its port"),
+        ("api.example.com:https", "not a place with its port"),
+        ("2001:db8::1:443", "not a place with its port"),
+        ("0x7f.1:80", "is an address, not a name"),
+        ("2130706433:80", "is an address, not a name"),
+        ("a@example.com:80", "holds a user"),
+        ("https://example.com:443", "not a place with its port"),
+        ("*.example.com:443", "holds a star"),
+        ("[example.com]:443", "not a place"),
+    ],
+)
+def test_what_is_no_place(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        parse_place(text)
+    assert caught.value.reason == "PLACE_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "line", "rule"),
+    [
+        ("read", "with any arguments", "base.yaml:6", "syscalls.allow"),
+        ("execve", "and is told", "base.yaml:6", "syscalls.allow"),
+        ("socket", "with some arguments only", "", "syscalls.allow"),
+        ("memfd_create", "with any arguments", "child.yaml:11", "syscalls.allow"),
+    ],
+)
+def test_a_system_call_that_is_allowed(
+    make_set: MakeSet, name: str, why: str, line: str, rule: str
+) -> None:
+    found = judge(make_set).syscall(name)
+    assert (found.allowed, found.rule) == (True, rule)
+    assert why in found.why
+    assert line in str(found.decided)
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "line", "hint"),
+    [
+        ("ptrace", "ends the whole call", "child.yaml:11", ""),
+        ("mknod", "taken away by name", "child.yaml:3", "only its name brings it back"),
+        ("kcmp", "no set does", "None", "{name: kcmp"),
+        ("io_setup", "no entry", "None", '"@aio"'),
+        ("bpf", "no profile can allow it", "None", ""),
+        ("clone3", "no profile can allow it", "None", ""),
+    ],
+)
+def test_a_system_call_that_is_denied(
+    make_set: MakeSet, name: str, why: str, line: str, hint: str
+) -> None:
+    found = judge(make_set).syscall(name)
+    assert not found.allowed
+    assert why in found.why
+    assert str(found.decided) == line
+    assert hint in found.hint
+
+
+def test_a_name_that_is_no_system_call(make_set: MakeSet) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        judge(make_set).syscall("conect")
+    assert (caught.value.reason, "'connect'" in caught.value.hint) == ("SYSCALL_UNKNOWN", True)
+
+
+def test_a_profile_that_observes_allows_by_its_mode(make_set: MakeSet) -> None:
+    found = judge(make_set, CHILD + "mode: observe\n").syscall("io_setup")
+    assert (found.allowed, str(found.decided)) == (True, "child.yaml:12")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed", "line", "why"),
+    [
+        ("/work/x", True, "base.yaml:5", "read and write, no programs run from it"),
+        ("/srv/a/b", True, "child.yaml:5", "read only: a path of the host"),
+        ("/usr/bin/true", True, "base.yaml:3", "read only"),
+        ("/srv", False, "base.yaml:3", "/usr alone"),
+        ("/workshop", False, "base.yaml:3", "/usr alone"),
+    ],
+)
+def test_paths(make_set: MakeSet, path: str, allowed: bool, line: str, why: str) -> None:
+    found = judge(make_set).path(path)
+    assert (found.allowed, str(found.decided)) == (allowed, line)
+    assert why in found.why
+    assert bool(found.hint) != allowed
+
+
+def denial(wall: str, name: str, detail: str = "", rule: str = "", **more: Any) -> dict[str, Any]:
+    return {"wall": wall, "name": name, "detail": detail, "rule": rule, "count": 1, **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed", "line", "why"),
+    [
+        (denial("syscall", "mknod"), False, "child.yaml:3", "taken away"),
+        (denial("syscall", "kcmp"), False, "None", "no entry"),
+        (denial("syscall", "read"), True, "base.yaml:6", "with any"),  # allowed since
+        (
+            denial("syscall", "clone", "clone(X)", f"syscalls.allow: clone{OTHER_ARGUMENTS}"),
+            False, "base.yaml:6", "with other arguments only",
+        ),
+        (denial("network", "connect", "192.0.2.1:443 tcp"), False, "None", "no rule of egress"),
+        (denial("network", "connect", "10.2.0.5:9 tcp"), True, "child.yaml:10", "no name"),
+        (denial("network", "connect", "10.2.0.5:9 no more connections"), False, "child.yaml:10",
+         "no more connections; "),
+        (denial("network", "sendmsg", "10.2.0.5:9 udp"), False, "None", "UDP never leaves"),
+        (denial("network", "dns", "evil.test A"), False, "None", "no rule of egress"),
+        (denial("network", "dns", "x.example.com AAAA"), True, "child.yaml:8", "an address of its"),
+        (denial("network", "dns", "x.example.com A: 1024 names"), False, "child.yaml:8",
+         "1024 names; "),
+        (denial("network", "dns", "too many questions"), False, "None", "in every profile"),
+        (denial("network", "tls", "api.example.com:443 names evil.test"), False, "child.yaml:7",
+         "names evil.test; "),
+        (denial("network", "socket", "raw icmp"), False, "None", "in every profile"),
+        (denial("network", "connect", ""), False, "None", "in every profile"),
+        (denial("limit", "egress", rule="limits.egress", used=11, allowed=10), False,
+         "base.yaml:8", "11 of 10"),
+        (denial("limit", "disk", "/work", "files.write: /work", used=1, allowed=1), False,
+         "base.yaml:5", "1 of 1"),
+        (denial("program", "exec", "/work/x", "programs: from the read-only image only"), False,
+         "None", "in every profile"),
+    ],
+)  # fmt: skip
+def test_denials(
+    make_set: MakeSet, body: dict[str, Any], allowed: bool, line: str, why: str
+) -> None:
+    found = judge(make_set).denial(body)
+    assert (found.allowed, str(found.decided)) == (allowed, line)
+    assert why in found.why
+    assert found.asked == f"{body['wall']} {body['name']} {body['detail']}".strip()
+
+
+def test_where_nobody_knows_the_lines(make_set: MakeSet) -> None:
+    found = judge(make_set, lines=False)
+    place = found.place(*parse_place("api.example.com:443"))
+    assert place.decided == Said(
+        path="egress[3]", text='{host: api.example.com, port: 443, why: "x"}'
+    )
+    assert str(place.decided) == "egress[3]"
+    assert found.syscall("read").decided == Said(path="syscalls.allow", text='"@basic-io"')
+    assert found.path("/work").allowed
+    assert not found.denial(denial("limit", "egress", rule="limits.egress")).allowed
+
+
+def test_a_record_of_an_older_version(make_set: MakeSet) -> None:
+    profile = make_set().effective("base")
+    canonical = json.loads(profile.canonical)
+    del canonical["egress"], canonical["secrets"]
+    found = Judge(canonical, profile.lines).place(*parse_place("api.example.com:443"))
+    assert (found.allowed, found.why) == (False, "there is no egress")
+
+
+def test_each_kind_of_denial_once() -> None:
+    one, other = denial("network", "dns", "a"), denial("network", "dns", "b")
+    assert distinct([one, other, {**one, "count": 4}]) == [(one, 5), (other, 1)]
+
+
+def test_targets() -> None:
+    assert parse_target("A.Example.com") == "a.example.com"
+    assert str(parse_target("192.0.2.1")) == "192.0.2.1"
+    assert Answer(asked="x", allowed=True, why="y").decided is None
