@@ -48,11 +48,14 @@ NO_METHOD = {
     "CONNECT": "it would make a tunnel of the connection",
     "TRACE": "it sends back what the broker has put in",
 }
-FRAMING = frozenset({
-    "Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Proxy-Connection",
-    "Te", "Trailer", "Upgrade", "Expect",
+NO_SECRET = frozenset({
+    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection",
+    "te", "trailer", "upgrade", "expect", "forwarded", "x-forwarded-host", "x-forwarded-server",
+    "x-host", "x-original-host", "x-http-host-override", "http2-settings", "x-http-method",
+    "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
 })  # fmt: skip
-"""Headers that say where a request goes or where it ends: the broker writes them itself."""
+"""Headers that say what a request is, where it goes, or where it ends: the broker writes them
+itself, or refuses a request that has them."""
 
 
 def parse_host(text: str) -> str:
@@ -175,8 +178,8 @@ def _header(text: str) -> str:
     if not _HEADER.fullmatch(text):
         raise refuse(f"{text!r} is not a header's name", "letters, digits, - and _")
     found = "-".join(part.capitalize() for part in text.split("-"))
-    if found in FRAMING:
-        raise refuse(f"{text} can never hold a secret: the broker writes it itself")
+    if text.lower().replace("_", "-") in NO_SECRET:
+        raise refuse(f"{text} can never hold a secret: it says what a request is, or where it goes")
     return found
 
 

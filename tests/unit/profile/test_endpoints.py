@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
+from supervisor.egress import requests
 from supervisor.profile.endpoints import (
+    NO_SECRET,
     PORT_MAX,
     EgressEntry,
     SecretEntry,
@@ -186,6 +188,8 @@ ENTRY = "secrets: [{name: github, header: Authorization, host: api.github.com, w
         ("Authorization", "Host", 34, "can never hold a secret", ""),
         ("Authorization", "content-length", 34, "can never hold a secret", ""),
         ("Authorization", "TRANSFER-ENCODING", 34, "can never hold a secret", ""),
+        ("Authorization", "X-Forwarded-Host", 34, "can never hold a secret", ""),
+        ("Authorization", "Content_Length", 34, "can never hold a secret", ""),
         ("Authorization", '"X: y"', 34, "not a header's name", ""),
         ("api.github.com", '"*.github.com"', 55, "not to a pattern", "name the host"),
         ("api.github.com", "192.0.2.1", 55, "is an address", ""),
@@ -199,6 +203,10 @@ def test_bad_secrets(old: str, new: str, column: int, message: str, hint: str) -
     assert [(p.line, p.column) for p in found] == [(3, column)], [p.render() for p in found]
     assert message in found[0].message
     assert hint in found[0].hint
+
+
+def test_no_secret_goes_where_the_broker_lets_none_through() -> None:
+    assert {name.encode() for name in NO_SECRET} == requests._GUARDED
 
 
 def test_a_secret_has_a_variable_and_one_spelling() -> None:

@@ -228,7 +228,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 WORDS = st.sampled_from(
     ["profile", "base", "x", "extends", "use", "drop", "why", "image", "host", "files", "write",
      "path", "/work", "size", "1MiB", "syscalls", "allow", "@local", "ptrace", "env", "limits",
-     "wall", "60s", "record", "full", "mode", "enforce", "yes", "", "~", "1", "é", "a\nb"]
+     "wall", "60s", "record", "full", "mode", "enforce", "yes", "", "~", "1", "é", "a\nb", "egress",
+     "host", "a.example.com", "*.example.com", "cidr", "10.0.0.0/8", "port", "80-81", "inspect",
+     "http", "methods", "GET", "paths", "secrets", "name", "header", "a.example.com:443", "10MiB"]
 )  # fmt: skip
 TREES = st.recursive(
     WORDS,
@@ -241,7 +243,7 @@ TREES = st.recursive(
 @given(
     st.dictionaries(
         st.sampled_from(["profile", "extends", "use", "drop", "why", "runtime", "image", "files",
-                         "egress", "syscalls", "env", "limits", "record", "mode"]),
+                         "egress", "secrets", "syscalls", "env", "limits", "record", "mode"]),
         TREES,
     )
 )  # fmt: skip
