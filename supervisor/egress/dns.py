@@ -148,16 +148,16 @@ class Answerer:
             self._deny("an answer", ONLY_QUERIES)
             return None  # two that answer each other's answers would never end
         if not self._admit():
-            return None if self.flooded else _error(number, flags, data, dns.rcode.REFUSED)
+            return None if self.flooded else _refusal(number, flags, data)
         opcode = dns.opcode.from_flags(flags)
         if opcode != dns.opcode.QUERY:
             self._deny(f"a message of kind {dns.opcode.to_text(opcode)}", ONLY_QUERIES)
-            return _error(number, flags, data, dns.rcode.NOTIMP)
+            return _error(number, flags, dns.rcode.NOTIMP)
         try:
             query = parse(data)
         except dns.exception.DNSException:
             self._deny("a malformed question", ONLY_QUERIES)
-            return _error(number, flags, data, dns.rcode.FORMERR)
+            return _error(number, flags, dns.rcode.FORMERR)
         return self._answer(query)
 
     def _admit(self) -> bool:
@@ -270,11 +270,16 @@ def _reply(
     return message.to_wire()
 
 
-def _error(number: int, flags: int, data: bytes, rcode: dns.rcode.Rcode) -> bytes:
-    """Give an answer to what was not read: with its question, where there is one."""
-    with contextlib.suppress(dns.exception.DNSException):
-        if dns.opcode.from_flags(flags) == dns.opcode.QUERY:
-            return _reply(parse(data), rcode)
+def _refusal(number: int, flags: int, data: bytes) -> bytes:
+    """Refuse a query, with its question: glibc takes no other for an answer."""
+    try:
+        return _reply(parse(data), dns.rcode.REFUSED)
+    except dns.exception.DNSException:
+        return _error(number, flags, dns.rcode.REFUSED)
+
+
+def _error(number: int, flags: int, rcode: dns.rcode.Rcode) -> bytes:
+    """Give an answer to what was not read."""
     message = dns.message.Message(id=number)
     message.flags = dns.flags.QR | dns.flags.RA | (flags & (dns.flags.RD | 0x7800))
     message.set_rcode(rcode)

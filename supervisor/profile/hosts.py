@@ -10,7 +10,6 @@ address is a name here.
 from __future__ import annotations
 
 import re
-import unicodedata
 
 import idna
 
@@ -43,6 +42,9 @@ _FORBIDDEN = {
     "_": ("an underscore", "names of hosts are letters, digits and hyphens"),
     "*": ("a star", 'a star stands alone and first: "*.example.com"'),
 }
+
+_UNFIT = re.compile(rf"[{re.escape(''.join(_FORBIDDEN))}\s\x00-\x1f\x7f-\x9f]")
+"""What is forbidden, white space of any kind, and the controls of ASCII and Latin-1."""
 
 
 class HostnameError(ValueError):
@@ -135,13 +137,13 @@ def _mapped(text: str) -> str:
 
 
 def _check_characters(characters: str, text: str) -> None:
-    for character in characters:
-        if character in _FORBIDDEN:
-            what, hint = _FORBIDDEN[character]
-            raise HostnameError(f"{_shown(text)} holds {what}", hint)
-        if character.isspace() or unicodedata.category(character) == "Cc":
-            what = "white space" if character.isspace() else "a control character"
-            raise HostnameError(f"{_shown(text)} holds {what}", _NAME_HINT)
+    found = _UNFIT.search(characters)
+    if found is None:
+        return
+    character = found.group()
+    blank = "white space" if character.isspace() else "a control character"
+    what, hint = _FORBIDDEN.get(character, (blank, _NAME_HINT))
+    raise HostnameError(f"{_shown(text)} holds {what}", hint)
 
 
 def _to_ascii(label: str, text: str) -> str:

@@ -17,6 +17,6 @@ def test_tools_of_the_tests() -> None:
         sys.executable, "-m", "mypy", "--no-error-summary",
         "--cache-dir", ".mypy_cache/tests", "--explicit-package-bases",
         "--exclude", "tests/demo/(attacks|tools)/",
-        "tests/support", "tests/demo", "tests/bench",
+        "tests/support", "tests/demo", "tests/bench", "tests/fuzz",
     )  # fmt: skip
     assert not problems, problems
