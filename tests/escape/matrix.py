@@ -12,9 +12,11 @@ import ipaddress
 import json
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervisor.linux.cgroup import Cgroup
 from tests.support.internet import FAR4, FAR6, FAR_MORE, NEAR4, NEAR6, PORT, Internet
 from tests.support.unwalled import PYTHON, Denials, Ground, denials
 
@@ -328,6 +330,8 @@ STOPPED = _stopped()
 UNSEEN = _unseen()
 """What no hook of the fence sees: other walls stop it."""
 
+ROWS = (*STOPPED, *UNSEEN)
+
 ALLOWED = {
     "127.0.0.1": "127.0.0.1",
     "127.9.8.7": "127.0.0.1",
@@ -390,21 +394,21 @@ def find(ground: Ground, there: Internet) -> Findings:
     call = ground.place("call", inside=True)
     watch = ground.watch(call)
     try:
-        confined = _half(ground, there, inside=True)
+        confined = half(ground, there, call, ROWS)
         told = denials(watch)
     finally:
         watch.close()
-    control = _half(ground, there, inside=False)
+    control = half(ground, there, ground.place("call", inside=False), ROWS)
     return Findings(confined=confined, control=control, told=told)
 
 
-def _half(ground: Ground, there: Internet, *, inside: bool) -> Half:
-    rows = [*STOPPED, *UNSEEN]
+def half(ground: Ground, there: Internet, call: Cgroup, rows: Sequence[Row]) -> Half:
+    """Try rows in a cgroup."""
     tries = {row.name: (row.way, row.arguments) for row in rows}
     for to in ALLOWED:
         tries[to] = ("visit_self", {"family": 6 if ":" in to else 4, "to": to, "token": "own"})
     argv = [PYTHON, "leave.py", json.dumps(list(tries.values()))]
-    runtime = ground.bundle(ground.place("call", inside=inside), there.near, argv)
+    runtime = ground.bundle(call, there.near, argv)
     runtime[-1:-1] = ["--preserve-fds", str(PASSED)]
     passing = [*there.inside, PYTHON, "-c", PASSING, *PASSED_TO, *runtime]
     frames_before, heard_before = there.everything()

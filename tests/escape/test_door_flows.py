@@ -14,6 +14,7 @@ import pytest
 
 from supervisor.bpf import layout
 from tests.support.doors import Calls, Client, calls, place
+from tests.support.rounds import rounds
 
 pytestmark = pytest.mark.root
 
@@ -58,6 +59,12 @@ def until(what: Callable[[], bool]) -> None:
 
 def flows(client: Client) -> int:
     return client.fence.flows(client.call_id)
+
+
+def row_of(client: Client) -> layout.DoorRow:
+    row = client.fence._doors._doors.get(ctypes.c_uint64(client.call_id))
+    assert row is not None
+    return row
 
 
 def asked(client: Client, peer: tuple[str, int]) -> str:
@@ -117,9 +124,47 @@ def test_of_thousands_of_connections_none_stays_counted(one: Client) -> None:
     until(lambda: flows(one) == 0)
     rows = list(one.fence._doors.origins.all_keys())
     assert len(rows) <= layout.FLOWS_ENDED_MAX
-    row = one.fence._doors._doors.get(ctypes.c_uint64(one.call_id))
-    assert row is not None
-    assert row.ended == 4 * MANY
+    assert row_of(one).ended == 4 * MANY
+
+
+CHAOS = """
+import random
+def chaos(seed):
+    rng = random.Random(seed)
+    for n in range(TURNS):
+        four = rng.random() < 0.7
+        s = socket.socket(INET if four else INET6)
+        for again in range(rng.randrange(1, 4)):
+            if rng.random() < 0.3: s.setblocking(False)
+            to = (f"203.0.113.{rng.randrange(1, 9)}" if four else "2001:db8::9", 443)
+            if rng.random() < 0.1: to = ("127.0.0.1" if four else "::1", 5000)
+            try:
+                if rng.random() < 0.2: s.sendto(b"x", FASTOPEN, to)
+                else: s.connect(to)
+                if rng.random() < 0.5: s.send(bytes(rng.randrange(1, 100_000)))
+            except OSError: pass
+            try:
+                if rng.random() < 0.3: s.shutdown(rng.randrange(3))
+                if rng.random() < 0.5: unspecified(s)
+            except OSError: pass
+        if rng.random() < 0.3: s.setsockopt(1, 13, struct.pack("ii", 1, 0))
+        s.close()
+threads = [threading.Thread(target=chaos, args=(n,)) for n in range(8)]
+for one in threads: one.start()
+for one in threads: one.join()
+"""
+
+
+def test_whatever_is_done_to_sockets_they_are_counted_once(fenced: Calls) -> None:
+    """Refused, given up, reset, half closed, disconnected and connected again, at the same time."""
+    turns = rounds(100)
+    with fenced.client("chaos") as one:
+        one.open(*PLACES, flows_max=1000)
+        with one.listen() as door, one.listen(5000) as own, accepting(door), accepting(own):
+            assert one.do(f"TURNS = {turns}", f"exec({CHAOS!r}, globals())") is None
+            until(lambda: flows(one) == 0)
+        assert row_of(one).ended > 8 * turns / 2
+        assert {hook for hook, _ in one.denials()} <= {"connect"}
 
 
 def test_one_too_many_is_denied_and_told(one: Client) -> None:
@@ -265,13 +310,11 @@ def test_fast_open_that_never_sends_is_nothing(one: Client) -> None:
         # Of the first connection the client learns that it may.
         one.do(NEW, defer, f"s.connect({FIRST})", "n = s.send(b'x')", "s.close()")
         door.accept()[0].close()
-        before = one.fence._doors._doors.get(ctypes.c_uint64(one.call_id))
-        one.do(NEW, defer, f"s.connect({FIRST})", "s.close()")
-        after = one.fence._doors._doors.get(ctypes.c_uint64(one.call_id))
-        assert before is not None
-        assert after is not None
-        assert after.ended <= before.ended + 1
         until(lambda: flows(one) == 0)
+        before = row_of(one).ended
+        one.do(NEW, defer, f"s.connect({FIRST})", "s.close()")
+        until(lambda: flows(one) == 0)
+        assert row_of(one).ended <= before + 1
 
 
 def test_what_a_dead_process_leaves_is_counted_until_the_other_side_is_done(one: Client) -> None:

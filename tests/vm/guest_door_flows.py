@@ -12,6 +12,7 @@ from tests.escape.test_door_flows import (
     test_of_thousands_of_connections_none_stays_counted,
     test_one_too_many_is_denied_and_told,
     test_what_a_dead_process_leaves_is_counted_until_the_other_side_is_done,
+    test_whatever_is_done_to_sockets_they_are_counted_once,
     test_who_is_refused_can_ask_again_by_the_same_socket,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "test_of_thousands_of_connections_none_stays_counted",
     "test_one_too_many_is_denied_and_told",
     "test_what_a_dead_process_leaves_is_counted_until_the_other_side_is_done",
+    "test_whatever_is_done_to_sockets_they_are_counted_once",
     "test_who_is_refused_can_ask_again_by_the_same_socket",
 ]
