@@ -256,7 +256,8 @@ def _secret(use: SecretUse, profile: EffectiveProfile) -> Finding:
         exposure=Exposure.WIDE if clear else Exposure.NARROW,
         verdict=f"The call sees a placeholder; the broker puts the secret into {use.header} of "
         f"requests to {use.host}, where the call can do whatever the secret may, and see what "
-        "comes back. The placeholder sent anywhere else is denied and told."
+        "comes back. The placeholder sent anywhere else in the clear is denied and told; inside "
+        "TLS that does not end at the broker nobody sees it, and nobody can use it."
         + (" Where the rule is for plain HTTP, the secret goes in the clear." if clear else ""),
         advice="Give it a secret that may no more than the work needs"
         + (", and inspect: tls-terminate where the host has TLS." if clear else "."),
