@@ -6,6 +6,8 @@ import ipaddress
 import re
 import socket
 
+import idna
+
 from supervisor.profile.hosts import NAME_MAX, HostnameError, canonical, canonical_pattern, covers
 from tests.fuzz.runner import Target
 
@@ -38,6 +40,9 @@ def check_text(text: str) -> None:
     labels = name.split(".")
     assert len(labels) >= 2
     assert all(LABEL.fullmatch(label) for label in labels)
+    for label in labels:
+        if label.startswith("xn--"):
+            assert idna.encode(idna.decode(label)).decode() == label, "two ways to write it"
     assert labels[-1] not in ("localhost", "arpa")
     assert not reads_as_address(name), "an address"
     assert covers(name, name)
@@ -79,7 +84,8 @@ TARGET = Target(
     tokens=tuple(
         text.encode("utf-8", "surrogatepass")
         for text in (
-            ".", "..", "-", "--", "xn--", "xn--a-", "0x", "0", "1", "\0", "@", ":", "/", "%", "_",
+            ".", "..", "-", "--", "xn--", "xn--a-", "\u00fc", "xn--bcher-kva", "0x", "0", "1", "\0",
+            "@", ":", "/", "%", "_",
             "*", "*.", " ", "\t", "\n", "\u3002", "\uff0e", "\uff61", "\u2024", "\uff20", "\uff0f",
             "\uff05", "\uff1a", "\u2100", "\u2488", "\u2460", "\u00ad", "\u200b", "\u200c",
             "\u200d",

@@ -6,6 +6,7 @@ import itertools
 import struct
 
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -129,9 +130,8 @@ def covered(labels: list[bytes]) -> bool:
 def _plain(label: bytes) -> bool:
     if label.startswith(b"xn--"):
         try:
-            label.decode("idna")
             dns.name.IDNA_2008_Strict.decode(label)
-        except (UnicodeError, dns.name.IDNAException):
+        except dns.exception.DNSException:
             return False
     letters = b"abcdefghijklmnopqrstuvwxyz0123456789-"
     return all(one in letters for one in label) and not (

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from supervisor.bpf import layout
 from supervisor.egress.plan import (
     BLOCK_NAMES,
     Names,
@@ -21,7 +22,14 @@ from supervisor.egress.plan import (
 from supervisor.errors import InvariantError
 from supervisor.profile.addresses import SYNTHETIC4, SYNTHETIC6, Address
 from supervisor.profile.hosts import covers
-from supervisor.profile.model import RULES_MAX, WILDCARDS_MAX, EgressRule, PortRange, united
+from supervisor.profile.model import (
+    PORT_RANGES_MAX,
+    RULES_MAX,
+    WILDCARDS_MAX,
+    EgressRule,
+    PortRange,
+    united,
+)
 
 API, WILD, DEEP = "api.example.com", "*.example.com", "*.a.example.com"
 
@@ -192,6 +200,10 @@ def test_no_rule_is_a_plan_that_opens_nothing() -> None:
     plan = Plan.of([])
     assert plan.rows == ()
     assert Names(plan).take(API) is None
+
+
+def test_lint_and_the_kernel_agree_on_how_much_a_row_holds() -> None:
+    assert layout.PORT_RANGES_MAX == PORT_RANGES_MAX
 
 
 def test_the_largest_plan_stays_within_its_numbers() -> None:
