@@ -5,7 +5,7 @@
  *     canary /sys/fs/cgroup/…/CALL [guarded]
  *
  * A child is made right inside of the cgroup (clone3, CLONE_INTO_CGROUP), connects a datagram socket
- * to an address for documentation (RFC 5737, RFC 3849) and expects EPERM, for IPv4 and IPv6 alike.
+ * to a cloud's metadata, which no rule of a profile may name, and expects EPERM, for both families.
  * Connecting sends nothing, so a fence that is not there lets nothing out, either.
  *
  * Where the call is guarded (probes/guard.bpf.c), it goes on to try what the guard denies. Nothing of
@@ -61,8 +61,8 @@ static int both(void)
 	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
 	int first, second;
 
-	inet_pton(AF_INET, "203.0.113.1", &four.sin_addr);
-	inet_pton(AF_INET6, "2001:db8::1", &six.sin6_addr);
+	inet_pton(AF_INET, "169.254.169.254", &four.sin_addr);
+	inet_pton(AF_INET6, "fd00:ec2::254", &six.sin6_addr);
 	first = try_to_leave(AF_INET, &four, sizeof(four));
 	second = try_to_leave(AF_INET6, &six, sizeof(six));
 	return first > second ? first : second;

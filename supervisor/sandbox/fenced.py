@@ -47,7 +47,7 @@ from supervisor.sandbox.denials import NAMES
 PROGRAMS_RULE = "programs: from the read-only image only"
 
 CANARY_S = 10.0
-CANARY_PLACES = frozenset({"203.0.113.1:9 udp", "[2001:db8::1]:9 udp"})
+CANARY_PLACES = frozenset({"169.254.169.254:9 udp", "[fd00:ec2::254]:9 udp"})
 CANARY_FAULTS = {
     1: "a canary could connect out of the call's cgroup",
     2: "a canary could not be tried in the call's cgroup",

@@ -92,7 +92,7 @@ def test_the_canarys_own_attempt_is_told_at_once(tmp_path: Path) -> None:
     """The kernel has told that kind before, of the canary, and only counts it from then on."""
     code = (
         "import socket, time\n"
-        "try: socket.socket(2, socket.SOCK_DGRAM).connect(('203.0.113.1', 9))\n"
+        "try: socket.socket(2, socket.SOCK_DGRAM).connect(('169.254.169.254', 9))\n"
         "except OSError: time.sleep(600)\n"
     )
     with (
@@ -100,7 +100,7 @@ def test_the_canarys_own_attempt_is_told_at_once(tmp_path: Path) -> None:
         daemon.client.execute(["python3", "-c", code], profile="net") as execution,
     ):
         told = next(one.event for one in execution if isinstance(one.event, Denied))
-        assert (told.detail, told.count) == ("203.0.113.1:9 udp", 1)
+        assert (told.detail, told.count) == ("169.254.169.254:9 udp", 1)
         execution.cancel()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +28,13 @@ from supervisor.call.events import (
     Watched,
 )
 from supervisor.errors import HostError
+from supervisor.profile.addresses import never
 from supervisor.profile.model import SyscallPolicy
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox import fenced as fenced_module
 from supervisor.sandbox.batches import Budget
 from supervisor.sandbox.fenced import (
+    CANARY_PLACES,
     GUARD_RULES,
     MIXED,
     CallFence,
@@ -230,9 +233,15 @@ def test_watched_calls_that_are_recorded_already() -> None:
     assert rest.watched == [socket(2, 3), socket(1, 3), repeats("getppid", 5)]
 
 
+def test_no_rule_can_let_the_canary_through() -> None:
+    for place in CANARY_PLACES:
+        address, _, _ = place.partition(" ")[0].rpartition(":")
+        assert never(ip_address(address.strip("[]")))
+
+
 def test_what_is_recorded_already_is_not_told_again() -> None:
     where = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.9:443 tcp")
-    canary = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="203.0.113.1:9 udp")
+    canary = Refused(hook=layout.HOOK_CONNECT, name="connect", detail="169.254.169.254:9 udp")
     left = Told(
         denials=[
             Denial(refused=one, pid=70, program=b"sh", count=count)
