@@ -9,9 +9,12 @@ address is a name here.
 
 from __future__ import annotations
 
+# Both are imported by what needs them only when it does, and in the broker's root there is nothing.
+import encodings.punycode  # noqa: F401
 import re
 
 import idna
+import idna.uts46data
 
 NAME_MAX = 253
 """The longest name as text (RFC 1035, section 3.1: 255 octets on the wire)."""
