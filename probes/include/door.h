@@ -156,6 +156,7 @@ static __always_inline enum leading lead(struct bpf_sock_addr *ctx, __u64 call,
 		return LEADING_NOT;
 	if (stream && door->flows >= door->flows_max)
 		return LEADING_NO_MORE;
+	/* It is charged to the socket: no room, where its options have taken all that it may have. */
 	kept = bpf_sk_storage_get(&led, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!kept)
 		return LEADING_NO_MORE;

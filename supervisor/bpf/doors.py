@@ -8,6 +8,7 @@ left.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from dataclasses import dataclass
@@ -56,21 +57,19 @@ class Doors:
         Raises:
             OSError: one cannot be opened.
         """
-        self._doors = BpfMap(
-            pins.open_map(folder / DOORS), ctypes.c_uint64, layout.DoorRow, DOORS
-        )  # fmt: skip
-        self._places = BpfMap(
-            pins.open_map(folder / PLACES), layout.PlaceKey, layout.PlaceRow, PLACES
-        )  # fmt: skip
-        self.origins = BpfMap(
-            pins.open_map(folder / ORIGINS), layout.OriginKey, layout.Origin, ORIGINS
-        )  # fmt: skip
-        self._past = BpfMap(
-            pins.open_map(folder / PAST), layout.EndedKey, layout.OriginKey, PAST
-        )  # fmt: skip
-        self.maps = (self._doors, self._places, self.origins, self._past)
-        self.origins_fd = open_to_read(folder / ORIGINS)
+        with contextlib.ExitStack() as opened:
+            fds = {}
+            for name in MAPS:
+                fds[name] = pins.open_map(folder / name)
+                opened.callback(os.close, fds[name])
+            self.origins_fd = open_to_read(folder / ORIGINS)
+            opened.pop_all()
         """Through which nothing can be written: for brokers."""
+        self._doors = BpfMap(fds[DOORS], ctypes.c_uint64, layout.DoorRow, DOORS)
+        self._places = BpfMap(fds[PLACES], layout.PlaceKey, layout.PlaceRow, PLACES)
+        self.origins = BpfMap(fds[ORIGINS], layout.OriginKey, layout.Origin, ORIGINS)
+        self._past = BpfMap(fds[PAST], layout.EndedKey, layout.OriginKey, PAST)
+        self.maps = (self._doors, self._places, self.origins, self._past)
         self._open: dict[int, Door] = {}
 
     def open(self, cgroup_id: int, door: Door) -> None:

@@ -40,9 +40,9 @@ KERNELS = machine.kernels(TOP)
 SERIES = ("6.1", "6.12")
 """The oldest that is supported, and the next of Debian's: without one of them it is no matrix."""
 
-SOAKED = frozenset({"guest_watching"})
-"""What is run in `make soak` alone, to keep `make test` short: its probe is loaded and attached by
-`guest_probes` in any case."""
+SOAKED = frozenset({"guest_watching", "guest_door_flows"})
+"""What is run in `make soak` alone, to keep `make test` short: their probes are loaded and attached
+by `guest_probes` in any case, and `guest_door_counts` has the least that must be counted."""
 
 OTHERS = [
     one.release for one in KERNELS if not one.release.startswith(tuple(f"{s}." for s in SERIES))

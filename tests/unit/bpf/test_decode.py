@@ -127,7 +127,11 @@ def test_a_watched_system_call() -> None:
         (kind_of(layout.HOOK_SOCKET, family=9, type=9, protocol=0), "family 9 type 9"),
         (kind_of(layout.HOOK_MULTICAST, family=INET, protocol=35), "inet option 35: join a group"),
         (kind_of(layout.HOOK_EGRESS, "::ffff:203.0.113.9", family=INET), "203.0.113.9"),
+        (kind_of(layout.HOOK_EGRESS, "::ffff:203.0.113.9", port=53, family=INET, protocol=UDP),
+         "203.0.113.9:53 udp"),
         (kind_of(layout.HOOK_INGRESS, "2001:db8::9", family=INET6), "2001:db8::9"),
+        (kind_of(layout.HOOK_FLOWS, "2001:db8::9", port=443, family=INET6, protocol=6),
+         "[2001:db8::9]:443 tcp: too many connections at once"),
     ],
 )  # fmt: skip
 def test_what_was_refused(kind: layout.Kind, detail: str) -> None:
