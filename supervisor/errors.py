@@ -18,6 +18,7 @@
     ├── AuditCorrupt          the record is damaged                  DATA_LOSS             exit 8
     ├── OutcomeError          `raise_for_outcome()`; client side     ABORTED               exit 1
     ├── RuntimeFailed         the OCI runtime failed                 INTERNAL              exit 1
+    ├── BrokerFailed          the call's egress broker failed        INTERNAL              exit 1
     └── InvariantError        a bug of ours                          INTERNAL              exit 1
 
 An error is raised where it is known and mapped to gRPC once, in `api.status`. `reason` is
@@ -165,6 +166,10 @@ class OutcomeError(StockadeError):
 
 class RuntimeFailed(StockadeError):
     """The OCI runtime failed; the message holds what it said and the command to replay it."""
+
+
+class BrokerFailed(StockadeError):
+    """The broker of a call's egress failed: nothing passes any more, and the call ends."""
 
 
 class InvariantError(StockadeError):

@@ -42,6 +42,16 @@ class Upgraded:
     """From here on bytes pass both ways as they are, and either side may end its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class EndToServer:
+    """Tell the far side that the client sends no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndToClient:
+    """Tell the client that the far side sends no more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
     """A rule was broken: for the record. A `Close` follows. `name` is "http" or "secret"."""
@@ -58,4 +68,14 @@ class Close:
     reason: str = ""
 
 
-Action = ToServer | ToClient | SpliceFromClient | SpliceFromServer | Upgraded | Denied | Close
+Action = (
+    ToServer
+    | ToClient
+    | SpliceFromClient
+    | SpliceFromServer
+    | Upgraded
+    | EndToServer
+    | EndToClient
+    | Denied
+    | Close
+)

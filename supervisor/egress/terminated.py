@@ -12,6 +12,8 @@ from supervisor.egress.actions import (
     Action,
     Close,
     Denied,
+    EndToClient,
+    EndToServer,
     SpliceFromClient,
     SpliceFromServer,
     ToClient,
@@ -149,6 +151,8 @@ class TerminatedGate:
                 return self._end(*self._sent_to_server(), *self._sent_to_client(), action)
             case SpliceFromClient() | SpliceFromServer() | Upgraded():
                 return []  # Bytes go on through here, each way encrypted anew.
+            case EndToServer() | EndToClient():
+                return []  # The gate within ends both ways together.
             case Denied():
                 return [action]
 

@@ -1,0 +1,323 @@
+"""Move bytes between a sandbox and the far side through a gate that must see them.
+
+Each direction has a task of its own, so that neither waits for the other; what the gate offers
+(`SpliceFromClient`, `SpliceFromServer`) goes from socket to socket in the kernel. It ends with the
+gate's word: a refusal, an end in order, or that bytes need not be looked at any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from supervisor.call.events import Verdict
+from supervisor.egress.actions import (
+    Action,
+    Close,
+    Denied,
+    EndToClient,
+    EndToServer,
+    SpliceFromClient,
+    SpliceFromServer,
+    ToClient,
+    ToServer,
+    Upgraded,
+)
+from supervisor.egress.gates import Gate
+from supervisor.egress.relay import IDLE_S, PIPE_BYTES, SPLICE_FLAGS, Relays
+from supervisor.linux.fds import wait_writable
+
+FIRST_BYTES_S = 10.0
+"""For a client to say what a gate wants to hear before anything is dialled."""
+
+READ_BYTES = 64 * 1024
+"""Taken at once to be looked at."""
+
+SEND_S = 300.0
+"""For a side to take what it is sent."""
+
+FAREWELL_S = 2.0
+FAREWELL_BYTES = 1 << 20
+"""What a client may still send when it has been told no: it is read, so that the answer arrives."""
+
+
+class Ended(Exception):
+    """The connection ends now, and how."""
+
+    def __init__(self, verdict: Verdict, reason: str = "") -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.reason = reason
+
+
+@dataclass(slots=True, eq=False)
+class _End:
+    """One of both sockets: what may be spliced from it, and who sends to it."""
+
+    socket: socket.socket
+    lock: asyncio.Lock
+    spliced: int = 0
+    waits: asyncio.Future[None] | None = None
+
+
+class Passage:
+    """One connection through a gate. `dial` gives the far side, `at_once` or when there is
+    something for it; `denied` is told a refusal; `name` is what one of a
+    client that says nothing is called.
+
+    `sent` and `received` count what the far side was sent, and what came back.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        client: socket.socket,
+        relays: Relays,
+        dial: Callable[[], Awaitable[socket.socket]],
+        denied: Callable[[Denied], None],
+        *,
+        name: str,
+        at_once: bool = False,
+    ) -> None:
+        self._gate = gate
+        self._relays = relays
+        self._dial = dial
+        self._denied = denied
+        self._name = name
+        self._at_once = at_once
+        self._client = _End(client, lock=asyncio.Lock())
+        self._server: _End | None = None
+        self._refused: Denied | None = None
+        self._answered = self._said_all = False
+        self._free = False
+        self.sent = 0
+        self.received = 0
+
+    async def run(self) -> socket.socket:
+        """Move bytes until both sides may be joined; give the far side's socket.
+
+        Raises:
+            Ended: they may not, any more.
+            OSError, TimeoutError: one of them broke, or nothing moved for `IDLE_S`.
+        """
+        try:
+            if self._at_once:
+                self._server = _End(await self._dial(), lock=asyncio.Lock())
+            else:
+                await self._first()
+            if not self._free:
+                await self._both()
+        except Ended:
+            if self._answered and self._said_all:
+                await self._farewell()
+            raise
+        if self._server is None:
+            raise Ended(Verdict.CLOSED)
+        return self._server.socket
+
+    async def _first(self) -> None:
+        """Listen to the client alone, until there is something for the far side."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FIRST_BYTES_S
+        while self._server is None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    data = await loop.sock_recv(self._client.socket, READ_BYTES)
+            except TimeoutError:
+                reason = f"nothing to go by in {FIRST_BYTES_S:.0f} s"
+                self._denied(Denied(reason=reason, name=self._name))
+                raise Ended(Verdict.DENIED, "nothing to go by") from None
+            await self._do(self._gate.from_client(data) if data else self._gate.client_ended())
+            if not data and self._server is None:
+                raise Ended(Verdict.CLOSED)
+
+    async def _both(self) -> None:
+        tasks = [
+            asyncio.create_task(self._pump(end)) for end in (self._client, self._server) if end
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._free:
+            raise Ended(Verdict.CLOSED)
+
+    async def _pump(self, end: _End) -> None:
+        """Move what comes from one side, until it ends or need not be looked at."""
+        gate, is_client = self._gate, end is self._client
+        while not self._free:
+            if not await self._readable(end):
+                continue
+            if end.spliced:
+                await self._splice(end)
+                continue
+            data = self._read(end)
+            if data is None:
+                continue
+            if data:
+                await self._do(gate.from_client(data) if is_client else gate.from_server(data))
+            else:
+                await self._do(gate.client_ended() if is_client else gate.server_ended())
+                return
+
+    async def _readable(self, end: _End) -> bool:
+        """Wait until there is something to read, or bytes need not be looked at any more; say
+        whether it is the former."""
+        loop = asyncio.get_running_loop()
+        end.waits = loop.create_future()
+        waits = end.waits
+        loop.add_reader(end.socket, _wake, waits)
+        try:
+            async with asyncio.timeout(IDLE_S):
+                await waits
+        finally:
+            loop.remove_reader(end.socket)
+            end.waits = None
+        return not self._free
+
+    def _room(self, end: _End, most: int) -> int:
+        """Give how much may be read. What comes back is charged when it is read; what goes out,
+        when it is sent: a gate may say something else than it was told."""
+        return (
+            most if end is self._client and not end.spliced else min(most, self._relays.budget.left)
+        )
+
+    def _read(self, end: _End) -> bytes | None:
+        room = self._room(end, READ_BYTES)
+        try:
+            if room <= 0:
+                self._peek(end)
+                return b""
+            data = end.socket.recv(room)
+        except BlockingIOError:
+            return None
+        if end is not self._client:
+            self._relays.budget.spend(len(data))
+            self.received += len(data)
+        return data
+
+    def _peek(self, end: _End) -> None:
+        if end.socket.recv(1, socket.MSG_PEEK):
+            self._over_budget()
+
+    def _over_budget(self) -> None:
+        self._relays.over_budget()
+        raise Ended(Verdict.BUDGET)
+
+    async def _splice(self, end: _End) -> None:
+        """Move some of what was offered."""
+        is_client = end is self._client
+        sink = self._server if is_client else self._client
+        if sink is None:
+            raise ValueError("nobody to splice to")
+        plumbing, budget = self._relays.plumbing, self._relays.budget
+        pipe = plumbing.take()
+        held = 0
+        try:
+            want = min(end.spliced, PIPE_BYTES, budget.left)
+            try:
+                if want:
+                    held = os.splice(end.socket.fileno(), pipe.write, want, flags=SPLICE_FLAGS)
+                else:
+                    self._peek(end)
+            except BlockingIOError:
+                return
+            if not held:
+                end.spliced = 0  # Its end: what is read next says so, too.
+                return
+            budget.spend(held)
+            end.spliced -= held
+            if is_client:
+                self.sent += held
+                actions = self._gate.spliced_from_client(held)
+            else:
+                self.received += held
+                actions = self._gate.spliced_from_server(held)
+            async with sink.lock, asyncio.timeout(SEND_S):
+                while held:
+                    try:
+                        out = sink.socket.fileno()
+                        held -= os.splice(pipe.read, out, held, flags=SPLICE_FLAGS)
+                    except BlockingIOError:
+                        await wait_writable(sink.socket.fileno())
+        finally:
+            (plumbing.drop if held else plumbing.give)(pipe)
+        await self._do(actions)
+
+    async def _do(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case ToServer(data=data):
+                    await self._send_out(data)
+                case ToClient(data=data):
+                    self._answered = True
+                    await self._send(self._client, data)
+                case SpliceFromClient(count=count):
+                    self._client.spliced = count
+                case SpliceFromServer(count=count) if self._server is not None:
+                    self._server.spliced = count
+                case Upgraded():
+                    self._free = True
+                    for end in (self._client, self._server):
+                        if end is not None and end.waits is not None:
+                            _wake(end.waits)
+                case EndToServer() if self._server is not None:
+                    await self._shut(self._server)
+                case EndToClient():
+                    await self._shut(self._client)
+                case Denied():
+                    self._refused = action
+                    self._denied(action)
+                case Close(reason=reason):
+                    self._said_all = True
+                    if self._refused is not None:
+                        raise Ended(Verdict.DENIED, self._refused.reason)
+                    raise Ended(Verdict.RESET if reason else Verdict.CLOSED, reason)
+                case _:
+                    raise ValueError(f"{type(action).__name__} out of turn")
+
+    async def _send_out(self, data: bytes) -> None:
+        """Send to the far side, which is dialled for it, and charge it."""
+        if self._server is None:
+            self._server = _End(await self._dial(), lock=asyncio.Lock())
+        if len(data) > self._relays.budget.left:
+            self._over_budget()
+        self._relays.budget.spend(len(data))
+        self.sent += len(data)
+        await self._send(self._server, data)
+
+    async def _send(self, end: _End, data: bytes) -> None:
+        if data:
+            async with end.lock, asyncio.timeout(SEND_S):
+                await asyncio.get_running_loop().sock_sendall(end.socket, data)
+
+    async def _shut(self, end: _End) -> None:
+        async with end.lock:
+            # ENOTCONN: it was reset meanwhile, which reading from it says.
+            with contextlib.suppress(OSError):
+                end.socket.shutdown(socket.SHUT_WR)
+
+    async def _farewell(self) -> None:
+        """Let a client that was told no read why: a reset would outrun the answer."""
+        client, left = self._client.socket, FAREWELL_BYTES
+        with contextlib.suppress(OSError, TimeoutError):
+            client.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(FAREWELL_S):
+                while left > 0 and (
+                    data := await asyncio.get_running_loop().sock_recv(client, READ_BYTES)
+                ):
+                    left -= len(data)
+
+
+def _wake(waits: asyncio.Future[None]) -> None:
+    if not waits.done():
+        waits.set_result(None)

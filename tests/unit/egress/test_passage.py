@@ -1,0 +1,285 @@
+"""Bytes through a gate: requests and answers, bodies that are spliced, ends, budgets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+
+import pytest
+
+from supervisor.call.events import Verdict, Wall
+from supervisor.egress.control import Secret
+from supervisor.profile.model import EgressRule, Inspect
+from tests.support.brokers import rule
+from tests.unit.egress.hellos import openssl_hello, record, server_hello
+from tests.unit.egress.pairs import receive, send
+from tests.unit.egress.wired import Rig, accepted, wired
+
+NAME = "api.example.com"
+BODY = random.Random(7).randbytes(3 << 20)
+SECRET = Secret(
+    name="github", header="Authorization", host=NAME, value="s3cret",
+    placeholder="stockade-secret-github-00112233445566778899aabbccddeeff",
+)  # fmt: skip
+
+
+def http(port: int) -> tuple[EgressRule, ...]:
+    return (rule(NAME, port, inspect=Inspect.HTTP),)
+
+
+def tls(port: int) -> tuple[EgressRule, ...]:
+    return (rule(NAME, port, inspect=Inspect.TLS),)
+
+
+def none(port: int) -> tuple[EgressRule, ...]:
+    return (rule(NAME, port, inspect=Inspect.NONE),)
+
+
+def port_of(server: socket.socket) -> int:
+    return int(server.getsockname()[1])
+
+
+def head(rig_port: int, method: str = "GET", *more: str) -> bytes:
+    lines = [f"{method} /x HTTP/1.1", f"Host: {NAME}:{rig_port}", *more]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def until_head(end: socket.socket) -> tuple[bytes, bytes]:
+    """Read a head; give it and what came behind it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = await receive(end, 1)
+        assert more, data
+        data += more
+    before, _, after = data.partition(b"\r\n\r\n")
+    return before, after
+
+
+def test_requests_and_answers_pass_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port))
+        far = await accepted(server)
+        for number in range(3):
+            before, _ = await until_head(far)
+            assert before.startswith(b"GET /x HTTP/1.1\r\n")
+            await send(far, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            answer, _ = await until_head(client)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert await receive(client, 2) == b"ok"
+            if number < 2:
+                await send(client, head(port))
+        client.close()
+        assert await receive(far) == b""
+        far.close()
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.CLOSED
+        assert flow.received == 3 * len(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert flow.sent > 0
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_large_bodies_pass_whole_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        length = f"Content-Length: {len(BODY)}"
+        await send(client, head(port, "POST", length))
+        sending = asyncio.create_task(send(client, BODY))
+        far = await accepted(server)
+        await until_head(far)
+        assert await receive(far, len(BODY)) == BODY
+        await sending
+        await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        sending = asyncio.create_task(send(far, BODY))
+        await until_head(client)
+        assert await receive(client, len(BODY)) == BODY
+        await sending
+        client.close()
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.CLOSED
+        assert flow.sent > len(BODY)
+        assert flow.received > len(BODY)
+        far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_a_request_to_another_host_is_answered_and_never_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port))
+        far = await accepted(server)
+        await until_head(far)
+        await send(far, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await until_head(client)
+        await send(client, head(port).replace(NAME.encode(), b"evil.example.com"))
+        answer, rest = await until_head(client)
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"stockade" in rest + await receive(client)
+        client.close()
+        with pytest.raises(ConnectionResetError):
+            await receive(far)
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.DENIED
+        (denied,) = rig.denials
+        assert (denied.name, denied.wall, denied.pid) == ("http", Wall.NETWORK, 42)
+        assert denied.rule == f"egress: {NAME}:{port}"
+        far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_an_answer_that_is_early_does_not_wait_for_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port, "POST", "Content-Length: 1000000000"))
+        far = await accepted(server)
+        await until_head(far)
+        await send(far, b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!")
+        answer, rest = await until_head(client)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert rest + await receive(client) == b"no!"
+        client.close()
+        await rig.flow()
+        far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+def test_a_spliced_body_is_charged_to_the_byte(monkeypatch: pytest.MonkeyPatch, down: bool) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        length = f"Content-Length: {len(BODY)}"
+        await send(client, head(port) if down else head(port, "POST", length))
+        far = await accepted(server)
+        await until_head(far)
+        if down:
+            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+            sending = asyncio.create_task(send(far, BODY))
+        else:
+            sending = asyncio.create_task(send(client, BODY))
+        flow = await rig.flow()
+        sending.cancel()
+        assert flow.verdict is Verdict.BUDGET
+        assert flow.sent + flow.received == 1 << 20
+        (denied,) = rig.denials
+        assert (denied.used, denied.allowed) == (1 << 20, 1 << 20)
+        await asyncio.gather(sending, return_exceptions=True)
+        client.close()
+        far.close()
+
+    wired(monkeypatch, scenario, http, budget=1 << 20)
+
+
+def test_tls_is_joined_after_the_hellos(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        said, answer = openssl_hello(NAME), record(server_hello())
+        for part in (said[:50], said[50:]):
+            await send(client, part)
+            await asyncio.sleep(0.01)
+        far = await accepted(server)
+        assert await receive(far, len(said)) == said
+        await send(far, answer + b"sealed")
+        assert await receive(client, len(answer) + 6) == answer + b"sealed"
+        await send(client, b"more")
+        assert await receive(far, 4) == b"more"
+        far.close()
+        assert await receive(client) == b""
+        client.close()
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.CLOSED
+        assert (flow.sent, flow.received) == (len(said) + 4, len(answer) + 6)
+
+    wired(monkeypatch, scenario, tls)
+
+
+def test_a_reset_in_the_middle_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        await send(client, openssl_hello(NAME))
+        far = await accepted(server)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        far.close()
+        with pytest.raises(ConnectionResetError):
+            await receive(client)
+        client.close()
+        assert (await rig.flow()).verdict is Verdict.RESET
+
+    wired(monkeypatch, scenario, tls)
+
+
+def test_a_secret_is_put_in_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port, "GET", f"Authorization: Bearer {SECRET.placeholder}"))
+        far = await accepted(server)
+        before, _ = await until_head(far)
+        assert b"Bearer s3cret" in before
+        assert SECRET.placeholder.encode() not in before
+        client.close()
+        far.close()
+        await rig.flow()
+
+    wired(monkeypatch, scenario, http, secrets=(SECRET,))
+
+
+def test_who_speaks_first_does_not_matter_where_bytes_are_only_scanned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        far = await accepted(server)
+        await send(far, b"220 hello")
+        assert await receive(client, 9) == b"220 hello"
+        await send(client, b"EHLO")
+        client.shutdown(socket.SHUT_WR)
+        assert await receive(far) == b"EHLO"
+        await send(far, b"250 ok")
+        far.close()
+        assert await receive(client) == b"250 ok"
+        client.close()
+        flow = await rig.flow()
+        assert (flow.verdict, flow.sent, flow.received) == (Verdict.CLOSED, 4, 15)
+
+    wired(monkeypatch, scenario, none, secrets=(SECRET,))
+
+
+def test_a_placeholder_in_what_nobody_inspects_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        far = await accepted(server)
+        await send(client, SECRET.placeholder.encode())
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.DENIED
+        assert rig.denials[0].name == "secret"
+        assert SECRET.placeholder not in rig.denials[0].detail
+        with pytest.raises(ConnectionResetError):
+            await receive(far)
+        client.close()
+        far.close()
+
+    wired(monkeypatch, scenario, none, secrets=(SECRET,))
