@@ -30,6 +30,7 @@ from supervisor.profile.model import (
     PortRange,
     united,
 )
+from supervisor.profile.reach import by_closeness
 
 API, WILD, DEEP = "api.example.com", "*.example.com", "*.a.example.com"
 
@@ -259,6 +260,14 @@ def test_addresses(rules: list[EgressRule], ip: IPv4Address | IPv6Address) -> No
                 wanted |= ports_of(rule.ports)
     assert ports_of(lookup(plan.rows, ip)) == wanted
     assert {port for port in range(30) if plan.decide(ip, port)} == wanted
+
+
+@given(st.lists(HOST_RULES, max_size=8), NAMES)
+def test_the_broker_decides_as_the_profile_explains(rules: list[EgressRule], name: str) -> None:
+    plan = Plan.of(rules)
+    for port in range(1, 25):
+        explained = [rule for rule in by_closeness(rules, name) if rule.covers(port)]
+        assert plan.decide(name, port) == (explained[0] if explained else None)
 
 
 @given(st.lists(HOST_RULES, max_size=8), NAMES, st.integers(1, 25))
