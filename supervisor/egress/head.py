@@ -19,7 +19,15 @@ CHUNKED = -1
 """The framing of a body in chunks; one that is not negative is its length in bytes."""
 
 _END = b"\r\n\r\n"
-_ODD = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ODD = re.compile(
+    rb"""[\x00-\x08\n-\x1f\x7f]  # Of these alone each needs a look, so the search skips all else.
+    (?: (?<! \r | \n )             # a control byte,
+      | (?<= \r ) (?= [^\n] )      # CR without LF,
+      | (?<= \n ) (?<! \r\n )      # LF without CR,
+      | (?<= \n ) (?= [ \t] )      # or a line that is folded
+    )""",
+    re.VERBOSE,
+)
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding):[ \t]*([^\r]*)")
 _LENGTH = re.compile(rb"0|[1-9][0-9]*")
 
@@ -44,7 +52,7 @@ class Heads:
         end = held.find(_END, max(0, self._looked - len(_END) + 1))
         length = len(held) if end < 0 else end + len(_END)
         if odd := _ODD.search(held, max(0, self._looked - 2), length):
-            raise HeadError(_odd(odd.group()))
+            raise HeadError(_odd(odd.group(), folded=held[odd.start() - 1 : odd.start()] == b"\r"))
         if length > HEAD_BYTES_MAX:
             raise HeadError(f"a head of more than {HEAD_BYTES_MAX} bytes")
         if end < 0:
@@ -58,13 +66,13 @@ class Heads:
         return head
 
 
-def _odd(found: bytes) -> str:
+def _odd(found: bytes, *, folded: bool) -> str:
     if found == b"\x16":
         return "TLS where plain HTTP belongs"
+    if found == b"\n" and folded:
+        return "a folded header line"
     if found in {b"\n", b"\r"}:
         return "a line that does not end in CR LF"
-    if found[:1] == b"\n":
-        return "a folded header line"
     return f"the byte 0x{found[0]:02x} in a head"
 
 

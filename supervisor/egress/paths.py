@@ -30,11 +30,15 @@ def comparable(path: bytes) -> bytes:
         raise PathError("a path that is not ASCII")
     if b"\\" in path:
         raise PathError("a backslash in the path")
-    if _TWICE.search(path):
-        raise PathError("an escape within an escape")
-    plain = _ESCAPE.sub(_decoded, path)
+    plain = path
+    if b"%" in path:
+        if _TWICE.search(path):
+            raise PathError("an escape within an escape")
+        plain = _ESCAPE.sub(_decoded, path)
     # Some servers take what follows a semicolon out of a segment before they look for dots.
-    if any(segment.split(b";", 1)[0] in {b".", b".."} for segment in plain.split(b"/")):
+    if b"/." in plain and any(
+        segment.split(b";", 1)[0] in {b".", b".."} for segment in plain.split(b"/")
+    ):
         raise PathError("a dot segment in the path")
     return plain
 
