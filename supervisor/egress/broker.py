@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.call.events import Verdict
-from supervisor.egress import connection, dns
+from supervisor.egress import connection, dns, relay
 from supervisor.egress.confine import flows_of
 from supervisor.egress.connection import Connection, Wiring
 from supervisor.egress.control import (
@@ -34,8 +34,9 @@ from supervisor.egress.flows import FlowLog
 from supervisor.egress.origins import Origins, Peer
 from supervisor.egress.outbox import Outbox
 from supervisor.egress.plan import Names, Plan
-from supervisor.egress.relay import Budget, Relays, prepare
+from supervisor.egress.relay import Budget, Relays
 from supervisor.egress.resolver import Resolver
+from supervisor.egress.terminate import Terminator
 from supervisor.linux.bpfmap import lookup
 
 FLUSH_S = 2.0
@@ -59,6 +60,7 @@ class Given:
     tcp: Sequence[socket.socket]
     dns_udp: Sequence[socket.socket]
     dns_tcp: Sequence[socket.socket]
+    terminator: Terminator | None
 
 
 def preload() -> None:
@@ -67,13 +69,17 @@ def preload() -> None:
         codecs.lookup(codec)
 
 
-def run(first_fd: int, count: int) -> int:
-    """Be a broker with `count` descriptors from `first_fd` on; give the exit code."""
-    given = _given(first_fd, count)
+def run(given: Given) -> int:
+    """Be a broker; give the exit code."""
     return asyncio.run(_run(given))
 
 
-def _given(first_fd: int, count: int) -> Given:
+def prepare(first_fd: int, count: int) -> Given:
+    """Take `count` descriptors from `first_fd` on for what they are, while there are files.
+
+    Raises:
+        ControlError, OSError, ValueError: the daemon gave what it should not.
+    """
     control = socket.socket(fileno=first_fd)
     with open(first_fd + 1, "rb") as memfd:  # noqa: PTH123 (no path)
         policy = decode_policy(memfd.read(POLICY_BYTES_MAX + 1))
@@ -89,7 +95,14 @@ def _given(first_fd: int, count: int) -> Given:
         tcp=listeners[: listening.tcp],
         dns_udp=listeners[listening.tcp : udp_end],
         dns_tcp=listeners[udp_end:],
+        terminator=_terminator(policy),
     )
+
+
+def _terminator(policy: Policy) -> Terminator | None:
+    if policy.authority is None:
+        return None
+    return Terminator(policy.authority, policy.authorities)
 
 
 async def _run(given: Given) -> int:
@@ -133,6 +146,7 @@ class CallBroker:
             origins=Origins(policy.call, given.origins_fd, lookup),
             resolver=self._resolver,
             secrets=policy.secrets,
+            terminator=given.terminator,
             relays=self._relays,
             log=self._log,
             budget=self._budget,
@@ -195,7 +209,7 @@ class CallBroker:
         self._door.look()
 
     def _accepted(self, client: socket.socket, peer: Peer) -> None:
-        prepare(client)
+        relay.prepare(client)
         self._connections.add(Connection(self._wiring, client, peer, self._gone))
 
     def _gone(self, one: Connection) -> None:

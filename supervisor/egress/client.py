@@ -23,7 +23,6 @@ from supervisor.call.events import Denied, Flow, Lost
 from supervisor.egress.control import (
     FLOWS_MAX,
     MESSAGE_BYTES_MAX,
-    Authority,
     BrokerEvent,
     ControlError,
     Done,
@@ -40,6 +39,7 @@ from supervisor.egress.control import (
     encode_policy,
 )
 from supervisor.egress.resolver import host_nameservers
+from supervisor.egress.terminate import Authority
 from supervisor.egress.zygote import ORDER_BYTES_MAX
 from supervisor.errors import BrokerFailed
 from supervisor.linux import process
@@ -75,9 +75,9 @@ _SOCKET_FD = 3
 class Order:
     """What a call's broker is to do. `call` is the call's id in the kernel's maps, `uid` a user of
     its own; `secrets` have their values. `origins_fd` reads the map of what was asked for;
-    `resolvers` are as in `Policy`, those of the host where there are none. The descriptors stay the
-    caller's: who gives the listeners away closes its own afterwards, else a door without a broker
-    still answers."""
+    `resolvers` and `authorities` are as in `Policy`, those of the host where there are none. The
+    descriptors stay the caller's: who gives the listeners away closes its own afterwards, else a
+    door without a broker still answers."""
 
     call_id: str
     call: int
@@ -90,6 +90,7 @@ class Order:
     resolvers: tuple[str, ...] = ()
     flows_max: int = FLOWS_MAX
     authority: Authority | None = None
+    authorities: str = ""
 
     def policy(self) -> Policy:
         """Give what the broker itself is told."""
@@ -108,6 +109,7 @@ class Order:
             resolvers=self.resolvers or host_nameservers(),
             flows_max=self.flows_max,
             authority=self.authority,
+            authorities=self.authorities,
         )
 
 

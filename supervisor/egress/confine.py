@@ -87,10 +87,9 @@ RULES: Rules = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confinement:
-    """What a child is put into. `fds` are what it keeps; `filter` and `root` are the zygote's."""
+    """What a child is put into. `filter`, `root` and `parent` are the zygote's."""
 
     uid: int
-    fds: Sequence[int]
     files: int
     root: Path
     filter: Filter
@@ -114,14 +113,11 @@ def flows_of(files: int) -> int:
 def confine(to: Confinement) -> None:
     """Give up everything, in an order in which each step still may; see the module.
 
-    Afterwards the child's descriptors are FIRST_FD and following.
-
     Raises:
         OSError, NotConfined: the child must end.
     """
     if to.uid <= 0:
         raise NotConfined(f"a broker cannot be user {to.uid}")
-    _keep(to.fds)
     os.setsid()
     Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     os.chroot(to.root)
@@ -144,7 +140,8 @@ def confine(to: Confinement) -> None:
     _check(to.uid)
 
 
-def _keep(fds: Sequence[int]) -> None:
+def keep(fds: Sequence[int]) -> None:
+    """Close every descriptor but these, which are FIRST_FD and following afterwards."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     sources = [null, null, null, *fds]
     # Out of the way first: a source may lie where another one goes.

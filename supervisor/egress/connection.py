@@ -25,6 +25,7 @@ from supervisor.egress.origins import Origin, Peer
 from supervisor.egress.passage import Ended, Passage
 from supervisor.egress.plan import Names, Plan
 from supervisor.egress.relay import Budget, End, Relay, Relays, close_in_order
+from supervisor.egress.terminate import Terminator
 from supervisor.profile.addresses import SYNTHETIC4, SYNTHETIC6, Address
 from supervisor.profile.model import EgressRule, Inspect
 
@@ -59,6 +60,7 @@ class Wiring:
     log: FlowLog
     budget: Budget
     secrets: tuple[Secret, ...] = ()
+    terminator: Terminator | None = None
 
 
 @dataclass(slots=True)
@@ -133,7 +135,8 @@ class Connection:
 
     async def _pass(self) -> None:
         place, rule = self._decide()
-        gate = make_gate(rule, self._told.name, self._told.port, self._wiring.secrets)
+        wiring, told = self._wiring, self._told
+        gate = make_gate(rule, told.name, told.port, wiring.secrets, wiring.terminator)
         if self._wiring.budget.left <= 0:
             raise Ended(Verdict.BUDGET)
         if gate is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
+from supervisor.egress.terminate import Authority
 from supervisor.profile.model import EgressRule, Inspect, PortRange
 
 MESSAGE_BYTES_MAX = 60 * 1024
@@ -87,14 +88,6 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
-    """A call's own certificate authority, in PEM."""
-
-    key: str = dataclasses.field(repr=False)
-    certificate: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
     """How many listeners of each sort come along, in this order."""
 
@@ -106,7 +99,8 @@ class Listening:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """All that a broker is told of its call. `call` is the id in the kernel's maps,
-    `resolvers` are as `upstream.Nameserver` reads them."""
+    `resolvers` are as `upstream.Nameserver` reads them, `authority` and `authorities` what
+    `terminate.Terminator` is made of."""
 
     call_id: str
     call: int
@@ -117,6 +111,7 @@ class Policy:
     resolvers: tuple[str, ...] = ()
     flows_max: int = FLOWS_MAX
     authority: Authority | None = None
+    authorities: str = ""
 
 
 def encode(message: Message | Finish) -> bytes:

@@ -23,6 +23,8 @@ from supervisor.egress.actions import (
 from supervisor.egress.clear import Scanner
 from supervisor.egress.http import HttpGate
 from supervisor.egress.secrets import Secret, Swap, needles_of
+from supervisor.egress.terminate import Terminator
+from supervisor.egress.terminated import TerminatedGate
 from supervisor.profile.model import EgressRule, Inspect
 
 
@@ -154,7 +156,13 @@ class Scan:
     spliced_from_server = spliced_from_client
 
 
-def make_gate(rule: EgressRule, name: str, port: int, known: Sequence[Secret] = ()) -> Gate | None:
+def make_gate(
+    rule: EgressRule,
+    name: str,
+    port: int,
+    known: Sequence[Secret] = (),
+    terminator: Terminator | None = None,
+) -> Gate | None:
     """Give the gate of a connection to `name` at `port`; None where the name alone binds it, and
     there are no secrets whose placeholders might pass."""
     match rule.inspect_at(port):
@@ -164,5 +172,8 @@ def make_gate(rule: EgressRule, name: str, port: int, known: Sequence[Secret] = 
             return Tls(name)
         case Inspect.HTTP:
             return HttpGate(name=name, port=port, rule=rule, swap=Swap(known, name=name))
-        case inspect:
-            return Closed(f"inspect: {inspect.value} is not there yet")
+        case Inspect.TERMINATE:
+            if terminator is None:
+                return Closed("there is no authority to terminate TLS with")
+            http = HttpGate(name=name, port=port, rule=rule, swap=Swap(known, name=name))
+            return TerminatedGate(name=name, terminator=terminator, http=http)

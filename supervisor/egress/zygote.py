@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from supervisor.egress import broker
-from supervisor.egress.confine import FIRST_FD, RULES, Confinement, confine, files_of
+from supervisor.egress.confine import FIRST_FD, RULES, Confinement, confine, files_of, keep
 from supervisor.egress.control import FLOWS_MAX, Failed, encode
 from supervisor.linux.fds import receive_fds
 from supervisor.linux.seccomp import Filter
@@ -98,7 +98,6 @@ def _start(data: bytes, fds: list[int], root: Path, rules: Filter) -> int:
         raise ValueError("an order that is none")
     to = Confinement(
         uid=uid,
-        fds=fds,
         files=files_of(flows_max),
         root=root,
         filter=rules,
@@ -106,26 +105,31 @@ def _start(data: bytes, fds: list[int], root: Path, rules: Filter) -> int:
     )
     pid = os.fork()
     if pid == 0:
-        _child(to)
+        _child(to, fds)
     return pid
 
 
-def _child(to: Confinement) -> None:
-    """Confine this process and be a broker in it; never comes back."""
+def _child(to: Confinement, fds: list[int]) -> None:
+    """Confine this process and be a broker in it; never comes back.
+
+    The policy is read before: it is the daemon's own word, and what terminates TLS needs files.
+    """
     code = NOTHING_LEFT
     try:
+        keep(fds)
+        given = broker.prepare(FIRST_FD, len(fds))
         confine(to)
-        code = broker.run(FIRST_FD, len(to.fds))
+        code = broker.run(given)
     except BaseException as error:  # noqa: BLE001 (the child must end here, and say why if it can)
-        _say(to, error)
+        _say(fds, error)
     finally:
         os._exit(code)
 
 
-def _say(to: Confinement, error: BaseException) -> None:
+def _say(fds: list[int], error: BaseException) -> None:
     """Tell the daemon why; the descriptors may be where they were, or where they go."""
     said = encode(Failed(reason=f"{type(error).__name__}: {error}"[:1000]))
-    for fd in (FIRST_FD, to.fds[0]):
+    for fd in (FIRST_FD, fds[0]):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as control:
             if control.family == socket.AF_UNIX:
                 control.sendmsg([said])

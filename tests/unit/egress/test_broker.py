@@ -3,10 +3,10 @@ tests/system/test_broker.py."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,6 +30,10 @@ POLICY = Policy(
     call_id="call", call=1, rules=(rule("203.0.113.0/24", 443),), egress_bytes=1,
     listening=Listening(tcp=1, dns_udp=1, dns_tcp=1), resolvers=("203.0.113.53",),
 )  # fmt: skip
+
+
+FIRST_FDS = itertools.count(200, 20)
+"""A broker's descriptors go with its process; here each test has numbers of its own."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ def start(policy: Policy = POLICY, listeners: int = 3) -> Child:
             one.listen()
     origins = os.open(os.devnull, os.O_RDONLY)
     fds = [theirs.detach(), memfd, origins, *(one.detach() for one in made)]
-    first = 200
+    first = next(FIRST_FDS)
     for number, fd in enumerate(fds):
         os.dup2(fd, first + number)
         os.close(fd)
@@ -70,19 +74,13 @@ def start(policy: Policy = POLICY, listeners: int = 3) -> Child:
 
     def run() -> None:
         try:
-            child.codes.append(broker.run(first, len(fds)))
+            child.codes.append(broker.run(broker.prepare(first, len(fds))))
         except ValueError:
             child.codes.append(-1)
 
     child.thread = threading.Thread(target=run)
     child.thread.start()
     return child
-
-
-@pytest.fixture(autouse=True)
-def tidy() -> Iterator[None]:
-    yield
-    os.closerange(200, 210)
 
 
 def test_it_is_ready_and_ends_when_it_is_asked_to() -> None:

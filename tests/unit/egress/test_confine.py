@@ -20,7 +20,7 @@ UID = FIRST_ID + 65_000
 PROGRAM = """
 import ctypes, errno, json, mmap, os, resource, signal, socket, subprocess, sys
 sys.path.insert(0, {root!r})
-from supervisor.egress.confine import Confinement, RULES, confine
+from supervisor.egress.confine import Confinement, RULES, confine, keep
 from supervisor.linux.seccomp import Filter
 uid, folder = int(sys.argv[1]), sys.argv[2]
 victim = subprocess.Popen(["/bin/sleep", "100"])
@@ -106,8 +106,9 @@ reading, writing = os.pipe()
 pid = os.fork()
 if pid == 0:
     try:
-        to = Confinement(uid=uid, fds=[writing], files=64, root=folder, filter=Filter(RULES),
+        to = Confinement(uid=uid, files=64, root=folder, filter=Filter(RULES),
                          parent=os.getppid())
+        keep([writing])
         confine(to)
         said = {{"after": look(tries), "kept": look(keeps)}}
     except BaseException as error:

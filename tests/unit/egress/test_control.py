@@ -15,7 +15,6 @@ from supervisor.egress.control import (
     DENIAL_NAMES,
     MESSAGE_BYTES_MAX,
     NUMBER_MAX,
-    Authority,
     ControlError,
     Done,
     Failed,
@@ -31,6 +30,7 @@ from supervisor.egress.control import (
     encode,
     encode_policy,
 )
+from supervisor.egress.terminate import Authority
 from supervisor.profile.model import EgressRule, Inspect, PortRange
 
 numbers = st.integers(0, NUMBER_MAX)
@@ -147,6 +147,7 @@ POLICY = Policy(
     listening=Listening(tcp=2, dns_udp=2, dns_tcp=2),
     resolvers=("192.0.2.53",),
     authority=Authority(key="KEY", certificate="CERT"),
+    authorities="TRUSTED",
 )  # fmt: skip
 
 

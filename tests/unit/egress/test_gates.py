@@ -18,6 +18,8 @@ from supervisor.egress.actions import (
 from supervisor.egress.control import Secret
 from supervisor.egress.gates import Closed, Scan, Tls, make_gate
 from supervisor.egress.http import HttpGate
+from supervisor.egress.terminate import Terminator, make_authority
+from supervisor.egress.terminated import TerminatedGate
 from supervisor.profile.model import Inspect
 from tests.support.brokers import rule
 from tests.unit.egress.hellos import openssl_hello, record, server_hello
@@ -91,6 +93,16 @@ def test_tls_that_ends_early_ends() -> None:
     gate = Tls(NAME)
     gate.from_client(openssl_hello(NAME))
     assert gate.server_ended() == [Close()]
+
+
+def test_tls_is_terminated_where_there_is_an_authority() -> None:
+    asked = rule(NAME, 443, inspect=Inspect.TERMINATE)
+    authority = make_authority([NAME])
+    terminator = Terminator(authority, authority.certificate)
+    assert isinstance(make_gate(asked, NAME, 443, (), terminator), TerminatedGate)
+    closed = make_gate(asked, NAME, 443)
+    assert isinstance(closed, Closed)
+    assert isinstance(closed.from_client(b"x")[0], Denied)
 
 
 def test_what_cannot_be_done_is_refused() -> None:

@@ -64,17 +64,15 @@ def test_it_ends_with_the_daemon(daemon: socket.socket) -> None:
 def test_a_child_that_cannot_be_confined_says_so_and_ends(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def broken(_: Confinement) -> None:
+    def broken(_: list[int]) -> None:
         raise OSError("no such wall")
 
-    monkeypatch.setattr(zygote, "confine", broken)
+    monkeypatch.setattr(zygote, "keep", broken)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    to = Confinement(
-        uid=5, fds=[theirs.fileno()], files=10, root=tmp_path, filter=Filter({}), parent=1
-    )
+    to = Confinement(uid=5, files=10, root=tmp_path, filter=Filter({}), parent=1)
     pid = os.fork()
     if pid == 0:
-        zygote._child(to)
+        zygote._child(to, [theirs.fileno()])
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == zygote.NOTHING_LEFT
     ours.settimeout(20)
     assert decode(ours.recv(4096)) == Failed(reason="OSError: no such wall")
