@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import json
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +29,13 @@ from supervisor.call.events import Timeline
 from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.process import StopSignals, settle
 from supervisor.cli.session import json_option
-from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, StockadeError
+from supervisor.errors import (
+    AuditUnavailable,
+    HostError,
+    InvalidRequest,
+    ProfileError,
+    StockadeError,
+)
 
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
@@ -36,10 +44,14 @@ if TYPE_CHECKING:
     from supervisor.engine import Engine
     from supervisor.linux.mounts import BpfFolder
     from supervisor.profile.load import ProfileSet
+    from supervisor.sandbox import EgressOptions
 
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 NO_THREAD = "can't start new thread"
 """What CPython says where pthread_create(3) failed."""
+
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Where systemd tells a service its credentials' folder (systemd.exec(5))."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -251,8 +263,30 @@ def build_daemon(
         bpf=bpf,
         observer=metrics,
         options=EngineOptions(calls_max=config.limits.calls, keep_alive_s=config.limits.keepalive),
+        egress=_egress(config),
     )
     return Daemon(config=config, metrics=metrics, store=store, engine=engine)
+
+
+def _egress(config: Configuration) -> EgressOptions:
+    """Give what the configuration says of the way out of calls.
+
+    Raises:
+        ProfileError: `CONFIG_INVALID`: the file of authorities is missing or holds none.
+    """
+    from supervisor.sandbox import EgressOptions
+
+    given = os.environ.get(CREDENTIALS)
+    secrets = config.secrets_with(Path(given) if given else None)
+    options = EgressOptions(resolvers=config.egress.resolvers, secrets=secrets)
+    if config.egress.ca is None:
+        return options
+    path = Path(config.egress.ca)
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ProfileError("CONFIG_INVALID", f"egress.ca: {path}: {error}") from error
+    return dataclasses.replace(options, authorities=path)
 
 
 def _warn_of_problems(profiles: ProfileSet) -> None:

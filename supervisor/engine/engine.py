@@ -40,7 +40,7 @@ from supervisor.linux.process import reap_strangers, trim_heap
 from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import EffectiveProfile
 from supervisor.profile.walls import WallState, missing
-from supervisor.sandbox import SandboxHost, SandboxOptions
+from supervisor.sandbox import EgressOptions, SandboxHost, SandboxOptions
 
 log = logging.getLogger("stockade.engine")
 
@@ -67,12 +67,13 @@ class Engine:
         bpf: BpfFolder | None = None,
         observer: EngineObserver | None = None,
         options: EngineOptions | None = None,
+        egress: EgressOptions | None = None,
     ) -> None:
         self.store = store
         self.profiles = profiles
         self._observer: EngineObserver = observer or NoObserver()
         self._options = options or EngineOptions()
-        self._where = SandboxOptions(state=state, runtime=runtime)
+        self._where = SandboxOptions(state=state, runtime=runtime, egress=egress or EgressOptions())
         self._bpf = bpf
         self._wall_faults: list[str] = []
         self._host: SandboxHost | None = None
@@ -135,6 +136,7 @@ class Engine:
             stack.callback(self._executor.shutdown)
             if host is not None:
                 stack.callback(host.close)
+                await host.end_brokers()
                 if self.store.healthy:
                     await self.store.note("daemon_stopped", {"pid": os.getpid()})
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
-from supervisor.call.events import Denied, Processes, ProgramStarted, Watched
+from supervisor.call.events import Denied, Flow, Processes, ProgramStarted, Watched
 from supervisor.call.types import CallRequest, InputFile
 from supervisor.errors import StockadeError
 from supervisor.linux import bcc
@@ -36,14 +36,16 @@ from supervisor.profile.model import (
 )
 from supervisor.profile.syscalls import expand_sets, members
 from supervisor.profile.walls import HOST_WALLS
+from supervisor.sandbox import doctor_egress
 from supervisor.sandbox.fenced import Event
 from supervisor.sandbox.host import SandboxHost, SandboxOptions
 from supervisor.sandbox.places import find_cell
 from supervisor.sandbox.sandbox import ProgramEnd, Sandbox
 
 HOLDS, FAILS, ABSENT, NOT_TRIED = "holds", "fails", "absent", "not tried"
+EGRESS = "egress by name"
 WALLS = (
-    "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
+    "host", "new container per call", "syscalls", "socket families", "no way out", "fence", EGRESS,
     "identity", "files", "programs", "watched calls", "memory", "swap", "pids", Crun.NAME,
     *HOST_WALLS,
 )  # fmt: skip
@@ -72,6 +74,7 @@ class Attempt:
     errors: str
     end: ProgramEnd
     denied: tuple[Denied, ...]
+    flows: tuple[Flow, ...]
     watched: frozenset[str]
     programs: int
     oom_kills: int
@@ -210,6 +213,7 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
         try:
             attacks = await _attempt(host, ATTACKS, _profile())
             rows += _judge(attacks)
+            rows.append(await _try_egress(host))
             asks = await _attempt(host, ASKS, _profile(watch={ASKED}))
             told = ASKED in asks.watched and not attacks.watched and not host.fence.watches_syscalls
             rows.append(_holds("watched calls", told, f"{ASKED} told where asked for, only there"))
@@ -222,6 +226,7 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
             rows.append(await _try_crun(host, required.get(Crun.NAME, ())))
             rows += _host_walls(host, required)
         finally:
+            await host.end_brokers()
             host.close()
     except (StockadeError, OSError, TimeoutError, ValueError) as error:
         hint = error.hint if isinstance(error, StockadeError) else ""
@@ -229,6 +234,22 @@ async def _try_walls(host: SandboxHost, required: Mapping[str, Sequence[str]]) -
             Row(wall="new container per call", verdict=FAILS, detail=str(error), advice=hint)
         )
     return rows
+
+
+async def _try_egress(host: SandboxHost) -> Row:
+    base = _profile()
+    profile = replace(
+        base,
+        egress=doctor_egress.RULES,
+        limits=replace(base.limits, egress_bytes=doctor_egress.EGRESS_BYTES),
+        syscalls=_policy(doctor_egress.SETS),
+        digest="doctor egress",
+    )
+    tried = await _attempt(host, doctor_egress.PROGRAM, profile)
+    _require_done(tried)
+    faults = doctor_egress.faults(json.loads(tried.output), tried.denied, tried.flows)
+    detail = "names of the profile alone are answered, connected to, and held to what was asked for"
+    return _holds(EGRESS, not faults, "; ".join(faults) or detail)
 
 
 async def _try_crun(host: SandboxHost, profiles: Sequence[str]) -> Row:
@@ -251,11 +272,7 @@ async def _try_crun(host: SandboxHost, profiles: Sequence[str]) -> Row:
 
 
 def _judge(attempt: Attempt) -> Iterator[Row]:
-    if attempt.end != ProgramEnd(what="exit", value=0):
-        said = attempt.errors.strip().splitlines()[-1:]
-        raise StockadeError(
-            "DOCTOR_FAILED", f"the attacks could not be tried: {attempt.end} {said}"
-        )
+    _require_done(attempt)
     seen = json.loads(attempt.output)
     told = {denied.name for denied in attempt.denied}
     yield _holds(
@@ -281,6 +298,14 @@ def _judge(attempt: Attempt) -> Iterator[Row]:
     )
 
 
+def _require_done(attempt: Attempt) -> None:
+    if attempt.end != ProgramEnd(what="exit", value=0):
+        said = attempt.errors.strip().splitlines()[-1:]
+        raise StockadeError(
+            "DOCTOR_FAILED", f"the attacks could not be tried: {attempt.end} {said}"
+        )
+
+
 def _holds(wall: str, holds: bool, detail: str) -> Row:
     if holds:
         return Row(wall=wall, verdict=HOLDS, detail=detail)
@@ -295,6 +320,7 @@ def _holds(wall: str, holds: bool, detail: str) -> Row:
 async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> Attempt:
     denied: list[Denied] = []
     processes: list[Processes] = []
+    flows: list[Flow] = []
     watched: set[str] = set()
 
     def note(event: Event) -> None:
@@ -304,6 +330,8 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
             processes.append(event)
         elif isinstance(event, Watched):
             watched.add(event.name)
+        elif isinstance(event, Flow):
+            flows.append(event)
 
     request = CallRequest(
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())
@@ -325,6 +353,7 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
             errors=_read(sandbox.stderr_fd),
             end=end,
             denied=tuple(denied),
+            flows=tuple(flows),
             watched=frozenset(watched),
             programs=sum(
                 isinstance(one, ProgramStarted) for event in processes for one in event.events
@@ -361,7 +390,6 @@ def _no_files(file: InputFile) -> Iterator[bytes]:
 
 def _profile(watch: Collection[str] = ()) -> EffectiveProfile:
     capture = Capture(mode="full")
-    allow = members("@default")
     return EffectiveProfile(
         name="doctor",
         lineage=("doctor",),
@@ -371,12 +399,7 @@ def _profile(watch: Collection[str] = ()) -> EffectiveProfile:
         image=Image(kind=ImageKind.HOST),
         read=(),
         write=(WritableMount(path="/work", size_bytes=8 * MIB),),
-        syscalls=SyscallPolicy(
-            allow=allow,
-            kill=frozenset(),
-            sets=frozenset(expand_sets(["@default"])),
-            watch=frozenset(watch),
-        ),
+        syscalls=replace(_policy(["@default"]), watch=frozenset(watch)),
         env={"PATH": "/usr/bin:/bin"},
         limits=Limits(
             wall_s=10, cpu_s=10, memory_bytes=64 * MIB, pids=16, files=64, output_bytes=MIB
@@ -387,3 +410,8 @@ def _profile(watch: Collection[str] = ()) -> EffectiveProfile:
         digest="doctor",
         lines=(),
     )
+
+
+def _policy(sets: Sequence[str]) -> SyscallPolicy:
+    allow = frozenset[str]().union(*map(members, sets))
+    return SyscallPolicy(allow=allow, kill=frozenset(), sets=frozenset(expand_sets(sets)))

@@ -27,6 +27,7 @@ from supervisor.call.events import (
     CELL_PATH,
     PROBE_EVENTS,
     Denied,
+    Flow,
     Lost,
     MoreArgv,
     Processes,
@@ -43,6 +44,7 @@ from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox.arguments import describe, family
 from supervisor.sandbox.batches import Budget, batches
 from supervisor.sandbox.denials import NAMES
+from supervisor.sandbox.door import unnamed
 
 PROGRAMS_RULE = "programs: from the read-only image only"
 
@@ -74,7 +76,7 @@ PROCESS_KINDS = frozenset({"exec", "argv", "exit"})
 
 SOCKET = "socket"
 
-Event = Denied | Processes | Watched | Lost
+Event = Denied | Processes | Watched | Flow | Lost
 
 
 def asked_of(policy: SyscallPolicy) -> Asked | None:
@@ -98,14 +100,17 @@ class CallFence:
         mode: str = ENFORCE,
         *,
         gated: bool = False,
+        named: Callable[[Denied], Denied] | None = None,
     ) -> None:
-        """Take a call's watch; `gated` says that cell is there already, and waits at its gate."""
+        """Take a call's watch; `gated` says that cell is there already, and waits at its gate;
+        `named` says more of a denial, where the call has a door."""
         self._fence = fence
         self._cgroup = cgroup
         self._watch = watch
         self._uid_base = uid_base
         self._mode = mode
         self._gated = gated
+        self._named = named
         self._guarded = False
         self._before: list[Process] = []
         self._budget = Budget()
@@ -179,6 +184,8 @@ class CallFence:
             told.processes += self._before
             self._before = []
             for event in events_of(told, self._uid_base, self._mode, self._budget):
+                if isinstance(event, Denied) and self._named is not None:
+                    event = self._named(event)
                 tell(event)
             if self._budget.over and self._fold is None:
                 self._fold = asyncio.get_running_loop().call_later(FOLD_S, fold)
@@ -251,7 +258,7 @@ def not_recorded(left: Told, recorded: Iterable[object]) -> Told:
         known[GUARDED, name] = count
     for event in recorded:
         if isinstance(event, Denied) and event.wall in PROBED:
-            known[_place(event.wall, event.name, event.detail)] += event.count
+            known[_place(event.wall, event.name, unnamed(event.detail))] += event.count
         elif isinstance(event, Watched):
             known[_kind(event)] += event.count
         elif isinstance(event, Lost) and event.reason == LOST_REASON:

@@ -22,6 +22,7 @@ from supervisor.bpf.fence import Fence, FencePlaces
 from supervisor.bpf.watch import Told
 from supervisor.call.events import PROBE_EVENTS, Lost
 from supervisor.call.types import Json
+from supervisor.egress.client import Zygote
 from supervisor.errors import AuditUnavailable, HostError, StockadeError
 from supervisor.linux import cgroup, mounts, process
 from supervisor.linux.devices import make_devices, remove_mount
@@ -34,6 +35,7 @@ from supervisor.oci.runtime import Runc, Runtime
 from supervisor.profile.model import EffectiveProfile
 from supervisor.profile.schema import ENFORCE
 from supervisor.profile.walls import WallState
+from supervisor.sandbox.door import CallDoor, EgressOptions
 from supervisor.sandbox.fenced import Event, events_of, missing_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
@@ -41,7 +43,8 @@ from supervisor.sandbox.uids import UidRanges, base_of
 
 RUNTIMES: tuple[type[Runtime], ...] = (Runc, Crun)
 PARENT_CGROUP = "stockade"
-FOLDERS = (*(runtime.NAME for runtime in RUNTIMES), "bundles", "roots")
+BROKER_ROOT = "broker"
+FOLDERS = (*(runtime.NAME for runtime in RUNTIMES), "bundles", "roots", BROKER_ROOT)
 SOCKET_NAME = "seccomp.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """unix(7): sun_path, with its NUL."""
@@ -67,6 +70,7 @@ class SandboxOptions:
     cell: Path = field(default_factory=find_cell)
     canary: Path = field(default_factory=find_canary)
     probes: Path = field(default_factory=find_probes)
+    egress: EgressOptions = field(default_factory=EgressOptions)
 
     @property
     def folder(self) -> Path:
@@ -148,6 +152,8 @@ class SandboxHost:
                 canary=self.canary,
             )
         )
+        self._egress = options.egress
+        self._zygote = Zygote(self.folder / BROKER_ROOT)
         self.leftovers: dict[str, Told] = {}
         self._runtimes: dict[str, Runtime] = {Runc.NAME: Runc(self.folder / Runc.NAME)}
         self.uids = UidRanges(options.runtime / "uids.lock")
@@ -265,6 +271,21 @@ class SandboxHost:
             except HostError as error:
                 found[kind.NAME] = WallState(standing=False, why=error.message, hint=error.hint)
         return found
+
+    def door(self, call_id: str, profile: EffectiveProfile, uid_base: int) -> CallDoor:
+        """Give the way out of a call whose profile has one."""
+        return CallDoor(
+            fence=self.fence,
+            zygote=self._zygote,
+            call_id=call_id,
+            profile=profile,
+            uid_base=uid_base,
+            options=self._egress,
+        )
+
+    async def end_brokers(self) -> None:
+        """End what brokers are forked from, before `close`; every call has ended."""
+        await self._zygote.close()
 
     def close(self) -> None:
         """Remove what all sandboxes shared; they must be gone. A step that fails keeps no other

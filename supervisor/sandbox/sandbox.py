@@ -35,6 +35,7 @@ from supervisor.oci.spec import MASKED, SHM_PATH, Program, SandboxPlaces, build_
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox.arm import read_back, socket_bytes
 from supervisor.sandbox.denials import DenialWatcher
+from supervisor.sandbox.door import CallDoor
 from supervisor.sandbox.fenced import CallFence, Event, asked_of
 from supervisor.sandbox.files import Collected, collect_outputs, place_inputs
 from supervisor.sandbox.host import SandboxHost
@@ -110,6 +111,7 @@ class Sandbox:
         self._mounts: dict[str, int] = {}
         self._writable: list[tuple[int, bool]] = []
         self._fenced: CallFence | None = None
+        self._door: CallDoor | None = None
         self._netlink: NetlinkBuffers | None = None
         self._watcher: DenialWatcher | None = None
         self.cgroup = host.cgroup(call_id)
@@ -125,6 +127,9 @@ class Sandbox:
         """
         self._require_known_kills()
         self._uid_base = self._stack.enter_context(self._host.uids.lease())
+        if self._profile.egress:
+            self._door = self._host.door(self._call_id, self._profile, self._uid_base)
+            await self._door.prepare()
         bundle = self._make_bundle()
         await self._let_in()
         self._host.listener.expect(self._call_id)
@@ -146,6 +151,9 @@ class Sandbox:
             if NETLINK_SET in self._profile.syscalls.sets:
                 self._netlink = NetlinkBuffers(self._pid)
                 self._stack.callback(self._netlink.close)
+            if self._door is not None:
+                self._stack.callback(self._door.close)
+                await self._door.open(self._pid, self._tell, self._fail)
         except OSError as error:
             # A call may be killed at any moment, also while its sandbox is being built.
             raise RuntimeFailed(
@@ -172,8 +180,11 @@ class Sandbox:
             self._uid_base,
             self._profile.mode,
             gated=self._runtime.GATED,
+            named=self._door.named if self._door is not None else None,
         )
         self._stack.callback(self._fenced.close)
+        if self._door is not None:
+            self._door.let(identity)
 
     def _place_inputs(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
         files = itertools.takewhile(lambda _: not self._stopped.is_set(), self._request.files)
@@ -206,11 +217,13 @@ class Sandbox:
                 entry.path for entry in self._profile.read if not Path(entry.path).is_dir()
             ),
             covered=MASKED_FILES if self._runtime.BINDS_NULL else (),
+            authorities=self._door.write_authorities(bundle) if self._door is not None else "",
         )
         environment = {name: value.encode() for name, value in self._profile.env.items()}
+        ours = self._door.environment() if self._door is not None else {}
         program = Program(
             argv=self._request.argv,
-            env={**environment, **self._request.env},
+            env={**environment, **self._request.env, **ours},
             working_directory=self._request.working_directory,
         )
         spec = build_spec(self._profile, places, program)
@@ -265,6 +278,8 @@ class Sandbox:
         if self._watcher is None:
             raise InvariantError("ARM_BEFORE_PREPARE", "there is nothing to read back")
         read_back(self._pid, self._profile, self.cgroup, self._uid_base)
+        if self._door is not None:
+            self._door.require()
 
     async def try_fence(self) -> None:
         """See that the fence stands around the call's cgroup, and the guard where there is one;
@@ -408,6 +423,8 @@ class Sandbox:
             raise RuntimeFailed("SANDBOX_STAYS", f"processes of {self._call_id} cannot be ended")
         if self._watcher is not None:
             self._watcher.close()
+        if self._door is not None:
+            await self._door.finish()
         if self._fenced is not None:
             self._fenced.finish()
         if self._failure is not None:

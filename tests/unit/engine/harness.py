@@ -286,6 +286,7 @@ class FakeHost:
         self.log: list[tuple[str, set[str]]] = []
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
+        self.brokers_ended = False
         self.fence = FakeFence()
         self.modes: dict[str, str] = {}
         self.left: dict[str, tuple[Denied | Processes | Watched | Lost, ...]] = {}
@@ -325,6 +326,9 @@ class FakeHost:
         self.opened += 1
         if "open" in self.failures:
             raise self.failures["open"]
+
+    async def end_brokers(self) -> None:
+        self.brokers_ended = True
 
     def close(self) -> None:
         self.closed += 1

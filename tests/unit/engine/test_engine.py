@@ -246,6 +246,7 @@ def test_a_daemon_says_that_it_began_and_ended(tmp_path: Path) -> None:
             own = entries_of_the_daemon(world)
             assert (own[0], own[-1]) == ("daemon_started", "daemon_stopped")
             assert world.host.closed == 1
+            assert world.host.brokers_ended
 
     asyncio.run(scenario())
 

@@ -56,6 +56,7 @@ async def sandbox_host() -> AsyncIterator[SandboxHost]:
         try:
             yield host
         finally:
+            await host.end_brokers()
             host.close()
         left = Footprint(folders=(host.folder,), cgroup=host.parent).leftovers()
         assert left == []

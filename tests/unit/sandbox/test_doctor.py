@@ -38,6 +38,7 @@ Spec = dict[str, Any]
 WALLS = {
     "host", "new container per call", "syscalls", "socket families", "no way out", "fence",
     "identity", "files", "programs", "memory", "swap", "pids", "record", "watched calls",
+    "egress by name",
 }  # fmt: skip
 NOT_EVERYWHERE = {"guard", "cgroup-v2", "crun", "BCC tools"}
 
@@ -154,7 +155,7 @@ def test_a_runtime_folder_that_cannot_be_used() -> None:
 
 def test_attacks_that_could_not_be_tried_prove_nothing() -> None:
     attempt = Attempt(
-        output="", errors="no python\n", end=ProgramEnd(what="exec", value=2), denied=(),
+        output="", errors="no python\n", end=ProgramEnd(what="exec", value=2), denied=(), flows=(),
         watched=frozenset(), programs=0, oom_kills=0, forks_refused=0, limits={},
     )  # fmt: skip
     with pytest.raises(StockadeError) as caught:
