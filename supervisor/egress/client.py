@@ -280,8 +280,14 @@ class Zygote:
                 listeners = [one.fileno() for one in order.listeners.all()]
                 fds = [theirs.fileno(), memfd, order.origins_fd, *listeners]
                 words = {"uid": order.uid, "flows_max": order.flows_max, "fds": len(fds)}
-                async with self._lock:
-                    pidfd = await self._fork(json.dumps(words).encode(), fds)
+                # Copies: an order that was begun is carried out, also where nobody waits for it.
+                copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0) for fd in fds]
+                forking = asyncio.create_task(self._fork(json.dumps(words).encode(), copies))
+            try:
+                pidfd = await asyncio.shield(forking)
+            except asyncio.CancelledError:
+                forking.add_done_callback(_unwanted)
+                raise
             broker = Broker(ours, pidfd, tell, fail)
         except BaseException:
             ours.close()
@@ -294,7 +300,16 @@ class Zygote:
         return broker
 
     async def _fork(self, order: bytes, fds: list[int]) -> int:
-        """Give the pidfd of a new child; a zygote that has died is replaced once."""
+        """Give the pidfd of a new child; the descriptors are closed."""
+        try:
+            async with self._lock:
+                return await self._order(order, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    async def _order(self, order: bytes, fds: list[int]) -> int:
+        """Have the zygote carry out an order; one that has died is replaced once."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         for _ in range(2):
             zygote = self._socket or self._spawn()
@@ -306,10 +321,6 @@ class Zygote:
             except TimeoutError:
                 await self._stop()
                 raise _not_started(f"no answer in {ZYGOTE_S:.0f} s") from None
-            except asyncio.CancelledError:
-                # Its answer would be taken for that to the next order.
-                await asyncio.shield(self._stop())
-                raise
             except (BrokenPipeError, ConnectionResetError):
                 data, passed = b"", []
             if passed:
@@ -354,6 +365,13 @@ class Zygote:
         finally:
             os.close(self._pidfd)
             self._watch, self._pidfd = None, -1
+
+
+def _unwanted(forking: asyncio.Task[int]) -> None:
+    """End a child that nobody waited for; where it was not made, there is nobody to tell."""
+    if not forking.cancelled() and forking.exception() is None:
+        process.send_signal(forking.result(), signal.SIGKILL)
+        os.close(forking.result())
 
 
 async def _reap(pidfd: int) -> None:

@@ -115,25 +115,24 @@ def _child(to: Confinement, fds: list[int]) -> None:
     The policy is read before: it is the daemon's own word, and what terminates TLS needs files.
     """
     code = NOTHING_LEFT
+    control = fds[0]
     try:
         keep(fds)
+        control = FIRST_FD
         given = broker.prepare(FIRST_FD, len(fds))
         confine(to)
         code = broker.run(given)
     except BaseException as error:  # noqa: BLE001 (the child must end here, and say why if it can)
-        _say(fds, error)
+        _say(control, error)
     finally:
         os._exit(code)
 
 
-def _say(fds: list[int], error: BaseException) -> None:
-    """Tell the daemon why; the descriptors may be where they were, or where they go."""
+def _say(control: int, error: BaseException) -> None:
+    """Tell the daemon why, where that can be said at once."""
     said = encode(Failed(reason=f"{type(error).__name__}: {error}"[:1000]))
-    for fd in (FIRST_FD, fds[0]):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as control:
-            if control.family == socket.AF_UNIX:
-                control.sendmsg([said])
-                return
+    with contextlib.suppress(OSError), socket.socket(fileno=control) as one:
+        one.sendmsg([said])
 
 
 if __name__ == "__main__":

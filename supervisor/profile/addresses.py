@@ -10,6 +10,7 @@ An IPv6 address that carries an IPv4 address is judged by that one: a gateway wo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -28,6 +29,9 @@ NEVER = frozenset(
 """Kinds of address that neither `cidr:` nor `private: true` opens."""
 
 TRANSLATED = "translated"
+
+KNOWN_MAX = 1024
+"""Addresses whose kind is remembered: each is judged several times, whenever it is dialled."""
 
 # The first network that holds an address says what it is.
 _KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -69,6 +73,7 @@ _CARRIERS = (
 _NEVER_PUBLIC = (IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"), _NAT64_LOCAL)
 
 
+@functools.lru_cache(KNOWN_MAX)
 def special(ip: Address) -> str:
     """Give "" where `ip` is public, else its kind: what a name must not lead to on its own."""
     inside = _inside(ip)
@@ -85,6 +90,7 @@ def special(ip: Address) -> str:
     return "reserved" if isinstance(ip, IPv6Address) and ip not in _GLOBAL6 else ""
 
 
+@functools.lru_cache(KNOWN_MAX)
 def never(ip: Address) -> str:
     """Give "" or the kind of `ip` for which no rule may reach it."""
     kinds = [special(carried) for carried in _inside(ip)] or [special(ip)]

@@ -292,6 +292,32 @@ def test_a_zygote_that_died_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+def test_an_order_that_nobody_waits_for_harms_no_other(tmp_path: Path) -> None:
+    async def scenario(zygote: Zygote, order: Order) -> None:
+        first = await zygote.start_broker(order, never, never)
+        for steps in range(1, 6):
+            task = asyncio.create_task(zygote.start_broker(order, never, never))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        second = await zygote.start_broker(order, never, never)
+        await until(lambda: len(children(zygote)) == 2)
+        assert first.alive
+        await first.finish()
+        await second.finish()
+
+    with_zygote(scenario, tmp_path / "root")
+
+
+def children(zygote: Zygote) -> list[str]:
+    text = Path(f"/proc/self/fdinfo/{zygote._pidfd}").read_text()
+    pid = int(text.split("Pid:")[1].split()[0])
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.root
 def test_a_broker_is_never_root(tmp_path: Path) -> None:
     async def scenario(zygote: Zygote, order: Order) -> None:
         with pytest.raises(BrokerFailed, match="an order that is none") as caught:

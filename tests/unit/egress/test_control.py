@@ -113,7 +113,7 @@ def test_a_broker_tells_only_of_its_own_walls() -> None:
     limit = Denied(wall=Wall.LIMIT, name="egress", used=5, allowed=5)
     assert decode(encode(limit)) == limit
     with pytest.raises(ControlError):
-        encode(Lost(what="output", count=1, reason="x"))
+        decode(encode(Lost(what="output", count=1, reason="x")))
 
 
 def test_a_missing_field_and_a_long_message_are_refused() -> None:
