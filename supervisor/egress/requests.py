@@ -43,6 +43,8 @@ _HOP = frozenset({
     b"content-length", b"transfer-encoding", b"host",
 })  # fmt: skip
 """Of one connection only, or written anew here."""
+_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE", b"TRACE"})
+"""A body has no meaning in these (RFC 9110, section 9.3), and some servers do not look for one."""
 _OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 """What `Connection` may name: a header that is named there would be taken out by a proxy."""
 _OTHER_HOST = frozenset({
@@ -85,7 +87,9 @@ class RequestRule:
         headers = [(b"Host", self._host(named.get(b"host", []))), *kept]
         options = _options(named) if b"connection" in named else set()
         upgrade = b"upgrade" in named
-        close = old or b"close" in options
+        # A far side that takes no body there would read it as a request, unless it is the last one.
+        bare = bool(framing) and request.method in _WITHOUT_BODY
+        close = old or bare or b"close" in options
         if upgrade:
             _check_upgrade(request, framing, named[b"upgrade"], options, kept)
             headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]

@@ -17,9 +17,10 @@ def admitted(
     port: int = 80,
     framing: int | None = None,
     version: str = "1.1",
+    method: str = "GET",
     **kept: tuple[str, ...],
 ) -> Admitted:
-    request = h11.Request(method="GET", target="/a", headers=list(headers), http_version=version)
+    request = h11.Request(method=method, target="/a", headers=list(headers), http_version=version)
     return RequestRule(name=name, port=port, rule=rule(**kept)).admit(request, framing)
 
 
@@ -99,3 +100,13 @@ def test_closing() -> None:
     assert not admitted(("Host", HOST)).close
     assert admitted(("Host", HOST), ("Connection", "Close")).close
     assert admitted(("Host", HOST), version="1.0").close
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("framing", [CHUNKED, 7])
+def test_a_body_where_none_belongs_is_the_last_on_its_connection(method: str, framing: int) -> None:
+    found = admitted(("Host", HOST), framing=framing, method=method)
+    assert found.close
+    assert (b"Connection", b"close") in found.headers
+    for more in ({"framing": framing, "method": "POST"}, {"framing": 0, "method": method}):
+        assert not admitted(("Host", HOST), **more).close  # type: ignore[arg-type]
