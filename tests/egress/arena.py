@@ -17,6 +17,9 @@ HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
 PROFILES = [str(HERE.parents[1] / "profiles"), str(HERE / "profiles")]
 
+SECRET = "ghp_0123456789abcdefghijklmnopqrstuvwxyz"  # noqa: S105 (of nobody)
+"""What the daemon holds for profiles that name the secret `github`."""
+
 Frame = tuple[str, str, int]
 
 RESOLVING: frozenset[Frame] = frozenset(

@@ -53,7 +53,7 @@ class Attack:
 
 
 CONNECT = (("network", "connect"),)
-SENDMSG = (("network", "sendmsg"), ("network", "connect"))
+SENDMSG = (("network", "sendmsg"), ("network", "connect"), ("network", "egress"))
 DNS = (("network", "dns"),)
 DIAL = (("network", "dial"),)
 TLS = (("network", "tls"),)
@@ -109,11 +109,11 @@ def names() -> Iterator[Attack]:
                 do={"do": "dns", "labels": labels, "server": server, "over": over,
                     "until": BY_NAME},
             )  # fmt: skip
-    for group in ("224.0.0.251", "ff02::fb%isl0"):
+    for group in ("224.0.0.251", "ff05::fb"):
         yield Attack(
             name=f"multicast DNS to {group}", walls=SENDMSG, says="",
             do={"do": "udp", "to": group, "port": 5353, "wait_s": SHORT_S},
-            arrives=("udp", group.partition("%")[0], 5353),
+            arrives=("udp", group, 5353),
         )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def addresses() -> Iterator[Attack]:
         )  # fmt: skip
     yield Attack(
         name="another port of an allowed name", walls=CONNECT, gets=of("api.github.com"),
-        do=fetch("api.github.com", "api.github.com", port=8080), says="api.github.com:8080",
+        do=fetch("api.github.com", "api.github.com", port=8080), says="8080 tcp (api.github.com)",
     )  # fmt: skip
     yield Attack(
         name="another port of an allowed network", walls=CONNECT, gets="",
@@ -167,6 +167,7 @@ def answers() -> Iterator[Attack]:
         ("metadata.example.com", "metadata"), ("private.example.com", "private"),
         ("alias.example.com", "private"), ("nat64.example.com", "metadata"),
         ("sixtofour.example.com", "metadata"), ("mapped.example.com", "metadata"),
+        ("loop.example.com", "island"), ("zero.example.com", "island"),
     ):  # fmt: skip
         yield Attack(
             name=f"{name} is {gets}", walls=DIAL, says=name, rule=f"egress: {name}:80",
@@ -278,6 +279,4 @@ def elsewhere() -> Iterator[Attack]:
         )  # fmt: skip
 
 
-ATTACKS = [
-    *names(), *addresses(), *answers(), *spelling(), *other_names(), *datagrams(), *elsewhere()
-]  # fmt: skip
+ATTACKS = (names, addresses, answers, spelling, other_names, datagrams, elsewhere)

@@ -7,8 +7,9 @@ falls for its row: the document of the evil name comes back.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from tests.egress.attacks import EVIL, HTTP, Attack, get, of
+from tests.egress.attacks import EVIL, HTTP, TLS, Attack, get, of
 from tests.egress.servers.places import LENGTH_FIRST, NO_BODIES, SHARED
 
 GOOD = "files.example.com"
@@ -109,11 +110,12 @@ def framings() -> Iterator[Attack]:
         send=head(f"Content-Length: {len(chunk)}", "Transfer-Encoding: chunked",
                   host="length.example.com") + chunk + EVIL_REQUEST + "\r\n0\r\n\r\n",
     )  # fmt: skip
-    yield smuggled(
+    # Allowed, and written anew so that no server takes the body for a request.
+    yield replace(smuggled(
         "a server that takes no bodies", to="nobody.example.com",
         send=head(f"Content-Length: {len(EVIL_REQUEST)}", method="GET", host="nobody.example.com")
         + EVIL_REQUEST,
-    )  # fmt: skip
+    ), walls=())  # fmt: skip
     many = len(EVIL_REQUEST)
     for lengths in (
         (f"Content-Length: {many}", "Content-Length: 0"), (f"Content-Length: 0, {many}",),
@@ -151,4 +153,26 @@ def paths() -> Iterator[Attack]:
                    + get(PATHS, "/hidden"), to=PATHS, gets=HIDDEN)  # fmt: skip
 
 
-SMUGGLED = [*other_host(), *later(), *tunnels(), *framings(), *paths()]
+def terminated() -> Iterator[Attack]:
+    """The same inside TLS that ends at the broker: another name, a path that no rule has."""
+    for name, to, host, path, gets in (
+        ("another Host inside TLS", "api.github.com", EVIL, "/", EVIL),
+        ("a path inside TLS", GOOD, GOOD, "/hidden", HIDDEN),
+    ):
+        yield Attack(
+            name=name, walls=HTTP, says=f"{to}:443", rule=f"egress: {to}:443", gets=of(gets),
+            may=tuple(("tcp", address, 443) for address in SHARED), profile="terminating",
+            do={"do": "tcp", "to": to, "port": 443, "tls": {"sni": to}, "send": get(host, path),
+                "until": of(gets)},
+        )  # fmt: skip
+    for sni in (EVIL, None):
+        yield Attack(
+            name=f"server name {sni} where TLS ends", walls=TLS, says="api.github.com:443",
+            rule="egress: api.github.com:443", gets=of(EVIL), profile="terminating",
+            may=tuple(("tcp", address, 443) for address in SHARED),
+            do={"do": "tcp", "to": "api.github.com", "port": 443, "tls": {"sni": sni},
+                "send": get(EVIL), "until": of(EVIL)},
+        )  # fmt: skip
+
+
+SMUGGLED = (other_host, later, tunnels, framings, paths, terminated)

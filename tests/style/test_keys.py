@@ -16,15 +16,6 @@ from pydantic import BaseModel
 from supervisor.profile.schema import FragmentFile, ProfileFile
 from tests.style.tree import ROOT
 
-PENDING = frozenset({
-    "drop.egress", "drop.secrets", "limits.egress",
-    *(f"egress.{name}" for name in (
-        "host", "cidr", "port", "inspect", "private", "methods", "paths", "why",
-    )),
-    *(f"secrets.{name}" for name in ("name", "header", "host", "env", "why")),
-})  # fmt: skip
-"""Keys whose effect needs the broker, which no daemon starts yet. This set ends empty."""
-
 SHOWN = ("tests/system", "tests/escape", "tests/egress")
 """Where tests run real calls: an effect is seen there, not in what a function returns."""
 
@@ -92,13 +83,8 @@ def test_the_list_is_what_it_was_meant_to_be() -> None:
 
 def test_every_key_has_a_test_of_its_effect() -> None:
     found = marked()
-    assert sorted(all_keys() - found.keys() - PENDING) == []
+    assert sorted(all_keys() - found.keys()) == []
     assert sorted(found.keys() - all_keys()) == []
-
-
-def test_what_is_pending_is_a_key_without_a_test() -> None:
-    assert all_keys() >= PENDING
-    assert not PENDING & marked().keys()
 
 
 def test_a_new_key_is_in_the_list() -> None:

@@ -190,6 +190,11 @@ class Daemon:
             raise DaemonError(f"still there after {timeout_s} s\n{self.tail()}")
         return code
 
+    def wait_ended(self, timeout_s: float = STOP_S) -> int:
+        """Wait for its end, however it ends, and give its exit code or minus the signal."""
+        self._disconnect()
+        return self._wait(timeout_s)
+
     def _terminate(self, timeout_s: float) -> int:
         """Ask it to end, and end it where it does not; give the exit code or minus the signal."""
         self.request_stop()

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ SENTINEL_PORT = 4242
 COME_S = 20.0
 POLL_S = 0.02
 PROGRAM_S = 120
-SERVERS = "tests.egress.servers"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 CANARY_BYTES = 8
 
@@ -47,10 +46,12 @@ HOLD = 'ip link set lo up && mount --bind "$0" /etc/resolv.conf && echo ready &&
 # Sent from every processor, so that no frame which was sent before can come after all of them.
 SENTINELS = """
 import os, socket, sys
-for cpu in sorted(os.sched_getaffinity(0)):
-    os.sched_setaffinity(0, {cpu})
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.sendto(f"{sys.argv[1]}-{cpu}.".encode(), (sys.argv[2], int(sys.argv[3])))
+processors = sorted(os.sched_getaffinity(0))
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for line in sys.stdin:
+    for cpu in processors:
+        os.sched_setaffinity(0, {cpu})
+        sock.sendto(f"{line.strip()}-{cpu}.".encode(), (sys.argv[1], int(sys.argv[2])))
 """
 
 
@@ -63,6 +64,7 @@ class World:
     island: str
     far: str
     holder: int
+    sentinels: subprocess.Popen[bytes]
 
     @property
     def ca(self) -> Path:
@@ -88,6 +90,11 @@ class World:
         fresh.write_text(json.dumps({name: data for name, data in zone.items() if data}))
         fresh.rename(path)
 
+    def rewind(self, name: str) -> None:
+        """Let the turns of a name begin anew."""
+        zone = json.loads((self.folder / "zone.json").read_text())
+        self.set_names({name: {**zone[name], "serial": secrets.token_hex(4)}})
+
     # ---- what was seen over there
 
     def mark(self) -> int:
@@ -96,25 +103,28 @@ class World:
 
     def since(self, mark: int, *kinds: str) -> list[dict[str, Any]]:
         """Give the lines of the log after a mark, of these kinds or of all but sentinels."""
-        with (self.folder / "log.jsonl").open("rb") as file:
-            file.seek(mark)
-            data = file.read()
+        data = self._read(mark)
         lines = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
         wanted = [line for line in lines if line.get("port") != SENTINEL_PORT]
         return [line for line in wanted if not kinds or line["kind"] in kinds]
 
+    def _read(self, mark: int) -> bytes:
+        with (self.folder / "log.jsonl").open("rb") as file:
+            file.seek(mark)
+            return file.read()
+
     def settled(self, mark: int, *kinds: str) -> list[dict[str, Any]]:
         """Give the same once every frame that was under way is over there."""
         nonce = secrets.token_hex(8)
-        sent = [PYTHON, "-c", SENTINELS, nonce, places.WORLD4, str(SENTINEL_PORT)]
-        subprocess.run([*self.inside, *sent], check=True, env=ENVIRONMENT)
+        assert self.sentinels.stdin is not None
+        self.sentinels.stdin.write(f"{nonce}\n".encode())
+        self.sentinels.stdin.flush()
         for cpu in os.sched_getaffinity(0):
             self._wait_for_text(mark, f"{nonce}-{cpu}.".encode())
         return self.since(mark, *kinds)
 
     def _wait_for_text(self, mark: int, text: bytes) -> None:
-        path = self.folder / "log.jsonl"
-        wait_until(lambda: text in path.read_bytes()[mark:], f"sentinel {text!r}")
+        wait_until(lambda: text in self._read(mark), f"sentinel {text!r}")
 
     def wait_for(self, mark: int, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until a line after the mark is `wanted`."""
@@ -152,9 +162,8 @@ def wait_until(true: Callable[[], bool], what: str, timeout_s: float = COME_S) -
 
 
 @contextlib.contextmanager
-def world(servers: str = SERVERS, env: Mapping[str, str] | None = None) -> Iterator[World]:
-    """Make the island and the world, and start what lives there: a module, and what it finds in
-    its environment."""
+def world() -> Iterator[World]:
+    """Make the island and the world, and start what lives there."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockade-world-")))
         folder.chmod(0o755)
@@ -166,11 +175,28 @@ def world(servers: str = SERVERS, env: Mapping[str, str] | None = None) -> Itera
         far = stack.enter_context(_holder(resolv))
         _lay_wire(island, far)
         token = secrets.token_hex(CANARY_BYTES)
-        stack.enter_context(_servers(folder, far, [servers, str(folder), FAR, token], env))
+        stack.enter_context(_server(folder, far, "tests.egress.servers", FAR, token))
+        stack.enter_context(_server(folder, island, "tests.egress.servers.islander", token))
         yield World(
             folder=folder, token=token, island=f"/proc/{island}/ns/net",
             far=f"/proc/{far}/ns/net", holder=island,
+            sentinels=stack.enter_context(_sentinels(island)),
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _sentinels(island: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run what sends a sentinel for each line that it is given."""
+    command = [PYTHON, "-c", SENTINELS, places.WORLD4, str(SENTINEL_PORT)]
+    with subprocess.Popen(
+        ["nsenter", f"--target={island}", "--net", *command],
+        stdin=subprocess.PIPE, env=ENVIRONMENT,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        try:
+            yield process
+        finally:
+            process.stdin.close()
 
 
 @contextlib.contextmanager
@@ -209,14 +235,12 @@ def _lay_wire(island: int, far: int) -> None:
 
 
 @contextlib.contextmanager
-def _servers(
-    folder: Path, far: int, command: Sequence[str], env: Mapping[str, str] | None
-) -> Iterator[None]:
-    """Run the servers over there."""
-    enter = ["nsenter", f"--target={far}", "--net", "--mount", f"--wd={ROOT}"]
-    with (folder / "servers.log").open("wb") as errors, subprocess.Popen(
-        [*enter, sys.executable, "-m", *command], stderr=errors,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**ENVIRONMENT, **(env or {})},
+def _server(folder: Path, where: int, module: str, *more: str) -> Iterator[None]:
+    """Run a module of servers in a holder's namespaces."""
+    enter = ["nsenter", f"--target={where}", "--net", "--mount", f"--wd={ROOT}"]
+    with (folder / "servers.log").open("ab") as errors, subprocess.Popen(
+        [*enter, sys.executable, "-m", module, str(folder), *more],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

@@ -5,6 +5,7 @@ runs. A name is a mapping of types to data, `"*.suffix"` stands for all names be
 
     ttl    seconds, 60 where it is missing
     turns  a list of mappings, one for each query of a type in turn, the last for all that follow
+    serial whatever, with a new one the turns begin anew
     mode   "silent", "slow", "garbage", "failing", "other-id", "other-name": how it is broken
 """
 
@@ -42,7 +43,7 @@ class Zone:
     def __init__(self, path: Path, log: Log) -> None:
         self._path = path
         self._log = log
-        self._asked: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._asked: collections.Counter[tuple[str, str, str]] = collections.Counter()
         self._lock = threading.Lock()
 
     def answer(self, wire: bytes, *, server: str, over: str) -> bytes | None:
@@ -103,9 +104,10 @@ class Zone:
         data = next((zone[key] for key in keys if key in zone), None)
         if data is None or "turns" not in data:
             return data
+        serial = data.get("serial", "")
         with self._lock:
-            turn = self._asked[name, kind]
-            self._asked[name, kind] += 1
+            turn = self._asked[name, kind, serial]
+            self._asked[name, kind, serial] += 1
         turns = data["turns"]
         return {**data, **turns[min(turn, len(turns) - 1)]}
 

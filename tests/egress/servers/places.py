@@ -25,6 +25,9 @@ LENGTH_FIRST, NO_BODIES = "203.0.113.12", "203.0.113.13"
 SOCKETS = ("203.0.113.30", "2001:db8:1::30")
 """The server of WebSockets."""
 
+LOOPBACK = ("127.0.0.1", "::1")
+"""The island's own."""
+
 METADATA = ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
 PRIVATE = ("10.0.0.8", "fd12:3456:789a::8", "192.168.7.8", "172.16.7.8", "100.64.7.8")
 TRANSLATED = ("64:ff9b::cb00:710a", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1")
@@ -74,7 +77,6 @@ ZONE = {
     "mapped.example.com": {"AAAA": ["::ffff:169.254.169.254"]},
     "loop.example.com": {"A": ["127.0.0.1"], "AAAA": ["::1"]},
     "zero.example.com": {"A": ["0.0.0.0"], "AAAA": ["::"]},  # noqa: S104 (an answer)
-    "linklocal.example.com": {"AAAA": ["fe80::1"]},
     "rebind.example.com": {"ttl": 0, "turns": [{"A": [SHARED[0]]}, {"A": [METADATA[0]]}]},
     # Allowed by nobody.
     "evil.example.com": {"A": [SHARED[0]], "AAAA": [SHARED[1]]},

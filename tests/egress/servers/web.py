@@ -104,9 +104,9 @@ class Visit:
         while (request := self._head()) is not None:
             self._site.log(
                 "request", to=self._to, port=self._port, sni=self._sni,
-                host=request.authority, line=request.line,
+                host=request.authority, line=request.line, headers=request.headers,
             )  # fmt: skip
-            if not self._answer(request):
+            if not self._answer(request) or "close" in request.headers.get("connection", ""):
                 break
 
     # ---- reading
