@@ -30,7 +30,7 @@ test-host: setup ## Run every test but those that boot a kernel (as root)
 soak: vm-kernels ## Run every test with ROUNDS=10 times the rounds (as root)
 	@STOCKADE_ROUNDS=$(ROUNDS) $(PYTEST) --timeout 14400 $(ARGS)
 
-bench: setup ## Measure against bare runc on this host (as root; ARGS=--json)
+bench: setup ## Measure against bare runc and bare wires on this host (as root; ARGS=--json)
 	@$(PYTHON) -m tests.bench $(ARGS)
 
 lint: setup ## Run the style tests alone

@@ -107,19 +107,15 @@ class CallDoor:
         Raises:
             HostError: `SECRET_UNAVAILABLE`, `AUTHORITIES_MISSING`.
         """
-        found = []
-        for use in self._profile.secrets:
-            value = await self._options.secrets.value(use.name)
-            found.append(
-                Secret(
-                    name=use.name,
-                    header=use.header,
-                    host=use.host,
-                    placeholder=make_placeholder(use.name),
-                    value=value,
-                )
-            )
-        self._secrets = tuple(found)
+        held: dict[str, tuple[str, str]] = {}
+        for name in sorted({use.name for use in self._profile.secrets}):
+            # One for all its uses: a program has one variable for a secret, wherever that goes.
+            held[name] = make_placeholder(name), await self._options.secrets.value(name)
+        self._secrets = tuple(
+            Secret(name=use.name, header=use.header, host=use.host, placeholder=held[use.name][0],
+                   value=held[use.name][1])
+            for use in self._profile.secrets
+        )  # fmt: skip
         if terminates(self._profile):
             hosts = [r.host for r in self._profile.egress if r.inspect is Inspect.TERMINATE]
             self._authority = await asyncio.to_thread(make_authority, hosts)

@@ -1,4 +1,5 @@
-"""`make bench`: Stockade against bare `runc run`, and with its fence against without.
+"""`make bench`: Stockade against bare `runc run`, with its fence against without, and egress by
+name against the bare wire.
 
 Absolute times say little about another machine; the ratios are what counts.
 """
@@ -9,12 +10,12 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import fence, measures
+from tests.bench import egress, fence, measures
 from tests.bench.figures import Figure
 from tests.support.daemon import running_daemon
 
@@ -24,13 +25,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
     options = parser.parse_args()
     scale = 0.1 if options.quick else 1.0
     console = Console(stderr=options.json, quiet=options.json, highlight=False)
     figures = []
-    for figure in measure(scale):
-        figures.append(figure)
-        console.print(f"  {figure.name}: {figure.ours:.4g} {figure.unit}")
+    for name, measure in PARTS.items():
+        for figure in measure(scale) if options.only in (None, name) else ():
+            figures.append(figure)
+            console.print(f"  {figure.name}: {figure.ours:.4g} {figure.unit}")
     console.print(as_table(figures))
     if options.json:
         rows = [
@@ -41,8 +44,8 @@ def main() -> int:
     return 0
 
 
-def measure(scale: float) -> Iterator[Figure]:
-    """Take every measurement, each from a daemon that has nothing else to do."""
+def calls(scale: float) -> Iterator[Figure]:
+    """Measure calls that reach nothing, each time from a daemon that has nothing else to do."""
     with running_daemon(config=measures.CONFIG) as daemon, measures.bundle(daemon) as bundle:
         yield measures.idle(daemon)
         yield from measures.cold(daemon, bundle, scale)
@@ -51,7 +54,11 @@ def measure(scale: float) -> Iterator[Figure]:
         yield from measures.output(daemon, scale)
     with running_daemon(config=measures.CONFIG) as daemon:
         yield from measures.growth(daemon, scale)
-    yield from fence.cost(scale)
+
+
+PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
+    "calls": calls, "fence": fence.cost, "egress": egress.cost,
+}  # fmt: skip
 
 
 def as_table(figures: list[Figure]) -> Table:

@@ -21,9 +21,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from supervisor.client import StockadeError
-from tests.demo import agent, hostile, tamper
+from tests.demo import agent, hostile, reach, tamper
 from tests.demo.evidence import Fell
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.world import world
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".output" / "demo"
@@ -95,12 +96,29 @@ def play(report: Report, folder: Path, console: Console) -> None:
         for verdict in _shown(hostile.attack(daemon.client), console, _show_attack):
             report.attacks.append(verdict)
         _still_serves(daemon)
+    console.rule("An agent that may reach one API, in a world of the demo's own", align="left")
+    _reach(report, folder / "reaching", console)
     console.rule("The record", align="left")
     call_id = next((done.call_id for done in report.work if done.ok), "")
     report.proof = tamper.prove(daemon.state, call_id, folder)
     console.print(f"  verified:  {escape(report.proof.verified)}")
     console.print(f"  in a copy: {escape(report.proof.touched)} flipped")
     console.print(f"  noticed:   {escape(report.proof.noticed)}\n")
+
+
+def _reach(report: Report, folder: Path, console: Console) -> None:
+    """Go out by name, with a second daemon: in a namespace whose one wire leads into that world."""
+    folder.mkdir()
+    with (
+        world() as there,
+        running_daemon(
+            folder=folder, config=there.config(**CONFIG), network=there.island
+        ) as daemon,
+    ):
+        for done in _shown(reach.work(daemon.client, there), console, _show_work):
+            report.work.append(done)
+        for verdict in _shown(reach.attack(daemon.client, there), console, _show_attack):
+            report.attacks.append(verdict)
 
 
 def _still_serves(daemon: Daemon) -> None:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ SENTINEL_PORT = 4242
 COME_S = 20.0
 POLL_S = 0.02
 PROGRAM_S = 120
+SERVERS, ISLANDER = "tests.egress.servers", "tests.egress.servers.islander"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 CANARY_BYTES = 8
 
@@ -162,8 +163,9 @@ def wait_until(true: Callable[[], bool], what: str, timeout_s: float = COME_S) -
 
 
 @contextlib.contextmanager
-def world() -> Iterator[World]:
-    """Make the island and the world, and start what lives there."""
+def world(servers: str = SERVERS, env: Mapping[str, str] | None = None) -> Iterator[World]:
+    """Make the island and the world, and start what lives there: a module, and what it finds in
+    its environment."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stockade-world-")))
         folder.chmod(0o755)
@@ -175,8 +177,9 @@ def world() -> Iterator[World]:
         far = stack.enter_context(_holder(resolv))
         _lay_wire(island, far)
         token = secrets.token_hex(CANARY_BYTES)
-        stack.enter_context(_server(folder, far, "tests.egress.servers", FAR, token))
-        stack.enter_context(_server(folder, island, "tests.egress.servers.islander", token))
+        command = [servers, str(folder), FAR, token]
+        stack.enter_context(_server(folder, far, command, env))
+        stack.enter_context(_server(folder, island, [ISLANDER, str(folder), token]))
         yield World(
             folder=folder, token=token, island=f"/proc/{island}/ns/net",
             far=f"/proc/{far}/ns/net", holder=island,
@@ -235,12 +238,14 @@ def _lay_wire(island: int, far: int) -> None:
 
 
 @contextlib.contextmanager
-def _server(folder: Path, where: int, module: str, *more: str) -> Iterator[None]:
+def _server(
+    folder: Path, where: int, command: Sequence[str], env: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Run a module of servers in a holder's namespaces."""
     enter = ["nsenter", f"--target={where}", "--net", "--mount", f"--wd={ROOT}"]
     with (folder / "servers.log").open("ab") as errors, subprocess.Popen(
-        [*enter, sys.executable, "-m", module, str(folder), *more],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT,
+        [*enter, sys.executable, "-m", *command], stderr=errors,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**ENVIRONMENT, **(env or {})},
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

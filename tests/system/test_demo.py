@@ -29,8 +29,8 @@ def run(*arguments: str, timeout_s: float) -> Any:
 def test_demo() -> None:
     report = run("tests.demo", timeout_s=DEMO_TIMEOUT_S)
     assert report["ok"], report
-    assert len(report["work"]) >= 4
-    assert len(report["attacks"]) >= 12
+    assert len(report["work"]) >= 5
+    assert len(report["attacks"]) >= 18
     assert all(attack["held"] and attack["record"] for attack in report["attacks"])
     assert report["proof"]["noticed"]
 

@@ -17,16 +17,31 @@ from supervisor.audit.segment import segment_name
 from supervisor.audit.verify import verify
 from supervisor.audit.verify_log import LogCheck, Problem
 from supervisor.call.outcome import Exited
-from supervisor.client import Output, Started
+from supervisor.client import Output, Started, Verdict
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.profiles import with_profiles
 from tests.support.rounds import rounds
 
 FLIPS = 6
+LITTLE = """\
+egress:
+  - {host: api.github.com, port: 443, why: "what is no TLS is denied, and nothing dialled"}
+syscalls: {allow: ["@network-io"]}
+record: {stdout: 1KiB}
+"""
+NO_TLS = """
+import socket
+with socket.create_connection(("api.github.com", 443)) as sock:
+    sock.sendall(b"no TLS" * 9)
+    try:
+        sock.recv(1)
+    except ConnectionResetError:
+        pass
+"""
 LARGE_FILE_BYTES = 3_000_000
 WRITTEN = {
     Kind.INTENT, Kind.STARTED, Kind.OUTPUT, Kind.TRUNCATED, Kind.DENIED, Kind.SIGNAL, Kind.OUTCOME,
-    Kind.PROCESSES, Kind.DAEMON_STARTED, Kind.DAEMON_STOPPED, Kind.BLOB, Kind.LOG_CUT,
+    Kind.PROCESSES, Kind.FLOW, Kind.DAEMON_STARTED, Kind.DAEMON_STOPPED, Kind.BLOB, Kind.LOG_CUT,
 }  # fmt: skip
 """The kinds that the daemon writes here, each at least once. `lost` needs a full disk."""
 
@@ -50,7 +65,7 @@ def call_id(daemon: Daemon) -> str:
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the state of a daemon that has written every kind of entry."""
     folder = tmp_path_factory.mktemp("flips")
-    config = with_profiles(folder / "profiles", little="record: {stdout: 1KiB}")
+    config = with_profiles(folder / "profiles", little=LITTLE)
     with running_daemon(config=config, folder=folder) as daemon:
         write_every_kind(daemon)
         tear_the_tail(daemon)
@@ -200,6 +215,8 @@ def write_every_kind(daemon: Daemon) -> None:
     assert call.outcome == Exited(code=0)
     assert call.stdout_truncated or call.finished.streams[0].truncated
     assert call.denials
+    call = client.run(["/usr/bin/python3", "-c", NO_TLS], profile="little")
+    assert [flow.verdict for flow in call.flows] == [Verdict.DENIED], call.stderr
     with client.execute(["cat"], profile="base", stdin=b"typed", stdin_open=True) as execution:
         next(event for event in execution if isinstance(event.event, Started))
         next(event for event in execution if isinstance(event.event, Output))

@@ -262,6 +262,24 @@ def test_secrets_stay_with_the_broker(tmp_path: Path, opened: list[int]) -> None
     assert one.door.write_authorities(tmp_path) == ""
 
 
+def test_a_secret_for_two_hosts_has_one_placeholder(tmp_path: Path) -> None:
+    """The program has one variable for it, and does not know where a request will go."""
+    file = tmp_path / "token"
+    file.write_text("the-value")
+    file.chmod(0o600)
+    secrets = Secrets(sources={"github": SecretSource(file=str(file))})
+    uses = tuple(
+        SecretUse(name="github", header="Authorization", host=host, env="GITHUB_TOKEN")
+        for host in ("api.github.com", "a.example.com")
+    )
+    door = made(secrets=uses, options=EgressOptions(secrets=secrets)).door
+    asyncio.run(door.prepare())
+    ((name, placeholder),) = door.environment().items()
+    found = door._secrets
+    assert [secret.host for secret in found] == ["api.github.com", "a.example.com"]
+    assert {(name, placeholder)} == {("GITHUB_TOKEN", one.placeholder.encode()) for one in found}
+
+
 def test_a_secret_that_cannot_be_had_keeps_the_call_from_starting() -> None:
     use = SecretUse(
         name="github", header="Authorization", host="api.github.com", env="GITHUB_TOKEN"
