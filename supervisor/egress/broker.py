@@ -12,7 +12,7 @@ import codecs
 import resource
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.call.events import Verdict
@@ -35,7 +35,7 @@ from supervisor.egress.origins import Origins, Peer
 from supervisor.egress.outbox import Outbox
 from supervisor.egress.plan import Names, Plan
 from supervisor.egress.relay import Budget, Relays
-from supervisor.egress.resolver import Resolver
+from supervisor.egress.resolver import Resolver, host_nameservers
 from supervisor.egress.terminate import Terminator
 from supervisor.linux.bpfmap import lookup
 
@@ -88,6 +88,8 @@ def prepare(first_fd: int, count: int) -> Given:
     if len(listeners) != listening.tcp + listening.dns_udp + listening.dns_tcp:
         raise ValueError(f"{len(listeners)} listeners, where the policy says {listening}")
     udp_end = listening.tcp + listening.dns_udp
+    if not policy.resolvers:
+        policy = replace(policy, resolvers=host_nameservers())
     return Given(
         control=control,
         policy=policy,

@@ -23,6 +23,8 @@ from supervisor.call.events import Denied, Flow, Lost
 from supervisor.egress.control import (
     FLOWS_MAX,
     MESSAGE_BYTES_MAX,
+    ORDER_BYTES_MAX,
+    Authority,
     BrokerEvent,
     ControlError,
     Done,
@@ -38,9 +40,6 @@ from supervisor.egress.control import (
     encode,
     encode_policy,
 )
-from supervisor.egress.resolver import host_nameservers
-from supervisor.egress.terminate import Authority
-from supervisor.egress.zygote import ORDER_BYTES_MAX
 from supervisor.errors import BrokerFailed
 from supervisor.linux import process
 from supervisor.linux.fds import closing_fd, receive_fds, wait_readable
@@ -106,7 +105,7 @@ class Order:
             secrets=self.secrets,
             egress_bytes=self.egress_bytes,
             listening=Listening(tcp=tcp, dns_udp=udp, dns_tcp=dns),
-            resolvers=self.resolvers or host_nameservers(),
+            resolvers=self.resolvers,
             flows_max=self.flows_max,
             authority=self.authority,
             authorities=self.authorities,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
-from supervisor.egress.terminate import Authority
 from supervisor.profile.model import EgressRule, Inspect, PortRange
 
 MESSAGE_BYTES_MAX = 60 * 1024
@@ -36,6 +36,12 @@ FLOWS_MAX = 1024
 DENIAL_NAMES = frozenset({"connect", "dns", "dial", "tls", "http", "secret"})
 LIMIT_NAME = "egress"
 LOST_KINDS = frozenset({"flow", "denial"})
+
+
+ORDER_BYTES_MAX = 4096
+"""Of a word between the daemon and the zygote."""
+
+_PLACEHOLDER_BYTES = 16
 
 
 class ControlError(Exception):
@@ -76,6 +82,11 @@ BrokerEvent = Flow | Denied | Lost | NameTaken
 Message = BrokerEvent | Ready | Failed | Done
 
 
+def make_placeholder(name: str) -> str:
+    """Make what a sandbox holds for the secret `name`: no other call has the same."""
+    return f"stockade-secret-{name}-{secrets.token_hex(_PLACEHOLDER_BYTES)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
     """A secret with its value: the sandbox has `placeholder`, requests to `host` get `value`."""
@@ -85,6 +96,15 @@ class Secret:
     host: str
     placeholder: str
     value: str = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """A call's own authority, in PEM: `certificate` is what its sandbox trusts, `key` is what its
+    broker needs to be the hosts that it is for, a private key and the certificate for it."""
+
+    key: str = dataclasses.field(repr=False)
+    certificate: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +118,9 @@ class Listening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """All that a broker is told of its call. `call` is the id in the kernel's maps,
-    `resolvers` are as `upstream.Nameserver` reads them, `authority` and `authorities` what
-    `terminate.Terminator` is made of."""
+    """All that a broker is told of its call. `call` is the id in the kernel's maps, `resolvers` are
+    as `upstream.Nameserver` reads them, the host's where there are none, `authority` and
+    `authorities` what `terminate.Terminator` is made of."""
 
     call_id: str
     call: int

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import secrets
 from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -19,7 +18,6 @@ from supervisor.egress.clear import Needles, Scanner
 from supervisor.egress.requests import Headers, RequestRefused
 from supervisor.profile import hosts
 
-_RANDOM_BYTES = 16
 _VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 """What a header may hold, without blanks at its ends."""
 _BASIC = b"basic "
@@ -47,11 +45,6 @@ class Secret(Protocol):
     @property
     def value(self) -> str:
         """The secret itself."""
-
-
-def make_placeholder(name: str) -> str:
-    """Make what a sandbox holds for the secret `name`: no other call has the same."""
-    return f"stockade-secret-{name}-{secrets.token_hex(_RANDOM_BYTES)}"
 
 
 def needles_of(known: Iterable[Secret]) -> Needles:

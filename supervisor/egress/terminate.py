@@ -14,13 +14,14 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from supervisor.egress.control import Authority
 
 LIFETIME = datetime.timedelta(days=7)
 """Longer than any sandbox lives, and it is trusted in no other."""
@@ -33,15 +34,6 @@ HOST_AUTHORITIES = (
     Path("/etc/ssl/cert.pem"),
 )
 """Where distributions keep whom a host trusts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
-    """A call's own authority, in PEM: `certificate` is what its sandbox trusts, `key` is what its
-    broker needs to be the hosts that it is for, a private key and the certificate for it."""
-
-    key: str = field(repr=False)
-    certificate: str
 
 
 _ANYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))

@@ -23,11 +23,10 @@ from pathlib import Path
 
 from supervisor.egress import broker
 from supervisor.egress.confine import FIRST_FD, RULES, Confinement, confine, files_of, keep
-from supervisor.egress.control import FLOWS_MAX, Failed, encode
+from supervisor.egress.control import FLOWS_MAX, ORDER_BYTES_MAX, Failed, encode
 from supervisor.linux.fds import receive_fds
 from supervisor.linux.seccomp import Filter
 
-ORDER_BYTES_MAX = 4096
 FDS_MAX = 16
 """Of one order: control, policy, origins, and six listeners."""
 

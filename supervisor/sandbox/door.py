@@ -24,10 +24,8 @@ from supervisor.bpf.doors import Door, Place
 from supervisor.bpf.fence import Fence
 from supervisor.call.events import Denied, Flow, Lost, Wall
 from supervisor.egress.client import Broker, Order, Zygote
-from supervisor.egress.control import BrokerEvent, NameTaken, Secret
+from supervisor.egress.control import Authority, BrokerEvent, NameTaken, Secret, make_placeholder
 from supervisor.egress.plan import Plan, address4, address6
-from supervisor.egress.secrets import make_placeholder
-from supervisor.egress.terminate import Authority, host_authorities, make_authority
 from supervisor.errors import HostError, InvariantError
 from supervisor.linux.netns import Listeners, open_listeners
 from supervisor.oci.spec import AUTHORITIES_ENV, AUTHORITIES_PATH
@@ -117,11 +115,16 @@ class CallDoor:
             for use in self._profile.secrets
         )  # fmt: skip
         if terminates(self._profile):
+            # Large, and not needed by calls without: loaded by the first that asks for it.
+            from supervisor.egress.terminate import make_authority
+
             hosts = [r.host for r in self._profile.egress if r.inspect is Inspect.TERMINATE]
             self._authority = await asyncio.to_thread(make_authority, hosts)
             self._trusted = self._trusted_of_host()
 
     def _trusted_of_host(self) -> str:
+        from supervisor.egress.terminate import host_authorities
+
         path = self._options.authorities
         try:
             return path.read_text() if path is not None else host_authorities()
@@ -145,6 +148,8 @@ class CallDoor:
         where they are those of its image."""
         if self._authority is None:
             return ""
+        from supervisor.egress.terminate import host_authorities
+
         path = folder / "authorities.pem"
         path.write_text(f"{host_authorities()}\n{self._authority.certificate}")
         path.chmod(0o644)

@@ -20,8 +20,8 @@ import dns.rrset
 import pytest
 
 from supervisor.call.events import Denied, Flow, Verdict
-from supervisor.egress.control import NameTaken, Secret
-from supervisor.egress.terminate import Authority, make_authority
+from supervisor.egress.control import Authority, NameTaken, Secret
+from supervisor.egress.terminate import make_authority
 from supervisor.profile.model import Inspect
 from tests.support.brokers import FAR, WAIT_S, Rig, inside, rig, rule
 

@@ -8,7 +8,7 @@ import urllib.parse
 import pytest
 
 from supervisor.egress.clear import Needles, Scanner, forms
-from supervisor.egress.secrets import make_placeholder
+from supervisor.egress.control import make_placeholder
 
 ONE, OTHER = make_placeholder("one"), make_placeholder("other")
 NEEDLES = Needles({ONE: "one", OTHER: "other"})

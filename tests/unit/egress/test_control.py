@@ -15,6 +15,7 @@ from supervisor.egress.control import (
     DENIAL_NAMES,
     MESSAGE_BYTES_MAX,
     NUMBER_MAX,
+    Authority,
     ControlError,
     Done,
     Failed,
@@ -30,7 +31,6 @@ from supervisor.egress.control import (
     encode,
     encode_policy,
 )
-from supervisor.egress.terminate import Authority
 from supervisor.profile.model import EgressRule, Inspect, PortRange
 
 numbers = st.integers(0, NUMBER_MAX)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from supervisor.egress.actions import Denied
+from supervisor.egress.control import make_placeholder
 from supervisor.egress.http import HttpGate
 from supervisor.egress.requests import Headers, RequestRefused
-from supervisor.egress.secrets import Swap, make_placeholder, needles_of
+from supervisor.egress.secrets import Swap, needles_of
 from tests.unit.egress.battery import EVIL, HOST
 from tests.unit.egress.gates import Talk, rule
 
