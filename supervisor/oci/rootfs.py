@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from supervisor.call.events import CELL_PATH
@@ -123,7 +123,8 @@ def _skeleton(profile: EffectiveProfile, skeleton: Path) -> Path:
     for read in profile.read:
         _like(skeleton, read.path)
     if profile.image.kind is ImageKind.HOST:
-        _of_host(skeleton)
+        # Hundreds of links: only where somebody may be reached.
+        _of_host(skeleton, LINKED if profile.egress else LINKED[:1])
     authorities = skeleton / AUTHORITIES_PATH.lstrip("/")
     if terminates(profile) and not authorities.exists():
         _write(authorities, "")  # a mount point: each call has an authority of its own
@@ -165,7 +166,7 @@ def _made_up(root: Path, *, names: bool) -> None:
     _write(cell, "")
 
 
-def _of_host(root: Path) -> None:
+def _of_host(root: Path, linked: Iterable[str]) -> None:
     for name in USR_LINKS:
         if Path("/", name).is_symlink():
             (root / name).symlink_to(f"usr/{name}")
@@ -176,7 +177,7 @@ def _of_host(root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             target.chmod(0o644)
-    for name in LINKED:
+    for name in linked:
         folder = root / "etc" / name
         folder.mkdir(parents=True, exist_ok=True)
         if Path("/etc", name).is_dir():

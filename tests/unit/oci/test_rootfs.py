@@ -102,7 +102,11 @@ def test_a_file_of_authorities_can_be_laid_over_where_tls_is_terminated(tmp_path
 
 
 def test_openssl_finds_the_host_s_authorities_by_their_hash(tmp_path: Path) -> None:
-    certs = folders(tmp_path).path(PROFILE) / "etc/ssl/certs"
+    rule = EgressRule(host="api.github.com", ports=(PortRange(low=443, high=443),), why="a test")
+    there = folders(tmp_path)
+    certs = there.path(replace(PROFILE, egress=(rule,), digest="other")) / "etc/ssl/certs"
+    without = there.path(PROFILE) / "etc/ssl/certs"
+    assert not [link for link in without.iterdir() if link.is_symlink()]
     links = {link.name: link.readlink() for link in certs.iterdir() if link.is_symlink()}
     by_hash = [links.get(str(to), to) for name, to in links.items() if name.endswith(".0")]
     assert [to for to in by_hash if str(to).startswith("/usr/") and to.is_file()]
