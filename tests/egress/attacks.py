@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.egress.servers import places
-from tests.egress.servers.places import FOREIGN, METADATA, OTHER, PRIVATE, SHARED, TRANSLATED
+from tests.egress.servers.places import (
+    FOREIGN,
+    METADATA,
+    OTHER,
+    PRIVATE,
+    RESOLVERS,
+    SHARED,
+    TRANSLATED,
+)
 
 EVIL = "evil.example.com"
 BY_NAME = "canary by name"
@@ -101,10 +109,11 @@ def names() -> Iterator[Attack]:
             arrives=("query", name, 53),
             do={"do": "dns", "labels": labels, "kind": number},
         )  # fmt: skip
-    for server in FOREIGN:
-        for over in ("udp", "tcp", "tls", "https"):
+    # The daemon's own resolver is nobody's either: the sandbox has one of its own.
+    for server in (*FOREIGN, *RESOLVERS):
+        for over in ("udp", "tcp", "tls", "https") if server in FOREIGN else ("udp", "tcp"):
             yield Attack(
-                name=f"foreign resolver {server} over {over}", gets=BY_NAME, says=server,
+                name=f"the resolver {server} over {over}", gets=BY_NAME, says=server,
                 walls=SENDMSG if over == "udp" else CONNECT,
                 do={"do": "dns", "labels": labels, "server": server, "over": over,
                     "until": BY_NAME},

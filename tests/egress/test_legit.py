@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.client import FinishedCall
 from tests.egress.arena import PROGRAMS, Trial, tried
 from tests.egress.servers import places
 from tests.egress.servers.web import blocks
@@ -30,12 +31,17 @@ def database(there: World) -> Iterator[None]:
         yield
 
 
-def work(daemon: Daemon, there: World, *argv: str, profile: str = "working") -> Trial:
-    """Run honest work; it has to succeed and to be denied nothing."""
+def work(daemon: Daemon, there: World, *argv: str) -> Trial:
+    """Run honest work that trusts the world's authority; it has to succeed."""
     trusted = dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"), "/work/ca.pem")
     files = {"ca.pem": there.ca.read_bytes()}
     files |= {name: (PROGRAMS / name).read_bytes() for name in argv if name.endswith(".py")}
-    trial = tried(daemon, daemon.client.run(argv, profile=profile, files=files, env=trusted))
+    return passes(daemon.client.run(argv, profile="working", files=files, env=trusted), daemon)
+
+
+def passes(call: FinishedCall, daemon: Daemon) -> Trial:
+    """See that a call has succeeded and was denied nothing."""
+    trial = tried(daemon, call)
     assert trial.call.ok, (trial.call.outcome, trial.call.stderr[-2000:], trial.denied)
     assert trial.denied == ()
     assert trial.lost == ()
@@ -89,6 +95,20 @@ def test_python_clients(daemon: Daemon, there: World, program: str) -> None:
     times = 3 if "httpx" in program else 1
     assert trial.call.stdout.decode() == canary(there, "files.example.com") * times * 2
     assert [flow["port"] for flow in only(trial, name="files.example.com")] == [80, 443]
+
+
+@pytest.mark.parametrize("program", ["curl", "with_urllib.py", "with_httpx.py"])
+def test_tls_that_ends_at_the_broker(daemon: Daemon, there: World, program: str) -> None:
+    """Programs trust what the sandbox trusts, and are told nothing of it."""
+    url = "https://api.github.com/repos"
+    argv = ["curl", "-sS", url] if program == "curl" else ["python3", program, url]
+    files = {} if program == "curl" else {program: PROGRAMS / program}
+    mark = there.mark()
+    call = daemon.client.run(argv, profile="terminating", files=files)
+    trial = passes(call, daemon)
+    assert set(call.stdout.decode().splitlines(True)) == {canary(there, "api.github.com")}
+    only(trial, name="api.github.com", port=443, rule="api.github.com:443")
+    assert {line["sni"] for line in there.settled(mark, "request")} == {"api.github.com"}
 
 
 def test_git_clone(daemon: Daemon, there: World) -> None:
