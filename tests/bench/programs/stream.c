@@ -5,6 +5,7 @@
  *   stream get|put HOST PORT BYTES     prints megabytes a second
  *   stream ping|request HOST PORT COUNT   on one connection; prints the median in µs
  *   stream connect|first HOST PORT COUNT  a connection each time, to its first byte; the same
+ *   stream rate HOST PORT COUNT        the same without a pause; prints how many there were a second
  *   stream flows HOST PORT TOTAL:AT_ONCE…  connections in batches; before and after the last
  *                                      batch of each stage is closed a line is written and one read
  *
@@ -23,7 +24,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 20, HEAD = 4096, MESSAGE = 64, ECHO_PORT = 7000, HELD_MAX = 1024 };
+enum {
+	BUFFER = 1 << 20,
+	HEAD = 4096,
+	MESSAGE = 64,
+	ECHO_PORT = 7000,
+	HELD_MAX = 1024,
+	/* Between two connections: what is still to be done for the one before is not the next one's. */
+	PAUSE_US = 5000,
+};
 
 static int file;
 
@@ -289,39 +298,46 @@ static int by_size(const void *one, const void *other)
 	return (a > b) - (a < b);
 }
 
+static void once(const char *what, int fd, const char *host)
+{
+	char data[HEAD];
+
+	if (!strcmp(what, "ping")) {
+		echo(fd, MESSAGE);
+	} else if (!strcmp(what, "request") || !strcmp(what, "first")) {
+		ask(fd, "GET", host, MESSAGE);
+		hear(fd, data);
+	} else if (take_all(fd, data, 1)) {
+		die("read");
+	}
+}
+
 static void repeat(const char *what, const char *host, const char *port, int count)
 {
 	struct addrinfo *to = strstr(host, "%d") ? NULL : find(host, port, 0);
 	int stays = !strcmp(what, "ping") || !strcmp(what, "request"), fd = -1;
-	double *times = calloc((size_t)count, sizeof(*times));
-	char data[HEAD];
+	double *times = calloc((size_t)count, sizeof(*times)), start = now();
 
 	if (count < 1 || !times)
 		exit(2);
 	if (stays)
 		fd = join(to);
-	if (!strcmp(what, "ping") && take_all(fd, data, 1))
-		die("read");
+	if (!strcmp(what, "ping"))
+		once("connect", fd, host);
 	for (int i = 0; i < count; i++) {
 		double began = now();
 
 		if (!stays)
 			fd = join(to ? to : find(host, port, i));
-		if (!strcmp(what, "ping")) {
-			echo(fd, MESSAGE);
-		} else if (!strcmp(what, "connect")) {
-			if (take_all(fd, data, 1))
-				die("read");
-		} else {
-			ask(fd, "GET", host, MESSAGE);
-			hear(fd, data);
-		}
+		once(what, fd, host);
 		times[i] = now() - began;
 		if (!stays)
 			close(fd);
+		if (!stays && strcmp(what, "rate"))
+			usleep(PAUSE_US);
 	}
 	qsort(times, (size_t)count, sizeof(*times), by_size);
-	printf("%.2f\n", times[count / 2] * 1e6);
+	printf("%.2f\n", strcmp(what, "rate") ? times[count / 2] * 1e6 : count / (now() - start));
 	free(times);
 }
 
