@@ -3,16 +3,21 @@
 Each direction has a task of its own, so that neither waits for the other; what the gate offers
 (`SpliceFromClient`, `SpliceFromServer`) goes from socket to socket in the kernel. It ends with the
 gate's word: a refusal, an end in order, or that bytes need not be looked at any more.
+
+Whatever can be done at once is done so: a task waits only where the kernel has said that it must,
+and sets no timer of its own for that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from select import EPOLLERR, EPOLLIN
 
 from supervisor.call.events import Verdict
 from supervisor.egress.actions import (
@@ -28,8 +33,8 @@ from supervisor.egress.actions import (
     Upgraded,
 )
 from supervisor.egress.gates import Gate
-from supervisor.egress.relay import IDLE_S, PIPE_BYTES, SPLICE_FLAGS, Relays
-from supervisor.linux.fds import wait_writable
+from supervisor.egress.relay import IDLE_S, PIPE_BYTES, ROUNDS_MAX, SPLICE_FLAGS, Relays
+from supervisor.egress.watch import READABLE, WRITABLE
 
 FIRST_BYTES_S = 10.0
 """For a client to say what a gate wants to hear before anything is dialled."""
@@ -56,12 +61,14 @@ class Ended(Exception):
 
 @dataclass(slots=True, eq=False)
 class _End:
-    """One of both sockets: what may be spliced from it, and who sends to it."""
+    """One of both sockets: what may be spliced from it, who sends to it, and who waits for it."""
 
     socket: socket.socket
     lock: asyncio.Lock
     spliced: int = 0
-    waits: asyncio.Future[None] | None = None
+    muted: bool = False
+    reads: asyncio.Future[None] | None = None
+    writes: asyncio.Future[None] | None = None
 
 
 class Passage:
@@ -94,6 +101,10 @@ class Passage:
         self._refused: Denied | None = None
         self._answered = self._said_all = False
         self._free = False
+        self._loop = relays.loop
+        self._active = self._loop.time()
+        self._idle = False
+        self._timer: asyncio.TimerHandle | None = None
         self.sent = 0
         self.received = 0
 
@@ -105,8 +116,9 @@ class Passage:
             OSError, TimeoutError: one of them broke, or nothing moved for `IDLE_S`.
         """
         try:
+            self._watch(self._client)
             if self._at_once:
-                self._server = _End(await self._dial(), lock=asyncio.Lock())
+                await self._join()
             else:
                 await self._first()
             if not self._free:
@@ -115,18 +127,47 @@ class Passage:
             if self._answered and self._said_all:
                 await self._farewell()
             raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for end in (self._client, self._server):
+                if end is not None:
+                    self._relays.watch.drop(end.socket.fileno())
         if self._server is None:
             raise Ended(Verdict.CLOSED)
         return self._server.socket
 
+    async def _join(self) -> _End:
+        """Dial the far side, where that was not done yet."""
+        if self._server is None:
+            self._server = _End(await self._dial(), lock=asyncio.Lock())
+            self._watch(self._server)
+        return self._server
+
+    def _watch(self, end: _End) -> None:
+        self._relays.watch.add(end.socket.fileno(), functools.partial(self._ready, end))
+
+    def _ready(self, end: _End, events: int) -> None:
+        """Take what epoll says of one of the two sockets."""
+        if events & (READABLE | EPOLLERR):
+            if end.reads is not None:
+                _wake(end.reads)
+            elif events & EPOLLIN and not end.muted:
+                end.muted = True
+                self._relays.watch.mute(end.socket.fileno())
+        if events & (WRITABLE | EPOLLERR) and end.writes is not None:
+            _wake(end.writes)
+
     async def _first(self) -> None:
         """Listen to the client alone, until there is something for the far side."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FIRST_BYTES_S
+        deadline = self._loop.time() + FIRST_BYTES_S
         while self._server is None:
+            data = self._read(self._client)
             try:
                 async with asyncio.timeout_at(deadline):
-                    data = await loop.sock_recv(self._client.socket, READ_BYTES)
+                    while data is None:
+                        await self._readable(self._client)
+                        data = self._read(self._client)
             except TimeoutError:
                 reason = f"nothing to go by in {FIRST_BYTES_S:.0f} s"
                 self._denied(Denied(reason=reason, name=self._name))
@@ -136,6 +177,7 @@ class Passage:
                 raise Ended(Verdict.CLOSED)
 
     async def _both(self) -> None:
+        self._check()
         tasks = [
             asyncio.create_task(self._pump(end)) for end in (self._client, self._server) if end
         ]
@@ -154,35 +196,59 @@ class Passage:
     async def _pump(self, end: _End) -> None:
         """Move what comes from one side, until it ends or need not be looked at."""
         gate, is_client = self._gate, end is self._client
+        rounds = 0
         while not self._free:
-            if not await self._readable(end):
-                continue
             if end.spliced:
-                await self._splice(end)
-                continue
-            data = self._read(end)
-            if data is None:
-                continue
-            if data:
-                await self._do(gate.from_client(data) if is_client else gate.from_server(data))
+                moved = await self._splice(end)
             else:
-                await self._do(gate.client_ended() if is_client else gate.server_ended())
-                return
+                data = self._read(end)
+                moved = data is not None
+                if data:
+                    await self._do(gate.from_client(data) if is_client else gate.from_server(data))
+                elif moved:
+                    await self._do(gate.client_ended() if is_client else gate.server_ended())
+                    return
+            rounds = rounds + 1 if moved else 0
+            if not moved:
+                await self._readable(end)
+            elif rounds >= ROUNDS_MAX:
+                rounds = 0
+                await asyncio.sleep(0)
 
-    async def _readable(self, end: _End) -> bool:
-        """Wait until there is something to read, or bytes need not be looked at any more; say
-        whether it is the former."""
-        loop = asyncio.get_running_loop()
-        end.waits = loop.create_future()
-        waits = end.waits
-        loop.add_reader(end.socket, _wake, waits)
+    async def _readable(self, end: _End) -> None:
+        """Wait until there may be something to read, or bytes need not be looked at any more."""
+        if end.muted:
+            end.muted = False
+            self._relays.watch.unmute(end.socket.fileno())
+        end.reads = self._loop.create_future()
         try:
-            async with asyncio.timeout(IDLE_S):
-                await waits
+            await end.reads
         finally:
-            loop.remove_reader(end.socket)
-            end.waits = None
-        return not self._free
+            end.reads = None
+        if self._idle:
+            raise TimeoutError
+
+    async def _writable(self, end: _End) -> None:
+        """Wait until something may be sent."""
+        end.writes = self._loop.create_future()
+        try:
+            await end.writes
+        finally:
+            end.writes = None
+
+    def _check(self) -> None:
+        """End the passage where nothing has moved for long."""
+        left = self._active + IDLE_S - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check)
+            return
+        self._idle = True
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
+        for end in (self._client, self._server):
+            if end is not None and end.reads is not None:
+                _wake(end.reads)
 
     def _room(self, end: _End, most: int) -> int:
         """Give how much may be read. What comes back is charged when it is read; what goes out,
@@ -200,6 +266,7 @@ class Passage:
             data = end.socket.recv(room)
         except BlockingIOError:
             return None
+        self._active = self._loop.time()
         if end is not self._client:
             self._relays.budget.spend(len(data))
             self.received += len(data)
@@ -213,8 +280,8 @@ class Passage:
         self._relays.over_budget()
         raise Ended(Verdict.BUDGET)
 
-    async def _splice(self, end: _End) -> None:
-        """Move some of what was offered."""
+    async def _splice(self, end: _End) -> bool:
+        """Move some of what was offered; say whether there was any."""
         is_client = end is self._client
         sink = self._server if is_client else self._client
         if sink is None:
@@ -230,11 +297,12 @@ class Passage:
                 else:
                     self._peek(end)
             except BlockingIOError:
-                return
+                return False
             if not held:
                 end.spliced = 0  # Its end: what is read next says so, too.
-                return
+                return True
             budget.spend(held)
+            self._active = self._loop.time()
             end.spliced -= held
             if is_client:
                 self.sent += held
@@ -242,16 +310,18 @@ class Passage:
             else:
                 self.received += held
                 actions = self._gate.spliced_from_server(held)
-            async with sink.lock, asyncio.timeout(SEND_S):
-                while held:
-                    try:
-                        out = sink.socket.fileno()
-                        held -= os.splice(pipe.read, out, held, flags=SPLICE_FLAGS)
-                    except BlockingIOError:
-                        await wait_writable(sink.socket.fileno())
+            out = sink.socket.fileno()
+            async with sink.lock:
+                held -= _splice_now(pipe.read, out, held)
+                if held:
+                    async with asyncio.timeout(SEND_S):
+                        while held:
+                            await self._writable(sink)
+                            held -= _splice_now(pipe.read, out, held)
         finally:
             (plumbing.drop if held else plumbing.give)(pipe)
         await self._do(actions)
+        return True
 
     async def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -267,9 +337,7 @@ class Passage:
                     self._server.spliced = count
                 case Upgraded():
                     self._free = True
-                    for end in (self._client, self._server):
-                        if end is not None and end.waits is not None:
-                            _wake(end.waits)
+                    self._wake_readers()
                 case EndToServer() if self._server is not None:
                     await self._shut(self._server)
                 case EndToClient():
@@ -287,18 +355,24 @@ class Passage:
 
     async def _send_out(self, data: bytes) -> None:
         """Send to the far side, which is dialled for it, and charge it."""
-        if self._server is None:
-            self._server = _End(await self._dial(), lock=asyncio.Lock())
+        server = await self._join()
         if len(data) > self._relays.budget.left:
             self._over_budget()
         self._relays.budget.spend(len(data))
         self.sent += len(data)
-        await self._send(self._server, data)
+        await self._send(server, data)
 
     async def _send(self, end: _End, data: bytes) -> None:
-        if data:
-            async with end.lock, asyncio.timeout(SEND_S):
-                await asyncio.get_running_loop().sock_sendall(end.socket, data)
+        if not data:
+            return
+        left = memoryview(data)
+        async with end.lock:
+            left = left[_send_now(end.socket, left) :]
+            if left:
+                async with asyncio.timeout(SEND_S):
+                    while left:
+                        await self._writable(end)
+                        left = left[_send_now(end.socket, left) :]
 
     async def _shut(self, end: _End) -> None:
         async with end.lock:
@@ -316,6 +390,25 @@ class Passage:
                     data := await asyncio.get_running_loop().sock_recv(client, READ_BYTES)
                 ):
                     left -= len(data)
+
+
+def _send_now(sink: socket.socket, data: memoryview) -> int:
+    """Send until all is sent or the kernel has said that it takes no more: only then it tells when
+    it does."""
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < len(data):
+            sent += sink.send(data[sent:])
+    return sent
+
+
+def _splice_now(source: int, sink: int, count: int) -> int:
+    """The same with what a pipe holds."""
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < count:
+            sent += os.splice(source, sink, count - sent, flags=SPLICE_FLAGS)
+    return sent
 
 
 def _wake(waits: asyncio.Future[None]) -> None:

@@ -4,8 +4,8 @@ Each direction goes socket → pipe → socket with splice(2): the kernel passes
 nothing through this process. A pipe is borrowed while it holds bytes. Where the far side reads
 slowly its pipe stays full, and the near side is read no more: TCP does the rest.
 
-Sockets are watched edge-triggered through one epoll of our own, which the event loop watches: a
-direction that is stuck costs no system call, and a reset is seen although nothing is read.
+A pipe is filled again only once it is empty, and a side that can be read meanwhile is muted
+(`watch`): bytes that nobody can take wake nobody.
 
 Every socket is set to be reset when it is closed, and that is taken back where a flow ended in
 order. So a broker that is killed leaves nothing in the kernel's buffers that would still go out.
@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from select import EPOLLERR
 
 from supervisor.call.events import Verdict
+from supervisor.egress.watch import READABLE, WRITABLE, Watch
 from supervisor.linux.fds import Pipe, make_pipe
 
 PIPE_BYTES = 256 * 1024
@@ -34,9 +36,6 @@ PIPES_MAX = 128
 
 ROUNDS_MAX = 4
 """Of reading and writing in a row, 1 MiB, before other flows get their turn."""
-
-EVENTS_MAX = 64
-"""Taken from epoll at once."""
 
 IDLE_S = 900.0
 """A flow that moves nothing for so long is ended: some services answer after minutes."""
@@ -52,10 +51,6 @@ SPLICE_FLAGS = SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CLOSE_IN_ORDER = struct.pack("ii", 0, 0)
-
-EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
-WRITABLE = select.EPOLLOUT | select.EPOLLHUP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +147,7 @@ class _Way:
     moved: int = 0
     readable: bool = True
     writable: bool = True
+    muted: bool = False
     ended: bool = False
     finished: bool = False
 
@@ -183,13 +179,16 @@ class Relay:
         if self.ended:
             return
         near, far = (self._out, self._back) if from_client else (self._back, self._out)
-        if events & select.EPOLLERR:
+        if events & EPOLLERR:
             number = near.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 self._broken(number, by_client=from_client)
                 return
         if events & READABLE:
             near.readable = True
+            if near.held and not near.muted:
+                near.muted = True
+                self._relays.watch.mute(near.source.fileno())
         if events & WRITABLE:
             far.writable = True
         self.pump()
@@ -221,7 +220,7 @@ class Relay:
         if way.finished:
             return False
         for _ in range(ROUNDS_MAX):
-            moved = self._fill(way)
+            moved = not way.held and self._fill(way)
             moved |= self._drain(way)
             if way.ended and not way.held:
                 way.finished = True
@@ -234,11 +233,11 @@ class Relay:
         return True
 
     def _fill(self, way: _Way) -> bool:
-        room = PIPE_BYTES - way.held
-        if way.ended or not way.readable or room <= 0:
+        """Take bytes into the pipe, which is empty."""
+        if way.ended or not way.readable:
             return False
         budget = self._relays.budget
-        want = min(room, budget.left)
+        want = min(PIPE_BYTES, budget.left)
         if not want:
             return self._peek(way)
         if way.pipe is None:
@@ -246,10 +245,8 @@ class Relay:
         try:
             count = os.splice(way.source.fileno(), way.pipe.write, want, flags=SPLICE_FLAGS)
         except BlockingIOError:
-            # Of a pipe that holds bytes it may be the pipe that has no room.
-            if not way.held:
-                way.readable = False
-                self._return_pipe(way)
+            way.readable = False
+            self._return_pipe(way)
             return False
         if not count:
             way.ended = True
@@ -278,6 +275,9 @@ class Relay:
             return False
         way.held -= count
         way.moved += count
+        if way.muted and not way.held:
+            way.muted = False
+            self._relays.watch.unmute(way.source.fileno())
         return count > 0
 
     def _return_pipe(self, way: _Way) -> None:
@@ -334,14 +334,13 @@ class Relays:
         self.loop = asyncio.get_running_loop()
         self._over = over
         self._idle_s, self._flow_s, self._check_s = idle_s, flow_s, check_s
-        self._ends: dict[int, tuple[Relay, bool]] = {}
-        self._epoll = select.epoll()
+        self.watch = Watch()
+        self._relays: set[Relay] = set()
         self._is_over = False
-        self.loop.add_reader(self._epoll.fileno(), self._poll)
         self._timer = self.loop.call_later(check_s, self._check)
 
     def __len__(self) -> int:
-        return len(self._ends) // 2
+        return len(self._relays)
 
     def start(
         self, client: socket.socket, server: socket.socket, done: Callable[[End], None]
@@ -349,9 +348,9 @@ class Relays:
         """Relay between two prepared sockets, which are the relay's from now on; `done` is called
         once, perhaps before this returns."""
         relay = Relay(self, client, server, done)
+        self._relays.add(relay)
         for end, from_client in ((client, True), (server, False)):
-            self._ends[end.fileno()] = relay, from_client
-            self._epoll.register(end.fileno(), EVENTS)
+            self.watch.add(end.fileno(), functools.partial(relay.ready, from_client))
         relay.pump()
         return relay
 
@@ -365,36 +364,26 @@ class Relays:
 
     def stop(self, verdict: Verdict, reason: str = "") -> None:
         """End every relay."""
-        for relay in self._relays():
+        for relay in list(self._relays):
             relay.end(verdict, reason)
 
     def forget(self, relay: Relay, *ends: socket.socket) -> None:
         """Watch a relay's sockets no more; they are still open."""
+        self._relays.discard(relay)
         for end in ends:
-            if self._ends.pop(end.fileno(), None) is not None:
-                self._epoll.unregister(end.fileno())
+            self.watch.drop(end.fileno())
 
     def close(self) -> None:
         """Stop what is left and close the epoll and the pipes."""
         self.stop(Verdict.STOPPED)
         self._timer.cancel()
-        self.loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        self.watch.close()
         self.plumbing.close()
-
-    def _relays(self) -> list[Relay]:
-        return [relay for relay, from_client in self._ends.values() if from_client]
-
-    def _poll(self) -> None:
-        for fd, events in self._epoll.poll(0, EVENTS_MAX):
-            # An earlier event of this batch may have ended the flow, and closed its sockets.
-            if (entry := self._ends.get(fd)) is not None:
-                entry[0].ready(entry[1], events)
 
     def _check(self) -> None:
         self._timer = self.loop.call_later(self._check_s, self._check)
         now = self.loop.time()
-        for relay in self._relays():
+        for relay in list(self._relays):
             if now - relay.active > self._idle_s:
                 relay.end(Verdict.RESET, f"idle for {self._idle_s:.0f} s")
             elif now - relay.started > self._flow_s:
