@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.call import outcome
 from supervisor.call.types import Digest, Stream
-from supervisor.client import Retry, Supervisor, Unreachable
+from supervisor.client import Retry, Supervisor, Unreachable, address
 from supervisor.client.request import INLINE_FILES_BYTES_MAX
 from supervisor.errors import (
     AuditCorrupt,
@@ -378,10 +378,13 @@ def test_a_write_to_stdin_waits_past_deadlines(daemon: FakeDaemon) -> None:
     assert [request.offset for request in daemon.asked("WriteStdin")] == [1, 1]
 
 
-def test_a_write_to_stdin_ends_where_nobody_can_be_reached(tmp_path: Path) -> None:
+def test_a_write_to_stdin_ends_where_nobody_can_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "CONNECT_TIMEOUT_MS", 1000)
     with (
-        fake.silence(tmp_path) as address,
-        Supervisor(address, timeout=0.5, retry=TIRELESS) as client,
+        fake.silence(tmp_path) as silent,
+        Supervisor(silent, timeout=0.5, retry=TIRELESS) as client,
         pytest.raises(Unreachable),
     ):
         client.write_stdin("c", b"abc", offset=0)
