@@ -19,15 +19,17 @@ from tests.bench import egress, fence, measures
 from tests.bench.figures import Figure
 from tests.support.daemon import running_daemon
 
+QUICK = 0.02
+
 
 def main() -> int:
     """Measure, and print a table or one JSON object."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--only", choices=PARTS, help="one part of it")
     options = parser.parse_args()
-    scale = 0.1 if options.quick else 1.0
+    scale = QUICK if options.quick else 1.0
     console = Console(stderr=options.json, quiet=options.json, highlight=False)
     figures = []
     for name, measure in PARTS.items():

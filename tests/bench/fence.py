@@ -51,7 +51,7 @@ def cost(scale: float) -> Iterator[Figure]:
 def _loading(scale: float) -> Iterator[Figure]:
     command = [sys.executable, "-m", "tests.bench.loading"]
     runs = [
-        json.loads(subprocess.check_output(command)) for _ in range(max(3, int(LOAD_TURNS * scale)))
+        json.loads(subprocess.check_output(command)) for _ in range(max(2, int(LOAD_TURNS * scale)))
     ]
     times, sizes = (statistics.median(run[name] for run in runs) for name in ("ms", "mb"))
     yield Figure(name="loading all probes", unit="ms", ours=times, goal=LOAD_MS_MAX)
@@ -62,7 +62,7 @@ def _call(fenced: Daemon, unfenced: Daemon, scale: float) -> Iterator[Figure]:
     for daemon in (fenced, unfenced) * 3:
         measures.call(daemon.client)
     ours, theirs = alternate(
-        max(20, int(CALL_ROUNDS * scale)),
+        max(measures.COLD_ROUNDS_MIN, int(CALL_ROUNDS * scale)),
         lambda: measures.call(fenced.client),
         lambda: measures.call(unfenced.client),
     )

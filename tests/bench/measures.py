@@ -21,7 +21,7 @@ PROFILES = [str(ROOT / "profiles"), str(Path(__file__).parent / "profiles")]
 CONFIG = {"profiles": PROFILES, "limits": {"calls": 64}}
 PROGRAM = ["true"]
 CONCURRENCY = (1, 2, 8, 32)
-COLD_ROUNDS = 200
+COLD_ROUNDS, COLD_ROUNDS_MIN = 200, 5
 RATE_S = 8.0
 RATE_TURNS = 4
 GROWTH_CALLS = 1000
@@ -66,7 +66,7 @@ def cold(daemon: Daemon, runs: Bare, scale: float) -> Iterator[Figure]:
         call(daemon.client)
         runs.run()
     ours, theirs = alternate(
-        max(20, int(COLD_ROUNDS * scale)), lambda: call(daemon.client), runs.run
+        max(COLD_ROUNDS_MIN, int(COLD_ROUNDS * scale)), lambda: call(daemon.client), runs.run
     )
     for percent, goal in ((50, COLD_RATIO_MAX), (99, None)):
         yield Figure(
@@ -77,15 +77,16 @@ def cold(daemon: Daemon, runs: Bare, scale: float) -> Iterator[Figure]:
 
 def throughput(daemon: Daemon, runs: Bare, scale: float) -> Iterator[Figure]:
     """Count calls a second at each concurrency, in turns with `runc run`."""
-    seconds = max(1.0, RATE_S * scale) / RATE_TURNS
+    turns = max(1, int(RATE_TURNS * scale))
+    seconds = RATE_S / RATE_TURNS * max(scale, 0.1)
     for concurrency in CONCURRENCY:
         ours = theirs = 0.0
-        for _ in range(RATE_TURNS):
+        for _ in range(turns):
             theirs += rate(runs.run, concurrency=concurrency, seconds=seconds)
             ours += rate(lambda: call(daemon.client), concurrency=concurrency, seconds=seconds)
         yield Figure(
             name=f"calls at concurrency {concurrency}", unit="1/s",
-            ours=ours / RATE_TURNS, bare=theirs / RATE_TURNS,
+            ours=ours / turns, bare=theirs / turns,
             goal=RATE_RATIO_MIN, at_least=True,
         )  # fmt: skip
 

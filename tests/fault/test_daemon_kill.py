@@ -24,12 +24,12 @@ from tests.support.daemon import Daemon
 from tests.support.images import make_root
 from tests.support.load import Load, Seen, job
 from tests.support.profiles import with_profiles
-from tests.support.rounds import rounds
+from tests.support.rounds import SOAK, rounds
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.root
 
-KILLS = 20
+KILLS = 20 if SOAK else 12
 IN_AN_IMAGE = [job("/bin/hello", profile="image"), job("/bin/hello", "-", profile="image")]
 LOAD_S_MAX = 0.8
 START_UP_S_MAX = 0.5

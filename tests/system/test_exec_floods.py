@@ -22,7 +22,7 @@ from supervisor.client.request import Content
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.following import end_of, is_started, until, wait_for
 from tests.support.profiles import with_profiles
-from tests.support.rounds import rounds
+from tests.support.rounds import SOAK, rounds
 
 PROGRAM = Path(__file__).parent / "programs" / "exec_flood.c"
 FLOOD = (
@@ -30,10 +30,10 @@ FLOOD = (
     "files:\n  write: [{path: /work, size: 8MiB, exec: true, why: The flood lies there.}]\n"
     "limits: {wall: 600s, cpu: 600s}\n"
 )
-EACH = 50_000
+EACH = 50_000 if SOAK else 20_000
 """Programs that each of two processes starts: 100 000 in some 10 s here."""
 
-QUIET = 200
+QUIET = 200 if SOAK else 100
 FLOOD_S = 60.0
 PACED = "for i in $(seq {}); do /usr/bin/true; sleep 0.03; done"
 log = logging.getLogger(__name__)

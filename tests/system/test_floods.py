@@ -17,16 +17,16 @@ import pytest
 from supervisor.api.front import QUIET_S
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 from tests.support.daemon import STOCKADE, Daemon, running_daemon
-from tests.support.rounds import rounds
+from tests.support.rounds import SOAK, rounds
 
 MIB = 1 << 20
 GROWTH_MAX = 64 * MIB
-"""Of the daemon's resident memory, however much was refused: here 150 times 4 MiB."""
+"""Of the daemon's resident memory, however much was refused: here 50 times 4 MiB."""
 
-REFUSED = rounds(150)
+REFUSED = rounds(150) if SOAK else 50
 CALLER, STRANGER, ANOTHER = 65534, 65533, 65532
 GROUP = 65534
-CALLS = 10
+CALLS = 10 if SOAK else 4
 DESCRIPTORS_MAX = 600
 """Those of an idle daemon, and three for each of half the connections."""
 

@@ -17,9 +17,9 @@ from supervisor.call.outcome import Exited
 from supervisor.sandbox.host import instance_of
 from tests.support.daemon import STOCKADE, Daemon, running_daemon
 from tests.support.following import wait_for
-from tests.support.rounds import rounds
+from tests.support.rounds import SOAK, rounds
 
-ROUNDS = 12
+ROUNDS = 12 if SOAK else 6
 START_S_MAX = 1.5
 
 
