@@ -118,15 +118,22 @@ for name, attack in CODES.items():
 
 def program(attack: str, folder: str = "/work", other: int = 0) -> str:
     """Give a whole program."""
-    return _beginning(folder, other) + textwrap.dedent(ATTACKS[attack])
+    return beginning(folder, other) + textwrap.dedent(ATTACKS[attack])
+
+
+def in_each(attack: str, folders: tuple[str, ...]) -> str:
+    """Give a program that tries it in one folder after the other."""
+    body = textwrap.indent(textwrap.dedent(ATTACKS[attack]).strip(), "    ")
+    return f"{beginning()}for FOLDER in {folders!r}:\n{body}\n"
 
 
 def all_of(attacks: Iterable[str], folder: str, other: int) -> str:
     """Give a program that runs each in a process and mounts of its own, and prints `NAME=NUMBER`
     lines; as root."""
     codes = {name: textwrap.dedent(ATTACKS[name]) for name in attacks}
-    return f"{_beginning(folder, other)}CODES = {codes!r}\n{EACH}"
+    return f"{beginning(folder, other)}CODES = {codes!r}\n{EACH}"
 
 
-def _beginning(folder: str, other: int) -> str:
+def beginning(folder: str = "/work", other: int = 0) -> str:
+    """Give what stands before each: names for what the attacks need."""
     return f"{PRELUDE}{QUIETLY}FOLDER, OTHER = {folder!r}, {other}\n"

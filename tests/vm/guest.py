@@ -1,7 +1,8 @@
 """What runs inside a virtual machine: the doctor, and the daemon as a service of systemd's.
 
 `test_kernels.py` boots the machine and runs this file there with pytest; its name keeps it out of
-any other run. One daemon for all, and the order counts: the last test stops it.
+any other run. One daemon for this file and others, see conftest.py. The order counts: this file is
+run after the others, and its last test stops the daemon.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from tests.vm.service import (
     cgroups,
     listens,
     main_pid,
-    service,
     systemctl,
 )
 
@@ -47,37 +47,22 @@ WAIT_S = 60.0
 NOT_HERE = {"BCC tools"}
 """What the doctor may miss, and no wall is."""
 
-# Python alone takes seconds of processor time where a machine is emulated beside other work.
-TIGHT = "limits: {wall: 300s, cpu: 120s, memory: 64MiB, pids: 16}\n"
-BRIEF = "limits: {wall: 300s, cpu: 1s}\n"
-PURE = "require: [cgroup-v2]\n"
 FORKS = "import os, time\nfor _ in range(64):\n  os.fork() or time.sleep(100)\n"
 UNSHARE = "import ctypes; print(ctypes.CDLL(None).unshare(0x10000000))"
+pytestmark = pytest.mark.usefixtures("served")
 log = logging.getLogger(__name__)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with service(tmp_path_factory.mktemp("etc"), tight=TIGHT, brief=BRIEF, pure=PURE):
-        yield
-
-
-@pytest.fixture
-def client() -> Iterator[Supervisor]:
-    with Supervisor(ADDRESS) as supervisor:
-        yield supervisor
-
-
 def python(client: Supervisor, code: str, **more: object) -> FinishedCall:
-    call = client.run(["python3", "-c", code], profile="tight", **more)  # type: ignore[arg-type]
+    call = client.run(["python3", "-c", code], profile="runc", **more)  # type: ignore[arg-type]
     assert cgroups() == []
     return call
 
 
 @contextlib.contextmanager
-def sleeping(client: Supervisor) -> Iterator[Execution]:
+def sleeping(client: Supervisor, profile: str = "runc") -> Iterator[Execution]:
     """Have a call that sleeps, once it runs."""
-    with client.execute(["sleep", "600"], profile="tight") as execution:
+    with client.execute(["sleep", "600"], profile=profile) as execution:
         until(execution, is_started)
         yield execution
 
@@ -119,16 +104,23 @@ def test_a_profile_that_requires_version_2_is_served(client: Supervisor) -> None
     assert client.run(["true"], profile="pure").outcome == Exited(code=0)
 
 
-def test_limits_stand_in_the_cgroup(client: Supervisor) -> None:
+def test_limits_stand_in_the_cgroup_and_reloading_systemd_takes_nothing_away(
+    client: Supervisor,
+) -> None:
     with sleeping(client) as execution:
         (folder,) = cgroups()
         assert folder.name == execution.call_id
         names = ("memory.max", "memory.swap.max", "pids.max")
-        values = [(folder / name).read_text().strip() for name in names]
-        assert values == [str(64 << 20), "0", "16"]
+        limits = [str(64 << 20), "0", "16"]
+        assert [(folder / name).read_text().strip() for name in names] == limits
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        wanted = {"cpu", "memory", "pids"}
+        assert wanted <= set((folder / "cgroup.controllers").read_text().split())
+        assert [(folder / name).read_text().strip() for name in names] == limits
         execution.cancel()
         assert isinstance(end_of(execution).outcome, Stopped)
     assert cgroups() == []
+    assert python(client, "print(1)").outcome == Exited(code=0)
 
 
 def test_limits(client: Supervisor) -> None:
@@ -149,32 +141,25 @@ def test_a_denied_system_call_is_told(client: Supervisor) -> None:
     assert [denied.detail for denied in call.denials] == ["unshare(CLONE_NEWUSER)"]
 
 
-def test_reloading_systemd_takes_no_controller_away(client: Supervisor) -> None:
-    with sleeping(client) as execution:
-        subprocess.run(["systemctl", "daemon-reload"], check=True)
-        (folder,) = cgroups()
-        wanted = {"cpu", "memory", "pids"}
-        assert wanted <= set((folder / "cgroup.controllers").read_text().split())
-        execution.cancel()
-        assert isinstance(end_of(execution).outcome, Stopped)
-    assert python(client, "print(1)").outcome == Exited(code=0)
-
-
 def test_a_restarted_daemon_ends_what_the_killed_one_left(client: Supervisor) -> None:
-    with sleeping(client) as execution:
-        (folder,) = cgroups()
+    with sleeping(client, "runc") as one, sleeping(client, "crun") as other:
+        folders = cgroups()
+        assert len(folders) == 2
         killed = main_pid()
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: not folder.exists() and main_pid() not in (0, killed), WAIT_S)
+        wait_for(lambda: main_pid() not in (0, killed), WAIT_S)
+        wait_for(lambda: not any(folder.exists() for folder in folders), WAIT_S)
         wait_for(listens, WAIT_S)
     with Supervisor(ADDRESS) as again:
-        assert isinstance(end_of(again.attach(execution.call_id)).outcome, Interrupted)
+        for call_id in (one.call_id, other.call_id):
+            assert isinstance(end_of(again.attach(call_id)).outcome, Interrupted)
         assert python(again, "print(1)").outcome == Exited(code=0)
 
 
 def test_nothing_is_left() -> None:
     systemctl("stop")
     assert [str(path) for path in TREE.rglob("*stockade*") if path.is_dir()] == []
+    assert not list(Path("/run/crun").glob("*"))
     assert Footprint(folders=(STATE, RUNTIME), cgroup="stockade").leftovers() == []
     verified = subprocess.run([STOCKADE, "audit", "verify", STATE], check=False)
     assert verified.returncode == 0

@@ -82,23 +82,19 @@ def test_every_setting_is_tried_below(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.stem)
-def test_it_loads_and_attaches_in_every_setting(path: Path, cgroup: int) -> None:
+def test_it_loads_attaches_and_can_be_pinned_in_every_setting(
+    path: Path, cgroup: int, tmp_path: Path
+) -> None:
     for level in SETTINGS[CONFIGURATION]:
+        folder = BpfFolder(tmp_path / f"bpf-{level}")
         with loaded(path, level) as probe:
-            programs = [name for name, _ in probe.programs()]
+            programs = {name for name, _ in probe.programs()}
             assert programs
             try:
                 probe.attach(cgroup)
             except HostError as error:
                 pytest.fail(f"{error.message}, {CONFIGURATION} {level}")
-        log.info("%s, %s %d: %s", path.name, CONFIGURATION, level, ", ".join(programs))
-
-
-@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.stem)
-def test_its_links_can_be_pinned(path: Path, cgroup: int, tmp_path: Path) -> None:
-    folder = BpfFolder(tmp_path / "bpf")
-    with loaded(path, 3) as probe:
-        probe.attach(cgroup)
-        probe.pin(folder.path)
-        assert {one.name for one in folder.pins()} == {name for name, _ in probe.programs()}
-    folder.close()
+            probe.pin(folder.path)
+            assert {one.name for one in folder.pins()} == programs
+        folder.close()
+        log.info("%s, %s %d: %s", path.name, CONFIGURATION, level, ", ".join(sorted(programs)))

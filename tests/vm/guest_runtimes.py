@@ -1,40 +1,26 @@
 """What runs inside a virtual machine: a call in crun keeps every promise that one in runc does.
 
 crun wants cgroups of version 2 alone, which a development machine may not have: its only real tests
-are these. What guest.py asks of runc is asked of crun here; where both are compared, of both.
+are these. What guest.py asks of runc is asked of crun here; where both are compared, of both. What
+a killed daemon leaves of either is asked there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from supervisor.call.events import Processes, ProgramStarted
-from supervisor.call.outcome import Exited, Interrupted, LimitKind, OutOfMemory, Stopped
+from supervisor.call.outcome import Exited, LimitKind, OutOfMemory, Stopped
 from supervisor.client import Execution, FinishedCall, Supervisor
-from tests.support.following import end_of, is_started, until, wait_for
-from tests.support.leftovers import Footprint
-from tests.vm.service import (
-    ADDRESS,
-    RUNTIME,
-    STATE,
-    cgroups,
-    listens,
-    main_pid,
-    service,
-    systemctl,
-)
+from tests.support.following import end_of, is_started, until
+from tests.vm.service import cgroups
 
 CRUN = "crun"
 RUNTIMES = ("runc", CRUN)
-WAIT_S = 60.0
-LIMITS = "limits: {wall: 300s, cpu: 120s, memory: 64MiB, pids: 16}\n"
 both = pytest.mark.parametrize("runtime", RUNTIMES)
 log = logging.getLogger(__name__)
 
@@ -53,19 +39,6 @@ except OSError as error:
 open("out", "w").write("kept")
 """
 FORKS = "import os, time\nfor _ in range(64):\n  os.fork() or time.sleep(100)\n"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    texts = {name: f"runtime: {name}\n{LIMITS}" for name in RUNTIMES}
-    with service(tmp_path_factory.mktemp("etc"), **texts):
-        yield
-
-
-@pytest.fixture
-def client() -> Iterator[Supervisor]:
-    with Supervisor(ADDRESS) as supervisor:
-        yield supervisor
 
 
 def python(client: Supervisor, runtime: str, code: str, **more: object) -> FinishedCall:
@@ -95,6 +68,9 @@ def test_a_program_sees_the_same_sandbox(client: Supervisor) -> None:
         call = python(client, runtime, LOOK, outputs=["out"])
         assert call.outcome == Exited(code=0), call.stderr
         assert call.outputs["out"] == b"kept"
+        [intent] = [one for one in client.record(call.call_id).entries if one.kind == "intent"]
+        named = f'"runtime": "{runtime} version'.replace(" ", "").encode()
+        assert named in intent.json.replace(b" ", b"")
         log.info("%s: %s %s", runtime, call.stdout.decode(), call.denials)
         seen[runtime] = (
             call.stdout,
@@ -102,15 +78,6 @@ def test_a_program_sees_the_same_sandbox(client: Supervisor) -> None:
             [one.path for one in programs_of(client, call)],
         )
     assert seen[CRUN] == seen["runc"]
-
-
-@both
-def test_the_record_names_the_runtime(client: Supervisor, runtime: str) -> None:
-    call = python(client, runtime, "print(1)")
-    [intent] = [one for one in client.record(call.call_id).entries if one.kind == "intent"]
-    assert f'"runtime": "{runtime} version'.replace(" ", "").encode() in intent.json.replace(
-        b" ", b""
-    )
 
 
 def test_limits(client: Supervisor) -> None:
@@ -143,21 +110,3 @@ def test_many_at_once(client: Supervisor) -> None:
         ]
         ends = [end_of(one) for one in running]
     assert [end.outcome for end in ends] == [Exited(code=0)] * 8
-
-
-def test_a_restarted_daemon_ends_what_the_killed_one_left(client: Supervisor) -> None:
-    with sleeping(client, CRUN) as execution:
-        (folder,) = cgroups()
-        killed = main_pid()
-        os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: not folder.exists() and main_pid() not in (0, killed), WAIT_S)
-        wait_for(listens, WAIT_S)
-    with Supervisor(ADDRESS) as again:
-        assert isinstance(end_of(again.attach(execution.call_id)).outcome, Interrupted)
-        assert python(again, CRUN, "print(1)").outcome == Exited(code=0)
-
-
-def test_nothing_is_left() -> None:
-    systemctl("stop")
-    assert not list(Path("/run/crun").glob("*"))
-    assert Footprint(folders=(STATE, RUNTIME), cgroup="stockade").leftovers() == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,14 +14,7 @@ from tests.unit.bpf.test_syscalls import (  # noqa: F401 (pytest runs them here,
     test_one_that_kills_ends_its_process,
     test_sockets_are_told_apart_by_family,
 )
-from tests.vm.service import ADDRESS, service
 
-HEAD = "profile: {0}\nextends: python\nwhy: One test.\n"
-# Where a machine is emulated beside other work, Python alone takes seconds.
-LIMITS = "limits: {wall: 300s, cpu: 120s}\n"
-WATCHING = HEAD.format("watching") + "syscalls: {watch: [getpriority, execve]}\n" + LIMITS
-WITH_CRUN = WATCHING.replace("watching", "with-crun").replace("syscalls", "runtime: crun\nsyscalls")
-OBSERVING = HEAD.format("observing") + LIMITS + "mode: observe\n"
 CODE = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -31,22 +23,10 @@ print(libc.syscall(294, 0) >= 0, libc.syscall(101, 0, 0, 0, 0))
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with service(
-        tmp_path_factory.mktemp("etc"),
-        observing=OBSERVING,
-        watching=WATCHING,
-        **{"with-crun": WITH_CRUN},
-    ):
-        yield
-
-
-def run(profile: str) -> tuple[Any, list[dict[str, Any]]]:
+def run(client: Supervisor, profile: str) -> tuple[Any, list[dict[str, Any]]]:
     """Run the code; give the call and what its record tells of system calls that were watched."""
-    with Supervisor(ADDRESS) as client:
-        call = client.run(["/usr/bin/python3", "-c", CODE], profile=profile)
-        entries = [entry.body() for entry in client.record(call.call_id).entries]
+    call = client.run(["/usr/bin/python3", "-c", CODE], profile=profile)
+    entries = [entry.body() for entry in client.record(call.call_id).entries]
     assert call.outcome == Exited(code=0)
     return call, [one["body"] for one in entries if one["kind"] == "watched"]  # type: ignore[misc]
 
@@ -58,17 +38,17 @@ def counts(bodies: list[dict[str, Any]]) -> Counter[str]:
     return counter
 
 
-@pytest.mark.parametrize("profile", ["watching", "with-crun"])
-def test_a_watched_call(profile: str) -> None:
-    call, bodies = run(profile)
+@pytest.mark.parametrize("profile", ["watching", "watching-in-crun"])
+def test_a_watched_call(client: Supervisor, profile: str) -> None:
+    call, bodies = run(client, profile)
     assert call.stdout == b"False -1\n"
     assert counts(bodies) == {"getpriority": 1000, "execve": 1}
     first = next(body for body in bodies if body["name"] == "getpriority")
     assert (first["arguments"], first["program"]) == ([0, 5], "python3")
 
 
-def test_an_observed_call() -> None:
-    call, bodies = run("observing")
+def test_an_observed_call(client: Supervisor) -> None:
+    call, bodies = run(client, "observing")
     assert call.stdout == b"True -1\n"
     found = counts(bodies)
     assert (found["getpriority"], found["inotify_init1"]) == (1000, 1)

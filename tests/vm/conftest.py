@@ -1,0 +1,42 @@
+"""What the files that run inside a virtual machine share: a daemon that is a service of systemd's.
+
+One for all of them: where there is no KVM a start takes half a minute. `guest.py` ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor.client import Supervisor
+from tests.vm.service import ADDRESS, service
+
+# Python alone takes seconds of processor time where a machine is emulated beside other work.
+LONG = "wall: 300s, cpu: 120s"
+TIGHT = f"limits: {{{LONG}, memory: 64MiB, pids: 16}}\n"
+PYTHON = f"extends: python\nwhy: For one test.\nlimits: {{{LONG}}}\n"
+WATCH = "syscalls: {watch: [getpriority, execve]}\n"
+PROFILES = {
+    "runc": f"runtime: runc\n{TIGHT}",
+    "crun": f"runtime: crun\n{TIGHT}",
+    "brief": "limits: {wall: 300s, cpu: 1s}\n",
+    "pure": "require: [cgroup-v2]\n",
+    "watching": f"profile: watching\n{PYTHON}{WATCH}",
+    "watching-in-crun": f"profile: watching-in-crun\n{PYTHON}{WATCH}runtime: crun\n",
+    "observing": f"profile: observing\n{PYTHON}mode: observe\n",
+}
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run the daemon."""
+    with service(tmp_path_factory.mktemp("etc"), **PROFILES):
+        yield
+
+
+@pytest.fixture
+def client(served: None) -> Iterator[Supervisor]:
+    """Connect to it."""
+    with Supervisor(ADDRESS) as supervisor:
+        yield supervisor
