@@ -27,6 +27,9 @@ from tests.support.world import World, wait_until
 AFTER_S = 0.3
 """How long the world is watched when the door has closed: the program tries every 10 ms."""
 
+WAIT_S = 2
+"""How long a program waits that is answered by nobody."""
+
 HOST = "files.example.com"
 ENOUGH_BYTES = 1000
 
@@ -146,7 +149,8 @@ def test_a_resolver_that_is_of_no_use(there: World, daemon: Daemon, mode: str) -
     name = f"{mode}.good.example.com"
     there.set_names({name: {"A": [places.SHARED[0]], "mode": mode}})
     mark = there.mark()
-    attempt = {"do": "tcp", "to": name, "port": 443, "tls": {"sni": name}, "send": "x"}
+    attempt = {"do": "tcp", "to": name, "port": 443, "tls": {"sni": name}, "send": "x",
+               "wait_s": WAIT_S}  # fmt: skip
     trial = confined(daemon, [attempt], profile="working")
     assert frames(there.settled(mark)) <= RESOLVING
     assert there.token not in trial.got()[0]
@@ -163,10 +167,11 @@ def test_no_resolver_at_all(there: World) -> None:
     config["egress"]["resolver"] = ["198.51.100.99"]
     with running_daemon(network=there.island, config=config) as daemon:
         mark = there.mark()
-        trial = confined(daemon, [fetch(HOST, HOST)])
+        trial = confined(daemon, [fetch(HOST, HOST, wait_s=WAIT_S)])
     assert {address for _, address, _ in frames(there.settled(mark))} <= {"198.51.100.99"}
     (flow,) = trial.flows
-    assert (flow["name"], flow["verdict"]) == (HOST, "failed")
+    assert flow["name"] == HOST
+    assert flow["verdict"] in ("failed", "stopped")
     assert there.token not in trial.got()[0]
 
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 
-WAIT_S = 3
+WAIT_S = 10
 BYTES_MAX = 1 << 20
 
 
@@ -29,11 +29,11 @@ def places(to, port, kind=socket.SOCK_STREAM):
     return [(found[0], found[4]) for found in socket.getaddrinfo(to, port, type=kind)]
 
 
-def dial(to, port):
+def dial(to, port, wait_s=WAIT_S):
     last = None
     for family, address in places(to, port):
         sock = socket.socket(family)
-        sock.settimeout(WAIT_S)
+        sock.settimeout(wait_s)
         try:
             sock.connect(address)
             return sock
@@ -85,9 +85,10 @@ def listen(sock, until):
     return got
 
 
-def tcp(to, port, send="", tls=None, ech="", until="", then=(), pause_s=0, idna=False):
+def tcp(to, port, send="", tls=None, ech="", until="", then=(), pause_s=0, idna=False,
+        wait_s=WAIT_S):  # fmt: skip
     to = to.encode("idna").decode() if idna else to
-    with dial(to, port) as sock:
+    with dial(to, port, wait_s) as sock:
         if ech:
             sock.sendall(hello_with_ech(tls["sni"], ech))
             return sock.recv(65536)
