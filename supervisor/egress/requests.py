@@ -142,6 +142,9 @@ class RequestRule:
 
 
 def _check_method(method: bytes, rule: EgressRule) -> None:
+    if method != method.upper():
+        # Methods have a case, which some servers do not know: this could be any other to them.
+        raise RequestRefused(f"the method {shown(method)}, not in capitals", MALFORMED)
     if method == b"CONNECT":
         raise RequestRefused("the method CONNECT")
     allowed = rule.methods

@@ -42,6 +42,12 @@ def test_host_is_written_in_its_one_spelling(name: str, port: int, said: str, wr
     assert headers == [(b"Host", written.encode())]
 
 
+@pytest.mark.parametrize("method", ["trace", "Trace", "connect", "get", "Post"])
+def test_a_method_that_another_reader_could_take_for_another(method: str) -> None:
+    with pytest.raises(RequestRefused, match="not in capitals"):
+        admitted(("Host", HOST), method=method)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
