@@ -73,7 +73,11 @@ RULES: Rules = {
     "ioctl": ((Argument(index=SECOND, value=0x5421),), (Argument(index=SECOND, value=0x541B),)),
     "socket": ((Argument(index=0, value=socket.AF_INET),),
                (Argument(index=0, value=socket.AF_INET6),)),
-    "socketpair": ((Argument(index=0, value=socket.AF_UNIX),),),
+    # One that is connected for good: with datagrams it could send to any abstract address.
+    "socketpair": (
+        (Argument(index=0, value=socket.AF_UNIX),
+         Argument(index=SECOND, value=socket.SOCK_STREAM, mask=0xF)),
+    ),
     "mmap": ((Argument(index=2, value=0, mask=PROT_EXEC),),),
     "mprotect": ((Argument(index=2, value=0, mask=PROT_EXEC),),),
     # Reading limits, not setting them.

@@ -79,12 +79,15 @@ tries = {{
     "set a limit": more_files,
     "a unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
     "a netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+    "a pair of datagram sockets": lambda: [
+        one.close() for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)],
     "a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close(),
     "listen": lambda: listener.listen(5),
     "a foreign descriptor": lambda: os.fstat(opened + 100),
 }}
 keeps = {{
     "a tcp socket": lambda: socket.socket().close(),
+    "a pair of sockets": lambda: [one.close() for one in socket.socketpair()],
     "a pipe": lambda: [os.close(fd) for fd in os.pipe()],
     "memory": lambda: bytearray(1 << 20),
     "time": lambda: __import__("time").monotonic(),
