@@ -2,12 +2,14 @@
 
 A denial of a kind is told at once, its repeats once a second with their count. How much is told of
 one call is bounded, since every entry takes room in the record for good: what comes beyond is
-counted, and told as lost. Counts add up to how often it was.
+counted, and told as lost. Counts add up to how often it was. What is denied by one name has bounds
+of its own: a flood of questions for names does not hide where somebody connects.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,11 +18,11 @@ from supervisor.egress.control import NAME_CHARS_MAX, TEXT_CHARS_MAX
 
 FOLD_S = 1.0
 KINDS_MAX = 128
-"""Kinds of denials told apart in one second."""
+"""Kinds of denials with one name that are told apart in one second."""
 
 FLOWS_TOLD_MAX = 65_536
-DENIALS_TOLD_MAX = 16_384
-"""Of one call: some 30 MB of record."""
+DENIALS_TOLD_MAX = 4096
+"""Of one call, the latter of each name of a denial (there are seven): some 40 MB of record."""
 
 BUDGET_REASON = "RECORD_BUDGET"
 KINDS_REASON = "TOO_MANY_KINDS"
@@ -47,8 +49,10 @@ class FlowLog:
     ) -> None:
         self._tell = tell
         self._flows_left = flows_max
-        self._denials_left = denials_max
+        self._denials_max = denials_max
+        self._denials_told = collections.Counter[str]()
         self._kinds_max = kinds_max
+        self._kinds = collections.Counter[str]()
         self._folded: dict[tuple[str, ...], _Folded] = {}
         self._lost: dict[tuple[str, str], int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -76,9 +80,10 @@ class FlowLog:
             folded.last = denied
             folded.repeats += denied.count
             return
-        if len(self._folded) >= self._kinds_max:
+        if self._kinds[denied.name] >= self._kinds_max:
             self._lose("denial", denied.count, KINDS_REASON)
             return
+        self._kinds[denied.name] += 1
         self._folded[key] = _Folded(denied)
         self._tell_denied(denied)
         self._flush_later()
@@ -89,6 +94,7 @@ class FlowLog:
             self._timer.cancel()
             self._timer = None
         folded, self._folded = self._folded, {}
+        self._kinds.clear()
         for entry in folded.values():
             if entry.repeats:
                 self._tell_denied(replace(entry.last, count=entry.repeats))
@@ -97,10 +103,10 @@ class FlowLog:
             self._tell(Lost(what=what, count=count, reason=reason))
 
     def _tell_denied(self, denied: Denied) -> None:
-        if not self._denials_left:
+        if self._denials_told[denied.name] >= self._denials_max:
             self._lose("denial", denied.count, BUDGET_REASON)
             return
-        self._denials_left -= 1
+        self._denials_told[denied.name] += 1
         self._tell(denied)
 
     def _lose(self, what: str, count: int, reason: str) -> None:

@@ -78,6 +78,20 @@ def test_kinds_beyond_the_bound_are_counted() -> None:
     ]  # fmt: skip
 
 
+def test_a_flood_of_one_name_hides_no_other() -> None:
+    tls = Denied(wall=Wall.NETWORK, name="tls", detail="x", rule="r")
+
+    def scenario(log: FlowLog) -> None:
+        for number in range(5):
+            log.denied(denied(str(number)))
+        log.denied(tls)
+        log.flush()
+        log.denied(tls)
+
+    assert told(scenario, kinds_max=2).count(tls) == 2
+    assert told(scenario, kinds_max=9, denials_max=3).count(tls) == 2
+
+
 def test_a_call_tells_no_more_than_the_record_takes() -> None:
     def scenario(log: FlowLog) -> None:
         for _ in range(4):
