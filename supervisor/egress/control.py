@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,12 @@ NAME_CHARS_MAX = 300
 TEXT_CHARS_MAX = 2048
 PROGRAM_BYTES_MAX = 64
 NUMBER_MAX = (1 << 63) - 1
+PID_MAX = (1 << 22) - 1
+"""As the kernel has it (PID_MAX_LIMIT)."""
+COUNT_MAX = (1 << 32) - 1
+"""Of what is told at once. Sums of such counts are a number in every encoding, too."""
+SECONDS_MAX = 10 * 86_400.0
+"""A flow is ended after a day."""
 PORT_MAX = 65535
 
 FLOWS_MAX = 1024
@@ -215,7 +220,7 @@ class _Reader:
 
     def seconds(self, name: str) -> float:
         value = self._take(name)
-        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        if type(value) not in (int, float) or not 0 <= value <= SECONDS_MAX:
             raise ControlError(f"{name} is not a duration")
         return float(value)
 
@@ -251,7 +256,7 @@ def _flow(reader: _Reader) -> Flow:
         received=reader.number("received"),
         started_ns=reader.number("started_ns"),
         duration_s=reader.seconds("duration_s"),
-        pid=reader.number("pid"),
+        pid=reader.number("pid", high=PID_MAX),
         program=reader.data("program"),
     )
 
@@ -264,9 +269,9 @@ def _denied(reader: _Reader) -> Denied:
         wall=wall,
         name=reader.one_of("name", names),
         detail=reader.text("detail"),
-        pid=reader.number("pid"),
+        pid=reader.number("pid", high=PID_MAX),
         program=reader.data("program"),
-        count=reader.number("count", low=1),
+        count=reader.number("count", low=1, high=COUNT_MAX),
         rule=reader.text("rule"),
         used=reader.number("used"),
         allowed=reader.number("allowed"),
@@ -276,7 +281,7 @@ def _denied(reader: _Reader) -> Denied:
 def _lost(reader: _Reader) -> Lost:
     return Lost(
         what=reader.one_of("what", LOST_KINDS),
-        count=reader.number("count"),
+        count=reader.number("count", high=COUNT_MAX),
         reason=reader.text("reason", NAME_CHARS_MAX),
     )
 

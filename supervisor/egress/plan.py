@@ -107,6 +107,18 @@ class Plan:
         """Give what covers the canonical `name`: itself, or the longest "*.suffix"; else ""."""
         return next((pattern for pattern in _patterns(name) if pattern in self._by_host), "")
 
+    def may_have(self, name: str, number: int) -> bool:
+        """Say whether `number` is of the block of the star by which the canonical `name` is."""
+        pattern = self.pattern_of(name)
+        if pattern not in self.blocks:
+            return False
+        start = _block_start(self.blocks.index(pattern))
+        return start <= number < start + BLOCK_NAMES
+
+    def has_tls(self, place: str | Address) -> bool:
+        """Say whether a rule for the canonical name `place` is for TLS, at whatever port."""
+        return isinstance(place, str) and any(rule.has_tls for rule in self._for_name(place))
+
     def decide(self, place: str | Address, port: int) -> EgressRule | None:
         """Give the rule by which `place`, a canonical name or an address, is open at `port`.
 
@@ -161,12 +173,7 @@ class Names:
 
     def name_of(self, ip: Address) -> str:
         """Give the name whose address `ip` is, "" where there is none."""
-        ip = _plain(ip)
-        if isinstance(ip, IPv4Address):
-            number = int(ip) - int(SYNTHETIC4.network_address)
-        else:
-            number = int(ip) - int(SYNTHETIC6.network_address)
-        return self._names.get(number, "")
+        return self._names.get(number_at(ip), "")
 
     def _next(self, pattern: str) -> int:
         taken = self._taken[pattern]
@@ -184,6 +191,13 @@ def address4(number: int) -> IPv4Address:
 def address6(number: int) -> IPv6Address:
     """Give the synthetic IPv6 address with this number."""
     return SYNTHETIC6.network_address + number
+
+
+def number_at(ip: Address) -> int:
+    """Give the number of a synthetic address; of another, one that no name has."""
+    ip = _plain(ip)
+    network = SYNTHETIC4 if isinstance(ip, IPv4Address) else SYNTHETIC6
+    return int(ip) - int(network.network_address)
 
 
 def _block_start(block: int) -> int:

@@ -125,6 +125,13 @@ class EgressRule:
         """Say whether the rule is for this port."""
         return any(port in ports for ports in self.ports)
 
+    @property
+    def has_tls(self) -> bool:
+        """Say whether its places speak TLS at one of the ports, as far as the broker knows."""
+        if self.inspect is not None:
+            return self.inspect in (Inspect.TLS, Inspect.TERMINATE)
+        return self.inspect_at(HTTPS_PORT) is Inspect.TLS and self.covers(HTTPS_PORT)
+
     def inspect_at(self, port: int) -> Inspect:
         """Say what is checked of a connection to this port."""
         if self.inspect is not None:

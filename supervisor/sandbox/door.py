@@ -25,10 +25,11 @@ from supervisor.bpf.fence import Fence
 from supervisor.call.events import Denied, Flow, Lost, Wall
 from supervisor.egress.client import Broker, Order, Zygote
 from supervisor.egress.control import Authority, BrokerEvent, NameTaken, Secret, make_placeholder
-from supervisor.egress.plan import Plan, address4, address6
-from supervisor.errors import HostError, InvariantError
+from supervisor.egress.plan import Plan, number_at
+from supervisor.errors import BrokerFailed, HostError, InvariantError
 from supervisor.linux.netns import Listeners, open_listeners
 from supervisor.oci.spec import AUTHORITIES_ENV, AUTHORITIES_PATH
+from supervisor.profile.hosts import HostnameError, canonical
 from supervisor.profile.model import EffectiveProfile, Inspect, terminates
 from supervisor.sandbox.secrets import Secrets
 
@@ -200,11 +201,22 @@ class CallDoor:
 
     def _told(self, event: BrokerEvent) -> None:
         if isinstance(event, NameTaken):
-            self._names[event.number] = event.name
+            self._take_name(event)
         elif self._tell is None:
             raise InvariantError("TOLD_BEFORE_OPEN", "a broker tells before it was started")
         else:
             self._tell(event)
+
+    def _take_name(self, taken: NameTaken) -> None:
+        """Believe a broker what a name's address is where it can be so; the first word holds."""
+        known = self._names.get(taken.number)
+        if known == taken.name:
+            return
+        if known is not None or not _is_taken_right(self._plan, taken):
+            raise BrokerFailed(
+                "BROKER_MESSAGE_INVALID", f"a broker gave {taken.name!a} the number {taken.number}"
+            )
+        self._names[taken.number] = taken.name
 
     def require(self) -> None:
         """Read the door back.
@@ -243,7 +255,7 @@ class CallDoor:
         if denied.wall is not Wall.NETWORK or found is None:
             return denied
         ip, port = ip_address(found[1]), int(found[2])
-        name = next((name for number, name in self._names.items() if ip in _addresses(number)), "")
+        name = self._names.get(number_at(ip), "")
         place = name or found[1]
         rule = f"egress: no rule for {f'[{place}]' if ':' in place else place}:{port}"
         if self._plan.decide(name or ip, port) is not None:
@@ -253,6 +265,13 @@ class CallDoor:
         )
 
 
+def _is_taken_right(plan: Plan, taken: NameTaken) -> bool:
+    try:
+        return canonical(taken.name) == taken.name and plan.may_have(taken.name, taken.number)
+    except HostnameError:
+        return False
+
+
 def unnamed(detail: str) -> str:
     """Undo what `CallDoor.named` does to the detail of a denial."""
     return _NAMED.sub("", detail)
@@ -260,7 +279,3 @@ def unnamed(detail: str) -> str:
 
 def _endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _addresses(number: int) -> tuple[object, object]:
-    return address4(number), address6(number)

@@ -10,11 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from supervisor.api import messages as messages_of
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
 from supervisor.egress.control import (
+    COUNT_MAX,
     DENIAL_NAMES,
     MESSAGE_BYTES_MAX,
     NUMBER_MAX,
+    PID_MAX,
+    SECONDS_MAX,
     Authority,
     ControlError,
     Done,
@@ -34,20 +38,21 @@ from supervisor.egress.control import (
 from supervisor.profile.model import EgressRule, Inspect, PortRange
 
 numbers = st.integers(0, NUMBER_MAX)
+pids, counts = st.integers(0, PID_MAX), st.integers(1, COUNT_MAX)
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 programs = st.binary(max_size=16)
 flows = st.builds(
     Flow, name=texts, address=texts, port=st.integers(0, 65535), rule=texts,
     verdict=st.sampled_from(Verdict), reason=texts, sent=numbers, received=numbers,
-    started_ns=numbers, duration_s=st.floats(0, 1e9), pid=numbers, program=programs,
+    started_ns=numbers, duration_s=st.floats(0, SECONDS_MAX), pid=pids, program=programs,
 )  # fmt: skip
 denials = st.builds(
     Denied, wall=st.just(Wall.NETWORK), name=st.sampled_from(sorted(DENIAL_NAMES)), detail=texts,
-    pid=numbers, program=programs, count=st.integers(1, NUMBER_MAX), rule=texts,
+    pid=pids, program=programs, count=counts, rule=texts,
 )  # fmt: skip
 messages = st.one_of(
     flows, denials,
-    st.builds(Lost, what=st.sampled_from(["flow", "denial"]), count=numbers, reason=texts),
+    st.builds(Lost, what=st.sampled_from(["flow", "denial"]), count=counts, reason=texts),
     st.builds(NameTaken, name=texts, number=st.integers(0, (1 << 32) - 1)),
     st.builds(Failed, reason=texts), st.just(Ready()), st.just(Done()),
 )  # fmt: skip
@@ -94,6 +99,7 @@ def test_a_field_that_is_changed_is_valid_or_refused(message: Any, name: str, va
         ("name", "x" * 301), ("reason", "x" * 2049), ("reason", "\ud800"), ("duration_s", -1.0),
         ("duration_s", float("nan")), ("duration_s", float("inf")), ("program", "\u0100"),
         ("program", "x" * 65), ("kind", "Started"), ("kind", "Flow "), ("extra", 1),
+        ("pid", PID_MAX + 1), ("duration_s", 1e300), ("duration_s", 10**400),
     ],
 )  # fmt: skip
 def test_each_bound_holds(field: str, value: Any) -> None:
@@ -106,6 +112,7 @@ def test_a_broker_tells_only_of_its_own_walls() -> None:
     fields = json.loads(encode(Denied(wall=Wall.NETWORK, name="dial")))
     for change in (
         {"wall": "syscall"}, {"name": "execve"}, {"wall": "limit"}, {"count": 0},
+        {"count": COUNT_MAX + 1}, {"pid": PID_MAX + 1},
         {"arguments": [1]}, {"wall": "limit", "name": "memory"},
     ):  # fmt: skip
         with pytest.raises(ControlError):
@@ -114,6 +121,15 @@ def test_a_broker_tells_only_of_its_own_walls() -> None:
     assert decode(encode(limit)) == limit
     with pytest.raises(ControlError):
         decode(encode(Lost(what="output", count=1, reason="x")))
+
+
+@given(st.one_of(flows, denials))
+def test_whatever_a_broker_may_say_can_be_told_to_a_client(said: Flow | Denied) -> None:
+    """An entry that no client can be given would hide the whole record that it is in."""
+    heard = decode(encode(said))
+    assert isinstance(heard, Flow | Denied)
+    message = messages_of.flow(heard) if isinstance(heard, Flow) else messages_of.denied(heard)
+    assert message.SerializeToString()
 
 
 def test_a_missing_field_and_a_long_message_are_refused() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from supervisor.bpf import layout
 from supervisor.egress.plan import (
     BLOCK_NAMES,
+    BLOCKS_START,
     Names,
     NamesExhausted,
     Plan,
@@ -27,10 +28,12 @@ from supervisor.profile.model import (
     RULES_MAX,
     WILDCARDS_MAX,
     EgressRule,
+    Inspect,
     PortRange,
     united,
 )
 from supervisor.profile.reach import by_closeness
+from tests.support.brokers import rule
 
 API, WILD, DEEP = "api.example.com", "*.example.com", "*.a.example.com"
 
@@ -127,6 +130,29 @@ def test_what_no_rule_covers_takes_nothing() -> None:
         assert names.number_of(name) is None
     for ip in ("198.19.0.0", "198.18.0.0", "198.18.0.2", "192.0.2.1", "127.0.0.1", "::"):
         assert not names.name_of(ip_address(ip))
+
+
+def test_whether_a_host_has_tls() -> None:
+    plan = Plan.of([
+        rule("a.example.com", 80), rule("a.example.com", 443, inspect=Inspect.TERMINATE),
+        rule("b.example.com", 80, 443), rule("c.example.com", 80), rule("d.example.com", 8443),
+        rule("e.example.com", 443, inspect=Inspect.HTTP), rule("*.star.example.com", 443),
+        rule("x.star.example.com", 80), rule("10.0.0.0/8", 443),
+    ])  # fmt: skip
+    having = [f"{name}.example.com" for name in ("a", "b", "c", "d", "e", "x.star", "f")]
+    assert [plan.has_tls(name) for name in having] == [True, True, *[False] * 3, True, False]
+    assert not plan.has_tls(ip_address("10.0.0.1"))
+
+
+def test_which_number_a_name_below_a_star_may_have() -> None:
+    plan = Plan.of([rule("a.example.com", 80), rule("*.b.example.com", 80)])
+    last = BLOCKS_START + BLOCK_NAMES - 1
+    for number, may in (
+        (BLOCKS_START, True), (last, True), (last + 1, False), (BLOCKS_START - 1, False), (1, False)
+    ):  # fmt: skip
+        assert plan.may_have("x.b.example.com", number) is may
+        assert not plan.may_have("a.example.com", number)
+        assert not plan.may_have("x.example.com", number)
 
 
 def test_a_block_ends() -> None:
@@ -252,12 +278,12 @@ def test_addresses(rules: list[EgressRule], ip: IPv4Address | IPv6Address) -> No
     plan = Plan.of(rules)
     number = int.from_bytes(mapped(ip), "big")
     wanted: set[int] = set()
-    for rule in rules:
-        if rule.cidr:
-            network = ip_network(rule.cidr)
+    for one in rules:
+        if one.cidr:
+            network = ip_network(one.cidr)
             low, high = (int.from_bytes(mapped(network[end]), "big") for end in (0, -1))
             if low <= number <= high:
-                wanted |= ports_of(rule.ports)
+                wanted |= ports_of(one.ports)
     assert ports_of(lookup(plan.rows, ip)) == wanted
     assert {port for port in range(30) if plan.decide(ip, port)} == wanted
 

@@ -16,8 +16,8 @@ from supervisor.bpf.fence import Fence
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
 from supervisor.egress.client import Broker, Order, Zygote
 from supervisor.egress.control import NameTaken
-from supervisor.egress.plan import BLOCKS_START
-from supervisor.errors import HostError
+from supervisor.egress.plan import BLOCK_NAMES, BLOCKS_START
+from supervisor.errors import BrokerFailed, HostError
 from supervisor.linux.netns import Listeners
 from supervisor.oci.spec import AUTHORITIES_ENV, AUTHORITIES_PATH
 from supervisor.profile.model import EffectiveProfile, EgressRule, Inspect, PortRange, SecretUse
@@ -203,6 +203,36 @@ def test_what_the_broker_tells_goes_on_but_for_names(opened: list[int]) -> None:
     named = one.door.named(denied("198.19.0.0:22 tcp"))
     assert named.detail == "198.19.0.0:22 tcp (a.example.com)"
     assert named.rule == "egress: no rule for a.example.com:22"
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("evil.example.org", BLOCKS_START),  # below no star of the profile
+        ("a.example.com", BLOCKS_START + BLOCK_NAMES),  # of no block
+        ("a.example.com", BLOCKS_START - 1),
+        ("api.github.com", 2),  # written out: it has its number
+        ("a.example.com", 1),  # which is api.github.com's
+        ("a.example.com", BLOCKS_START + 1),  # has a name already
+        ("A.example.com", BLOCKS_START),
+        ("a\n.example.com", BLOCKS_START),
+    ],
+)
+def test_a_broker_gives_names_no_address_but_their_own(
+    opened: list[int], name: str, number: int
+) -> None:
+    one = made()
+
+    async def scenario() -> None:
+        one.door.let(7)
+        await one.door.open(4711, lambda event: None, lambda error: None)
+        one.zygote.tells[0](NameTaken(name="api.github.com", number=1))  # as it is written out
+        one.zygote.tells[0](NameTaken(name="b.example.com", number=BLOCKS_START + 1))
+        with pytest.raises(BrokerFailed) as caught:
+            one.zygote.tells[0](NameTaken(name=name, number=number))
+        assert caught.value.reason == "BROKER_MESSAGE_INVALID"
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
