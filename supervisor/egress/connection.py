@@ -24,10 +24,23 @@ from supervisor.egress.gates import Gate, make_gate
 from supervisor.egress.origins import Origin, Peer
 from supervisor.egress.passage import Ended, Passage
 from supervisor.egress.plan import Names, Plan
-from supervisor.egress.relay import Budget, End, Relay, Relays, close_in_order
+from supervisor.egress.relay import (
+    Budget,
+    End,
+    Relay,
+    Relays,
+    close_in_order,
+    keep_near,
+    keep_small,
+)
 from supervisor.egress.terminate import Terminator
 from supervisor.profile.addresses import SYNTHETIC4, SYNTHETIC6, Address
 from supervisor.profile.model import EgressRule, Inspect
+
+FLOWS_LARGE = 64
+"""How many flows of a call have buffers towards the far side that grow as the kernel likes, to some
+megabytes each: that is memory which no call is charged for. Those beyond are slower over long
+ways."""
 
 NO_ORIGIN = "straight to the broker's door, or closed before it was looked at"
 BUDGET_RULE = "limits.egress"
@@ -61,6 +74,7 @@ class Wiring:
     budget: Budget
     secrets: tuple[Secret, ...] = ()
     terminator: Terminator | None = None
+    flows: int = 0
 
 
 @dataclass(slots=True)
@@ -96,7 +110,11 @@ class Connection:
     ) -> None:
         self._wiring = wiring
         self._client = client
-        self._peer = peer
+        self._small = wiring.flows >= FLOWS_LARGE
+        wiring.flows += 1
+        keep_near(client)
+        if self._small:
+            keep_small(client)
         self._gone = gone
         self._server: socket.socket | None = None
         self._relay: Relay | None = None
@@ -105,6 +123,10 @@ class Connection:
         self._stopped = Verdict.STOPPED, ""
         # Looked up before anything else can happen: the row goes with the client's socket.
         self._origin = wiring.origins.of(peer)
+        if (origin := self._origin) is not None:
+            told = self._told
+            told.pid, told.program, told.port = origin.pid, origin.program, origin.port
+            told.name = wiring.names.name_of(origin.address) or str(origin.address)
         self.task = asyncio.get_running_loop().create_task(self._serve())
         self.task.add_done_callback(self._served)
 
@@ -136,7 +158,10 @@ class Connection:
     async def _pass(self) -> None:
         place, rule = self._decide()
         wiring, told = self._wiring, self._told
-        gate = make_gate(rule, told.name, told.port, wiring.secrets, wiring.terminator)
+        sealed = wiring.plan.has_tls(place)
+        gate = make_gate(
+            rule, told.name, told.port, wiring.secrets, wiring.terminator, sealed=sealed
+        )
         if self._wiring.budget.left <= 0:
             raise Ended(Verdict.BUDGET)
         if gate is None:
@@ -170,15 +195,12 @@ class Connection:
     def _decide(self) -> tuple[str | Address, EgressRule]:
         origin, told = self._origin, self._told
         if origin is None:
-            raise self._denied("connect", f"from port {self._peer[1]}: {NO_ORIGIN}")
-        told.pid, told.program, told.port = origin.pid, origin.program, origin.port
-        told.name = str(origin.address)
+            raise self._denied("connect", NO_ORIGIN)
         place: str | Address = origin.address
         if origin.address in SYNTHETIC4 or origin.address in SYNTHETIC6:
             place = self._wiring.names.name_of(origin.address)
             if not place:
                 raise self._denied("connect", "no name has this address")
-            told.name = place
         rule = self._wiring.plan.decide(place, origin.port)
         if rule is None:
             raise self._denied("connect", "")
@@ -195,6 +217,8 @@ class Connection:
         except DialFailed as error:
             self._told.address = error.address
             raise Ended(Verdict.FAILED, str(error)) from None
+        if self._small:
+            keep_small(self._server)
         if self._wiring.budget.left <= 0:
             raise Ended(Verdict.BUDGET)
         return self._server
@@ -235,6 +259,7 @@ class Connection:
         if self._ended:
             return
         self._ended = True
+        self._wiring.flows -= 1
         told = self._told
         self._wiring.log.flow(
             Flow(

@@ -162,16 +162,20 @@ def make_gate(
     port: int,
     known: Sequence[Secret] = (),
     terminator: Terminator | None = None,
+    *,
+    sealed: bool = False,
 ) -> Gate | None:
     """Give the gate of a connection to `name` at `port`; None where the name alone binds it, and
-    there are no secrets whose placeholders might pass."""
+    there are no secrets whose placeholders might pass. `sealed`: nothing secret goes there in the
+    clear."""
     match rule.inspect_at(port):
         case Inspect.NONE:
             return Scan(Scanner(needles_of(known))) if known else None
         case Inspect.TLS:
             return Tls(name)
         case Inspect.HTTP:
-            return HttpGate(name=name, port=port, rule=rule, swap=Swap(known, name=name))
+            swap = Swap(known, name=name, sealed=sealed)
+            return HttpGate(name=name, port=port, rule=rule, swap=swap)
         case Inspect.TERMINATE:
             if terminator is None:
                 return Closed("there is no authority to terminate TLS with")

@@ -34,6 +34,12 @@ PIPES_MAX = 128
 """Large pipes of one call: 32 MiB, half of what the kernel lets one user have
 (fs.pipe-user-pages-soft). Beyond, pipes are as small as the kernel makes them."""
 
+SMALL_BYTES = 64 * 1024
+"""Of each buffer of a small socket; the kernel takes twice as much for its own needs."""
+
+NEAR_BYTES = 512 * 1024
+"""Of what waits for a sandbox in any socket: it is no long way there."""
+
 ROUNDS_MAX = 4
 """Of reading and writing in a row, 1 MiB, before other flows get their turn."""
 
@@ -86,6 +92,17 @@ def prepare(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+
+
+def keep_near(connection: socket.socket) -> None:
+    """Bound what the kernel holds for a sandbox that does not read."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEAR_BYTES // 2)
+
+
+def keep_small(connection: socket.socket) -> None:
+    """Bound what the kernel holds for a socket, at the cost of how fast it is over long ways."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        connection.setsockopt(socket.SOL_SOCKET, option, SMALL_BYTES)
 
 
 def close_in_order(connection: socket.socket) -> None:

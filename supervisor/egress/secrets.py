@@ -55,20 +55,22 @@ def needles_of(known: Iterable[Secret]) -> Needles:
 class Swap:
     """Does so for the requests of one connection, to the host `name`."""
 
-    def __init__(self, known: Iterable[Secret], *, name: str) -> None:
-        """Take all secrets of the call: those for other hosts must not appear here either.
+    def __init__(self, known: Iterable[Secret], *, name: str, sealed: bool = False) -> None:
+        """Take all secrets of the call: those for other hosts must not appear here either. `sealed`
+        where none may: the host has TLS, and this is not it.
 
         Raises:
             ValueError: a secret cannot stand in a header.
         """
         known = tuple(known)
+        self._but = ": to this host it goes in TLS alone" if sealed else ""
         self._needles = needles_of(known)
         self._mine: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for secret in known:
             value = secret.value.encode("utf-8", "surrogateescape")
             if _VALUE.fullmatch(value) is None:
                 raise ValueError(f"the secret {secret.name} is not what a header may hold")
-            if hosts.covers(secret.host, name):
+            if not sealed and hosts.covers(secret.host, name):
                 header = secret.header.lower().encode("ascii")
                 swapped = (secret.placeholder.encode("ascii"), value)
                 self._mine.setdefault(header, []).append(swapped)
@@ -117,7 +119,8 @@ class Swap:
 
     def _refuse(self, part: bytes, place: str) -> None:
         if found := self._found(part):
-            raise RequestRefused(f"the placeholder of secret {found} in {place}", name="secret")
+            reason = f"the placeholder of secret {found} in {place}{self._but}"
+            raise RequestRefused(reason, name="secret")
 
     def _found(self, *parts: bytes) -> str:
         text = b"\n".join(parts)

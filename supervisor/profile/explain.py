@@ -245,10 +245,9 @@ def _risks(rule: EgressRule) -> Iterator[tuple[bool, str]]:
 
 
 def _secret(use: SecretUse, profile: EffectiveProfile) -> Finding:
-    clear = any(
-        rule.inspect_at(each.low) is Inspect.HTTP
-        for rule in by_closeness(profile.egress, use.host)
-        for each in rule.ports
+    rules = by_closeness(profile.egress, use.host)
+    clear = not any(rule.has_tls for rule in rules) and any(
+        rule.inspect_at(each.low) is Inspect.HTTP for rule in rules for each in rule.ports
     )
     return Finding(
         wall=f"secret {use.name}",

@@ -15,6 +15,7 @@ from supervisor.profile.model import (
     RULES_MAX,
     WILDCARDS_MAX,
     EgressRule,
+    Inspect,
     PortRange,
     SecretUse,
     united,
@@ -53,12 +54,17 @@ def by_closeness(rules: Sequence[EgressRule], host: str) -> list[EgressRule]:
 
 
 def readable_port(rules: Sequence[EgressRule], host: str) -> int | None:
-    """Give a port at which the broker sees what is asked of `host`, None where there is none."""
+    """Give a port at which the broker may put a secret into what is asked of `host`, None where
+    there is none: in the clear only to who has no TLS."""
     covering = by_closeness(rules, host)
+    sealed = any(rule.has_tls for rule in covering)
     for position, rule in enumerate(covering):
         for port in (p for each in rule.ports for p in range(each.low, each.high + 1)):
             decided = any(closer.covers(port) for closer in covering[:position])
-            if rule.inspect_at(port) in READ_BY and not decided:
+            inspect = rule.inspect_at(port)
+            if decided or (sealed and inspect is Inspect.HTTP):
+                continue
+            if inspect in READ_BY:
                 return port
     return None
 

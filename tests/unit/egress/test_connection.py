@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from ipaddress import ip_address
 
 import pytest
 
 from supervisor.call.events import Verdict, Wall
+from supervisor.egress.control import Secret
 from supervisor.egress.origins import Origin
+from supervisor.egress.relay import PIPE_BYTES, SMALL_BYTES
 from supervisor.profile.model import EgressRule, Inspect
 from tests.support.brokers import rule
 from tests.unit.egress.hellos import openssl_hello
@@ -208,6 +211,77 @@ def test_stopping_ends_it_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     wired(monkeypatch, scenario, plain)
 
 
+def test_what_is_stopped_before_it_began_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, 1)
+        client = rig.connect()
+        rig.open[0].stop(Verdict.BUDGET)
+        flow = await rig.flow()
+        assert (flow.verdict, flow.name, flow.port, flow.pid) == (Verdict.BUDGET, NAME, 1, 42)
+        assert await silent(server)
+        client.close()
+
+    wired(monkeypatch, scenario, plain)
+
+
+def test_a_secret_of_a_host_that_has_tls_does_not_go_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = Secret(
+        name="github", header="Authorization", host=NAME, placeholder="stockade-secret-github-1",
+        value="the-value",
+    )  # fmt: skip
+
+    def both(port: int) -> tuple[EgressRule, ...]:
+        return (rule(NAME, port, inspect=Inspect.HTTP), rule(NAME, 443, inspect=Inspect.TERMINATE))
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        head = f"GET / HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: {secret.placeholder}\r\n\r\n"
+        await send(client, head.encode())
+        assert b"403 Forbidden" in await receive(client)
+        client.close()
+        assert (await rig.flow()).verdict is Verdict.DENIED
+        assert rig.denials[0].name == "secret"
+        assert await silent(server)
+
+    wired(monkeypatch, scenario, both, secrets=(secret,))
+
+
+def test_flows_beyond_a_number_hold_little_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.egress.connection.FLOWS_LARGE", 1)
+
+    async def held(rig: Rig, server: socket.socket) -> int:
+        """Say how much a far side can send that nobody takes."""
+        client = rig.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        far, sent = await accepted(server), 0
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        clients.append(client)
+        fars.append(far)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.2):
+                    await send(far, bytes(4096))
+                sent += 4096
+        return sent
+
+    clients: list[socket.socket] = []
+    fars: list[socket.socket] = []
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        large, small = await held(rig, server), await held(rig, server)
+        assert small < SMALL_BYTES * 6 + PIPE_BYTES < large
+        for one in (*clients, *fars):
+            one.close()
+        await until(lambda: not rig.open)
+        assert rig.wiring.flows == 0
+
+    wired(monkeypatch, scenario, plain)
+
+
 def test_a_call_without_budget_is_not_dialled_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
         rig.asks(NAME, port_of(server))
@@ -224,7 +298,8 @@ def test_a_call_without_budget_is_not_dialled_for(monkeypatch: pytest.MonkeyPatc
 def test_an_error_that_nobody_expected_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
         monkeypatch.setattr(
-            "supervisor.egress.connection.make_gate", lambda *_: (_ for _ in ()).throw(KeyError())
+            "supervisor.egress.connection.make_gate",
+            lambda *_, **__: (_ for _ in ()).throw(KeyError()),
         )
         rig.asks(NAME, port_of(server))
         client = rig.connect()

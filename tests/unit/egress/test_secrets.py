@@ -117,6 +117,11 @@ def test_another_host_gets_none() -> None:
         Swap([TOKEN], name=f"x.{HOST}").apply(b"GET", b"/", [BEARER])
 
 
+def test_a_host_that_has_tls_gets_none_in_the_clear() -> None:
+    with pytest.raises(RequestRefused, match="Authorization: to this host it goes in TLS alone"):
+        Swap([TOKEN], name=HOST, sealed=True).apply(b"GET", b"/", [BEARER])
+
+
 def test_hosts_may_be_a_pattern() -> None:
     swap = Swap([replace(TOKEN, host="*.example.com")], name=HOST)
     assert VALUE.encode() in swap.apply(b"GET", b"/", [BEARER])[0][1]

@@ -176,6 +176,10 @@ def test_the_ports_of_all_rules_that_hold_a_place(inner: str, outer: str) -> Non
             + API.replace("api.example.com", '"*.example.com"'),
             [USE], "nobody reads", "api.example.com:443",
         ),
+        (
+            API.replace(", inspect: tls-terminate", "").replace("443", "[80, 443]"),
+            [USE], "nobody reads", "api.example.com:80,443",
+        ),
         (API, [USE, USE], "stands here twice", "the first is in line"),
         (API, [USE.replace("why", "env: LANG, why")], "is also in env", "env: NAME"),
         (
@@ -213,8 +217,9 @@ def test_the_closest_rule_decides() -> None:
 
 def test_the_port_at_which_requests_are_read() -> None:
     name = "a.example.com"
-    wide = rule("*.example.com", 80, 443)
+    wide = rule("*.example.com", 80)
     assert readable_port([wide], name) == 80
+    assert readable_port([rule("*.example.com", 80, 443)], name) is None  # it has TLS
     assert readable_port([wide, rule(name, 80, inspect=Inspect.NONE)], name) is None
     assert readable_port([rule(name, 443)], name) is None
     assert readable_port([rule(name, 9, inspect=Inspect.TERMINATE)], name) == 9
