@@ -185,7 +185,9 @@ def _call(client: Supervisor, scale: float) -> Iterator[Figure]:
         reaching()
         measures.call(client)
     ours, theirs = alternate(
-        max(20, int(CALL_ROUNDS * scale)), reaching, lambda: measures.call(client)
+        max(measures.COLD_ROUNDS_MIN, int(CALL_ROUNDS * scale)),
+        reaching,
+        lambda: measures.call(client),
     )
     yield Figure(
         name="cold call with egress, p50", unit="ms", peer="no egress",
