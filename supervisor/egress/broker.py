@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import resource
 import socket
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ from supervisor.egress.relay import Budget, Relays
 from supervisor.egress.resolver import Resolver, host_nameservers
 from supervisor.egress.terminate import Terminator
 from supervisor.linux.bpfmap import lookup
+
+DRAIN_S = 0.5
+"""For flows to end by themselves after the program, whose side of them is closed by then."""
 
 FLUSH_S = 2.0
 """For the last messages to be taken by the daemon."""
@@ -125,7 +129,8 @@ class CallBroker:
     def __init__(self, given: Given) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._unexpected)
-        self._end: asyncio.Future[None] = self._loop.create_future()
+        self._end: asyncio.Future[bool] = self._loop.create_future()
+        self._none_left = asyncio.Event()
         self._control = given.control
         self._control.setblocking(False)
         self.outbox = Outbox(self._control, self._room_again)
@@ -167,7 +172,9 @@ class CallBroker:
         self._door.look()
         self._names.start()
         self.outbox.send(Ready())
-        await self._end
+        drain = await self._end
+        if drain:
+            await self._drained()
         self._door.close()
         self._names.close()
         ending = [one.task for one in self._connections]
@@ -182,19 +189,32 @@ class CallBroker:
         async with asyncio.timeout(FLUSH_S):
             await self.outbox.empty()
 
+    async def _drained(self) -> None:
+        """Let flows end by themselves for a moment: what a program sent just before it ended is
+        still to arrive, as it would without us."""
+        # Whoever connected last may still wait to be accepted: that takes the loop a turn or two.
+        self._door.look()
+        for _ in range(2):
+            await asyncio.sleep(0)
+        self._none_left.clear()
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await self._none_left.wait()
+
     def _asked(self) -> None:
         try:
             data = self._control.recv(MESSAGE_BYTES_MAX)
             if not data:
                 raise DaemonGone
-            decode_request(data)
+            drain = decode_request(data).drain
         except BlockingIOError:
             return
         except Exception as error:  # noqa: BLE001 (raised again in `serve`)
             self._break(error)
             return
         if not self._end.done():
-            self._end.set_result(None)
+            self._end.set_result(drain)
 
     def _unexpected(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An error in a callback or a task: it ends the broker."""
@@ -216,6 +236,8 @@ class CallBroker:
 
     def _gone(self, one: Connection) -> None:
         self._connections.discard(one)
+        if not self._connections:
+            self._none_left.set()
         self._door.look()
 
     def _taken(self, name: str, number: int) -> None:

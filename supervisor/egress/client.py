@@ -156,16 +156,16 @@ class Broker:
             raise _not_started("it ended before it was ready")
         self._ready.result()
 
-    async def finish(self) -> None:
+    async def finish(self, *, drain: bool = False) -> None:
         """Have all flows ended and told, and the process end; killed where it takes too long, and
-        that flows may be missing is told."""
+        that flows may be missing is told. `drain`: see `Finish`."""
         if not self.alive:
             self.close()
             return
         self._asked = True
         # EPIPE: it has just died; that comes out below.
         with contextlib.suppress(OSError):
-            self._control.send(encode(Finish()))
+            self._control.send(encode(Finish(drain=drain)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FINISH_S):
                 await asyncio.wait({self._ended})

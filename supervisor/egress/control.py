@@ -80,7 +80,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """End all flows, tell what is left, then end; the daemon's only word."""
+    """End all flows, tell what is left, then end; the daemon's only word. With `drain`, what the
+    program had sent before it ended is passed on first."""
+
+    drain: bool = False
 
 
 BrokerEvent = Flow | Denied | Lost | NameTaken
@@ -171,9 +174,10 @@ def decode_request(data: bytes) -> Finish:
     Raises:
         ControlError: it is nothing known.
     """
-    if data != encode(Finish()):
-        raise ControlError("an unknown request")
-    return Finish()
+    for known in (Finish(), Finish(drain=True)):
+        if data == encode(known):
+            return known
+    raise ControlError("an unknown request")
 
 
 def _decode(fields: dict[str, Any]) -> Message:

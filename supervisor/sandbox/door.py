@@ -238,10 +238,11 @@ class CallDoor:
         if not self._fence.door_stands(self._cgroup_id, self._door):
             yield "egress: the kernel's rows are not those of the profile"
 
-    async def finish(self) -> None:
-        """End what still flows and have it told; every process of the call is dead."""
+    async def finish(self, *, drain: bool) -> None:
+        """End what still flows and have it told; every process of the call is dead. With `drain`,
+        what they had sent is passed on first."""
         if self._broker is not None:
-            await self._broker.finish()
+            await self._broker.finish(drain=drain)
 
     def close(self) -> None:
         """Kill the broker where it still lives."""

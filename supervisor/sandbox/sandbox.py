@@ -424,7 +424,8 @@ class Sandbox:
         if self._watcher is not None:
             self._watcher.close()
         if self._door is not None:
-            await self._door.finish()
+            # Who stops a call stops what it sends.
+            await self._door.finish(drain=not self._stopped.is_set())
         if self._fenced is not None:
             self._fenced.finish()
         if self._failure is not None:

@@ -197,6 +197,19 @@ def test_each_direction_ends_by_itself(daemon: Daemon, there: World, count: int)
     assert (flow["sent"], flow["received"]) == (count, count)
 
 
+@pytest.mark.parametrize("count", [1, 3_000_000])
+def test_what_was_sent_last_arrives_though_its_program_has_ended(
+    daemon: Daemon, there: World, count: int
+) -> None:
+    mark = there.mark()
+    trial = work(
+        daemon, there, "/usr/bin/python3", "send_and_go.py", "files.example.com", "9", str(count)
+    )
+    (flow,) = trial.flows
+    assert (flow["sent"], flow["verdict"]) == (count, "closed")
+    assert sum(line["count"] for line in there.settled(mark, "bytes")) == count
+
+
 def test_a_name_keeps_its_address(daemon: Daemon, there: World) -> None:
     script = "for n in 1 2 3; do getent ahosts x.good.example.com; done | sort | uniq -c"
     counts = [

@@ -142,7 +142,8 @@ def test_a_missing_field_and_a_long_message_are_refused() -> None:
 
 
 def test_the_daemon_has_one_word() -> None:
-    assert decode_request(encode(Finish())) == Finish()
+    for drain in (False, True):
+        assert decode_request(encode(Finish(drain=drain))) == Finish(drain=drain)
     for data in (b"", b"{}", encode(Ready()), encode(Finish()) + b" "):
         with pytest.raises(ControlError):
             decode_request(data)

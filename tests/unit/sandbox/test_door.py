@@ -54,8 +54,8 @@ class FakeBroker:
     alive = True
     finished = closed = False
 
-    async def finish(self) -> None:
-        self.finished = True
+    async def finish(self, *, drain: bool = False) -> None:
+        self.finished = drain
 
     def close(self) -> None:
         self.closed = True
@@ -178,7 +178,7 @@ def test_without_a_broker_that_lives_or_rows_that_stand_it_is_no_door(opened: li
         with pytest.raises(HostError, match="no broker") as caught:
             one.door.require()
         assert caught.value.reason == "WALL_NOT_STANDING"
-        await one.door.finish()
+        await one.door.finish(drain=True)
         one.door.close()
 
     asyncio.run(scenario())
