@@ -16,7 +16,7 @@ from supervisor.cli.session import daemon_options, session
     show_default=True,
     help="First event wanted, by its sequence in the record.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No summary of denials at the end.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary at the end.")
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
 @click.pass_context

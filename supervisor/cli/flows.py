@@ -29,7 +29,7 @@ def line(body: Mapping[str, Any]) -> str:
     name, address = str(body.get("name", "?")), str(body.get("address") or "")
     dialled = f" → {word(address)}" if address not in ("", name) else ""
     parts = (
-        f"{_place(name, body.get('port'))}{dialled}",
+        f"{place(name, body.get('port'))}{dialled}",
         _rule(body) or "no rule",
         str(body.get("verdict", "?")),
         _amounts(_number(body, "sent"), _number(body, "received")),
@@ -75,7 +75,7 @@ class _Group:
         reason = shorten(str(self.first.get("reason") or ""), REASON_WIDTH)
         verdict = str(self.first.get("verdict", "?"))
         return (
-            _place(str(self.first.get("name", "?")), self.first.get("port")),
+            place(str(self.first.get("name", "?")), self.first.get("port")),
             _few(self.addresses),
             shorten(str(self.first.get("rule") or "none"), RULE_WIDTH),
             self.times,
@@ -101,7 +101,8 @@ def table(bodies: Iterable[Mapping[str, Any]]) -> None:
         out.heading(f"and {len(most) - SHOWN_MAX} more; --json has all")
 
 
-def _place(name: str, port: object) -> str:
+def place(name: str, port: object) -> str:
+    """Name a place with its port; an address of IPv6 in brackets."""
     shown = host(name, NAME_WIDTH)
     return f"[{shown}]:{port}" if ":" in name else f"{shown}:{port}"
 

@@ -128,7 +128,7 @@ class Duration(click.ParamType[float]):
     is_flag=True,
     help="Stop the call when our connection to the daemon breaks.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No summary of denials at the end.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary at the end.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 @daemon_options
 @click.pass_context
@@ -137,7 +137,8 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
 
     The program's standard output and error are passed on unchanged. Ctrl-C sends SIGINT to the
     program, a second one kills the call; SIGTERM and SIGHUP are passed on likewise. What was
-    denied is summed up on standard error. There is no shell unless ARGV names one.
+    denied, and which connections failed, is summed up on standard error. There is no shell unless
+    ARGV names one.
 
     With --json, standard output holds one JSON object a line for each event instead: `event` is
     accepted, started, output (`data` is base64), denied, watched, processes, flow, lost,

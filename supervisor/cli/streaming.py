@@ -21,14 +21,16 @@ from supervisor.call.events import (
     Accepted,
     Denied,
     Finished,
+    Flow,
     Lost,
     Output,
+    Verdict,
     Wall,
 )
 from supervisor.call.safe import shorten
 from supervisor.call.types import Stream, StreamSummary
+from supervisor.cli import flows, standard
 from supervisor.cli import output as out
-from supervisor.cli import standard
 from supervisor.errors import CallStateError, CapacityError, StockadeError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_PIPE_CLOSED = outcome.EXIT_SIGNAL_BASE + signal.SIGPIPE
 OBSERVE = "observe"
 LEARN = "who may read the record can learn from it: stockade profile learn"
+EGRESS_BUDGET = "limits.egress"
 DENIALS_SHOWN_MAX = 20
 DENIAL_KINDS_MAX = 10_000
 DENIAL_WIDTH = 300
@@ -131,6 +134,7 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
         Stream.STDERR: sys.stderr.buffer,
     }
     denials: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
     observed = False
     with Signals(execution):
         for event in execution:
@@ -150,12 +154,14 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                 case Denied() as denied if len(denials) < DENIAL_KINDS_MAX:
                     verb = "limit" if denied.wall is Wall.LIMIT else "denied"
                     denials[f"{verb} {describe_denial(denied)}"] += denied.count
+                case Flow(verdict=Verdict.FAILED) as flow if len(failures) < DENIAL_KINDS_MAX:
+                    failures[f"failed {describe_failure(flow)}"] += 1
                 case Lost() as lost if not (quiet or as_json):
                     count = lost.count or "an unknown number"
                     out.note(f"lost {count} of {lost.what}: {lost.reason}")
                 case Finished() as finished:
                     if not as_json:
-                        _last_word(execution.call_id, finished, denials, quiet=quiet)
+                        _last_word(execution.call_id, finished, denials, failures, quiet=quiet)
                     if observed and not (quiet or as_json):
                         out.note(f"observed: {LEARN} {execution.call_id}")
                     return finished, outcome.exit_code(finished.outcome)
@@ -201,6 +207,8 @@ def describe_denial(denied: Denied) -> str:
     if denied.wall is Wall.LIMIT:
         more = f", {denied.detail}" if denied.detail else ""
         used, allowed = (outcome.amount(denied.name, n) for n in (denied.used, denied.allowed))
+        if denied.rule == EGRESS_BUDGET and denied.used < denied.allowed:
+            more += ", and more came at once than was left"
         return f"{denied.name}: {used} used, {allowed} allowed{more}"
     if denied.detail and denied.wall is Wall.NETWORK and denied.name in TOLD_AS_NAMES:
         return f"{denied.name}: {denied.detail}"
@@ -213,8 +221,17 @@ def describe_denial(denied: Denied) -> str:
     return f"{denied.name}({', '.join(hex(n) if n > 9 else str(n) for n in arguments)})"
 
 
-def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet: bool) -> None:
-    """Say what was not a normal end, and what was denied; name the call where there is more."""
+def describe_failure(flow: Flow) -> str:
+    """Name a connection that a rule allows and that did not come about, and why: the program
+    itself saw it reset."""
+    return f"connection to {flows.place(flow.name, flow.port)}: {flow.reason or 'nobody knows why'}"
+
+
+def _last_word(
+    call_id: str, finished: Finished, denials: Counter[str], failures: Counter[str], *, quiet: bool
+) -> None:
+    """Say what was not a normal end, what was denied, and what could not be reached; name the call
+    where there is more."""
     failed = not isinstance(finished.outcome, outcome.Exited)
     if failed:
         told = outcome.describe(finished.outcome, started=finished.timeline.started_ns > 0)
@@ -225,9 +242,14 @@ def _last_word(call_id: str, finished: Finished, denials: Counter[str], *, quiet
         out.note(f"{shorten(name, DENIAL_WIDTH)} x{count}")
     if len(denials) > DENIALS_SHOWN_MAX:
         out.note(f"and {len(denials) - DENIALS_SHOWN_MAX} other denials")
+    for name, count in failures.most_common(DENIALS_SHOWN_MAX):
+        out.note(f"{shorten(name, DENIAL_WIDTH)} x{count}")
+    if len(failures) > DENIALS_SHOWN_MAX:
+        out.note(f"and {len(failures) - DENIALS_SHOWN_MAX} other connections that failed")
     for summary in finished.streams:
         note_truncated(summary)
     for skipped in finished.skipped:
         out.note(f"output {os.fsdecode(skipped.path)} was not taken: {skipped.reason}")
-    if denials and not failed:
-        out.note(f"all of it: stockade audit show {call_id}")
+    if (denials or failures) and not failed:
+        why = f"; what would allow it: stockade profile why {call_id}" if denials else ""
+        out.note(f"all of it: stockade audit show {call_id}{why}")

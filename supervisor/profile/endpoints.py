@@ -66,6 +66,13 @@ def parse_host(text: str) -> str:
         raise refuse(error.message, error.hint) from error
 
 
+_NEVER_HINTS = {
+    "loopback": "the sandbox's own loopback needs no rule; the host's is out of reach",
+    "metadata": "no call gets the host's credentials; name networks that leave it out",
+    "synthetic": "these stand for names inside of sandboxes; write host: with the name",
+}
+
+
 def parse_cidr(text: str) -> str:
     """Give the one spelling of a network that may be reached."""
     try:
@@ -91,7 +98,8 @@ def parse_cidr(text: str) -> str:
             f"at least /{CIDR_BITS_MIN[network.version]}; a host by its name needs no network",
         )
     if why := addresses.never_in(network):
-        raise refuse(f"{text} can never be allowed: it holds {why}")
+        kind = why.partition(" ")[0]
+        raise refuse(f"{text} can never be allowed: it holds {why}", _NEVER_HINTS.get(kind, ""))
     return str(network)
 
 

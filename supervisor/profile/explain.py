@@ -174,6 +174,8 @@ def checked_at(rule: EgressRule, port: int) -> str:
 
 def _said_besides(rule: EgressRule) -> str:
     said = ""
+    if rule.host.startswith("*") and rule.inspect is Inspect.TERMINATE:
+        said += ". The * stands for one label: further below, programs do not trust the certificate"
     if rule.methods or rule.paths:
         only = [", ".join(part) for part in (rule.methods, rule.paths) if part]
         said += f". Only {' on '.join(only)}; what follows a ? may hold anything"

@@ -103,9 +103,11 @@ def _check_ports(rules: Rules) -> Iterator[Problem]:
         if (first.host, first.cidr) != (second.host, second.cidr):
             continue
         if shared := _shared(first, second):
+            inherited = origin.document.file != place.document.file
+            drop = f', or drop: {{egress: ["{first.name}"]}}' if inherited else ""
             yield place.problem(
                 f"{second.name} and {first.name} ({origin}) both decide about port {shared}",
-                f'give each port once, or drop: {{egress: ["{first.name}"]}}',
+                f"give each port once{drop}",
             )
     for rule, place in rules[:RULES_MAX]:
         ranges = united(p for other, _ in rules if _holds(other, rule) for p in other.ports)

@@ -31,8 +31,10 @@ Decide = Callable[[str | Address, int], EgressRule | None]
 Place = str | Address
 
 LOCALHOST = "localhost"
-DNS = "dns"
+DNS, DIAL = "dns", "dial"
 _PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", re.ASCII)
+# What the kernel denied, and which name its address stands for.
+_NAMED = re.compile(r"\S+:([0-9]{1,5}) ((?:tcp|udp)(?:: [a-z ]+)?) \(([^ ()]+)\)", re.ASCII)
 
 
 class Line(Protocol):
@@ -235,6 +237,8 @@ class Judge:
         """Answer for a place, or a name that was asked for; None where it is neither. Behind it
         stands how it was asked for, and what was wrong besides."""
         asked, _, rest = detail.partition(" ")
+        if named := _NAMED.fullmatch(detail):
+            asked, rest = f"{named[3]}:{named[1]}", named[2]
         if rest == "udp":
             return Answer(asked="", allowed=False, why="UDP never leaves a sandbox", rule=rule)
         try:
@@ -249,7 +253,8 @@ class Judge:
             return None
         if found is not None and found.allowed and wrong:
             # The place is allowed, what was done there is not.
-            return replace(found, allowed=False, why=f"{wrong}; {found.why}")
+            hint = _PRIVATE_HINT if name == DIAL and _only_private(wrong) else ""
+            return replace(found, allowed=False, why=f"{wrong}; {found.why}", hint=hint)
         return found
 
     def _limit_denial(self, rule: str, body: Mapping[str, Any]) -> Answer | None:
@@ -257,9 +262,12 @@ class Judge:
         for path, line in self._lines.items():
             of_mount = path.startswith("files.write[") and isinstance(line.value, dict)
             if path == rule or (of_mount and cast("dict[str, Json]", line.value)["path"] == mount):
+                used, allowed = int(body.get("used") or 0), int(body.get("allowed") or 0)
+                why = f"all of it is used: {used} of {allowed}"
+                if used < allowed:
+                    why = f"{used} of {allowed} were used, and more came at once than was left"
                 return Answer(
-                    asked="", allowed=False, rule=rule, decided=self._of(path, line.value),
-                    why=f"all of it is used: {body.get('used')} of {body.get('allowed')}",
+                    asked="", allowed=False, rule=rule, decided=self._of(path, line.value), why=why,
                 )  # fmt: skip
         return None
 
@@ -293,7 +301,7 @@ class Judge:
             asked=str(place), allowed=False,
             nearest=self._of_rule(near) if near else None,
             why=f"no rule of egress is for {place}" if self._rules else "there is no egress",
-            hint=f"did you mean {near.host!r}?" if near else f"egress: [{entry}]",
+            hint=(f"did you mean {near.host!r}? If not: " if near else "") + f"egress: [{entry}]",
         )  # fmt: skip
 
     def _covering(self, place: Place) -> list[EgressRule]:
@@ -368,6 +376,15 @@ class Judge:
         if line is None:
             return Said(path=path, text=flow(value))
         return Said(path=path, text=flow(line.value), file=line.file, line=line.line)
+
+
+_PRIVATE_HINT = "where that is meant: private: true in that rule, or cidr: with the network"
+
+
+def _only_private(refused: str) -> bool:
+    """Say whether `private: true` would open each address that was not dialled."""
+    kinds = {told.rpartition(": ")[2] for told in refused.split("; ")}
+    return kinds <= {"private", "shared"}
 
 
 def _written(place: Place, port: int) -> str:

@@ -335,7 +335,8 @@ class _Builder:
 
     def _check_plain_node(self, event: yaml_events.Event) -> None:
         if isinstance(event, yaml_events.AliasEvent):
-            self._note(event, "aliases are not allowed", "write the value out")
+            hint = 'write the value out; what begins with a * needs quotes: "*.example.com"'
+            self._note(event, "aliases are not allowed", hint)
         elif getattr(event, "anchor", None):
             self._note(event, "anchors are not allowed", "write the value out where it is needed")
         elif getattr(event, "tag", None):
@@ -393,7 +394,7 @@ def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDeta
     kind = detail["type"]
     if kind == "extra_forbidden":
         name = str(location[-1])
-        hint = did_you_mean(name, _fields_at(model, location[:-1]))
+        hint = did_you_mean(name, _fields_at(model, location[:-1])) or _instead(location)
         where = f" in {dotted(location[:-1])}" if location[:-1] else ""
         return document.problem(location, f"unknown key {name!r}{where}", hint, at_key=True)
     if kind == "missing":
@@ -408,8 +409,31 @@ def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDeta
         message, hint, at_key = _plain_message(kind, detail), "", detail["loc"][-1:] == ("[key]",)
         if kind == "string_type" and isinstance(detail["input"], bool | int | float):
             hint = "put it in quotes"
+        elif kind in ("list_type", "tuple_type") and isinstance(detail["input"], str):
+            hint = f"write [{detail['input']}]"
+        elif location[:1] == ("egress",) and len(location) == 2 and "mapping" in message:
+            hint = 'write {host: api.example.com, port: 443, why: "…"}'
     where = f"{dotted(location)}: " if location else ""
     return document.problem(location, where + message, hint, at_key=at_key)
+
+
+_INSTEAD = {
+    "secrets": "a profile names a secret; where it is from, the daemon's configuration says",
+    "egress": "every rule is for TCP; UDP never leaves a sandbox",
+}
+"""What helps with a key that no entry of such a list has, and that is like none."""
+
+_INSTEAD_OF = {
+    "secrets": ("value", "file", "command", "credential", "source", "token", "from"),
+    "egress": ("protocol", "proto", "udp", "tcp", "transport"),
+}
+
+
+def _instead(location: Location) -> str:
+    if len(location) == 3 and isinstance(location[1], int):
+        key = str(location[0])
+        return _INSTEAD[key] if location[2] in _INSTEAD_OF.get(key, ()) else ""
+    return ""
 
 
 def _plain_message(kind: str, detail: ErrorDetails) -> str:

@@ -148,8 +148,30 @@ def test_denials_are_summed_up(daemon: FakeDaemon, stockade: Stockade) -> None:
     lines = stockade("run", "-p", "python", "x").stderr.splitlines()
     assert lines[0] == "stockade: denied unshare(0x10000000) x5"
     assert "stockade: limit memory: 9 bytes used, 8 bytes allowed x1" in lines
-    assert lines[-1] == "stockade: all of it: stockade audit show call-1"
+    assert lines[-1] == (
+        "stockade: all of it: stockade audit show call-1; "
+        "what would allow it: stockade profile why call-1"
+    )
     assert "stockade: denied connect(203.0.113.9:443\\e) x1" in lines
+    assert stockade("run", "-q", "-p", "python", "x").stderr == ""
+
+
+def test_what_could_not_be_reached_is_summed_up(daemon: FakeDaemon, stockade: Stockade) -> None:
+    """The program saw a connection reset, and nothing was denied."""
+    failed: dict[str, Any] = {"verdict": types_pb2.VERDICT_FAILED, "address": ""}
+    play(
+        daemon,
+        fake.flow(2, **failed, reason="no address for the name: NXDOMAIN"),
+        fake.flow(3, **failed, reason="no address for the name: NXDOMAIN"),
+        fake.flow(4, **failed, name="2001:db8::1", reason="Connection refused"),
+        fake.flow(5),
+        fake.finished(6),
+    )
+    assert stockade("run", "-p", "python", "x").stderr.splitlines() == [
+        "stockade: failed connection to api.example.com:443: no address for the name: NXDOMAIN x2",
+        "stockade: failed connection to [2001:db8::1]:443: Connection refused x1",
+        "stockade: all of it: stockade audit show call-1",
+    ]
     assert stockade("run", "-q", "-p", "python", "x").stderr == ""
 
 

@@ -179,6 +179,12 @@ def test_output_comes_while_the_call_runs(stopping: FakeDaemon) -> None:
             Denied(wall=Wall.LIMIT, name="egress", used=11 << 20, allowed=10 << 20),
             "egress: 11 MiB used, 10 MiB allowed",
         ),
+        (
+            Denied(
+                wall=Wall.LIMIT, name="egress", used=244, allowed=4096, rule="limits.egress"
+            ),
+            "egress: 244 bytes used, 4 KiB allowed, and more came at once than was left",
+        ),
     ],
 )  # fmt: skip
 def test_describe_denial(denied: Denied, shown: str) -> None:

@@ -113,6 +113,10 @@ def test_what_can_be_reached_has_rows_behind_the_wall(make_set: MakeSet) -> None
             "narrow", "Only GET on /a; what follows a ? may hold anything", "",
         ),
         ("host: a.example.com, port: 1, inspect: tls-terminate", "narrow", "every request", ""),
+        (
+            'host: "*.example.com", port: 1, inspect: tls-terminate',
+            "wide", "The * stands for one label", "name the hosts",
+        ),
         ("cidr: 10.0.0.0/24, port: 5432", "narrow", "no name is checked", ""),
         ("cidr: 10.0.0.0/16, port: 5432", "wide", "no name is checked", "smaller network"),
         ("cidr: 10.0.0.0/24, port: 53", "wide", "no name is checked", "A resolver"),

@@ -235,6 +235,13 @@ def denial(wall: str, name: str, detail: str = "", rule: str = "", **more: Any) 
         (denial("network", "connect", "10.2.0.5:9 no more connections"), False, "child.yaml:10",
          "no more connections; "),
         (denial("network", "sendmsg", "10.2.0.5:9 udp"), False, "None", "UDP never leaves"),
+        # Denials of the kernel: the name that the address stands for is judged, not the address.
+        (denial("network", "connect", "198.18.0.1:22 tcp (api.example.com)"), False, "None",
+         "port 22 is not in api.example.com:443"),
+        (denial("network", "connect", "[fd40:b1a3:129e::1]:443 tcp: too many (api.example.com)"),
+         False, "child.yaml:7", "tcp: too many; "),
+        (denial("network", "sendmsg", "198.18.0.1:443 udp (api.example.com)"), False, "None",
+         "UDP never leaves"),
         (denial("network", "dns", "evil.test A"), False, "None", "no rule of egress"),
         (denial("network", "dns", "x.example.com AAAA"), True, "child.yaml:8", "an address of its"),
         (denial("network", "dns", "x.example.com A: 1024 names"), False, "child.yaml:8",
@@ -245,7 +252,9 @@ def denial(wall: str, name: str, detail: str = "", rule: str = "", **more: Any) 
         (denial("network", "socket", "raw icmp"), False, "None", "in every profile"),
         (denial("network", "connect", ""), False, "None", "in every profile"),
         (denial("limit", "egress", rule="limits.egress", used=11, allowed=10), False,
-         "base.yaml:8", "11 of 10"),
+         "base.yaml:8", "all of it is used: 11 of 10"),
+        (denial("limit", "egress", rule="limits.egress", used=2, allowed=10), False,
+         "base.yaml:8", "2 of 10 were used, and more came at once"),
         (denial("limit", "disk", "/work", "files.write: /work", used=1, allowed=1), False,
          "base.yaml:5", "1 of 1"),
         (denial("program", "exec", "/work/x", "programs: from the read-only image only"), False,
@@ -259,6 +268,23 @@ def test_denials(
     assert (found.allowed, str(found.decided)) == (allowed, line)
     assert why in found.why
     assert found.asked == f"{body['wall']} {body['name']} {body['detail']}".strip()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "helps"),
+    [("10.0.0.8: private; 100.64.7.8: shared", True), ("fd12::8: private; ::1: loopback", False)],
+)
+def test_private_addresses_of_a_name_can_be_allowed(
+    make_set: MakeSet, kinds: str, helps: bool
+) -> None:
+    found = judge(make_set).denial(denial("network", "dial", f"api.example.com:443 {kinds}"))
+    assert (found.allowed, "private: true" in found.hint) == (False, helps)
+    assert found.why.startswith(f"{kinds}; ")
+
+
+def test_a_name_that_looks_like_another_can_still_be_written(make_set: MakeSet) -> None:
+    hint = judge(make_set).place(*parse_place("api.exmaple.com:443")).hint
+    assert hint.startswith("did you mean 'api.example.com'? If not: egress: [{host: api.exmaple.")
 
 
 def test_where_nobody_knows_the_lines(make_set: MakeSet) -> None:
