@@ -140,6 +140,8 @@ class Answerer:
 
     def answer(self, data: bytes) -> bytes | None:
         """Give the answer to a message, None where there is to be none."""
+        if not self._admit():
+            return self._refused(data)
         if len(data) < _HEADER.size:
             self._deny("a message that is too short", ONLY_QUERIES)
             return None  # there is no header to answer to
@@ -147,8 +149,6 @@ class Answerer:
         if flags & dns.flags.QR:
             self._deny("an answer", ONLY_QUERIES)
             return None  # two that answer each other's answers would never end
-        if not self._admit():
-            return None if self.flooded else _refusal(number, flags, data)
         opcode = dns.opcode.from_flags(flags)
         if opcode != dns.opcode.QUERY:
             self._deny(f"a message of kind {dns.opcode.to_text(opcode)}", ONLY_QUERIES)
@@ -159,6 +159,13 @@ class Answerer:
             self._deny("a malformed question", ONLY_QUERIES)
             return _error(number, flags, dns.rcode.FORMERR)
         return self._answer(query)
+
+    def _refused(self, data: bytes) -> bytes | None:
+        """Answer what is beyond the rate, where there is to be an answer at all."""
+        if self.flooded or len(data) < _HEADER.size:
+            return None
+        number, flags, *_ = _HEADER.unpack_from(data)
+        return None if flags & dns.flags.QR else _refusal(number, flags, data)
 
     def _admit(self) -> bool:
         self.flooded = False

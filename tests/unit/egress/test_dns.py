@@ -286,6 +286,14 @@ def test_a_flood_is_not_even_refused(call: Call) -> None:
     assert not call.answerer.flooded
 
 
+@pytest.mark.parametrize("data", [b"", b"short", b"\0\0\x80" + bytes(20)], ids=["no", "cut", "QR"])
+def test_what_is_no_question_has_no_rate_of_its_own(call: Call, data: bytes) -> None:
+    for _ in range(int(QUERIES_BURST + REFUSALS_PER_S + 9)):
+        assert call.answerer.answer(data) is None
+    assert call.answerer.flooded
+    assert call.denied[-1].detail == "too many questions"
+
+
 def test_a_bucket_fills_to_its_brim_and_never_runs_backwards() -> None:
     now = 100.0
     bucket = Bucket(2.0, 3.0, lambda: now)
