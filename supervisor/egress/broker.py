@@ -43,8 +43,8 @@ from supervisor.linux.bpfmap import lookup
 DRAIN_S = 0.5
 """For flows to end by themselves after the program, whose side of them is closed by then."""
 
-FLUSH_S = 2.0
-"""For the last messages to be taken by the daemon."""
+FLUSH_S = 8.0
+"""For the last messages to be taken by the daemon; it waits a little longer (`client.FINISH_S`)."""
 
 OK, BROKEN, ALONE = 0, 1, 2
 """How the child ends: asked to, by an error, without a daemon."""
@@ -186,8 +186,13 @@ class CallBroker:
         self._resolver.close()
         self._log.flush()
         self.outbox.send(Done())
-        async with asyncio.timeout(FLUSH_S):
-            await self.outbox.empty()
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self.outbox.empty()
+        except TimeoutError:
+            # Without our `Done` it tells that flows are lost: no reason to fail a call that is
+            # over.
+            raise DaemonGone from None
 
     async def _drained(self) -> None:
         """Let flows end by themselves for a moment: what a program sent just before it ended is

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.call.events import Denied, Flow, Lost
+from supervisor.call.safe import safe
 from supervisor.egress.control import (
     FLOWS_MAX,
     MESSAGE_BYTES_MAX,
@@ -50,13 +51,14 @@ ZYGOTE_S = 20.0
 """For the zygote to load all that it needs, and to answer an order."""
 
 READY_S = 10.0
-FINISH_S = 5.0
+FINISH_S = 10.0
 ZYGOTE_END_S = 5.0
 
-BATCH_MAX = 64
-"""Messages taken before the event loop gets its turn."""
+BATCH_MAX = 8
+"""Messages taken before the event loop gets its turn: each is an entry, and brokers are many."""
 
 EVENTS_MAX = 1 << 20
+EVENT_BYTES_MAX = 128 << 20
 """Of one broker, which bounds by itself what it tells (`flows`): more is no broker of ours."""
 
 GONE = "BROKER_GONE"
@@ -132,7 +134,7 @@ class Broker:
         self._asked = False
         self._done = False
         self._closed = False
-        self._events = 0
+        self._events = self._event_bytes = 0
         control.setblocking(False)
         self._loop.add_reader(control.fileno(), self._readable)
 
@@ -200,6 +202,7 @@ class Broker:
                 if not data:
                     self._gone()
                     return
+                self._event_bytes += len(data)
                 self._take(decode(data))
         except ControlError as error:
             self._give_up(BrokerFailed("BROKER_MESSAGE_INVALID", f"a broker said: {error}"))
@@ -211,12 +214,13 @@ class Broker:
             case Ready() if not self._ready.done():
                 self._ready.set_result(None)
             case Failed(reason=reason):
-                self._give_up(BrokerFailed("BROKER_FAILED", f"the broker gave up: {reason}"))
+                self._give_up(BrokerFailed("BROKER_FAILED", f"the broker gave up: {safe(reason)}"))
             case Done() if self._asked:
                 self._done = True
             case Flow() | Denied() | Lost() | NameTaken() if self._ready.done():
                 self._events += 1
-                if self._done or self._events > EVENTS_MAX:
+                over = self._events > EVENTS_MAX or self._event_bytes > EVENT_BYTES_MAX
+                if self._done or over:
                     raise ControlError("more than it may")
                 self._tell(message)
             case _:

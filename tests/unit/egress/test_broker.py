@@ -3,6 +3,7 @@ tests/system/test_broker.py."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import socket
@@ -24,6 +25,7 @@ from supervisor.egress.control import (
     encode,
     encode_policy,
 )
+from supervisor.egress.outbox import Outbox
 from tests.support.brokers import rule
 
 POLICY = Policy(
@@ -96,6 +98,16 @@ def test_it_ends_without_a_daemon() -> None:
     assert child.hears() == Ready()
     child.daemon.close()
     assert child.ends() == broker.ALONE
+
+
+def test_a_daemon_that_reads_no_more_loses_its_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "FLUSH_S", 0.05)
+    monkeypatch.setattr(Outbox, "empty", lambda _: asyncio.sleep(60))
+    child = start()
+    assert child.hears() == Ready()
+    child.daemon.send(encode(Finish()))
+    assert child.ends() == broker.ALONE
+    assert child.hears() == Done()  # and no `Failed`
 
 
 def test_an_unknown_request_ends_it() -> None:

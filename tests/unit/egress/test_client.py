@@ -117,6 +117,40 @@ def test_it_tells_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     with_fake(scenario)
 
 
+def test_it_tells_no_more_bytes_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "EVENT_BYTES_MAX", len(encode(Ready()) + encode(FLOW)))
+
+    async def scenario(fake: Fake) -> None:
+        fake.say(Ready(), FLOW, FLOW)
+        await until(lambda: fake.failed)
+        assert fake.told == [FLOW]
+        assert fake.reasons == ["BROKER_MESSAGE_INVALID"]
+
+    with_fake(scenario)
+
+
+def test_many_words_leave_others_their_turn() -> None:
+    async def scenario(fake: Fake) -> None:
+        fake.say(Ready(), *[FLOW] * 20)
+        await fake.broker.ready()
+        turns = 0
+        while len(fake.told) < 20:
+            assert len(fake.told) <= (turns + 2) * client_module.BATCH_MAX
+            await asyncio.sleep(0)
+            turns += 1
+
+    with_fake(scenario)
+
+
+def test_its_last_word_writes_no_lines_of_a_log() -> None:
+    async def scenario(fake: Fake) -> None:
+        fake.say(Ready(), Failed(reason="x\n2026-01-01 INFO all is well\x1b[2J"))
+        await until(lambda: fake.failed)
+        assert str(fake.failed[0]).isprintable()
+
+    with_fake(scenario)
+
+
 def test_nothing_is_told_before_it_is_ready() -> None:
     async def scenario(fake: Fake) -> None:
         fake.say(FLOW)
