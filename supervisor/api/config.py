@@ -333,7 +333,12 @@ def _resolver(text: str) -> tuple[str, int]:
     try:
         return str(ipaddress.ip_address(text)), DNS_PORT
     except ValueError:
-        host, port = split_host_port(text)
+        try:
+            host, port = split_host_port(text)
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is no address as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353"
+            ) from None
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

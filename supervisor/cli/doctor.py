@@ -82,7 +82,12 @@ def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
     requires."""
     from supervisor.api.callers import check_grants
     from supervisor.api.guarded import require_guarded
-    from supervisor.cli.serve import configuration, configuration_file
+    from supervisor.cli.serve import (
+        configuration,
+        configuration_file,
+        egress_options,
+        missing_secrets,
+    )
     from supervisor.profile.load import ProfileSet
 
     source = configuration_file(config_path)
@@ -92,6 +97,7 @@ def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
         require_guarded(config, source=source, profiles=folders)
         profiles = ProfileSet.load(folders)
         check_grants(config.callers, profiles)
+        egress_options(config)
     except StockadeError as error:
         said = f"the daemon would not start: {error.message.partition(chr(10))[0]}"
         return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, ""))
@@ -99,6 +105,10 @@ def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
     if wrong or profiles.stray:
         said = f"wrong profiles, whose calls are refused: {', '.join(wrong) or 'stray files'}"
         return _required(profiles), _row("fails", said, "stockade profile lint")
+    missing = {name: missing_secrets(name, profiles, config) for name in profiles.names}
+    if told := [f"{name} ({', '.join(which)})" for name, which in missing.items() if which]:
+        said = f"no source of secrets, so calls are refused: {'; '.join(told)}"
+        return _required(profiles), _row("fails", said, "name them under secrets: there")
     said = f"{source or '(defaults)'}, {len(profiles.names)} profiles"
     return _required(profiles), _row("holds", said, "")
 

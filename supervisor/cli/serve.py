@@ -263,12 +263,12 @@ def build_daemon(
         bpf=bpf,
         observer=metrics,
         options=EngineOptions(calls_max=config.limits.calls, keep_alive_s=config.limits.keepalive),
-        egress=_egress(config),
+        egress=egress_options(config),
     )
     return Daemon(config=config, metrics=metrics, store=store, engine=engine)
 
 
-def _egress(config: Configuration) -> EgressOptions:
+def egress_options(config: Configuration) -> EgressOptions:
     """Give what the configuration says of the way out of calls.
 
     Raises:
@@ -299,17 +299,22 @@ def _warn_of_problems(profiles: ProfileSet) -> None:
         log.warning("%s: %s: %s", what, place, problem.message)
 
 
+def missing_secrets(name: str, profiles: ProfileSet, config: Configuration) -> list[str]:
+    """Name the secrets of a profile that the configuration has no source of; none where it is
+    wrong, which is told by itself."""
+    if profiles.problems(name):
+        return []
+    return [use.name for use in profiles.effective(name).secrets if use.name not in config.secrets]
+
+
 def _warn_of_missing_secrets(profiles: ProfileSet, config: Configuration) -> None:
     for name in profiles.names:
-        if profiles.problems(name):
-            continue
-        for use in profiles.effective(name).secrets:
-            if use.name not in config.secrets:
-                log.warning(
-                    "profile %s names the secret %s, which the configuration does not have; its "
-                    "calls are refused",
-                    name, use.name,
-                )  # fmt: skip
+        for secret in missing_secrets(name, profiles, config):
+            log.warning(
+                "profile %s names the secret %s, which the configuration does not have; its "
+                "calls are refused",
+                name, secret,
+            )  # fmt: skip
 
 
 def _warn_of_missing_walls(engine: Engine) -> None:

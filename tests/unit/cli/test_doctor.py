@@ -95,6 +95,7 @@ def configured(stockade: Stockade, path: Path) -> tuple[int, dict[str, str]]:
             "python",
         ),
         ({"nonsense": 1}, "config.yaml:1:2", "serve"),
+        ({"egress": {"ca": "{}/none.pem"}}, "egress.ca: ", ""),
     ],
 )
 def test_a_configuration_under_which_no_daemon_starts(
@@ -124,6 +125,23 @@ def test_wrong_profiles_fail(stockade: Stockade, tmp_path: Path) -> None:
     code, row = configured(stockade, path)
     assert (code, row["verdict"], row["advice"]) == (5, "fails", "stockade profile lint")
     assert row["detail"].endswith(": wrong")
+
+
+@pytest.mark.usefixtures("given")
+def test_a_secret_without_a_source_fails(stockade: Stockade, tmp_path: Path) -> None:
+    rule = "{host: a.example.com, port: 443, inspect: tls-terminate, why: x}"
+    secret = "{name: key, header: X-Key, host: a.example.com, why: x}"  # noqa: S105 (a name)
+    calls = 'syscalls: {allow: ["@network-io"]}'
+    out = f"egress: [{rule}]\nsecrets: [{secret}]\n{calls}"
+    path, config = tmp_path / "config.yaml", with_profiles(tmp_path / "own", good="", out=out)
+    path.write_text(json.dumps(config))
+    code, row = configured(stockade, path)
+    assert (code, row["verdict"]) == (5, "fails")
+    assert row["detail"].endswith("refused: out (key)")
+    assert "secrets:" in row["advice"]
+    source = {"key": {"file": str(tmp_path / "key")}}
+    path.write_text(json.dumps({**config, "secrets": source}))
+    assert configured(stockade, path)[1]["verdict"] == "holds"
 
 
 @pytest.mark.usefixtures("given")
