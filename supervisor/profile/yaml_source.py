@@ -15,7 +15,7 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -389,6 +389,18 @@ _MESSAGES = {
 
 
 def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
+    problem = _told(document, model, detail)
+    shown = problem.hint.startswith("did you mean")  # a slip in a key
+    if detail["loc"][:1] == ("secrets",) and detail["type"] in _MAY_SHOW_A_SECRET and not shown:
+        # Who writes a secret itself where its source belongs does not find it in logs, too.
+        return replace(problem, source="")
+    return problem
+
+
+_MAY_SHOW_A_SECRET = frozenset({"extra_forbidden", "dict_type", "model_type"})
+
+
+def _told(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
     location = _in_document(document, detail["loc"])
     context = detail.get("ctx", {})
     kind = detail["type"]
