@@ -15,16 +15,17 @@ from tests.vm.service import ADDRESS, service
 # Python alone takes seconds of processor time where a machine is emulated beside other work.
 LONG = "wall: 300s, cpu: 120s"
 TIGHT = f"limits: {{{LONG}, memory: 64MiB, pids: 16}}\n"
-PYTHON = f"extends: python\nwhy: For one test.\nlimits: {{{LONG}}}\n"
+PYTHON = "extends: python\nwhy: For one test.\n"
+LIMITS = f"limits: {{{LONG}}}\n"
 WATCH = "syscalls: {watch: [getpriority, execve]}\n"
 PROFILES = {
     "runc": f"runtime: runc\n{TIGHT}",
     "crun": f"runtime: crun\n{TIGHT}",
     "brief": "limits: {wall: 300s, cpu: 1s}\n",
     "pure": "require: [cgroup-v2]\n",
-    "watching": f"profile: watching\n{PYTHON}{WATCH}",
-    "watching-in-crun": f"profile: watching-in-crun\n{PYTHON}{WATCH}runtime: crun\n",
-    "observing": f"profile: observing\n{PYTHON}mode: observe\n",
+    "watching": f"profile: watching\n{PYTHON}{WATCH}{LIMITS}",
+    "watching-in-crun": f"profile: watching-in-crun\n{PYTHON}runtime: crun\n{WATCH}{LIMITS}",
+    "observing": f"profile: observing\n{PYTHON}{LIMITS}mode: observe\n",
 }
 
 
