@@ -13,6 +13,7 @@ each response belongs to the request that was checked. When in doubt the connect
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 
 import h11
@@ -39,6 +40,9 @@ SPLICE_BYTES_MIN = 64 * 1024
 INFORMATIONAL_MAX = 16
 """Interim responses to one request."""
 REASON_CHARACTERS_MAX = 300
+
+_QUOTED = re.compile(r":?\s*(?:bytearray\(|b?['\"])")
+"""Where a message begins to quote what was sent."""
 
 _STATUS = {MALFORMED: "400 Bad Request", FORBIDDEN: "403 Forbidden", 502: "502 Bad Gateway"}
 
@@ -345,7 +349,10 @@ class HttpGate:
         self._end(Denied(reason=reason, name=error.name), Close())
 
     def _fail(self, error: Exception) -> None:
-        reason = f"the far side sent {error}"[:REASON_CHARACTERS_MAX]
+        text = str(error)
+        if self._swap is not None:  # What it quotes may be a secret, sent back.
+            text = _QUOTED.split(text)[0]
+        reason = f"the far side sent {text}"[:REASON_CHARACTERS_MAX]
         self._tell(502, reason)
         self._end(Close(reason))
 

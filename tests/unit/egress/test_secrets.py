@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from supervisor.egress.actions import Denied
+from supervisor.egress.actions import Close, Denied
 from supervisor.egress.control import make_placeholder
 from supervisor.egress.http import HttpGate
 from supervisor.egress.requests import Headers, RequestRefused
@@ -166,6 +166,28 @@ def test_a_placeholder_in_a_body_is_refused(size: int, chunked: bool) -> None:
     assert talk.denied == Denied(reason="the placeholder of secret token in a body", name="secret")
     assert TOKEN.placeholder.encode() not in talk.to_server.replace(b"\r\n1\r\n", b"")
     assert talk.to_client.startswith(b"HTTP/1.1 403 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        f"{VALUE}\r\n\r\n", f"HTTP/1.1 200 OK\r\nBad {VALUE}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{VALUE}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nContent-Length: {VALUE}\r\n\r\n",
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {VALUE}\r\n\r\n",
+        f"HTTP/1.1 101 OK\r\nUpgrade: {VALUE}\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_a_far_side_that_sends_it_back_malformed_puts_it_on_no_record(sent: str) -> None:
+    one = gate()
+    websocket = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: x")
+    asked = request(f"Authorization: Bearer {TOKEN.placeholder}", *websocket)
+    one.from_client(asked.replace(b"POST", b"GET"))
+    close = one.from_server(sent.encode())[-1]
+    assert isinstance(close, Close)
+    assert close.reason.startswith("the far side sent ")
+    assert VALUE not in close.reason
+    assert len(close.reason) > len("the far side sent ") + 5
 
 
 def test_a_body_that_is_looked_through_is_not_spliced() -> None:
