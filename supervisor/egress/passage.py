@@ -5,7 +5,8 @@ Each direction has a task of its own, so that neither waits for the other; what 
 gate's word: a refusal, an end in order, or that bytes need not be looked at any more.
 
 Whatever can be done at once is done so: a task waits only where the kernel has said that it must,
-and sets no timer of its own for that.
+and sets no timer of its own for that. What comes while it waits for no more than that is moved
+without waking it, so that a small message costs one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import contextlib
 import functools
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from select import EPOLLERR, EPOLLIN
 
 from supervisor.call.events import Verdict
@@ -61,10 +62,18 @@ class Ended(Exception):
 
 @dataclass(slots=True, eq=False)
 class _End:
-    """One of both sockets: what may be spliced from it, who sends to it, and who waits for it."""
+    """One of both sockets: what may be spliced from it, who sends to it, and who waits for it.
+
+    `lock` is for who sends to it, of whom there are `senders`; `owed` is what goes before all that
+    they send. What was read from it while its task waited has left `undone`, or it has `ended`.
+    """
 
     socket: socket.socket
     lock: asyncio.Lock
+    senders: int = 0
+    owed: memoryview = field(default_factory=lambda: memoryview(b""))
+    undone: list[Action] = field(default_factory=list)
+    ended: bool = False
     spliced: int = 0
     muted: bool = False
     reads: asyncio.Future[None] | None = None
@@ -100,7 +109,7 @@ class Passage:
         self._server: _End | None = None
         self._refused: Denied | None = None
         self._answered = self._said_all = False
-        self._free = False
+        self._free = self._joined = False
         self._loop = relays.loop
         self._active = self._loop.time()
         self._idle = False
@@ -151,12 +160,66 @@ class Passage:
         """Take what epoll says of one of the two sockets."""
         if events & (READABLE | EPOLLERR):
             if end.reads is not None:
-                _wake(end.reads)
+                self._step(end, end.reads)
             elif events & EPOLLIN and not end.muted:
                 end.muted = True
                 self._relays.watch.mute(end.socket.fileno())
         if events & (WRITABLE | EPOLLERR) and end.writes is not None:
             _wake(end.writes)
+
+    def _step(self, end: _End, waits: asyncio.Future[None]) -> None:
+        """Move what comes while its task waits; wake that for what cannot be done at once."""
+        is_client = end is self._client
+        if waits.done():
+            return
+        try:
+            for _ in range(ROUNDS_MAX if self._may_step(end) else 0):
+                data = self._read(end)
+                if data is None:
+                    return
+                end.ended = not data
+                if not data:
+                    break
+                gate = self._gate
+                end.undone = self._do_now(
+                    gate.from_client(data) if is_client else gate.from_server(data)
+                )
+                if end.undone:
+                    break
+        except Exception as error:  # noqa: BLE001 (raised again in the task)
+            waits.set_exception(error)
+        else:
+            _wake(waits)
+
+    def _may_step(self, end: _End) -> bool:
+        """Say whether it need not be left to the task: before both sides are there, and behind what
+        the other one has left to do, it must."""
+        other = self._server if end is self._client else self._client
+        return self._joined and not end.spliced and other is not None and not other.undone
+
+    def _do_now(self, actions: list[Action]) -> list[Action]:
+        """Do what needs no waiting; give what is left to do."""
+        for number, action in enumerate(actions):
+            match action:
+                case ToServer(data=data) if self._server is not None:
+                    sink = self._server
+                case ToClient(data=data):
+                    sink = self._client
+                case _:
+                    return actions[number:]
+            if sink.senders or sink.owed:
+                return actions[number:]
+            if sink is self._client:
+                self._answered = True
+            else:
+                self._charge(len(data))
+            left = memoryview(data)
+            sink.owed = left[_send_now(sink.socket, left) :]
+            if sink.owed:
+                # With nothing more to send: the task waits until what is owed is sent.
+                rest = ToClient(b"") if sink is self._client else ToServer(b"")
+                return [rest, *actions[number + 1 :]]
+        return []
 
     async def _first(self) -> None:
         """Listen to the client alone, until there is something for the far side."""
@@ -178,6 +241,7 @@ class Passage:
 
     async def _both(self) -> None:
         self._check()
+        self._joined = True
         tasks = [
             asyncio.create_task(self._pump(end)) for end in (self._client, self._server) if end
         ]
@@ -198,16 +262,20 @@ class Passage:
         gate, is_client = self._gate, end is self._client
         rounds = 0
         while not self._free:
+            if end.undone:
+                actions, end.undone = end.undone, []
+                await self._do(actions)
+                continue
+            if end.ended:
+                await self._do(gate.client_ended() if is_client else gate.server_ended())
+                return
             if end.spliced:
                 moved = await self._splice(end)
             else:
                 data = self._read(end)
-                moved = data is not None
+                moved, end.ended = data is not None, data == b""
                 if data:
                     await self._do(gate.from_client(data) if is_client else gate.from_server(data))
-                elif moved:
-                    await self._do(gate.client_ended() if is_client else gate.server_ended())
-                    return
             rounds = rounds + 1 if moved else 0
             if not moved:
                 await self._readable(end)
@@ -311,7 +379,7 @@ class Passage:
                 self.received += held
                 actions = self._gate.spliced_from_server(held)
             out = sink.socket.fileno()
-            async with sink.lock:
+            async with self._sending(sink):
                 held -= _splice_now(pipe.read, out, held)
                 if held:
                     async with asyncio.timeout(SEND_S):
@@ -356,26 +424,44 @@ class Passage:
     async def _send_out(self, data: bytes) -> None:
         """Send to the far side, which is dialled for it, and charge it."""
         server = await self._join()
-        if len(data) > self._relays.budget.left:
-            self._over_budget()
-        self._relays.budget.spend(len(data))
-        self.sent += len(data)
+        self._charge(len(data))
         await self._send(server, data)
 
+    def _charge(self, count: int) -> None:
+        """Take what the far side is sent off the budget."""
+        if count > self._relays.budget.left:
+            self._over_budget()
+        self._relays.budget.spend(count)
+        self.sent += count
+
+    @contextlib.asynccontextmanager
+    async def _sending(self, end: _End) -> AsyncIterator[None]:
+        """Be the only one that sends to an end, behind what is owed to it."""
+        end.senders += 1
+        try:
+            async with end.lock:
+                if end.owed:
+                    owed, end.owed = end.owed, memoryview(b"")
+                    await self._send_all(end, owed)
+                yield
+        finally:
+            end.senders -= 1
+
     async def _send(self, end: _End, data: bytes) -> None:
-        if not data:
-            return
-        left = memoryview(data)
-        async with end.lock:
-            left = left[_send_now(end.socket, left) :]
-            if left:
-                async with asyncio.timeout(SEND_S):
-                    while left:
-                        await self._writable(end)
-                        left = left[_send_now(end.socket, left) :]
+        if data or end.owed:
+            async with self._sending(end):
+                await self._send_all(end, memoryview(data))
+
+    async def _send_all(self, end: _End, left: memoryview) -> None:
+        left = left[_send_now(end.socket, left) :]
+        if left:
+            async with asyncio.timeout(SEND_S):
+                while left:
+                    await self._writable(end)
+                    left = left[_send_now(end.socket, left) :]
 
     async def _shut(self, end: _End) -> None:
-        async with end.lock:
+        async with self._sending(end):
             # ENOTCONN: it was reset meanwhile, which reading from it says.
             with contextlib.suppress(OSError):
                 end.socket.shutdown(socket.SHUT_WR)
