@@ -41,6 +41,7 @@ _BY_REASON: dict[str, tuple[tuple[tuple[str, ...], type[errors.StockadeError]], 
     ),
     "INTERNAL": (
         (("OCI_", "RUNTIME_", "RUNC_"), errors.RuntimeFailed),
+        (("BROKER_",), errors.BrokerFailed),
         (("",), errors.InvariantError),
     ),
 }

@@ -25,6 +25,7 @@ REASONS = {
     errors.ShuttingDown: "SHUTTING_DOWN",
     errors.AuditCorrupt: "CHAIN_BROKEN",
     errors.RuntimeFailed: "OCI_CREATE_FAILED",
+    errors.BrokerFailed: "BROKER_NOT_STARTED",
     errors.InvariantError: "BUG",
 }
 CLIENT_ONLY = {errors.Unreachable, errors.OutcomeError}
