@@ -21,7 +21,7 @@ from aiohappyeyeballs.types import AddrInfoType
 
 from supervisor.egress.relay import prepare
 from supervisor.egress.resolver import Answer, ResolveError
-from supervisor.profile.addresses import Address, never, special
+from supervisor.profile.addresses import Address, inside, never, special
 from supervisor.profile.model import EgressRule
 
 CONNECT_S = 10.0
@@ -117,7 +117,8 @@ def refusal(address: Address, rule: EgressRule) -> str:
         return kind
     if rule.host and not rule.private and (kind := special(address)):
         return kind
-    return OWN if is_own(address) else ""
+    # A translator would send to what is carried, perhaps right back to us.
+    return OWN if any(map(is_own, (address, *inside(address)))) else ""
 
 
 def is_own(address: Address) -> bool:

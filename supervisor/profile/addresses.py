@@ -76,11 +76,11 @@ _NEVER_PUBLIC = (IPv6Network("::/96"), IPv6Network("::ffff:0:0:0/96"), _NAT64_LO
 @functools.lru_cache(KNOWN_MAX)
 def special(ip: Address) -> str:
     """Give "" where `ip` is public, else its kind: what a name must not lead to on its own."""
-    inside = _inside(ip)
-    for carried in inside:
+    found = inside(ip)
+    for carried in found:
         if kind := special(carried):
             return kind
-    if inside:
+    if found:
         return TRANSLATED if any(ip in network for network in _NEVER_PUBLIC) else ""
     for kind, network in _NETWORKS:
         if ip in network:
@@ -93,7 +93,7 @@ def special(ip: Address) -> str:
 @functools.lru_cache(KNOWN_MAX)
 def never(ip: Address) -> str:
     """Give "" or the kind of `ip` for which no rule may reach it."""
-    kinds = [special(carried) for carried in _inside(ip)] or [special(ip)]
+    kinds = [special(carried) for carried in inside(ip)] or [special(ip)]
     return next((kind for kind in kinds if kind in NEVER), "")
 
 
@@ -129,7 +129,7 @@ def carried_network(network: IPv6Network, carrier: IPv6Network) -> IPv4Network |
     return IPv4Network((_bits(int(network.network_address), carrier.prefixlen), min(length, 32)))
 
 
-def _inside(ip: Address) -> tuple[IPv4Address, ...]:
+def inside(ip: Address) -> tuple[IPv4Address, ...]:
     """Give the IPv4 addresses that a translator may read in `ip`."""
     if isinstance(ip, IPv4Address) or int(ip) <= 1:
         return ()  # "::" and "::1" lie in ::/96, and are what they are

@@ -95,7 +95,9 @@ def test_what_cannot_be_told_is_not_dialled(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_hosts_own_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial_module, "is_own", lambda _: True)
+    monkeypatch.setattr(dial_module, "is_own", lambda ip: ip == ip_address("203.0.113.9"))
+    for carrier in ("64:ff9b::cb00:7109", "2002:cb00:7109::1"):
+        assert refusal(ip_address(carrier), rule("a.example.com", 80)) == OWN
     for under in (NAMED, PRIVATE, NETWORK):
         assert refusal(ip_address("203.0.113.9"), under) == OWN
 
