@@ -49,6 +49,10 @@ class Gate(Protocol):
     def spliced_from_server(self, count: int) -> list[Action]:
         """The same of the far side."""
 
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """Take that the far side could not be dialled, or must not be; give what the client can be
+        told of it."""
+
 
 class Tls:
     """`tls.TlsGate` in that shape."""
@@ -77,6 +81,10 @@ class Tls:
         raise ValueError(f"{count} bytes that were not offered")
 
     spliced_from_server = spliced_from_client
+
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """There is no way to say it."""
+        return []
 
     def _actions(self, said: tls.Step | tls.Refused) -> list[Action]:
         if isinstance(said, tls.Refused):
@@ -118,6 +126,10 @@ class Closed:
 
     spliced_from_server = spliced_from_client
 
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """There is no way to say it."""
+        return []
+
 
 class Scan:
     """Lets all pass, but no placeholder of a secret: none belongs where nobody looks for it."""
@@ -154,6 +166,10 @@ class Scan:
         raise ValueError(f"{count} bytes that were not offered")
 
     spliced_from_server = spliced_from_client
+
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """There is no way to say it."""
+        return []
 
 
 def make_gate(

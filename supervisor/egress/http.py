@@ -119,6 +119,17 @@ class HttpGate:
         """Take that the next `count` bytes of a response's body have been moved."""
         return self._turn(lambda: self._response_moved(count), self._fail)
 
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """Take that the far side could not be dialled, or must not be (`refused`): the client is
+        told why, where it can be, and nothing goes on."""
+        if self._ended:
+            return []
+        self._out = []
+        rule = f"\nrule: egress: {self._rule.called}"
+        self._tell(FORBIDDEN if refused else 502, f"{reason[:REASON_CHARACTERS_MAX]}{rule}")
+        self._ended = True
+        return self._out
+
     def _turn(self, step: Callable[[], None], wrong: Callable[[Exception], None]) -> list[Action]:
         if self._ended:
             return []  # All that is to be done has been said, with a Close at its end.

@@ -149,9 +149,19 @@ class Passage:
     async def _join(self) -> _End:
         """Dial the far side, where that was not done yet."""
         if self._server is None:
-            self._server = _End(await self._dial(), lock=asyncio.Lock())
+            try:
+                server = await self._dial()
+            except Ended as end:
+                await self._tell_unreached(end)
+                raise
+            self._server = _End(server, lock=asyncio.Lock())
             self._watch(self._server)
         return self._server
+
+    async def _tell_unreached(self, end: Ended) -> None:
+        refused = end.verdict is Verdict.DENIED
+        await self._do(self._gate.unreached(end.reason, refused=refused))
+        self._said_all = True
 
     def _watch(self, end: _End) -> None:
         self._relays.watch.add(end.socket.fileno(), functools.partial(self._ready, end))

@@ -102,6 +102,10 @@ class TerminatedGate:
 
     spliced_from_server = spliced_from_client
 
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """Take that there is no far side: the handshake fails, in which no reason can be given."""
+        return [] if self._ended else [ToClient(_HANDSHAKE_FAILURE)]
+
     def _hello(self, check: ClientHelloCheck, data: bytes) -> list[Action]:
         said = check.feed(data)
         if isinstance(said, NeedMore):

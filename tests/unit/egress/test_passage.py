@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from supervisor.call.events import Verdict, Wall
+from supervisor.egress import dial as dial_module
 from supervisor.egress.control import Secret
 from supervisor.profile.model import EgressRule, Inspect
 from tests.support.brokers import rule
@@ -135,6 +136,47 @@ def test_a_request_to_another_host_is_answered_and_never_sent(
         assert (denied.name, denied.wall, denied.pid) == ("http", Wall.NETWORK, 42)
         assert denied.rule == f"egress: {NAME}:{port}"
         far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_who_cannot_be_reached_is_told_so_in_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        server.close()
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port))
+        answer, rest = await until_head(client)
+        assert answer.startswith(b"HTTP/1.1 502")
+        said = rest + await receive(client)
+        client.close()
+        flow = await rig.flow()
+        assert (flow.verdict, flow.sent) == (Verdict.FAILED, 0)
+        assert flow.reason.encode() in said
+        assert f"rule: egress: {NAME}:{port}".encode() in said
+        assert rig.denials == []
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_a_place_that_must_not_be_dialled_is_told_so_in_a_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        monkeypatch.setattr(dial_module, "refusal", lambda address, rule: "private")
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port, "POST", "Content-Length: 100") + bytes(100))
+        answer, rest = await until_head(client)
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"private" in rest + await receive(client)
+        client.close()
+        flow = await rig.flow()
+        assert (flow.verdict, flow.sent) == (Verdict.DENIED, 0)
+        (denied,) = rig.denials
+        assert denied.name == "dial"
 
     wired(monkeypatch, scenario, http)
 
