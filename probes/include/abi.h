@@ -12,7 +12,7 @@
 
 #include <linux/types.h>
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 #define ADDRESS_BYTES 16
 #define COMM_BYTES    16
@@ -46,7 +46,7 @@
 #define ORIGIN_ROWS_MAX (256 * 1024)
 
 /* Connections of a call that are over and whose rows are still there, for a broker that is late. */
-#define FLOWS_ENDED_MAX	     128
+#define FLOWS_ENDED_MAX	     512
 #define FLOWS_ENDED_ROWS_MAX (128 * 1024)
 
 /* System calls that can be watched: more than any kernel has numbers. */

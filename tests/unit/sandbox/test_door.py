@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from supervisor.bpf import layout
 from supervisor.bpf.doors import Door
 from supervisor.bpf.fence import Fence
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
@@ -138,6 +139,11 @@ def test_the_kernel_gets_the_rows_of_the_plan() -> None:
         (118, ((443, 443),)),
         (120, ((5432, 5433),)),
     }
+
+
+def test_who_waits_to_be_accepted_keeps_its_row() -> None:
+    """Else a burst of connections that end at once would be told as none of the kernel's."""
+    assert layout.FLOWS_ENDED_MAX >= module.BACKLOG
 
 
 def test_what_the_broker_is_told(opened: list[int]) -> None:
