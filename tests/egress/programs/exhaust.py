@@ -11,20 +11,37 @@ import json
 import resource
 import socket
 import sys
+import time
 
 host, port, count, names = sys.argv[1], *map(int, sys.argv[2:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 held, ends = [], collections.Counter()
 found = collections.Counter()
 addresses = set()
+FULL = 1024  # Of names below one star; what comes then is no better a moment later.
+
+
+def resolve(name, port):
+    """Ask for a name; again after a moment where there were too many questions at once."""
+    for _ in range(100):
+        try:
+            return socket.getaddrinfo(name, port, socket.AF_INET)[0][4]
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_AGAIN or len(addresses) == FULL:
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(name)
+
+
 for number in range(names):
     try:
-        address = socket.getaddrinfo(f"n{number}.good.example.com", 443, socket.AF_INET)[0][4][0]
+        address = resolve(f"n{number}.good.example.com", 443)[0]
         addresses.add(address)
         found["resolved"] += 1
     except socket.gaierror as error:
         found[str(error.errno)] += 1
-place = socket.getaddrinfo(host, port, socket.AF_INET)[0][4]
+time.sleep(1)
+place = resolve(host, port)
 for _ in range(count):
     try:
         sock = socket.create_connection(place, 5)
