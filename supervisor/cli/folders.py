@@ -34,6 +34,23 @@ def runtime_option(*names: str, help: str) -> Callable[[F], F]:  # noqa: A002 (a
     )
 
 
+alone_option = click.option(
+    "--alone", is_flag=True, help="Do not load the shipped profiles beside those of the folders."
+)
+
+
+def folders_option(function: F) -> F:
+    """Add --dir and --alone: profiles of folders, for verbs that then need no daemon."""
+    return click.option(
+        "--dir",
+        "folders",
+        multiple=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Read the profiles of this folder and the shipped ones, without a daemon; may be "
+        "given again.",
+    )(alone_option(function))
+
+
 def shipped_profiles() -> Path:
     """Give the folder of the profiles that come with Stockade: a wheel's, or a checkout's."""
     packaged = _PACKAGE / "_data" / "profiles"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from supervisor.call.safe import safe
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
-from supervisor.cli.folders import beside, profile_folders
+from supervisor.cli.folders import alone_option, beside, folders_option, profile_folders
 from supervisor.cli.learn import command as learn
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.cli.why import command as why
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 TABLE_WIDTH_MIN = 120
 FRAGMENTS = "fragments"
 EXIT_PROBLEMS = ProfileError.exit_code
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group("profile", short_help="Look at sandbox profiles, check and learn them.")
@@ -55,24 +54,8 @@ command.add_command(learn)
 command.add_command(why)
 
 
-alone_option = click.option(
-    "--alone", is_flag=True, help="Do not load the shipped profiles beside those of the folders."
-)
-
-
-def _folders_option(function: F) -> F:
-    return click.option(
-        "--dir",
-        "folders",
-        multiple=True,
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Read the profiles of this folder and the shipped ones, without a daemon; may be "
-        "given again.",
-    )(alone_option(function))
-
-
 @command.command("ls", short_help="List profiles.")
-@_folders_option
+@folders_option
 @daemon_options
 def ls(folders: tuple[Path, ...], alone: bool) -> None:
     """List the profiles that you may use, or those of folders.
@@ -116,7 +99,7 @@ def ls(folders: tuple[Path, ...], alone: bool) -> None:
 @command.command("show", short_help="Show an effective profile, with the origin of each line.")
 @click.option("--canonical", is_flag=True, help="Print the exact bytes that the digest is over.")
 @click.argument("name", metavar="PROFILE", shell_complete=profile_names)
-@_folders_option
+@folders_option
 @daemon_options
 def show(name: str, folders: tuple[Path, ...], alone: bool, canonical: bool) -> None:
     """Show what PROFILE comes to after `extends`, `use` and `drop`, with the file and line that
@@ -165,7 +148,7 @@ def show(name: str, folders: tuple[Path, ...], alone: bool, canonical: bool) -> 
 
 @command.command("explain", short_help="Say what a call could do at worst, wall by wall.")
 @click.argument("name", metavar="PROFILE", shell_complete=profile_names)
-@_folders_option
+@folders_option
 @daemon_options
 def explain(name: str, folders: tuple[Path, ...], alone: bool) -> None:
     """Say wall by wall what PROFILE sets, how open that is, what a call could do with it at

@@ -13,7 +13,7 @@ import click
 
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
-from supervisor.cli.folders import beside, require_record
+from supervisor.cli.folders import beside, folders_option, require_record
 from supervisor.cli.session import daemon_options, session
 from supervisor.errors import NotFound, NotPermitted, ProfileError, StockadeError
 
@@ -57,17 +57,7 @@ class Recorded:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Read the record of CALL from this state folder, without a daemon.",
 )
-@click.option(
-    "--dir",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Read the profiles of this folder and the shipped ones, without a daemon; may be "
-    "given again.",
-)
-@click.option(
-    "--alone", is_flag=True, help="Do not load the shipped profiles beside those of the folders."
-)
+@folders_option
 @click.argument("words", metavar="[PROFILE] WHAT", nargs=-1, shell_complete=profile_names)
 @daemon_options
 @click.pass_context
