@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ LOST_KINDS = frozenset({"flow", "denial"})
 
 ORDER_BYTES_MAX = 4096
 """Of a word between the daemon and the zygote."""
+
+SECRET_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+"""What a header may hold (RFC 9110, section 5.5) without blanks at its ends; ASCII alone, so that
+every library writes the same bytes."""
 
 _PLACEHOLDER_BYTES = 16
 

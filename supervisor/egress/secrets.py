@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from supervisor.egress.clear import Needles, Scanner
+from supervisor.egress.control import SECRET_VALUE
 from supervisor.egress.requests import Headers, RequestRefused
 from supervisor.profile import hosts
 
-_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-"""What a header may hold, without blanks at its ends."""
 _BASIC = b"basic "
 
 
@@ -68,7 +66,7 @@ class Swap:
         self._mine: dict[bytes, list[tuple[bytes, bytes]]] = {}
         for secret in known:
             value = secret.value.encode("utf-8", "surrogateescape")
-            if _VALUE.fullmatch(value) is None:
+            if SECRET_VALUE.fullmatch(value) is None:
                 raise ValueError(f"the secret {secret.name} is not what a header may hold")
             if not sealed and hosts.covers(secret.host, name):
                 header = secret.header.lower().encode("ascii")

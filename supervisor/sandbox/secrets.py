@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.egress.control import SECRET_VALUE
 from supervisor.errors import HostError
 from supervisor.linux import process
 from supervisor.linux.fds import make_pipe
@@ -23,9 +23,6 @@ VALUE_BYTES_MAX = 8 * 1024
 COMMAND_DEADLINE_S = 10.0
 
 _RAW_MAX = VALUE_BYTES_MAX + len("\r\n")
-_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-"""What a header may hold (RFC 9110, section 5.5) without blanks at its ends; ASCII alone, so that
-every library writes the same bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +81,7 @@ def _text(name: str, raw: bytes) -> str:
     value = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
     if len(value) > VALUE_BYTES_MAX:
         raise _unavailable(name, f"it is longer than {VALUE_BYTES_MAX} bytes")
-    if not _VALUE.fullmatch(value):
+    if not SECRET_VALUE.fullmatch(value):
         why = "it is empty" if not value else "it holds what no header can"
         raise _unavailable(name, why, "one line of printable ASCII, without blanks around it")
     return value.decode("ascii")
