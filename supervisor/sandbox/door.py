@@ -151,8 +151,12 @@ class CallDoor:
             return ""
         from supervisor.egress.terminate import host_authorities
 
+        try:
+            others = host_authorities()
+        except FileNotFoundError:
+            others = ""  # Whom no host trusts, its sandbox does not trust either.
         path = folder / "authorities.pem"
-        path.write_text(f"{host_authorities()}\n{self._authority.certificate}")
+        path.write_text(f"{others}\n{self._authority.certificate}")
         path.chmod(0o644)
         return os.fspath(path)
 
@@ -258,7 +262,7 @@ class CallDoor:
         ip, port = ip_address(found[1]), int(found[2])
         name = self._names.get(number_at(ip), "")
         place = name or found[1]
-        rule = f"egress: no rule for {f'[{place}]' if ':' in place else place}:{port}"
+        rule = f"egress: no rule for {_endpoint(place, port)}"
         if self._plan.decide(name or ip, port) is not None:
             rule = "egress: TCP only" if found[3] != "tcp" else f"egress: {FLOWS_MAX} at a time"
         return replace(
@@ -278,5 +282,5 @@ def unnamed(detail: str) -> str:
     return _NAMED.sub("", detail)
 
 
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _endpoint(place: str, port: int) -> str:
+    return f"[{place}]:{port}" if ":" in place else f"{place}:{port}"

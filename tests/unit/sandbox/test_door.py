@@ -15,6 +15,7 @@ from supervisor.bpf import layout
 from supervisor.bpf.doors import Door
 from supervisor.bpf.fence import Fence
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
+from supervisor.egress import terminate
 from supervisor.egress.client import Broker, Order, Zygote
 from supervisor.egress.control import NameTaken
 from supervisor.egress.plan import BLOCK_NAMES, BLOCKS_START
@@ -360,4 +361,20 @@ def test_the_authorities_of_the_configuration_are_read_by_the_daemon(
     one = made((rule,), options=EgressOptions(authorities=tmp_path / "none"))
     with pytest.raises(HostError) as caught:
         asyncio.run(scenario(one))
+    assert caught.value.reason == "AUTHORITIES_MISSING"
+
+
+def test_a_host_that_trusts_nobody_leaves_the_sandbox_its_own_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminate, "HOST_AUTHORITIES", ())
+    file = tmp_path / "ca.pem"
+    file.write_text("the configured")
+    rule = replace(RULES[0], inspect=Inspect.TERMINATE)
+    door = made((rule,), options=EgressOptions(authorities=file)).door
+    asyncio.run(door.prepare())
+    text = Path(door.write_authorities(tmp_path)).read_text()
+    assert text.count("BEGIN CERTIFICATE") == 1
+    with pytest.raises(HostError) as caught:
+        asyncio.run(made((rule,)).door.prepare())
     assert caught.value.reason == "AUTHORITIES_MISSING"
