@@ -11,8 +11,8 @@ reading memory of its own user's processes, of which there is no other.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -180,10 +180,13 @@ def _limit(files: int) -> None:
 
 
 def _drop_bounding(capability: int) -> None:
-    # EINVAL: the kernel knows no more of them.
-    with contextlib.suppress(OSError):
+    try:
         prctl(PR_CAPBSET_READ, capability)
-        prctl(PR_CAPBSET_DROP, capability)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return  # The kernel knows no more of them.
+    prctl(PR_CAPBSET_DROP, capability)
 
 
 def _no_capabilities() -> None:
