@@ -47,10 +47,11 @@ from supervisor.linux.fds import closing_fd, receive_fds, wait_readable
 from supervisor.linux.netns import Listeners
 from supervisor.profile.model import EgressRule
 
-ZYGOTE_S = 20.0
-"""For the zygote to load all that it needs, and to answer an order."""
+ZYGOTE_S = 60.0
+"""For the zygote to load all that it needs, and to answer an order. It takes 1 s; an emulated
+machine on a busy host takes many times that."""
 
-READY_S = 10.0
+READY_S = 30.0
 FINISH_S = 10.0
 ZYGOTE_END_S = 5.0
 

@@ -1,8 +1,8 @@
 """Hold an HTTP/1.1 connection in the clear to its rule, request by request. No I/O.
 
 Two `h11` connections stand back to back: a server towards the sandbox, a client towards the far
-side. Each head is looked at before `h11` reads it (`head`), judged (`requests`), and written anew
-by `h11`, so the far side sees what was checked and nothing else. A body whose length was announced
+side. Each head is looked at before `h11` reads it (`head`), judged, and written anew (`requests`),
+so the far side sees what was checked and nothing else. A body whose length was announced
 passes as it is, and may be spliced; chunks are taken apart and written anew, without extensions and
 trailers.
 
@@ -13,6 +13,7 @@ each response belongs to the request that was checked. When in doubt the connect
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Callable
 
@@ -31,7 +32,13 @@ from supervisor.egress.actions import (
 )
 from supervisor.egress.clear import Scanner
 from supervisor.egress.head import CHUNKED, HEAD_BYTES_MAX, HeadError, Heads, framing_of
-from supervisor.egress.requests import FORBIDDEN, MALFORMED, RequestRefused, RequestRule
+from supervisor.egress.requests import (
+    FORBIDDEN,
+    MALFORMED,
+    RequestRefused,
+    RequestRule,
+    written,
+)
 from supervisor.egress.secrets import Swap
 from supervisor.profile.model import EgressRule
 
@@ -68,6 +75,17 @@ class _Exchange:
         self.old = False  # HTTP/1.0, which knows neither chunks nor interim responses.
         self.close = self.chunked = False
         self.informational = 0
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(method: bytes, chunked: bool, upgrade: bool) -> h11.Request:
+    """Give what `h11` has to know of a request to read its response and frame its body."""
+    headers = [(b"Host", b"-")]
+    if chunked:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    if upgrade:
+        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+    return h11.Request(method=method, target=b"/", headers=headers)
 
 
 class HttpGate:
@@ -174,8 +192,8 @@ class HttpGate:
         if self._swap is not None:
             headers = self._swap.apply(request.method, request.target, headers)
             self._scanner = self._swap.scanner()
-        anew = h11.Request(method=request.method, target=request.target, headers=headers)
-        self._out.append(ToServer(exchange.client.send(anew)))
+        exchange.client.send(_shape(request.method, framing == CHUNKED, admitted.upgrade))
+        self._out.append(ToServer(written(request.method, request.target, headers)))
         if framing == CHUNKED:
             self._request = _Part.FRAMED
         elif framing:

@@ -18,7 +18,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from select import EPOLLERR, EPOLLIN
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 
 from supervisor.call.events import Verdict
 from supervisor.egress.actions import (
@@ -36,6 +36,9 @@ from supervisor.egress.actions import (
 from supervisor.egress.gates import Gate
 from supervisor.egress.relay import IDLE_S, PIPE_BYTES, ROUNDS_MAX, SPLICE_FLAGS, Relays
 from supervisor.egress.watch import READABLE, WRITABLE
+
+ENDING = EPOLLERR | EPOLLHUP | EPOLLRDHUP
+"""What epoll says of a socket behind whose bytes there is more to read: its end."""
 
 FIRST_BYTES_S = 10.0
 """For a client to say what a gate wants to hear before anything is dialled."""
@@ -170,20 +173,22 @@ class Passage:
         """Take what epoll says of one of the two sockets."""
         if events & (READABLE | EPOLLERR):
             if end.reads is not None:
-                self._step(end, end.reads)
+                self._step(end, end.reads, more=bool(events & ENDING))
             elif events & EPOLLIN and not end.muted:
                 end.muted = True
                 self._relays.watch.mute(end.socket.fileno())
         if events & (WRITABLE | EPOLLERR) and end.writes is not None:
             _wake(end.writes)
 
-    def _step(self, end: _End, waits: asyncio.Future[None]) -> None:
-        """Move what comes while its task waits; wake that for what cannot be done at once."""
+    def _step(self, end: _End, waits: asyncio.Future[None], *, more: bool) -> None:
+        """Move what comes while its task waits; wake that for what cannot be done at once. Where
+        it is not over, a read that was not filled was the last one: what comes now is told."""
         is_client = end is self._client
         if waits.done():
             return
         try:
             for _ in range(ROUNDS_MAX if self._may_step(end) else 0):
+                room = self._room(end, READ_BYTES)
                 data = self._read(end)
                 if data is None:
                     return
@@ -196,6 +201,8 @@ class Passage:
                 )
                 if end.undone:
                     break
+                if len(data) < room and not more:
+                    return
         except Exception as error:  # noqa: BLE001 (raised again in the task)
             waits.set_exception(error)
         else:

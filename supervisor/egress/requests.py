@@ -32,10 +32,11 @@ class RequestRefused(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
     """What is sent on of a request: `headers`; `close` where its client wants no further one on the
-    connection."""
+    connection, `upgrade` where it asks for a WebSocket."""
 
     headers: Headers
     close: bool
+    upgrade: bool
 
 
 _HOP = frozenset({
@@ -103,7 +104,7 @@ class RequestRule:
             headers.append((b"Transfer-Encoding", b"chunked"))
         elif framing is not None:
             headers.append((b"Content-Length", b"%d" % framing))
-        return Admitted(headers=headers, close=close)
+        return Admitted(headers=headers, close=close, upgrade=upgrade)
 
     def _sorted(self, request: h11.Request) -> tuple[dict[bytes, list[bytes]], Headers]:
         """Part the headers that are looked at from those that go on as they are."""
@@ -139,6 +140,20 @@ class RequestRule:
             raise RequestRefused(f"Host {shown(values[0])} where {self._name} was asked for")
         written = f"[{self._name}]" if ":" in self._name else self._name
         return (written + colon + digits).encode("ascii")
+
+
+def written(method: bytes, target: bytes, headers: Headers) -> bytes:
+    """Write the head of a request whose parts were checked: not by `h11`, which would check them
+    once more, at a tenth of the cost of a small request.
+
+    Raises:
+        ValueError: one of them would be read as more lines than one.
+    """
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"".join(lines))
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) + 2:
+        raise ValueError("a line break in a header that is written")
+    return head
 
 
 def _check_method(method: bytes, rule: EgressRule) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from supervisor.egress import broker
 from supervisor.egress.confine import FIRST_FD, RULES, Confinement, confine, files_of, keep
 from supervisor.egress.control import FLOWS_MAX, ORDER_BYTES_MAX, Failed, encode
+from supervisor.egress.warmup import warm_up
 from supervisor.linux.fds import receive_fds
 from supervisor.linux.seccomp import Filter
 
@@ -47,6 +48,7 @@ def main() -> None:
     with socket.socket(fileno=int(number)) as daemon:
         os.set_inheritable(daemon.fileno(), False)
         broker.preload()
+        warm_up()
         gc.collect()
         # What is there now stays shared: a child that touches it only to count would copy it.
         gc.freeze()

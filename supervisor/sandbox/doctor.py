@@ -52,7 +52,7 @@ WALLS = (
 """What is tried in sandboxes, in this order."""
 
 PYTHON = "/usr/bin/python3"
-ATTEMPT_TIMEOUT_S = 20.0
+ATTEMPT_TIMEOUT_S = 60.0
 MIB = 1 << 20
 
 
@@ -344,8 +344,13 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
         await sandbox.try_fence()
         await sandbox.start()
         sandbox.close_stdin()
-        async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-            end = await _until_end_or_limit(sandbox)
+        try:
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+                end = await _until_end_or_limit(sandbox)
+        except TimeoutError:
+            raise StockadeError(
+                "DOCTOR_FAILED", f"what was tried did not end in {ATTEMPT_TIMEOUT_S:.0f} s"
+            ) from None
         await sandbox.quiesce()
         denied += sandbox.socket_denials()
         return Attempt(

@@ -6,7 +6,7 @@ import h11
 import pytest
 
 from supervisor.egress.head import CHUNKED
-from supervisor.egress.requests import Admitted, RequestRefused, RequestRule
+from supervisor.egress.requests import Admitted, RequestRefused, RequestRule, written
 from tests.unit.egress.battery import HOST
 from tests.unit.egress.gates import rule
 
@@ -116,3 +116,16 @@ def test_a_body_where_none_belongs_is_the_last_on_its_connection(method: str, fr
     assert (b"Connection", b"close") in found.headers
     for more in ({"framing": framing, "method": "POST"}, {"framing": 0, "method": method}):
         assert not admitted(("Host", HOST), **more).close  # type: ignore[arg-type]
+
+
+def test_a_head_is_written_as_its_parts_say() -> None:
+    head = written(b"PUT", b"/a?b", [(b"Host", b"x"), (b"Content-Length", b"3")])
+    assert head == b"PUT /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+
+
+@pytest.mark.parametrize("odd", [b"a\r\nX: y", b"a\r", b"a\n", b"a\nb\r"])
+@pytest.mark.parametrize("part", range(4))
+def test_no_part_of_a_head_is_written_as_a_line_of_its_own(part: int, odd: bytes) -> None:
+    method, target, name, value = (odd if number == part else b"a" for number in range(4))
+    with pytest.raises(ValueError, match="line break"):
+        written(method, target, [(b"Host", b"x"), (name, value)])
