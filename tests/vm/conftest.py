@@ -1,16 +1,21 @@
-"""What the files that run inside a virtual machine share: a daemon that is a service of systemd's.
+"""The machines of a session, and what the files that run inside one share.
 
-One for all of them: where there is no KVM a start takes half a minute. `guest.py` ends it.
+That is a daemon which is a service of systemd's, one for all of them: where there is no KVM a start
+takes half a minute. `guest.py` ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from supervisor.client import Supervisor
+from tests.vm.boots import AT_ONCE, Booted
 from tests.vm.service import ADDRESS, service
+
+HERE = Path(__file__).parent
 
 # Python alone takes seconds of processor time where a machine is emulated beside other work.
 LONG = "wall: 300s, cpu: 120s"
@@ -27,6 +32,28 @@ PROFILES = {
     "watching-in-crun": f"profile: watching-in-crun\n{PYTHON}runtime: crun\n{WATCH}{LIMITS}",
     "observing": f"profile: observing\n{PYTHON}{LIMITS}mode: observe\n",
 }
+
+
+BOOTED = pytest.StashKey[Booted]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Boot what the selected tests ask for, beside the others."""
+    if session.config.option.collectonly:
+        return
+    boots = {
+        item.callspec.params["boot"]: None
+        for item in session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_in_the_guest"
+    }
+    alone = all(item.path.parent == HERE for item in session.items)
+    session.stash[BOOTED] = Booted(boots, AT_ONCE if alone else 1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the machines that nobody waited for."""
+    if (booted := session.stash.get(BOOTED, None)) is not None:
+        booted.close()
 
 
 @pytest.fixture(scope="session")

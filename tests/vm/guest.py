@@ -1,6 +1,6 @@
 """What runs inside a virtual machine: the doctor, and the daemon as a service of systemd's.
 
-`test_kernels.py` boots the machine and runs this file there with pytest; its name keeps it out of
+`boots.py` boots the machine and runs this file there with pytest; its name keeps it out of
 any other run. One daemon for this file and others, see conftest.py. The order counts: this file is
 run after the others, and its last test stops the daemon.
 """

@@ -16,6 +16,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ SHARE_S = 20.0
 BOOTS_MAX = 3
 PANIC = "Kernel panic"
 POLL_S = 0.1
+NICE = 10
+"""A machine is in nobody's way: the host's tests run beside it."""
 CPIO_FILE, CPIO_FOLDER = 0o100755, 0o040755
 
 log = logging.getLogger(__name__)
@@ -168,22 +171,36 @@ def tools(top: Path) -> Tools | None:
 
 
 def run(
-    tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float, boot: str = ""
+    tools: Tools,
+    kernel: Kernel,
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    boot: str = "",
+    stop: threading.Event,
 ) -> Run:
-    """Boot `kernel`, run `argv` in the checkout as root, and power off.
+    """Boot `kernel`, run `argv` in the checkout as root, and power off; `stop` ends it at once.
 
     `boot` is added to the kernel's command line. A kernel that panics before it has come to our
     first command is booted again, since QEMU's emulation gets an instruction wrong at times.
     """
     for _ in range(BOOTS_MAX - 1):
-        done = _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot)
+        done = _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot, stop=stop)
         if done.code is not None or done.output.strip() or PANIC not in done.console:
             return done
         log.warning("%s panicked as it was booted:\n%s", kernel.release, done.console[-2000:])
-    return _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot)
+    return _run(tools, kernel, argv, timeout_s=timeout_s, boot=boot, stop=stop)
 
 
-def _run(tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float, boot: str) -> Run:
+def _run(
+    tools: Tools,
+    kernel: Kernel,
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    boot: str,
+    stop: threading.Event,
+) -> Run:
     with (
         tempfile.TemporaryDirectory(prefix="stockade-vm-") as folder,
         _share(tools, Path(folder)) as socket,
@@ -194,7 +211,7 @@ def _run(tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float,
         end = 'echo "ended: $?"\nsync\necho b >/proc/sysrq-trigger\nsleep 60\n'
         initramfs.write_bytes(_initramfs(tools, kernel, command + end))
         machine = [
-            "timeout", "--signal=KILL", str(timeout_s), str(tools.qemu),
+            "nice", "-n", str(NICE), "timeout", "--signal=KILL", str(timeout_s), str(tools.qemu),
             "-L", str(tools.prefix / "usr/share/qemu"),
             "-L", str(tools.prefix / "usr/share/seabios"),
             "-machine", "q35,accel=tcg", "-cpu", CPU, "-smp", str(CPUS), "-m", f"{MEMORY_MIB}M",
@@ -207,16 +224,26 @@ def _run(tools: Tools, kernel: Kernel, argv: Sequence[str], *, timeout_s: float,
             "-kernel", str(kernel.image), "-initrd", str(initramfs),
             "-append", f"{COMMAND_LINE} {boot}",
         ]  # fmt: skip
-        done = subprocess.run(
-            machine, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            env=_environment(tools),
-        )  # fmt: skip
+        said_by_qemu = scratch / "qemu"
+        with (
+            said_by_qemu.open("wb") as log_file,
+            subprocess.Popen(
+                machine, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file,
+                env=_environment(tools),
+            ) as process,
+        ):  # fmt: skip
+            while process.poll() is None:
+                if stop.wait(POLL_S):
+                    # timeout(1) passes it on.
+                    process.terminate()
+                    process.wait()
         said = output.read_text(errors="replace").replace("\r", "") if output.exists() else ""
         said_by_kernel = console.read_text(errors="replace") if console.exists() else ""
+        qemu_said = said_by_qemu.read_text(errors="replace")
         body, _, code = said.rpartition("ended: ")
         if not code.strip().isdecimal():
-            return Run(code=None, output=said, console=said_by_kernel + done.stderr)
-        return Run(code=int(code), output=body, console=said_by_kernel + done.stderr)
+            return Run(code=None, output=said, console=said_by_kernel + qemu_said)
+        return Run(code=int(code), output=body, console=said_by_kernel + qemu_said)
 
 
 def _ours() -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -32,5 +33,8 @@ def test_only_a_panic_at_boot_is_tried_again(
 ) -> None:
     left: Iterator[machine.Run] = iter(boots)
     monkeypatch.setattr(machine, "_run", lambda *_, **__: next(left))
-    assert machine.run(cast("machine.Tools", None), KERNEL, [], timeout_s=1) is result
+    assert (
+        machine.run(cast("machine.Tools", None), KERNEL, [], timeout_s=1, stop=threading.Event())
+        is result
+    )
     assert list(left) == []
