@@ -99,7 +99,12 @@ class World:
     # ---- what was seen over there
 
     def mark(self) -> int:
-        """Give where the log ends now."""
+        """Give where the log ends, once every frame that was under way is in it: what was tried
+        before is not seen after it."""
+        self._settle(self._end())
+        return self._end()
+
+    def _end(self) -> int:
         return (self.folder / "log.jsonl").stat().st_size
 
     def since(self, mark: int, *kinds: str) -> list[dict[str, Any]]:
@@ -116,13 +121,16 @@ class World:
 
     def settled(self, mark: int, *kinds: str) -> list[dict[str, Any]]:
         """Give the same once every frame that was under way is over there."""
+        self._settle(mark)
+        return self.since(mark, *kinds)
+
+    def _settle(self, mark: int) -> None:
         nonce = secrets.token_hex(8)
         assert self.sentinels.stdin is not None
         self.sentinels.stdin.write(f"{nonce}\n".encode())
         self.sentinels.stdin.flush()
         for cpu in os.sched_getaffinity(0):
             self._wait_for_text(mark, f"{nonce}-{cpu}.".encode())
-        return self.since(mark, *kinds)
 
     def _wait_for_text(self, mark: int, text: bytes) -> None:
         wait_until(lambda: text in self._read(mark), f"sentinel {text!r}")
