@@ -36,6 +36,7 @@ from supervisor.egress.actions import (
 from supervisor.egress.gates import Gate
 from supervisor.egress.relay import IDLE_S, PIPE_BYTES, ROUNDS_MAX, SPLICE_FLAGS, Relays
 from supervisor.egress.watch import READABLE, WRITABLE
+from supervisor.linux.fds import Pipe
 
 ENDING = EPOLLERR | EPOLLHUP | EPOLLRDHUP
 """What epoll says of a socket behind whose bytes there is more to read: its end."""
@@ -67,20 +68,28 @@ class Ended(Exception):
 class _End:
     """One of both sockets: what may be spliced from it, who sends to it, and who waits for it.
 
-    `lock` is for who sends to it, of whom there are `senders`; `owed` is what goes before all that
-    they send. What was read from it while its task waited has left `undone`, or it has `ended`.
+    `lock` is for who sends to it, of whom there are `senders`; `owed`, or what `pipe` still holds,
+    goes before all that they send. What was read from it while its task waited has left `undone`,
+    or it has `ended`.
     """
 
     socket: socket.socket
     lock: asyncio.Lock
     senders: int = 0
     owed: memoryview = field(default_factory=lambda: memoryview(b""))
+    pipe: Pipe | None = None
+    held: int = 0
     undone: list[Action] = field(default_factory=list)
     ended: bool = False
     spliced: int = 0
     muted: bool = False
     reads: asyncio.Future[None] | None = None
     writes: asyncio.Future[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Say whether nothing can be sent to it before something else."""
+        return bool(self.senders or self.owed or self.held)
 
 
 class Passage:
@@ -145,6 +154,8 @@ class Passage:
             for end in (self._client, self._server):
                 if end is not None:
                     self._relays.watch.drop(end.socket.fileno())
+                    if end.pipe is not None:
+                        self._relays.plumbing.drop(end.pipe)
         if self._server is None:
             raise Ended(Verdict.CLOSED)
         return self._server.socket
@@ -174,45 +185,101 @@ class Passage:
         if events & (READABLE | EPOLLERR):
             if end.reads is not None:
                 self._step(end, end.reads, more=bool(events & ENDING))
-            elif events & EPOLLIN and not end.muted:
-                end.muted = True
-                self._relays.watch.mute(end.socket.fileno())
-        if events & (WRITABLE | EPOLLERR) and end.writes is not None:
-            _wake(end.writes)
+            elif events & EPOLLIN:
+                self._mute(end)
+        if events & (WRITABLE | EPOLLERR):
+            if end.writes is not None:
+                _wake(end.writes)
+            elif end.held and not end.senders:
+                self._resume(end)
 
     def _step(self, end: _End, waits: asyncio.Future[None], *, more: bool) -> None:
         """Move what comes while its task waits; wake that for what cannot be done at once. Where
         it is not over, a read that was not filled was the last one: what comes now is told."""
-        is_client = end is self._client
         if waits.done():
             return
         try:
-            for _ in range(ROUNDS_MAX if self._may_step(end) else 0):
-                room = self._room(end, READ_BYTES)
-                data = self._read(end)
-                if data is None:
-                    return
-                end.ended = not data
-                if not data:
-                    break
-                gate = self._gate
-                end.undone = self._do_now(
-                    gate.from_client(data) if is_client else gate.from_server(data)
-                )
-                if end.undone:
-                    break
-                if len(data) < room and not more:
-                    return
+            may = self._may_step(end)
+            if may and (self._step_spliced if end.spliced else self._step_read)(end, more=more):
+                return
         except Exception as error:  # noqa: BLE001 (raised again in the task)
             waits.set_exception(error)
         else:
             _wake(waits)
 
+    def _step_read(self, end: _End, *, more: bool) -> bool:
+        """Read and move on; say whether there is nothing left to do."""
+        gate, is_client = self._gate, end is self._client
+        for _ in range(ROUNDS_MAX):
+            room = self._room(end, READ_BYTES)
+            data = self._read(end)
+            if data is None:
+                return True
+            end.ended = not data
+            if not data:
+                return False
+            end.undone = self._do_now(
+                gate.from_client(data) if is_client else gate.from_server(data)
+            )
+            if end.undone:
+                return False
+            if len(data) < room and not more:
+                return True
+        return False
+
+    def _step_spliced(self, end: _End, *, more: bool) -> bool:
+        """The same of what passes without being looked at."""
+        del more  # A splice may be short for other reasons than that there is no more.
+        sink = self._other(end)
+        if sink.senders or sink.owed:
+            return False
+        for _ in range(ROUNDS_MAX):
+            if sink.held:
+                # It goes on where the sink takes more (`_resume`); until then nobody has to know
+                # what else there is to read.
+                self._mute(end)
+                return True
+            if not self._splice_some(end, sink):
+                return True
+            if end.undone or not end.spliced:
+                return False
+        return False
+
+    def _resume(self, sink: _End) -> None:
+        """Send what is left of a splice, and go on with it."""
+        source = self._other(sink)
+        waits = source.reads
+        if waits is None or waits.done():
+            return  # Its task has work to do, and does this first.
+        try:
+            self._flush(sink)
+        except OSError as error:
+            waits.set_exception(error)
+            return
+        if not sink.held:
+            self._unmute(source)
+            self._step(source, waits, more=True)
+
+    def _mute(self, end: _End) -> None:
+        if not end.muted:
+            end.muted = True
+            self._relays.watch.mute(end.socket.fileno())
+
+    def _unmute(self, end: _End) -> None:
+        if end.muted:
+            end.muted = False
+            self._relays.watch.unmute(end.socket.fileno())
+
     def _may_step(self, end: _End) -> bool:
         """Say whether it need not be left to the task: before both sides are there, and behind what
         the other one has left to do, it must."""
+        return self._joined and not self._other(end).undone
+
+    def _other(self, end: _End) -> _End:
         other = self._server if end is self._client else self._client
-        return self._joined and not end.spliced and other is not None and not other.undone
+        if other is None:
+            raise ValueError("nobody is there to send to")
+        return other
 
     def _do_now(self, actions: list[Action]) -> list[Action]:
         """Do what needs no waiting; give what is left to do."""
@@ -224,7 +291,7 @@ class Passage:
                     sink = self._client
                 case _:
                     return actions[number:]
-            if sink.senders or sink.owed:
+            if sink.busy:
                 return actions[number:]
             if sink is self._client:
                 self._answered = True
@@ -288,6 +355,9 @@ class Passage:
                 return
             if end.spliced:
                 moved = await self._splice(end)
+                if not end.undone and self._is_stuck(end):
+                    await self._readable(end)  # From here on without this task.
+                    continue
             else:
                 data = self._read(end)
                 moved, end.ended = data is not None, data == b""
@@ -302,9 +372,7 @@ class Passage:
 
     async def _readable(self, end: _End) -> None:
         """Wait until there may be something to read, or bytes need not be looked at any more."""
-        if end.muted:
-            end.muted = False
-            self._relays.watch.unmute(end.socket.fileno())
+        self._unmute(end)
         end.reads = self._loop.create_future()
         try:
             await end.reads
@@ -367,46 +435,62 @@ class Passage:
 
     async def _splice(self, end: _End) -> bool:
         """Move some of what was offered; say whether there was any."""
-        is_client = end is self._client
-        sink = self._server if is_client else self._client
-        if sink is None:
-            raise ValueError("nobody to splice to")
+        sink = self._other(end)
+        async with self._sending(sink):
+            return self._splice_some(end, sink)
+
+    def _is_stuck(self, end: _End) -> bool:
+        """Say whether the sink takes no more for now of what was spliced."""
+        sink = self._other(end)
+        if sink.held:
+            self._flush(sink)
+        return bool(sink.held)
+
+    def _splice_some(self, end: _End, sink: _End) -> bool:
+        """Move as much as one pipe holds to a sink that is not busy; say whether there was any.
+        What the sink does not take, and what the gate then says, is left to do."""
         plumbing, budget = self._relays.plumbing, self._relays.budget
-        pipe = plumbing.take()
-        held = 0
+        want = min(end.spliced, PIPE_BYTES, budget.left)
+        pipe, held = plumbing.take(), 0
         try:
-            want = min(end.spliced, PIPE_BYTES, budget.left)
-            try:
-                if want:
-                    held = os.splice(end.socket.fileno(), pipe.write, want, flags=SPLICE_FLAGS)
-                else:
-                    self._peek(end)
-            except BlockingIOError:
-                return False
-            if not held:
-                end.spliced = 0  # Its end: what is read next says so, too.
-                return True
-            budget.spend(held)
-            self._active = self._loop.time()
-            end.spliced -= held
-            if is_client:
-                self.sent += held
-                actions = self._gate.spliced_from_client(held)
+            if want:
+                held = os.splice(end.socket.fileno(), pipe.write, want, flags=SPLICE_FLAGS)
             else:
-                self.received += held
-                actions = self._gate.spliced_from_server(held)
-            out = sink.socket.fileno()
-            async with self._sending(sink):
-                held -= _splice_now(pipe.read, out, held)
-                if held:
-                    async with asyncio.timeout(SEND_S):
-                        while held:
-                            await self._writable(sink)
-                            held -= _splice_now(pipe.read, out, held)
+                self._peek(end)
+        except BlockingIOError:
+            return False
         finally:
-            (plumbing.drop if held else plumbing.give)(pipe)
-        await self._do(actions)
+            if not held:
+                plumbing.give(pipe)
+        if not held:
+            end.spliced = 0  # Its end: what is read next says so, too.
+            return True
+        sink.pipe = pipe
+        budget.spend(held)
+        self._active = self._loop.time()
+        end.spliced -= held
+        if end is self._client:
+            self.sent += held
+            actions = self._gate.spliced_from_client(held)
+        else:
+            self.received += held
+            actions = self._gate.spliced_from_server(held)
+        sink.held = held
+        self._flush(sink)
+        if sink.held and actions:
+            # With nothing more to send: the task waits until the pipe is empty.
+            actions = [ToClient(b"") if sink is self._client else ToServer(b""), *actions]
+        end.undone = actions
         return True
+
+    def _flush(self, sink: _End) -> None:
+        """Send what its pipe holds, as far as it goes now."""
+        if sink.pipe is None:
+            return
+        sink.held -= _splice_now(sink.pipe.read, sink.socket.fileno(), sink.held)
+        if not sink.held:
+            self._relays.plumbing.give(sink.pipe)
+            sink.pipe = None
 
     async def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -460,12 +544,14 @@ class Passage:
                 if end.owed:
                     owed, end.owed = end.owed, memoryview(b"")
                     await self._send_all(end, owed)
+                if end.held:
+                    await self._flush_all(end)
                 yield
         finally:
             end.senders -= 1
 
     async def _send(self, end: _End, data: bytes) -> None:
-        if data or end.owed:
+        if data or end.owed or end.held:
             async with self._sending(end):
                 await self._send_all(end, memoryview(data))
 
@@ -476,6 +562,14 @@ class Passage:
                 while left:
                     await self._writable(end)
                     left = left[_send_now(end.socket, left) :]
+
+    async def _flush_all(self, end: _End) -> None:
+        async with asyncio.timeout(SEND_S):
+            # First: that it takes more may have been told before anybody waited for it.
+            self._flush(end)
+            while end.held:
+                await self._writable(end)
+                self._flush(end)
 
     async def _shut(self, end: _End) -> None:
         async with self._sending(end):

@@ -327,3 +327,84 @@ def test_a_placeholder_in_what_nobody_inspects_is_stopped(monkeypatch: pytest.Mo
         far.close()
 
     wired(monkeypatch, scenario, none, secrets=(SECRET,))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+def test_a_spliced_body_arrives_whole_however_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, seed: int, down: bool
+) -> None:
+    """Both sides stop and go at random, so that each is waited for in every order."""
+    chance = random.Random(seed)
+
+    async def feed(end: socket.socket) -> None:
+        left = memoryview(BODY)
+        while left:
+            part = chance.choice((1, 1000, 70_000, 600_000, len(BODY)))
+            await send(end, bytes(left[:part]))
+            left = left[part:]
+            await asyncio.sleep(chance.choice((0.0, 0.0, 0.002, 0.01)))
+
+    async def drink(end: socket.socket) -> bytes:
+        data = b""
+        while len(data) < len(BODY):
+            wanted = chance.choice((1, 5000, 100_000, 900_000))
+            data += await receive(end, min(wanted, len(BODY) - len(data)))
+            await asyncio.sleep(chance.choice((0.0, 0.0, 0.002, 0.01)))
+        return data
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        length = f"Content-Length: {len(BODY)}"
+        await send(client, head(port) if down else head(port, "POST", length))
+        far = await accepted(server)
+        await until_head(far)
+        if down:
+            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+            await until_head(client)
+        source, sink = (far, client) if down else (client, far)
+        feeding = asyncio.create_task(feed(source))
+        assert await drink(sink) == BODY
+        await feeding
+        # What comes behind it still has its turn.
+        if not down:
+            await send(far, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await until_head(client)
+            assert await receive(client, 2) == b"ok"
+        await send(client, head(port))
+        await until_head(far)
+        client.close()
+        far.close()
+        assert (await rig.flow()).verdict in (Verdict.CLOSED, Verdict.RESET)
+
+    wired(monkeypatch, scenario, http)
+
+
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+def test_a_sink_that_goes_in_the_middle_of_a_body_ends_the_flow(
+    monkeypatch: pytest.MonkeyPatch, down: bool
+) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        length = f"Content-Length: {len(BODY) * 4}"
+        await send(client, head(port) if down else head(port, "POST", length))
+        far = await accepted(server)
+        await until_head(far)
+        if down:
+            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        source, sink = (far, client) if down else (client, far)
+        sending = asyncio.create_task(send(source, BODY * 4))
+        await receive(sink, 100_000)
+        await asyncio.sleep(0.05)  # What can be moved is: the sink is full.
+        sink.close()
+        flow = await rig.flow()
+        assert flow.verdict is Verdict.RESET
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        source.close()
+
+    wired(monkeypatch, scenario, http)
