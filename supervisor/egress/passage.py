@@ -17,7 +17,6 @@ import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 
 from supervisor.call.events import Verdict
@@ -33,10 +32,10 @@ from supervisor.egress.actions import (
     ToServer,
     Upgraded,
 )
+from supervisor.egress.ends import End, send_now, splice_now
 from supervisor.egress.gates import Gate
 from supervisor.egress.relay import IDLE_S, PIPE_BYTES, ROUNDS_MAX, SPLICE_FLAGS, Relays
 from supervisor.egress.watch import READABLE, WRITABLE
-from supervisor.linux.fds import Pipe
 
 ENDING = EPOLLERR | EPOLLHUP | EPOLLRDHUP
 """What epoll says of a socket behind whose bytes there is more to read: its end."""
@@ -64,34 +63,6 @@ class Ended(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True, eq=False)
-class _End:
-    """One of both sockets: what may be spliced from it, who sends to it, and who waits for it.
-
-    `lock` is for who sends to it, of whom there are `senders`; `owed`, or what `pipe` still holds,
-    goes before all that they send. What was read from it while its task waited has left `undone`,
-    or it has `ended`.
-    """
-
-    socket: socket.socket
-    lock: asyncio.Lock
-    senders: int = 0
-    owed: memoryview = field(default_factory=lambda: memoryview(b""))
-    pipe: Pipe | None = None
-    held: int = 0
-    undone: list[Action] = field(default_factory=list)
-    ended: bool = False
-    spliced: int = 0
-    muted: bool = False
-    reads: asyncio.Future[None] | None = None
-    writes: asyncio.Future[None] | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Say whether nothing can be sent to it before something else."""
-        return bool(self.senders or self.owed or self.held)
-
-
 class Passage:
     """One connection through a gate. `dial` gives the far side, `at_once` or when there is
     something for it; `denied` is told a refusal; `name` is what one of a
@@ -117,8 +88,8 @@ class Passage:
         self._denied = denied
         self._name = name
         self._at_once = at_once
-        self._client = _End(client, lock=asyncio.Lock())
-        self._server: _End | None = None
+        self._client = End(client, lock=asyncio.Lock())
+        self._server: End | None = None
         self._refused: Denied | None = None
         self._answered = self._said_all = False
         self._free = self._joined = False
@@ -160,7 +131,7 @@ class Passage:
             raise Ended(Verdict.CLOSED)
         return self._server.socket
 
-    async def _join(self) -> _End:
+    async def _join(self) -> End:
         """Dial the far side, where that was not done yet."""
         if self._server is None:
             try:
@@ -168,7 +139,7 @@ class Passage:
             except Ended as end:
                 await self._tell_unreached(end)
                 raise
-            self._server = _End(server, lock=asyncio.Lock())
+            self._server = End(server, lock=asyncio.Lock())
             self._watch(self._server)
         return self._server
 
@@ -177,10 +148,10 @@ class Passage:
         await self._do(self._gate.unreached(end.reason, refused=refused))
         self._said_all = True
 
-    def _watch(self, end: _End) -> None:
+    def _watch(self, end: End) -> None:
         self._relays.watch.add(end.socket.fileno(), functools.partial(self._ready, end))
 
-    def _ready(self, end: _End, events: int) -> None:
+    def _ready(self, end: End, events: int) -> None:
         """Take what epoll says of one of the two sockets."""
         if events & (READABLE | EPOLLERR):
             if end.reads is not None:
@@ -193,7 +164,7 @@ class Passage:
             elif end.held and not end.senders:
                 self._resume(end)
 
-    def _step(self, end: _End, waits: asyncio.Future[None], *, more: bool) -> None:
+    def _step(self, end: End, waits: asyncio.Future[None], *, more: bool) -> None:
         """Move what comes while its task waits; wake that for what cannot be done at once. Where
         it is not over, a read that was not filled was the last one: what comes now is told."""
         if waits.done():
@@ -207,7 +178,7 @@ class Passage:
         else:
             _wake(waits)
 
-    def _step_read(self, end: _End, *, more: bool) -> bool:
+    def _step_read(self, end: End, *, more: bool) -> bool:
         """Read and move on; say whether there is nothing left to do."""
         gate, is_client = self._gate, end is self._client
         for _ in range(ROUNDS_MAX):
@@ -227,7 +198,7 @@ class Passage:
                 return True
         return False
 
-    def _step_spliced(self, end: _End, *, more: bool) -> bool:
+    def _step_spliced(self, end: End, *, more: bool) -> bool:
         """The same of what passes without being looked at."""
         del more  # A splice may be short for other reasons than that there is no more.
         sink = self._other(end)
@@ -245,7 +216,7 @@ class Passage:
                 return False
         return False
 
-    def _resume(self, sink: _End) -> None:
+    def _resume(self, sink: End) -> None:
         """Send what is left of a splice, and go on with it."""
         source = self._other(sink)
         waits = source.reads
@@ -260,22 +231,22 @@ class Passage:
             self._unmute(source)
             self._step(source, waits, more=True)
 
-    def _mute(self, end: _End) -> None:
+    def _mute(self, end: End) -> None:
         if not end.muted:
             end.muted = True
             self._relays.watch.mute(end.socket.fileno())
 
-    def _unmute(self, end: _End) -> None:
+    def _unmute(self, end: End) -> None:
         if end.muted:
             end.muted = False
             self._relays.watch.unmute(end.socket.fileno())
 
-    def _may_step(self, end: _End) -> bool:
+    def _may_step(self, end: End) -> bool:
         """Say whether it need not be left to the task: before both sides are there, and behind what
         the other one has left to do, it must."""
         return self._joined and not self._other(end).undone
 
-    def _other(self, end: _End) -> _End:
+    def _other(self, end: End) -> End:
         other = self._server if end is self._client else self._client
         if other is None:
             raise ValueError("nobody is there to send to")
@@ -298,7 +269,7 @@ class Passage:
             else:
                 self._charge(len(data))
             left = memoryview(data)
-            sink.owed = left[_send_now(sink.socket, left) :]
+            sink.owed = left[send_now(sink.socket, left) :]
             if sink.owed:
                 # With nothing more to send: the task waits until what is owed is sent.
                 rest = ToClient(b"") if sink is self._client else ToServer(b"")
@@ -341,7 +312,7 @@ class Passage:
         if not self._free:
             raise Ended(Verdict.CLOSED)
 
-    async def _pump(self, end: _End) -> None:
+    async def _pump(self, end: End) -> None:
         """Move what comes from one side, until it ends or need not be looked at."""
         gate, is_client = self._gate, end is self._client
         rounds = 0
@@ -370,7 +341,7 @@ class Passage:
                 rounds = 0
                 await asyncio.sleep(0)
 
-    async def _readable(self, end: _End) -> None:
+    async def _readable(self, end: End) -> None:
         """Wait until there may be something to read, or bytes need not be looked at any more."""
         self._unmute(end)
         end.reads = self._loop.create_future()
@@ -381,7 +352,7 @@ class Passage:
         if self._idle:
             raise TimeoutError
 
-    async def _writable(self, end: _End) -> None:
+    async def _writable(self, end: End) -> None:
         """Wait until something may be sent."""
         end.writes = self._loop.create_future()
         try:
@@ -403,14 +374,14 @@ class Passage:
             if end is not None and end.reads is not None:
                 _wake(end.reads)
 
-    def _room(self, end: _End, most: int) -> int:
+    def _room(self, end: End, most: int) -> int:
         """Give how much may be read. What comes back is charged when it is read; what goes out,
         when it is sent: a gate may say something else than it was told."""
         return (
             most if end is self._client and not end.spliced else min(most, self._relays.budget.left)
         )
 
-    def _read(self, end: _End) -> bytes | None:
+    def _read(self, end: End) -> bytes | None:
         room = self._room(end, READ_BYTES)
         try:
             if room <= 0:
@@ -425,7 +396,7 @@ class Passage:
             self.received += len(data)
         return data
 
-    def _peek(self, end: _End) -> None:
+    def _peek(self, end: End) -> None:
         if end.socket.recv(1, socket.MSG_PEEK):
             self._over_budget()
 
@@ -433,20 +404,20 @@ class Passage:
         self._relays.over_budget()
         raise Ended(Verdict.BUDGET)
 
-    async def _splice(self, end: _End) -> bool:
+    async def _splice(self, end: End) -> bool:
         """Move some of what was offered; say whether there was any."""
         sink = self._other(end)
         async with self._sending(sink):
             return self._splice_some(end, sink)
 
-    def _is_stuck(self, end: _End) -> bool:
+    def _is_stuck(self, end: End) -> bool:
         """Say whether the sink takes no more for now of what was spliced."""
         sink = self._other(end)
         if sink.held:
             self._flush(sink)
         return bool(sink.held)
 
-    def _splice_some(self, end: _End, sink: _End) -> bool:
+    def _splice_some(self, end: End, sink: End) -> bool:
         """Move as much as one pipe holds to a sink that is not busy; say whether there was any.
         What the sink does not take, and what the gate then says, is left to do."""
         plumbing, budget = self._relays.plumbing, self._relays.budget
@@ -483,11 +454,11 @@ class Passage:
         end.undone = actions
         return True
 
-    def _flush(self, sink: _End) -> None:
+    def _flush(self, sink: End) -> None:
         """Send what its pipe holds, as far as it goes now."""
         if sink.pipe is None:
             return
-        sink.held -= _splice_now(sink.pipe.read, sink.socket.fileno(), sink.held)
+        sink.held -= splice_now(sink.pipe.read, sink.socket.fileno(), sink.held)
         if not sink.held:
             self._relays.plumbing.give(sink.pipe)
             sink.pipe = None
@@ -536,7 +507,7 @@ class Passage:
         self.sent += count
 
     @contextlib.asynccontextmanager
-    async def _sending(self, end: _End) -> AsyncIterator[None]:
+    async def _sending(self, end: End) -> AsyncIterator[None]:
         """Be the only one that sends to an end, behind what is owed to it."""
         end.senders += 1
         try:
@@ -550,20 +521,20 @@ class Passage:
         finally:
             end.senders -= 1
 
-    async def _send(self, end: _End, data: bytes) -> None:
+    async def _send(self, end: End, data: bytes) -> None:
         if data or end.owed or end.held:
             async with self._sending(end):
                 await self._send_all(end, memoryview(data))
 
-    async def _send_all(self, end: _End, left: memoryview) -> None:
-        left = left[_send_now(end.socket, left) :]
+    async def _send_all(self, end: End, left: memoryview) -> None:
+        left = left[send_now(end.socket, left) :]
         if left:
             async with asyncio.timeout(SEND_S):
                 while left:
                     await self._writable(end)
-                    left = left[_send_now(end.socket, left) :]
+                    left = left[send_now(end.socket, left) :]
 
-    async def _flush_all(self, end: _End) -> None:
+    async def _flush_all(self, end: End) -> None:
         async with asyncio.timeout(SEND_S):
             # First: that it takes more may have been told before anybody waited for it.
             self._flush(end)
@@ -571,7 +542,7 @@ class Passage:
                 await self._writable(end)
                 self._flush(end)
 
-    async def _shut(self, end: _End) -> None:
+    async def _shut(self, end: End) -> None:
         async with self._sending(end):
             # ENOTCONN: it was reset meanwhile, which reading from it says.
             with contextlib.suppress(OSError):
@@ -587,25 +558,6 @@ class Passage:
                     data := await asyncio.get_running_loop().sock_recv(client, READ_BYTES)
                 ):
                     left -= len(data)
-
-
-def _send_now(sink: socket.socket, data: memoryview) -> int:
-    """Send until all is sent or the kernel has said that it takes no more: only then it tells when
-    it does."""
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        while sent < len(data):
-            sent += sink.send(data[sent:])
-    return sent
-
-
-def _splice_now(source: int, sink: int, count: int) -> int:
-    """The same with what a pipe holds."""
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        while sent < count:
-            sent += os.splice(source, sink, count - sent, flags=SPLICE_FLAGS)
-    return sent
 
 
 def _wake(waits: asyncio.Future[None]) -> None:
