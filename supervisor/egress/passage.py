@@ -170,8 +170,9 @@ class Passage:
         if waits.done():
             return
         try:
-            may = self._may_step(end)
-            if may and (self._step_spliced if end.spliced else self._step_read)(end, more=more):
+            if self._may_step(end) and (
+                self._step_spliced(end, waits) if end.spliced else self._step_read(end, more=more)
+            ):
                 return
         except Exception as error:  # noqa: BLE001 (raised again in the task)
             waits.set_exception(error)
@@ -198,9 +199,8 @@ class Passage:
                 return True
         return False
 
-    def _step_spliced(self, end: End, *, more: bool) -> bool:
-        """The same of what passes without being looked at."""
-        del more  # A splice may be short for other reasons than that there is no more.
+    def _step_spliced(self, end: End, waits: asyncio.Future[None]) -> bool:
+        """The same of what passes without being looked at; others have their turn in between."""
         sink = self._other(end)
         if sink.senders or sink.owed:
             return False
@@ -214,7 +214,8 @@ class Passage:
                 return True
             if end.undone or not end.spliced:
                 return False
-        return False
+        self._loop.call_soon(functools.partial(self._step, end, waits, more=True))
+        return True
 
     def _resume(self, sink: End) -> None:
         """Send what is left of a splice, and go on with it."""
