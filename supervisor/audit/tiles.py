@@ -30,6 +30,9 @@ TILES_KEPT = 64
 
 CHECKPOINT = "checkpoint"
 
+Read = Callable[[str], bytes]
+"""Gives a file by its path below the log, or raises FileNotFoundError."""
+
 _LENGTH = struct.Struct(">H")
 
 
@@ -98,7 +101,7 @@ class Growth:
         self._edge: list[list[bytes]] = [[]]
 
     @classmethod
-    def at(cls, size: int, read: Callable[[str], bytes]) -> Growth:
+    def at(cls, size: int, read: Read) -> Growth:
         """Take up a tree of `size` leaves from its partial tiles, which `read` gives by path.
 
         Raises:
@@ -110,8 +113,7 @@ class Growth:
         level = 0
         while size or not growth._edge:
             width = size % WIDTH
-            path = tile_path(level, size // WIDTH, width) if width else ""
-            growth._edge.append(_hashes(read(path), width, path) if path else [])
+            growth._edge.append(read_tile(read, level, size // WIDTH, width) if width else [])
             size, level = size // WIDTH, level + 1
         return growth
 
@@ -154,10 +156,9 @@ class Growth:
 
 
 class TileReader:
-    """The subtrees of a tree of `size` leaves (`merkle.Subtrees`), from its tiles; `read` gives a
-    file by its path below the log, or raises FileNotFoundError."""
+    """The subtrees of a tree of `size` leaves (`merkle.Subtrees`), from its tiles."""
 
-    def __init__(self, size: int, read: Callable[[str], bytes]) -> None:
+    def __init__(self, size: int, read: Read) -> None:
         self.size = size
         self._read = read
         self._tile = functools.lru_cache(maxsize=TILES_KEPT)(self._load)
@@ -182,22 +183,47 @@ class TileReader:
 
     def _load(self, level: int, number: int) -> Sequence[bytes]:
         have = self.size >> (HEIGHT * level)
-        width = min(WIDTH, have - number * WIDTH)
-        path = tile_path(level, number, width)
-        try:
-            return _hashes(self._read(path), width, path)
-        except FileNotFoundError:
-            if width == WIDTH:
-                raise TileError(f"{path} is missing") from None
-        # A partial tile may be deleted once the full one is there.
-        full = tile_path(level, number)
-        try:
-            return _hashes(self._read(full), WIDTH, full)[:width]
-        except FileNotFoundError:
-            raise TileError(f"{path} is missing, and so is the full tile") from None
+        return read_tile(self._read, level, number, min(WIDTH, have - number * WIDTH))
 
 
-def folder_reader(folder: Path) -> Callable[[str], bytes]:
+def read_tile(read: Read, level: int, number: int, width: int) -> list[bytes]:
+    """Give the hashes of a tile; a partial one may be gone once the full one is there.
+
+    Raises:
+        TileError: it is missing, or too short.
+    """
+    path = tile_path(level, number, width)
+    data, full = _either(read, path, tile_path(level, number))
+    return _hashes(data, WIDTH if full else width, path)[:width]
+
+
+def read_bundle(read: Read, number: int, width: int) -> list[bytes]:
+    """Give the entries of a bundle; the same holds.
+
+    Raises:
+        TileError: it is missing, or has another number of entries.
+    """
+    path = bundle_path(number, width)
+    data, full = _either(read, path, bundle_path(number))
+    entries = unpack_bundle(data)
+    if len(entries) != (WIDTH if full else width):
+        raise TileError(f"{path} has {len(entries)} entries")
+    return entries[:width]
+
+
+def _either(read: Read, path: str, full: str) -> tuple[bytes, bool]:
+    try:
+        return read(path), path == full
+    except FileNotFoundError:
+        if path == full:
+            raise TileError(f"{path} is missing") from None
+    try:
+        return read(full), True
+    except FileNotFoundError:
+        raise TileError(f"{path} is missing, and so is the full one") from None
+
+
+def folder_reader(folder: Path) -> Read:
     """Read files of a log that lies in a folder."""
     return lambda path: (folder / path).read_bytes()
 

@@ -18,6 +18,7 @@ from supervisor.audit.tiles import (
     bundle_path,
     folder_reader,
     pack_bundle,
+    read_bundle,
     tile_hash,
     tile_path,
     tiles_of,
@@ -155,7 +156,7 @@ def test_a_partial_tile_may_be_gone_where_the_full_one_is_there() -> None:
 
 def test_what_is_missing_or_short_is_named() -> None:
     _, files = grown(WIDTH + 5)
-    with pytest.raises(TileError, match=r"tile/0/001\.p/5 is missing, and so is the full tile"):
+    with pytest.raises(TileError, match=r"tile/0/001\.p/5 is missing, and so is the full one"):
         reader_of({"tile/0/000": files["tile/0/000"]}, WIDTH + 5).leaf(WIDTH)
     with pytest.raises(TileError, match="tile/0/000 is missing"):
         reader_of({}, WIDTH + 5).leaf(3)
@@ -164,6 +165,21 @@ def test_what_is_missing_or_short_is_named() -> None:
         reader_of(short, WIDTH + 5).leaf(3)
     with pytest.raises(ValueError, match="subtree"):
         reader_of(files, WIDTH + 5).at(8, 1)
+
+
+def test_a_bundle_may_have_become_full() -> None:
+    files = {bundle_path(0): pack_bundle(ENTRIES[:WIDTH]), bundle_path(1, 3): pack_bundle([b"a"])}
+
+    def read(path: str) -> bytes:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    assert read_bundle(read, 0, 5) == list(ENTRIES[:5])
+    with pytest.raises(TileError, match=r"001\.p/3 has 1 entries"):
+        read_bundle(read, 1, 3)
+    with pytest.raises(TileError, match=r"001\.p/4 is missing"):
+        read_bundle(read, 1, 4)
 
 
 def test_a_folder_is_read_by_path(tmp_path: Path) -> None:
