@@ -22,7 +22,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +45,10 @@ from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, StockadeError
 
 RETRY_AFTER_S = 5.0
+
+FRESH_MAX = 8192
+"""Entries that are appended and not durable, before nobody waits any longer to make them so."""
+
 _NEW_SEGMENT = "new"
 
 
@@ -81,11 +85,14 @@ class Journal:
         options: JournalOptions,
         observer: JournalObserver | None,
         on_fatal: Callable[[StockadeError], None] | None,
+        on_durable: Callable[[Sequence[bytes]], None] | None,
     ) -> None:
         self._directory = directory
         self._options = options
         self._observer = observer
         self._on_fatal = on_fatal
+        self._on_durable = on_durable
+        self._fresh: list[bytes] = []
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._segments = list(end.segments)
@@ -113,8 +120,12 @@ class Journal:
         options: JournalOptions,
         observer: JournalObserver | None = None,
         on_fatal: Callable[[StockadeError], None] | None = None,
+        on_durable: Callable[[Sequence[bytes]], None] | None = None,
     ) -> tuple[Journal, LogEnd]:
         """Recover the log in `directory`, or begin one, and make all of it durable.
+
+        `on_durable` gets the entries that are appended, in order, once they are durable and before
+        anybody is told so: from the journal's thread, which latches what it raises.
 
         Raises:
             AuditCorrupt: `CHAIN_BROKEN`, where it is damaged.
@@ -127,7 +138,14 @@ class Journal:
             _create_segment(directory, 0)
             origin = Position(segment=0, offset=len(MAGIC))
             end = LogEnd(segments=(0,), size=0, leaf=NO_LEAF, end=origin, total_bytes=origin.offset)
-        journal = cls(directory, end, options=options, observer=observer, on_fatal=on_fatal)
+        journal = cls(
+            directory,
+            end,
+            options=options,
+            observer=observer,
+            on_fatal=on_fatal,
+            on_durable=on_durable,
+        )
         os.fdatasync(journal._fd)
         journal._move_mark(end.size, end.leaf, end.end)
         os.fsync(journal._mark_fd)
@@ -226,6 +244,10 @@ class Journal:
             self._write(frame)
             position = Position(segment=self._segment, offset=self._offset)
             self._size, self._leaf, self._offset = self._size + 1, leaf, end
+            if self._on_durable is not None:
+                self._fresh.append(payload)
+                if len(self._fresh) >= FRESH_MAX:
+                    self._wake.notify()
         return StoredEntry(head=head, json=payload, leaf=leaf.hex(), position=position)
 
     async def commit(self) -> None:
@@ -305,7 +327,7 @@ class Journal:
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._wake:
             self._check()
-            if self._durable == self._size:
+            if self._durable == self._size and not self._fresh:
                 future.set_result(None)
             else:
                 self._waiting.append(future)
@@ -319,12 +341,15 @@ class Journal:
                 if not self._waiting and not self._closing and self.failure is None:
                     self._wake.wait(self._options.linger_s)
                 waiting, self._waiting = self._waiting, []
+                fresh, self._fresh = self._fresh, []
                 size, leaf = self._size, self._leaf
                 end = Position(segment=self._segment, offset=self._offset)
                 closing, failure = self._closing, self.failure
                 entries = size - self._durable
             if failure is None and entries:
                 failure = self._sync(size, leaf, end, entries)
+            if failure is None and fresh and self._on_durable is not None:
+                failure = self._hand_over(fresh, self._on_durable)
             for future in waiting:
                 if not future.set_running_or_notify_cancel():
                     continue
@@ -338,9 +363,22 @@ class Journal:
         if self.failure is not None and self._on_fatal is not None:
             self._on_fatal(self.failure)
 
+    def _hand_over(
+        self, fresh: Sequence[bytes], on_durable: Callable[[Sequence[bytes]], None]
+    ) -> StockadeError | None:
+        try:
+            on_durable(fresh)
+        except OSError as error:
+            return self.fail("the tree", error)
+        except StockadeError as error:
+            with self._lock:
+                self.failure = self.failure or error
+            return error
+        return None
+
     def _pending(self) -> bool:
         with self._lock:
-            return self._size != self._durable
+            return self._size != self._durable or bool(self._fresh)
 
     def _refuse_waiting(self) -> None:
         with self._lock:

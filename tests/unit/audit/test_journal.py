@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -393,3 +393,68 @@ def test_reading_without_a_descriptor_fails_alone(tmp_path: Path) -> None:
             list(read_log(journal, START))
         assert caught.value.reason == "FDS_EXHAUSTED"
         assert len(list(read_log(journal, START))) == 1
+
+
+def test_what_is_durable_is_handed_over_before_anybody_is_told(tmp_path: Path) -> None:
+    handed: list[bytes] = []
+    options = JournalOptions(linger_s=60.0, segment_bytes=600)
+    journal, _ = Journal.open(tmp_path / "log", options=options, on_durable=handed.extend)
+    for number in range(20):
+        append(journal, number)
+        if number % 3 == 0:
+            journal.sync()
+            mark = read_mark(tmp_path / "log")
+            assert mark is not None
+            assert len(handed) == mark.size == number + 1
+    journal.close()
+    again, _ = Journal.open(tmp_path / "log", options=options)
+    assert [entry.json for entry in read_log(again, START)] == handed
+    assert len(again.segments) > 1
+    again.close()
+
+
+def test_many_that_nobody_waits_for_are_handed_over_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "FRESH_MAX", 5)
+    enough = threading.Event()
+    handed: list[bytes] = []
+
+    def take(entries: Sequence[bytes]) -> None:
+        handed.extend(entries)
+        enough.set()
+
+    journal, _ = Journal.open(tmp_path / "log", options=QUIET, on_durable=take)
+    for number in range(5):
+        append(journal, number)
+    assert enough.wait(10)
+    journal.close()
+    assert len(handed) == 5
+
+
+FULL = AuditUnavailable("KEY_GONE", "the token was taken out")
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [(OSError(errno.EIO, "no"), "JOURNAL_UNAVAILABLE"), (FULL, "KEY_GONE")],
+)
+def test_what_cannot_take_it_is_the_end_of_the_journal(
+    tmp_path: Path, raised: Exception, reason: str
+) -> None:
+    told: list[StockadeError] = []
+
+    def fail(entries: Sequence[bytes]) -> None:
+        raise raised
+
+    journal, _ = Journal.open(
+        tmp_path / "log", options=QUIET, on_fatal=told.append, on_durable=fail
+    )
+    append(journal)
+    with pytest.raises(AuditUnavailable) as caught:
+        journal.sync()
+    assert caught.value.reason == reason
+    with pytest.raises(AuditUnavailable):
+        append(journal)
+    journal.close()
+    assert [error.reason for error in told] == [reason]
