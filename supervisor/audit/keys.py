@@ -77,7 +77,7 @@ def _make(path: Path, public: Path) -> None:
     private = Ed25519PrivateKey.generate()
     key = VerifierKey(name=new_origin(), public=private.public_key().public_bytes_raw())
     # The public half first: a private one without it would be the key of a log without a name.
-    _write(public, f"{key}\n".encode(), 0o644)
+    _write(public, f"{key}\n".encode(), 0o600)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     _write(path, pem, 0o600)
 
