@@ -23,7 +23,7 @@ from supervisor.audit.notes import (
 )
 from tests.unit.audit.keys import TestSigner
 
-# From the documentation of Go's golang.org/x/mod/sumdb/note, whose format the specification is.
+# From the documentation of Go's x/mod/sumdb/note, whose format the specification is.
 TEXT = (
     "If you think cryptography is the answer to your problem,\n"
     "then you don't know what your problem is.\n"
