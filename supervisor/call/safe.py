@@ -7,6 +7,7 @@ shown as an escape; ordinary text of any language stays as it is. Pure.
 
 from __future__ import annotations
 
+import codecs
 import shlex
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\x1b": "\\e", "\0": "\\0"}
@@ -20,6 +21,32 @@ def safe(value: object, *, lines: bool = False) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or (lines and c == "\n") else _escape(c) for c in text)
+
+
+class SafeStream:
+    """Makes bytes that come piece by piece safe for a terminal: a character that stands across two
+    pieces is one, line ends and tabs stay."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._return = ""
+
+    def feed(self, data: bytes) -> str:
+        """Give what can be told of `data`, and what waited for it."""
+        return self._told(self._decoder.decode(data), final=False)
+
+    def end(self) -> str:
+        """Give what still waits; what is fed then begins anew."""
+        return self._told(self._decoder.decode(b"", True), final=True)
+
+    def _told(self, text: str, *, final: bool) -> str:
+        # A carriage return is a line end together with what follows; alone it would let the
+        # program write over what stands there.
+        text, self._return = self._return + text, ""
+        if text.endswith("\r") and not final:
+            text, self._return = text[:-1], "\r"
+        lines = text.replace("\r\n", "\n").split("\n")
+        return "\n".join("\t".join(map(safe, line.split("\t"))) for line in lines)
 
 
 def command(argv: tuple[bytes, ...] | list[bytes], limit: int = 0) -> str:

@@ -19,6 +19,7 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names
 from supervisor.cli.folders import require_record
 from supervisor.cli.ps import ended
+from supervisor.cli.replay import command as replay
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.errors import AuditCorrupt, NotFound
 
@@ -64,6 +65,7 @@ def command() -> None:
       stockade audit ls --denied
       stockade audit show CALL
       stockade audit cat --stream stdout CALL > out.bin
+      stockade audit replay --idle-max 2 CALL
       stockade audit verify /var/lib/stockade
 
     \b
@@ -264,6 +266,9 @@ def _left_behind(call: Call, path: str) -> Digest:
             "are the files that --output of `run` named",
         )
     return files[path].digest
+
+
+command.add_command(replay)
 
 
 @command.command("verify", short_help="Verify a state folder, without a daemon.")

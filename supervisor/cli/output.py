@@ -1,8 +1,8 @@
 """How the command line prints: tables for people, JSON for programs, errors on standard error.
 
-Whatever is printed as text goes through `safe`; only `run` and `audit cat` write bytes as they
-are. JSON is one document, or one line for each event of a stream: times are RFC 3339 in UTC with
-nanoseconds, sizes are bytes, bytes that are not UTF-8 are `{"base64": …}`.
+Whatever is printed as text goes through `safe`; only `run`, `audit cat` and `audit replay --raw`
+write bytes as they are. JSON is one document, or one line for each event of a stream: times are
+RFC 3339 in UTC with nanoseconds, sizes are bytes, bytes that are not UTF-8 are `{"base64": …}`.
 """
 
 from __future__ import annotations

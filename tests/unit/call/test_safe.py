@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.call.safe import command, host, safe, shorten, word
+from supervisor.call.safe import SafeStream, command, host, safe, shorten, word
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,26 @@ def test_lines_may_stay() -> None:
 def test_nothing_but_printable_text_comes_out(value: str | bytes) -> None:
     assert safe(value).isprintable()
     safe(value).encode()
+
+
+def test_pieces_of_a_stream() -> None:
+    stream, euro = SafeStream(), "€".encode()
+    pieces = [b"a\tb\n" + euro[:2], euro[2:] + b"\r", b"\nc\r", b"over\x1b[", b"2J\xff", euro[:1]]
+    assert [stream.feed(piece) for piece in pieces] == [
+        "a\tb\n", "€", "\nc", "\\rover\\e[", "2J\\xff", "",
+    ]  # fmt: skip
+    assert stream.end() == "\\xe2"
+    assert stream.feed(b"anew\r") == "anew"
+    assert stream.end() == "\\r"
+    assert stream.end() == ""
+
+
+@given(st.lists(st.binary()))
+def test_a_stream_is_safe_however_it_is_cut(pieces: list[bytes]) -> None:
+    stream, whole = SafeStream(), SafeStream()
+    told = "".join(map(stream.feed, pieces)) + stream.end()
+    assert told.replace("\n", "").replace("\t", "").isprintable()
+    assert told == whole.feed(b"".join(pieces)) + whole.end()
 
 
 @given(st.lists(st.binary(), max_size=4))

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from supervisor.client import Record, wire
-from supervisor.v1 import audit_pb2, types_pb2
+from supervisor.v1 import audit_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
+
+MS = 1_000_000
 
 
 def response(*, evil: str = "", live: bool = False) -> audit_pb2.GetRecordResponse:
@@ -76,6 +78,28 @@ def response(*, evil: str = "", live: bool = False) -> audit_pb2.GetRecordRespon
 def record(**options: Any) -> Record:
     """Make it as the client gives it."""
     made = response(**options)
+    return Record(
+        call=wire.call(made.call), entries=tuple(wire.entry(entry) for entry in made.entries)
+    )
+
+
+def written_response(
+    *entries: tuple[int, str, dict[str, Any]], finished: tool_pb2.Finished | None = None
+) -> audit_pb2.GetRecordResponse:
+    """Make the record of one call with these entries: milliseconds, kind and body of each."""
+    made = audit_pb2.GetRecordResponse(call=fake.call(finished=finished))
+    for sequence, (at_ms, kind, body) in enumerate(entries, 1):
+        raw = json.dumps({"body": body}).encode()
+        entry = made.entries.add(
+            index=sequence, sequence=sequence, kind=kind, json=raw, leaf=fake.blob(raw)
+        )
+        entry.time.FromNanoseconds(fake.START_NS + at_ms * MS)
+    return made
+
+
+def written(*entries: tuple[int, str, dict[str, Any]]) -> Record:
+    """Make it as the client gives it."""
+    made = written_response(*entries)
     return Record(
         call=wire.call(made.call), entries=tuple(wire.entry(entry) for entry in made.entries)
     )

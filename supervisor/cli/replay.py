@@ -1,0 +1,270 @@
+"""`stockade audit replay`: what a call wrote, again, as it came; or for a terminal player.
+
+The program's bytes come from a sandbox: unless they are asked for raw, a terminal gets them
+without anything that it would obey.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from supervisor.call import outcome
+from supervisor.call.safe import SafeStream
+from supervisor.call.types import Stream
+from supervisor.cli import output as out
+from supervisor.cli.completion import call_ids
+from supervisor.cli.session import daemon_options, session
+from supervisor.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from supervisor.cli.playback import Moment, Pace
+    from supervisor.client import Call, Record
+
+SLEEP_S_MAX = 3600.0
+SPEED_MIN, SPEED_MAX = 0.001, 1e6
+NS = 1_000_000_000
+STDOUT_NAME = "-"
+FILE_MODE = 0o600
+
+
+class Timer:
+    """The time since it was made."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def wait(self, due_s: float) -> None:
+        """Wait until `due_s` have passed."""
+        while (left_s := self._began_s + due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, SLEEP_S_MAX))
+
+
+class Finite(click.FloatRange):
+    """A range that takes no NaN, which is in every one by click's comparison, and no infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number to count with", param, ctx)
+        return number
+
+
+@click.command("replay", short_help="Show what a call wrote, with its times.")
+@click.option(
+    "--speed",
+    type=Finite(min=SPEED_MIN, max=SPEED_MAX),
+    metavar="X",
+    help="So many times as fast.  [default: 1]",
+)
+@click.option(
+    "--idle-max",
+    "idle_max_s",
+    type=Finite(min=0),
+    metavar="S",
+    help="Wait no longer than so many seconds where the recording pauses; --speed comes after.",
+)
+@click.option(
+    "--stream",
+    "streams",
+    type=click.Choice([stream.value for stream in Stream]),
+    multiple=True,
+    help="Which stream; may be given again.  [default: stdout and stderr]",
+)
+@click.option("--no-timing", is_flag=True, help="Do not wait.")
+@click.option("--raw", is_flag=True, help="The bytes as they were, for the terminal to obey.")
+@click.option(
+    "--export",
+    type=click.Choice(["asciicast"]),
+    help="Write a file for terminal players instead: asciicast, version 3.",
+)
+@click.option(
+    "-o",
+    "output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Where --export writes, a new file.  [default: -, standard output]",
+)
+@click.argument("call_id", metavar="CALL", shell_complete=call_ids)
+@daemon_options
+def command(
+    call_id: str,
+    speed: float | None,
+    idle_max_s: float | None,
+    streams: tuple[str, ...],
+    no_timing: bool,
+    raw: bool,
+    export: str | None,
+    output: str | None,
+) -> None:
+    """Write what CALL wrote to standard output and standard error, again, each piece when it came.
+    Of a call that still runs, what is on record so far. Ctrl-C ends it.
+
+    What a terminal would obey is shown as an escape, as \\e for ESC; line ends and tabs stay.
+    --raw gives the bytes as they were, and says so. Where a stream was cut off or lost, standard
+    error says so, there.
+
+    --export asciicast has the escape sequences as they were; bytes that are not UTF-8 are U+FFFD,
+    a line end is that of a terminal, the size is 80x24, the exit code is that of `run`, and what
+    is not on record is a marker. --idle-max becomes its `idle_time_limit`.
+
+    With --json, one JSON object a line, and no waiting: `at_s` with `stream`, `offset` and `data`
+    in base64, or with `missing`.
+
+    \b
+    Examples:
+      stockade audit replay CALL
+      stockade audit replay --speed 4 --idle-max 2 CALL
+      stockade audit replay --no-timing --stream stderr CALL
+      stockade audit replay --export asciicast -o call.cast CALL
+
+    \b
+    Exit codes:
+      0    shown or written
+      2    the file is there already, or options that do not go together
+      3    there is no such record
+      8    the bytes are not those that were recorded; other failures as in `stockade --help`
+      130  interrupted
+    """
+    from supervisor.cli.playback import Pace, moments
+
+    as_json = session().json
+    timed = speed is not None or no_timing
+    if export and (timed or raw or as_json):
+        raise click.UsageError("--export takes none of --speed, --no-timing, --raw and --json")
+    if output is not None and not export:
+        raise click.UsageError("-o is where --export writes")
+    if raw and as_json:
+        raise click.UsageError("--json has the bytes as they were; give it without --raw")
+    if no_timing and (speed is not None or idle_max_s is not None):
+        raise click.UsageError("--no-timing waits for nothing; give it alone")
+    wanted = tuple(Stream(name) for name in streams) or (Stream.STDOUT, Stream.STDERR)
+    with session().client() as client:
+        record = client.record(call_id)
+        found = moments(record, wanted, lambda stream: client.read_output(call_id, stream))
+        if export:
+            _export(record, found, idle_max_s, output or STDOUT_NAME)
+        elif as_json:
+            _json(found)
+        else:
+            pace = None if no_timing else Pace(speed=speed or 1.0, idle_max_s=idle_max_s)
+            _play(record.call, found, pace, raw=raw)
+    _note_end(record.call, wanted)
+
+
+def _play(call: Call, moments: Iterable[Moment], pace: Pace | None, *, raw: bool) -> None:
+    from supervisor.cli.playback import End, Gap, Piece
+
+    if raw:
+        out.note("raw: your terminal obeys what the program wrote; `reset` mends it")
+    timer = Timer()
+    screen = _Screen(raw=raw)
+    for moment in moments:
+        if pace is not None:
+            timer.wait(pace.due_s(moment.at_ns))
+        match moment:
+            case Piece(stream=stream, data=data):
+                screen.write(stream, data)
+            case Gap(what=what):
+                screen.settle()
+                out.note(what)
+            case End(at_ns=at_ns):
+                screen.settle()
+                out.note(f"call {call.call_id} {_ended(call)}, +{out.duration(at_ns / NS)}")
+
+
+class _Screen:
+    """Standard output for the program's and for what it was given, standard error for its own."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._safe = None if raw else {stream: SafeStream() for stream in Stream}
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Write bytes of a stream, at once."""
+        self._put(stream, data if self._safe is None else self._safe[stream].feed(data))
+
+    def settle(self) -> None:
+        """Write what waits for the rest of its character: it does not come."""
+        for stream, pending in (self._safe or {}).items():
+            self._put(stream, pending.end())
+
+    @staticmethod
+    def _put(stream: Stream, content: bytes | str) -> None:
+        if not content:
+            return
+        sink = sys.stderr if stream is Stream.STDERR else sys.stdout
+        if isinstance(content, str):
+            content = content.encode(sink.encoding, "backslashreplace")
+        sink.buffer.write(content)
+        sink.buffer.flush()
+
+
+def _json(moments: Iterable[Moment]) -> None:
+    from supervisor.cli.playback import Gap, Piece
+
+    for moment in moments:
+        line: dict[str, Any] = {"at_s": moment.at_ns / NS}
+        match moment:
+            case Piece(stream=stream, offset=offset, data=data):
+                encoded = base64.b64encode(data).decode()
+                out.line({**line, "stream": stream, "offset": offset, "data": encoded})
+            case Gap(what=what):
+                out.line({**line, "missing": what})
+
+
+def _export(record: Record, moments: Iterable[Moment], idle_max_s: float | None, path: str) -> None:
+    from supervisor.cli.asciicast import lines
+
+    with _new_file(path) as file:
+        for line in lines(record, moments, idle_max_s=idle_max_s):
+            file.write(line.encode("ascii") + b"\n")
+        file.flush()
+
+
+@contextlib.contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    """Give a file that nobody else reads, removed again where it is not written to its end.
+
+    Raises:
+        InvalidRequest: `FILE_EXISTS`.
+    """
+    if path == STDOUT_NAME:
+        yield sys.stdout.buffer
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    except FileExistsError as error:
+        raise InvalidRequest(
+            "FILE_EXISTS", f"{path} is there already", hint="nothing is written over"
+        ) from error
+    try:
+        with os.fdopen(fd, "wb") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
+
+
+def _ended(call: Call) -> str:
+    if call.finished is None:
+        return f"is {call.state}; this is what is on record so far"
+    return outcome.describe(call.finished.outcome, started=call.finished.timeline.started_ns > 0)
+
+
+def _note_end(call: Call, streams: tuple[Stream, ...]) -> None:
+    """Say it where the record has less of a stream than there was."""
+    from supervisor.cli.streaming import note_truncated
+
+    for summary in call.finished.streams if call.finished else ():
+        if summary.stream in streams:
+            note_truncated(summary)

@@ -1,0 +1,97 @@
+"""`audit replay` of a real call: what it wrote, in order, with the times that are on record."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.call.outcome import Exited
+from tests.support.daemon import STOCKADE, Daemon, running_daemon
+from tests.support.following import end_of, is_output, until
+from tests.support.profiles import with_profiles
+
+LITTLE = "record: {stdout: 1KiB}\n"
+STORED = 1024
+SCRIPT = r"""
+printf '\033[2J\342\202'; read _
+printf 'two\rover\n' >&2; read _
+printf '\254\n'; read _
+head -c 5000 /dev/zero | tr '\0' x
+exit 3
+"""
+BEGIN = b"\x1b[2J\xe2\x82\xac\n"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder: Path = tmp_path_factory.mktemp("replay")
+    config = with_profiles(folder / "profiles", little=LITTLE)
+    with running_daemon(config=config, folder=folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def call_id(daemon: Daemon) -> str:
+    """Run a program that is hostile to a terminal, and writes more than is kept."""
+    argv = ["sh", "-c", SCRIPT]
+    with daemon.client.execute(argv, profile="little", stdin_open=True) as execution:
+        for _ in range(SCRIPT.count("read")):
+            until(execution, is_output)  # each piece is one entry, before the next is written
+            execution.write_stdin(b"on\n")
+        assert end_of(execution).outcome == Exited(code=3)
+        return execution.call_id
+
+
+def test_a_terminal_obeys_nothing(daemon: Daemon, call_id: str) -> None:
+    raw = daemon.command("audit", "replay", "--idle-max", "0", "--raw", call_id)
+    assert raw.stdout == BEGIN + b"x" * (STORED - len(BEGIN))  # what would bite, does come back
+    assert b"two\rover\n" in raw.stderr
+    done = daemon.command("audit", "replay", "--speed", "100", call_id)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\\e[2J€\nxxx".encode())
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert done.stderr.startswith(b"two\\rover\n")
+    typed = daemon.command("audit", "replay", "--no-timing", "--stream", "stdin", call_id)
+    assert typed.stdout == b"on\non\non\n"
+    for said in (
+        f"stdout: what follows byte {STORED} is not stored (cap)",
+        f"call {call_id} exited with 3",
+        "stdout: 1.0 KiB of 4.9 KiB are on record",
+    ):
+        assert said.encode() in done.stderr, said
+
+
+def test_asciicast(daemon: Daemon, call_id: str) -> None:
+    path = daemon.folder / "call.cast"
+    done = daemon.command("audit", "replay", "--export", "asciicast", "-o", str(path), call_id)
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    header, *events = map(json.loads, path.read_text().splitlines())
+    assert header["version"] == 3
+    texts = [(code, data) for _, code, data in events]
+    assert texts[:3] == [("o", "\x1b[2J"), ("o", "two\rover\r\n"), ("o", "€\r\n")]
+    assert texts[-2:] == [
+        ("m", f"stdout: what follows byte {STORED} is not stored (cap)"),
+        ("x", "3"),
+    ]
+    entries = daemon.client.record(call_id).entries
+    (started,) = (entry for entry in entries if entry.kind == "started")
+    outputs = [entry for entry in entries if entry.kind == "output"]
+    assert round(1e6 * events[0][0]) == (outputs[0].time_ns - started.time_ns) // 1000
+    took_us = round(sum(1e6 * interval for interval, _, _ in events))
+    assert took_us == (entries[-1].time_ns - started.time_ns) // 1000
+
+
+def test_an_interruption_is_quiet(daemon: Daemon, call_id: str) -> None:
+    argv = [STOCKADE, "audit", "replay", "--address", daemon.address, "--speed", "0.001", call_id]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as replaying:
+        assert replaying.stdout is not None
+        assert replaying.stdout.read(5) == b"\\e[2J"  # it waits for the next piece now
+        replaying.send_signal(signal.SIGINT)
+        rest, said = replaying.communicate()
+    assert replaying.returncode == 130
+    assert (rest, said) == (b"", b"")
