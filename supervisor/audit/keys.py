@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import socket
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 from supervisor.audit.notes import NoteError, VerifierKey
 from supervisor.audit.space import sync_directory
 from supervisor.errors import HostError
+from supervisor.linux.private import (
+    GROUP_AND_OTHERS,
+    Exposed,
+    Foreign,
+    NotPrivate,
+    read_private,
+)
 
 KEY_NAME, PUBLIC_NAME = "log.key", "log.pub"
 KEY_BYTES_MAX = 16 * 1024
@@ -57,7 +63,7 @@ def own_key(directory: Path, *, is_new: bool) -> FileSigner:
     path, public = directory / KEY_NAME, directory / PUBLIC_NAME
     if is_new and not path.exists():
         _make(path, public)
-    private = _private(path)
+    private = private_key(path)
     try:
         key = VerifierKey.parse(public.read_text())
     except (OSError, UnicodeDecodeError, NoteError) as error:
@@ -94,21 +100,30 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     sync_directory(path.parent)
 
 
-def _private(path: Path) -> Ed25519PrivateKey:
+def private_key(
+    path: Path, *, denied: int = GROUP_AND_OTHERS, follow: bool = False
+) -> Ed25519PrivateKey:
+    """Read a private key, PKCS#8 in PEM, from a file which nobody has the `denied` permissions of.
+
+    Raises:
+        HostError: `KEY_INVALID`, `KEY_EXPOSED`.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(fd, "rb") as file:  # noqa: PTH123 (no path)
-            found = os.fstat(fd)
-            if found.st_uid not in (0, os.geteuid()) or stat.S_IMODE(found.st_mode) & 0o077:
-                raise HostError(
-                    "KEY_EXPOSED",
-                    f"{path}: others than its owner may read the log's key, or it is another's",
-                    hint=f"chmod 600 {path}; where somebody may have read it, see SECURITY.md",
-                )
-            pem = file.read(KEY_BYTES_MAX)
+        pem = read_private(path, KEY_BYTES_MAX, denied=denied, follow=follow)
+        if len(pem) > KEY_BYTES_MAX:
+            raise _invalid(path, f"it is longer than {KEY_BYTES_MAX} bytes")
         key = load_pem_private_key(pem, password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (Exposed, Foreign):
+        raise HostError(
+            "KEY_EXPOSED",
+            f"{path}: others than its owner may read the log's key, or it is another's",
+            hint=f"chmod 600 {path}; where somebody may have read it, see SECURITY.md",
+        ) from None
+    except NotPrivate as error:
         raise _invalid(path, str(error)) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # What the parser says could be of what it read.
+        raise _invalid(path, "it is no private key as PKCS#8 in PEM without a password") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise _invalid(path, "it is no Ed25519 key")
     return key

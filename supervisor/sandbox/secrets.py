@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from supervisor.egress.control import SECRET_VALUE
 from supervisor.errors import HostError
 from supervisor.linux import process
 from supervisor.linux.fds import make_pipe
+from supervisor.linux.private import Exposed, Foreign, NotPrivate, read_private
 
 VALUE_BYTES_MAX = 8 * 1024
 COMMAND_DEADLINE_S = 10.0
@@ -89,37 +89,14 @@ def _text(name: str, raw: bytes) -> str:
 
 def _content(name: str, path: Path) -> bytes:
     try:
-        # Not blocking: a FIFO must not hold the call up before it is seen to be none.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _unavailable(name, f"{path} cannot be opened: {error.strerror}") from error
-    try:
-        _require_guarded(name, path, os.fstat(descriptor))
-        return _read_file(descriptor)
-    except OSError as error:
-        raise _unavailable(name, f"{path} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-
-
-def _read_file(descriptor: int) -> bytes:
-    """Read to the end, or one byte more than is of use."""
-    found = b""
-    while len(found) <= _RAW_MAX and (chunk := os.read(descriptor, _RAW_MAX + 1 - len(found))):
-        found += chunk
-    return found
-
-
-def _require_guarded(name: str, path: Path, found: os.stat_result) -> None:
-    mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
-    if not stat.S_ISREG(found.st_mode):
-        raise _unavailable(name, f"{path} is no plain file")
-    if found.st_uid not in (0, os.geteuid()):
-        raise _unavailable(name, f"{path} belongs to user {found.st_uid}", f"chown root {path}")
-    if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise _unavailable(
-            name, f"{path} ({mode}) is open to others", f"make a new secret, chmod 0600 {path}"
-        )
+        return read_private(path, _RAW_MAX)
+    except Exposed as error:
+        hint = f"make a new secret, chmod 0600 {path}"
+        raise _unavailable(name, str(error), hint) from error
+    except Foreign as error:
+        raise _unavailable(name, str(error), f"chown root {path}") from error
+    except NotPrivate as error:
+        raise _unavailable(name, str(error)) from error
 
 
 async def _output(name: str, command: tuple[str, ...]) -> bytes:
