@@ -542,6 +542,8 @@ class Passage:
             while end.held:
                 await self._writable(end)
                 self._flush(end)
+        # Who was muted until there is room may not be told of it otherwise.
+        self._unmute(self._other(end))
 
     async def _shut(self, end: End) -> None:
         async with self._sending(end):
