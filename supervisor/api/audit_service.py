@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import AsyncIterator
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from supervisor.api import callers, messages, translate
 from supervisor.api.intercept import Context
 from supervisor.api.paging import RECORD_BYTES, in_thread, page, to_end
 from supervisor.audit.index import CallSummary
+from supervisor.audit.search import CallFilter
 from supervisor.call.state import State
 from supervisor.engine import Engine
 from supervisor.errors import NotFound, NotPermitted
 from supervisor.v1 import audit_pb2, audit_pb2_grpc, tool_pb2
 
 NANOS = 10**9
+TIME_MAX = (1 << 63) - 1
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
@@ -30,17 +35,29 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         """List records, newest first."""
         rows_max = translate.page_size(request.page_size)
         owner = self._owner_wanted(request.caller)
-        since = request.since
+        wanted = CallFilter(
+            caller=owner or "",
+            profile=request.profile,
+            agent=request.agent,
+            session=request.session,
+            outcome=request.outcome,
+            denied_only=request.denied_only,
+            denied=request.denied,
+            since_ns=_moment(request.HasField("since"), request.since),
+            until_ns=_moment(request.HasField("until"), request.until),
+            to=request.to,
+            program=request.program,
+            text=request.text,
+        )
+        keys, more = await to_end(
+            lambda: self._store.find_calls(wanted, limit=rows_max, page_token=request.page_token)
+        )
+        left = collections.deque(keys)
 
         def fetch(limit: int, token: str) -> tuple[list[CallSummary], str]:
-            return self._store.list_calls(
-                caller=owner,
-                profile=request.profile or None,
-                denied_only=request.denied_only,
-                since_ns=since.seconds * NANOS + since.nanos,
-                limit=limit,
-                page_token=token,
-            )
+            taken = [left.popleft() for _ in range(min(limit, len(left)))]
+            following = wanted.token(taken[-1]) if left or (more and taken) else ""
+            return self._store.calls_at(taken), following
 
         rows, token = page(fetch, self._call, rows_max=rows_max, token=request.page_token)
         return audit_pb2.ListRecordsResponse(records=rows, next_page_token=token)
@@ -111,3 +128,9 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             entries.append(entry)
             size += entry.ByteSize()
         return entries, 0
+
+
+def _moment(given: bool, value: Timestamp) -> int:
+    """Give a time of a filter in nanoseconds, 0 where it is not given; one that no call can have is
+    moved to the nearest that the index can compare with."""
+    return max(1, min(value.seconds * NANOS + value.nanos, TIME_MAX)) if given else 0

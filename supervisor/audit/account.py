@@ -24,6 +24,7 @@ from supervisor.audit.codec import (
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.index import BlobRef, CallRow, CallSummary
 from supervisor.audit.recording import Sealed
+from supervisor.audit.search import Trail
 from supervisor.call.events import Finished
 from supervisor.call.outcome import Failed, Interrupted
 from supervisor.call.types import (
@@ -92,6 +93,8 @@ def is_inline(canonical: bytes) -> bool:
 def row_of_intent(entry: StoredEntry) -> CallRow:
     """Give what the index knows of a call that has just begun."""
     body = entry.body()
+    trail = Trail()
+    trail.take(entry.kind, body)
     request = _map(body.get("request") or body["request_preview"])
     profile = _map(body["profile"])
     argv = request["argv"]
@@ -111,7 +114,11 @@ def row_of_intent(entry: StoredEntry) -> CallRow:
         finished=None,
     )
     return CallRow(
-        summary=summary, first_index=entry.index, first=entry.position, last=entry.position
+        summary=summary,
+        first_index=entry.index,
+        first=entry.position,
+        last=entry.position,
+        trail=trail,
     )
 
 

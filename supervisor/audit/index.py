@@ -1,9 +1,13 @@
-"""The index: which calls there are and where their entries lie. Derived from the log.
+"""The index: which calls there are, where their entries lie, and what they can be found by.
+Derived from the log.
 
 It is written after the log is durable and never synced for its own sake: what it misses after a
 crash is read from the log again, from `low_water` on, the place before which it is complete. It
 can be deleted at any time. Rows that cannot be written, because the disk is full, wait in memory
 and are written with the next ones.
+
+What a call can be found by is put into `unsettled` first, and from there into the full-text index
+in batches: one by one, each call would wait for a merge.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +30,48 @@ from supervisor.audit.codec import (
     finished_to_json,
 )
 from supervisor.audit.entry import Position
+from supervisor.audit.search import CallFilter, Trail, document
 from supervisor.call.events import Finished
 from supervisor.call.types import Caller, Correlation, text, untext
-from supervisor.errors import HostError, InvalidRequest
+from supervisor.errors import CapacityError, HostError
 
 SQLITE_MIN = "3.51.3"
 """Older ones can corrupt a database in WAL mode (sqlite.org, WAL-reset bug)."""
 
 WAITING_ROWS_MAX = 10_000
-_SCHEMA_VERSION = 2
+UNSETTLED_MAX = 256
+"""So many calls wait for the full-text index before whoever writes should call `settle`."""
+
+KEYS_MAX = 1001
+RETRY_AFTER_S = 5.0
+_TIME_MAX = (1 << 63) - 1
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   low_segment INTEGER NOT NULL, low_offset INTEGER NOT NULL, low_leaf TEXT NOT NULL
 ) STRICT;
 CREATE TABLE calls (
-  call_id TEXT PRIMARY KEY,
-  first_index INTEGER NOT NULL,
+  first_index INTEGER PRIMARY KEY,
+  call_id TEXT NOT NULL UNIQUE,
   caller TEXT NOT NULL, request_id TEXT NOT NULL, fingerprint TEXT NOT NULL,
   profile TEXT NOT NULL, accepted_ns INTEGER NOT NULL, denials INTEGER NOT NULL,
   last_sequence INTEGER NOT NULL,
   first_segment INTEGER NOT NULL, first_offset INTEGER NOT NULL,
   last_segment INTEGER NOT NULL, last_offset INTEGER NOT NULL,
   detail TEXT NOT NULL, finished TEXT
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX calls_order ON calls (first_index);
+) STRICT;
 CREATE INDEX calls_request ON calls (caller, request_id, first_index);
 CREATE INDEX calls_caller ON calls (caller, first_index);
 CREATE INDEX calls_profile ON calls (profile, first_index);
 CREATE INDEX calls_denied ON calls (first_index) WHERE denials > 0;
+CREATE INDEX calls_time ON calls (accepted_ns, first_index);
+CREATE TABLE unsettled (
+  first_index INTEGER PRIMARY KEY, facts TEXT NOT NULL, words TEXT NOT NULL
+) STRICT;
+CREATE VIRTUAL TABLE found USING fts5(
+  facts, words, content = '', contentless_delete = 1, tokenize = 'unicode61 remove_diacritics 0'
+);
 CREATE TABLE blob_refs (
   sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL, caller TEXT NOT NULL,
   PRIMARY KEY (sha256, size_bytes, caller)
@@ -83,12 +100,14 @@ class CallSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRow:
-    """What the index knows of a call: its summary and where its entries lie."""
+    """What the index knows of a call: its summary and where its entries lie. A row that is written
+    has its `trail`, one that was read has none."""
 
     summary: CallSummary
     first_index: int
     first: Position
     last: Position
+    trail: Trail | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +134,8 @@ class Index:
         self._lock = threading.Lock()
         self._path = path
         self._rows: dict[str, CallRow] = {}
+        self._documents: dict[int, tuple[str, str]] = {}
+        self._unsettled = UNSETTLED_MAX  # nobody has counted yet
         self._refs: set[BlobRef] = set()
         self._db = _open(path)
         self.complete = True
@@ -146,7 +167,9 @@ class Index:
         the next `put` tries again.
         """
         with self._lock:
-            self._rows.update((row.summary.call_id, row) for row in rows)
+            for row in rows:
+                self._rows[row.summary.call_id] = row
+                self._documents[row.first_index] = document(row.summary, row.trail)
             self._refs.update(refs)
             try:
                 with self._db:
@@ -154,7 +177,9 @@ class Index:
             except apsw.Error:
                 self.complete = False
                 return False
+            self._unsettled += len(self._documents)
             self._rows.clear()
+            self._documents.clear()
             self._refs.clear()
             self.complete = True
             return True
@@ -192,39 +217,49 @@ class Index:
         with self._lock:
             return list(self._select("WHERE finished IS NULL ORDER BY first_index", ()))
 
-    def page(
-        self,
-        *,
-        caller: str | None,
-        profile: str | None,
-        denied_only: bool,
-        since_ns: int,
-        limit: int,
-        token: str,
-    ) -> tuple[list[CallSummary], str]:
-        """Give a page of calls, newest first, and the token of the next page.
+    def find(self, wanted: CallFilter, *, limit: int, token: str) -> tuple[list[int], bool]:
+        """Give the first entries of wanted calls, newest first, and whether there are more.
 
         Raises:
-            InvalidRequest: `PAGE_TOKEN_INVALID`.
+            InvalidRequest: `PAGE_TOKEN_INVALID`, `FILTER_INVALID`.
+            CapacityError: `INDEX_FULL`.
         """
-        where, values = ["accepted_ns >= ?"], [since_ns]
-        conditions: tuple[tuple[str, Any], ...] = (
-            ("caller = ?", caller),
-            ("profile = ?", profile),
-            ("first_index < ?", _parse_token(token)),
-        )
-        for condition, value in conditions:
-            if value is not None:
-                where.append(condition)
-                values.append(value)
-        if denied_only:
-            where.append("denials > 0")
-        clause = f"WHERE {' AND '.join(where)} ORDER BY first_index DESC LIMIT ?"
+        limit = min(limit, KEYS_MAX - 1)
+        before = wanted.parse_token(token)
+        wanted.check()
         with self._lock:
-            rows = list(self._select(clause, (*values, limit + 1)))
-            rows = [self._rows.get(row.summary.call_id, row) for row in rows]
-        more = str(rows[limit - 1].first_index) if len(rows) > limit else ""
-        return [row.summary for row in rows[:limit]], more
+            if wanted.searches:
+                self._settle_to_search()
+            query = self._query(wanted, before)
+            if query is None:
+                return [], False
+            sql, values = query
+            rows = self._db.execute(f"{sql} LIMIT ?", (*values, limit + 1)).fetchall()
+            keys: list[Any] = [row[0] for row in rows]
+        return keys[:limit], len(keys) > limit
+
+    def summaries(self, keys: Iterable[int]) -> list[CallSummary]:
+        """Give the calls with these first entries, in that order."""
+        with self._lock:
+            rows = [row for key in keys for row in self._select("WHERE first_index = ?", (key,))]
+            return [self._rows.get(row.summary.call_id, row).summary for row in rows]
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Say whether enough waits for the full-text index that `settle` is worth it."""
+        return self._unsettled >= UNSETTLED_MAX
+
+    def settle(self) -> None:
+        """Put what waits into the full-text index. May be called again where there was no room:
+        what waits is kept.
+
+        Raises:
+            CapacityError: `INDEX_FULL`.
+        """
+        more = True
+        while more:
+            with self._lock:  # whoever has a call to begin waits for one batch
+                more = self._settle()
 
     def may_read(self, ref: BlobRef) -> bool:
         """Say whether a caller was granted a blob."""
@@ -241,6 +276,10 @@ class Index:
             [_to_sql(row) for row in self._rows.values()],
         )
         self._db.executemany(
+            "INSERT OR REPLACE INTO unsettled VALUES (?, ?, ?)",
+            [(first_index, *document) for first_index, document in self._documents.items()],
+        )
+        self._db.executemany(
             "INSERT OR IGNORE INTO blob_refs VALUES (?, ?, ?)",
             [(ref.sha256, ref.size_bytes, ref.caller) for ref in self._refs],
         )
@@ -249,6 +288,74 @@ class Index:
             "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?)",
             (position.segment, position.offset, low_water.leaf),
         )
+
+    def _settle_to_search(self) -> None:
+        if self._documents:
+            raise _full("calls wait for room")
+        while self._settle():
+            pass
+
+    def _settle(self) -> bool:
+        """Put one batch into the full-text index; say whether there may be more."""
+        try:
+            with self._db:
+                batch = self._db.execute(
+                    "SELECT * FROM unsettled ORDER BY first_index LIMIT ?", (UNSETTLED_MAX,)
+                ).fetchall()
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO found (rowid, facts, words) VALUES (?, ?, ?)", batch
+                )
+                self._db.executemany(
+                    "DELETE FROM unsettled WHERE first_index = ?", [row[:1] for row in batch]
+                )
+        except apsw.Error as error:
+            raise _full(str(error)) from error
+        if len(batch) == UNSETTLED_MAX:
+            return True
+        self._unsettled = 0
+        return False
+
+    def _query(self, wanted: CallFilter, before: int | None) -> tuple[str, tuple[Any, ...]] | None:
+        """Give the query for first entries; None where nothing can match."""
+        tables, where, values = "calls", [], []
+        if wanted.searches:
+            # The order of the full-text index is that of the entries: it is read from its end.
+            tables = "found CROSS JOIN calls ON calls.first_index = found.rowid"
+            where, values = ["found MATCH ?"], [wanted.match()]
+        key = "found.rowid" if wanted.searches else "first_index"
+        bounds = self._bounds(wanted)
+        if bounds is None:
+            return None
+        conditions: tuple[tuple[str, Any], ...] = (
+            (f"{key} < ?", before),
+            (f"{key} >= ?", bounds[0]),
+            (f"{key} <= ?", bounds[1]),
+            ("accepted_ns >= ?", wanted.since_ns or None),
+            ("accepted_ns < ?", wanted.until_ns or None),
+            ("caller = ?", wanted.caller or None),
+            ("profile = ?", wanted.profile or None),
+        )
+        for condition, value in conditions:
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        if wanted.denied_only:
+            where.append("denials > 0")
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        return f"SELECT {key} FROM {tables} {clause} ORDER BY {key} DESC", tuple(values)  # noqa: S608
+
+    def _bounds(self, wanted: CallFilter) -> tuple[int | None, int | None] | None:
+        """Give between which entries the calls of a time lie; None where there is none. A clock
+        that was set back makes this wider, never wrong."""
+        if not (wanted.since_ns or wanted.until_ns):
+            return None, None
+        until_ns = wanted.until_ns or _TIME_MAX
+        row = self._db.execute(
+            "SELECT min(first_index), max(first_index) FROM calls"
+            " WHERE accepted_ns >= ? AND accepted_ns < ?",
+            (wanted.since_ns, until_ns),
+        ).fetchone()
+        return None if row is None or row[0] is None else (row[0], row[1])
 
     def _select(self, clause: str, values: tuple[Any, ...]) -> Iterator[CallRow]:
         return map(_from_sql, self._db.execute(f"SELECT * FROM calls {clause}", values))  # noqa: S608
@@ -314,12 +421,13 @@ def _remove(path: Path) -> None:
         (path.parent / name).unlink(missing_ok=True)
 
 
-def _parse_token(token: str) -> int | None:
-    if not token:
-        return None
-    if not (token.isascii() and token.isdigit() and len(token) <= 18):
-        raise InvalidRequest("PAGE_TOKEN_INVALID", "the page token is not one of ours")
-    return int(token)
+def _full(why: str) -> CapacityError:
+    return CapacityError(
+        "INDEX_FULL",
+        f"not every call can be searched: {why}",
+        hint="make room on the filesystem of the state directory",
+        retry_after_s=RETRY_AFTER_S,
+    )
 
 
 def _to_sql(row: CallRow) -> tuple[Any, ...]:
@@ -341,8 +449,8 @@ def _to_sql(row: CallRow) -> tuple[Any, ...]:
             }
         )
     return (
-        summary.call_id,
         row.first_index,
+        summary.call_id,
         summary.caller.name,
         summary.request_id,
         summary.fingerprint,
@@ -368,7 +476,7 @@ def _from_sql(columns: tuple[Any, ...]) -> CallRow:
             data, record=data["record"], record_bytes=data["record_bytes"]
         )
     summary = CallSummary(
-        call_id=columns[0],
+        call_id=columns[1],
         request_id=columns[3],
         fingerprint=columns[4],
         caller=caller_from_json(detail["caller"]),
@@ -384,7 +492,7 @@ def _from_sql(columns: tuple[Any, ...]) -> CallRow:
     )
     return CallRow(
         summary=summary,
-        first_index=columns[1],
+        first_index=columns[0],
         first=Position(segment=columns[9], offset=columns[10]),
         last=Position(segment=columns[11], offset=columns[12]),
     )

@@ -186,6 +186,8 @@ def _append(journal: Journal, row: CallRow, event: Leftover, time_ns: int, seque
         kind, marked(body, row.summary.mode), time_ns=time_ns, call=row.summary.call_id,
         sequence=sequence, reserved=True,
     )  # fmt: skip
+    if row.trail is not None:
+        row.trail.take(kind, body)
 
 
 def _unrecorded(event: Leftover, reason: str) -> Lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from supervisor.audit.index import (
 )
 from supervisor.audit.journal import Journal
 from supervisor.audit.recovery import check_link, corrupt
+from supervisor.audit.search import SEARCHED
 from supervisor.audit.segment import (
     MAGIC,
     BadFrame,
@@ -30,9 +32,11 @@ from supervisor.audit.segment import (
     segment_name,
 )
 from supervisor.audit.shortage import open_to_read
-from supervisor.errors import AuditCorrupt
+from supervisor.errors import AuditCorrupt, CapacityError
 
 BATCH_ROWS = 1000
+
+log = logging.getLogger("stockade.audit")
 
 
 def read_log(journal: Journal, start: Position) -> Iterator[StoredEntry]:
@@ -180,6 +184,8 @@ class CatchUp:
             self.refs += refs_of(finished, row.summary.caller.name)
             del self.open_calls[entry.call_id], self.intents[entry.call_id]
             return
+        if row.trail is not None and entry.kind in SEARCHED:
+            row.trail.take(entry.kind, entry.body())
         denials = row.summary.denials
         if entry.kind == Kind.DENIED:
             denials += denied_from_json(entry.body()).count
@@ -235,11 +241,20 @@ def catch_up(journal: Journal, index: Index, blobs: BlobStore) -> CatchUp:
         if len(found.rows) >= BATCH_ROWS:
             here = LowWater(position=entry.position, leaf=entry.head.prev.hex())
             index.put(found.rows, found.refs, found.low_water(here))
+            _settle(index)
             found.rows, found.refs = [], []
     tail = LowWater(position=journal.tail, leaf=journal.head[1].hex())
     rows = [*found.rows, *found.open_calls.values()]
     index.put(rows, found.refs, found.low_water(tail))
+    _settle(index)
     return found
+
+
+def _settle(index: Index) -> None:
+    try:
+        index.settle()
+    except CapacityError as error:  # what waits is kept; a search tries again, and says so
+        log.warning("%s", error.message)
 
 
 def _still_there(journal: Journal, mark: LowWater) -> bool:

@@ -31,6 +31,7 @@ from supervisor.audit.codec import (
 from supervisor.audit.entry import TOO_LARGE, Kind, StoredEntry, marked
 from supervisor.audit.journal import Journal
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
+from supervisor.audit.search import SEARCHED, Trail
 from supervisor.call.events import (
     CallEvent,
     Denied,
@@ -84,6 +85,7 @@ class CallRecorder:
         recording: RecordingWriter,
         policy: RecordPolicy,
         mode: str,
+        trail: Trail,
         clock_ns: Callable[[], int],
         finish: Callable[[CallRecorder, Finished], Awaitable[CallEvent]],
     ) -> None:
@@ -93,6 +95,7 @@ class CallRecorder:
         self.denials = 0
         self._journal = journal
         self._mode = mode
+        self._trail = trail
         self._clock_ns = clock_ns
         self._finish = finish
         self._sequence = intent.sequence
@@ -264,6 +267,8 @@ class CallRecorder:
             reserved=reserved,
         )
         self._sequence, self._last = entry.sequence, entry
+        if kind in SEARCHED:
+            self._trail.take(kind, body)
         return entry
 
     def _record(self, stream: Stream, data: bytes) -> Iterator[CallEvent]:

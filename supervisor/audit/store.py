@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,7 @@ from supervisor.audit.reading import CatchUp, catch_up, low_water_of
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.recording import RecordingWriter, Sealed
 from supervisor.audit.records import LiveCall, Records
+from supervisor.audit.search import EVERYTHING, CallFilter, Trail
 from supervisor.call.events import CallEvent, Finished, Timeline
 from supervisor.call.outcome import Failed
 from supervisor.call.types import Caller, CallRequest, Digest, Json, Stream, Usage
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from supervisor.profile.model import EffectiveProfile
 
 T = TypeVar("T")
+
+log = logging.getLogger("stockade.audit")
 
 
 class Store:
@@ -96,6 +100,7 @@ class Store:
         self._unplaced: dict[str, str] = {}
         self._tasks: set[asyncio.Task[CallEvent]] = set()
         self._executor = concurrent.futures.ThreadPoolExecutor(4, "record")
+        self._settling: concurrent.futures.Future[None] | None = None
 
     @classmethod
     def open(
@@ -274,29 +279,32 @@ class Store:
         return self._records.up_to_date(row.summary)
 
     def list_calls(
-        self,
-        *,
-        caller: str | None = None,
-        profile: str | None = None,
-        denied_only: bool = False,
-        since_ns: int = 0,
-        limit: int,
-        page_token: str = "",
+        self, wanted: CallFilter = EVERYTHING, *, limit: int, page_token: str = ""
     ) -> tuple[list[CallSummary], str]:
         """Give a page of calls, newest first, and the token of the next page, "" at the end.
 
         Raises:
-            InvalidRequest: `PAGE_TOKEN_INVALID`.
+            InvalidRequest: `PAGE_TOKEN_INVALID`, `FILTER_INVALID`.
+            CapacityError: `INDEX_FULL`.
         """
-        summaries, token = self._index.page(
-            caller=caller,
-            profile=profile,
-            denied_only=denied_only,
-            since_ns=since_ns,
-            limit=limit,
-            token=page_token,
-        )
-        return [self._records.up_to_date(summary) for summary in summaries], token
+        keys, more = self.find_calls(wanted, limit=limit, page_token=page_token)
+        return self.calls_at(keys), wanted.token(keys[-1]) if more else ""
+
+    def find_calls(
+        self, wanted: CallFilter, *, limit: int, page_token: str
+    ) -> tuple[list[int], bool]:
+        """Find calls, newest first, by the entries with which they begin; say whether there are
+        more. A live call is found by what its INTENT says. Reads the disk.
+
+        Raises:
+            InvalidRequest: `PAGE_TOKEN_INVALID`, `FILTER_INVALID`.
+            CapacityError: `INDEX_FULL`.
+        """
+        return self._index.find(wanted, limit=limit, token=page_token)
+
+    def calls_at(self, keys: Iterable[int]) -> list[CallSummary]:
+        """Give calls that `find_calls` found, in that order."""
+        return [self._records.up_to_date(summary) for summary in self._index.summaries(keys)]
 
     def entries(self, call_id: str, from_sequence: int = 1) -> Iterator[StoredEntry]:
         """Give the entries of a call as they are in the log, in order. Reads the disk.
@@ -369,6 +377,17 @@ class Store:
         self.blobs.close()
         os.close(self._lock_fd)
 
+    def _settle(self) -> None:
+        """Let a thread make searchable what waits for it, once it is enough."""
+        if self._index.is_unsettled and (self._settling is None or self._settling.done()):
+            self._settling = self._executor.submit(self._settle_index)
+
+    def _settle_index(self) -> None:
+        try:
+            self._index.settle()
+        except CapacityError as error:
+            log.warning("%s", error.message)  # a search tries again, and says so
+
     def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
 
@@ -376,16 +395,18 @@ class Store:
         return self._journal.append(kind, body, time_ns=self._clock_ns(), reserved=True)
 
     def _register(self, intent: StoredEntry, profile: EffectiveProfile) -> LiveCall:
+        row = row_of_intent(intent)
         recorder = CallRecorder(
             intent=intent,
             journal=self._journal,
             recording=RecordingWriter(self.blobs, intent.call_id, self._journal.fail),
             policy=profile.record,
             mode=profile.mode,
+            trail=row.trail or Trail(),
             clock_ns=self._clock_ns,
             finish=self._finish,
         )
-        live = LiveCall(recorder=recorder, row=row_of_intent(intent))
+        live = LiveCall(recorder=recorder, row=row)
         self._live[intent.call_id] = live
         self._journal.set_live_calls(len(self._live))
         return live
@@ -435,6 +456,7 @@ class Store:
         water = self._low_water(without=recorder.call_id)
         self._index.put([row], refs_of(finished, row.summary.caller.name), water)
         self._forget(recorder.call_id)
+        self._settle()
         return CallEvent(
             call_id=entry.call_id, sequence=entry.sequence, time_ns=entry.time_ns, event=finished
         )

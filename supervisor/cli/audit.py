@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from supervisor.call.outcome import KINDS
 from supervisor.call.safe import command as shown
 from supervisor.call.safe import safe, shorten
 from supervisor.cli import output as out
-from supervisor.cli.completion import call_ids, profile_names
+from supervisor.cli.completion import call_ids, profile_names, walls
 from supervisor.cli.folders import require_record
 from supervisor.cli.ps import ended
 from supervisor.cli.replay import command as replay
@@ -34,6 +35,8 @@ STATE = Path("/var/lib/stockade")
 LEAF = re.compile(r"[0-9a-f]{64}")
 PROGRESS_EVERY_S = 0.5
 STREAMS = ("stdout", "stderr", "stdin")
+OUTCOMES = ("ok", "not_ok", *KINDS.values())
+ANY = "*"
 
 
 class Moment(click.ParamType[int]):
@@ -87,13 +90,48 @@ def command() -> None:
     help="Only calls under this profile.",
 )
 @click.option("--caller", default="", help="Only calls of this caller.")
-@click.option("--denied", is_flag=True, help="Only calls with at least one denial.")
+@click.option("--agent", default="", help="Only calls that this agent made, as it named itself.")
+@click.option("--session", "session_name", default="", help="Only calls of this session.")
+@click.option(
+    "--outcome",
+    type=click.Choice(OUTCOMES),
+    default=None,
+    help="Only calls that ended so; `ok` is an exit with 0, `not_ok` any other end.",
+)
+@click.option(
+    "--denied",
+    is_flag=False,
+    flag_value=ANY,
+    default="",
+    metavar="[WALL|NAME]",
+    shell_complete=walls,
+    help="Only calls with a denial, or with one by this wall or of this name.",
+)
 @click.option(
     "--since",
     type=Moment(),
     default=None,
     metavar="TIME",
     help="Only calls since then: 2h, 7d, 2026-01-31, or RFC 3339 (UTC where not said).",
+)
+@click.option("--until", type=Moment(), default=None, metavar="TIME", help="Only calls before.")
+@click.option(
+    "--to",
+    default="",
+    metavar="HOST[:PORT]",
+    help="Only calls that reached for this name or address, let through or denied.",
+)
+@click.option(
+    "--program",
+    default="",
+    metavar="NAME",
+    help="Only calls that started this program: a path, or a name without folders.",
+)
+@click.option(
+    "--text",
+    default="",
+    metavar="WORDS",
+    help="Only calls with all these words in argv, names, rules or denials.",
 )
 @click.option(
     "-n",
@@ -104,8 +142,21 @@ def command() -> None:
     help="At most so many.",
 )
 @daemon_options
-def ls(profile: str, caller: str, denied: bool, since: int | None, limit: int) -> None:
-    """List recorded calls, newest first.
+def ls(
+    denied: str,
+    outcome: str | None,
+    since: int | None,
+    until: int | None,
+    session_name: str,
+    limit: int,
+    **wanted: str,
+) -> None:
+    """List recorded calls, newest first. Where several options are given, all have to hold.
+
+    --text looks for whole words, in any case, and never in what went through a stream. Of a call
+    that is still live, only what was told at its beginning is searched. A call with more programs,
+    places, denials or text than the index keeps, or whose record lost some, is listed whenever one
+    of that sort is looked for: `audit show` tells what it did.
 
     With --json, one document: a list of calls, `finished` with everything about their end.
 
@@ -113,22 +164,29 @@ def ls(profile: str, caller: str, denied: bool, since: int | None, limit: int) -
     Examples:
       stockade audit ls
       stockade audit ls --denied --since 24h
+      stockade audit ls --denied network --to api.github.com:443
+      stockade audit ls --agent writer --outcome not_ok --since 7d --until 1d
+      stockade audit ls --program curl --text "upload report.csv"
       stockade audit ls --json --caller writer | jq -r '.[].call_id'
 
     \b
     Exit codes:
       0  listed, also where there is none
+      2  something is looked for that cannot be
       4  you may not read records; other failures as in `stockade --help`
     """
     current = session()
     with current.client() as client:
         calls = list(
             client.records(
-                profile=profile,
-                caller=caller,
-                denied_only=denied,
-                since_ns=since or 0,
                 limit=limit,
+                outcome=outcome or "",
+                session=session_name,
+                denied_only=bool(denied),
+                denied="" if denied == ANY else denied,
+                since_ns=since or 0,
+                until_ns=until or 0,
+                **wanted,
             )
         )
     if current.json:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from supervisor.call.events import Wall
 from supervisor.call.safe import command as shown
 from supervisor.call.safe import shorten
 from supervisor.errors import StockadeError
@@ -89,6 +90,11 @@ def system_calls(_: click.Context, __: click.Parameter, incomplete: str) -> list
     from supervisor.profile.syscalls import known_names
 
     return [CompletionItem(name) for name in sorted(known_names()) if name.startswith(incomplete)]
+
+
+def walls(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a wall, without a daemon."""
+    return [CompletionItem(wall) for wall in Wall if wall.startswith(incomplete)]
 
 
 def _matching(ask: Callable[[], list[CompletionItem]], incomplete: str) -> list[CompletionItem]:

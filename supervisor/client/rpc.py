@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 
@@ -12,13 +12,48 @@ from supervisor.call.types import Correlation
 from supervisor.client import address as addresses
 from supervisor.client import status
 from supervisor.errors import CallStateError, StockadeError, Unreachable
-from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
+from supervisor.v1 import audit_pb2, audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
 
 UNARY_TIMEOUT_S = 30.0
 """For a call that is not a stream: all its attempts together, and the connecting."""
 
 PAGE_SIZE = 200
 SEQUENCE_MAX = (1 << 63) - 1  # past every entry
+
+
+class Wanted(TypedDict, total=False):
+    """Which recorded calls: all that is given, and not empty, has to hold.
+
+    `outcome` is a kind, "ok" or "not_ok"; `denied` a wall, or the name of what was denied; `to` is
+    HOST, HOST:PORT or [ADDRESS]:PORT; `program` a path, or a name without folders; `text` words of
+    argv, names, rules and denials. Times are nanoseconds since the epoch: from `since_ns` on, and
+    before `until_ns`.
+    """
+
+    profile: str
+    caller: str
+    agent: str
+    session: str
+    outcome: str
+    denied_only: bool
+    denied: str
+    since_ns: int
+    until_ns: int
+    to: str
+    program: str
+    text: str
+
+
+def records_request(wanted: Wanted) -> audit_pb2.ListRecordsRequest:
+    """Give the request for recorded calls."""
+    fields: dict[str, Any] = dict(wanted)
+    since_ns, until_ns = fields.pop("since_ns", 0), fields.pop("until_ns", 0)
+    request = audit_pb2.ListRecordsRequest(**fields)
+    if since_ns:
+        request.since.FromNanoseconds(since_ns)
+    if until_ns:
+        request.until.FromNanoseconds(until_ns)
+    return request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, Unpack
 
 import grpc
 
@@ -248,20 +248,11 @@ class Supervisor:
         return tuple(wire.finding(finding) for finding in response.findings)
 
     def records(
-        self,
-        *,
-        profile: str = "",
-        caller: str = "",
-        denied_only: bool = False,
-        since_ns: int = 0,
-        limit: int | None = None,
+        self, *, limit: int | None = None, **wanted: Unpack[rpc.Wanted]
     ) -> Iterator[values.Call]:
-        """Give recorded calls, newest first; at most `limit`."""
-        request = audit_pb2.ListRecordsRequest(
-            profile=profile, caller=caller, denied_only=denied_only
-        )
-        if since_ns:
-            request.since.FromNanoseconds(since_ns)
+        """Give recorded calls, newest first; at most `limit`, and those for which all holds that
+        is `wanted`: see `Wanted`."""
+        request = rpc.records_request(wanted)
         return self._pages(self._stubs.audit.ListRecords, request, "records", limit)
 
     def record(self, call_id: str) -> values.Record:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from supervisor.audit.index import CallSummary
+from supervisor.audit.search import CallFilter
 from supervisor.audit.store import Store
 from supervisor.call.events import CallEvent
 from supervisor.call.outcome import Failed, Stopped
@@ -410,7 +411,7 @@ class Engine:
             wanted.sort(key=lambda summary: summary.accepted_ns, reverse=True)
             return [self._with_state(summary) for summary in wanted[:limit]], ""
         summaries, token = self.store.list_calls(
-            caller=caller, profile=profile or None, limit=limit, page_token=page_token
+            CallFilter(caller=caller or "", profile=profile), limit=limit, page_token=page_token
         )
         return [self._with_state(summary) for summary in summaries], token
 

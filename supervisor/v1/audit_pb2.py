@@ -27,7 +27,7 @@ from supervisor.v1 import tool_pb2 as supervisor_dot_v1_dot_tool__pb2
 from supervisor.v1 import types_pb2 as supervisor_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19supervisor/v1/audit.proto\x12\rsupervisor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18supervisor/v1/tool.proto\x1a\x19supervisor/v1/types.proto\"\x9c\x01\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x10GetRecordRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07profile\x18\x03 \x01(\x08\"\x99\x01\n\x0bRecordEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04json\x18\x05 \x01(\x0c\x12#\n\x04leaf\x18\x06 \x01(\x0b\x32\x15.supervisor.v1.Digest\"\x90\x01\n\x11GetRecordResponse\x12!\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x13.supervisor.v1.Call\x12+\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1a.supervisor.v1.RecordEntry\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x14\n\x0cprofile_json\x18\x04 \x01(\x0c\"N\n\x11ReadOutputRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12(\n\x06stream\x18\x02 \x01(\x0e\x32\x18.supervisor.v1.StdStream\"2\n\x12ReadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x32\x89\x02\n\x0c\x41uditService\x12T\n\x0bListRecords\x12!.supervisor.v1.ListRecordsRequest\x1a\".supervisor.v1.ListRecordsResponse\x12N\n\tGetRecord\x12\x1f.supervisor.v1.GetRecordRequest\x1a .supervisor.v1.GetRecordResponse\x12S\n\nReadOutput\x12 .supervisor.v1.ReadOutputRequest\x1a!.supervisor.v1.ReadOutputResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19supervisor/v1/audit.proto\x12\rsupervisor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18supervisor/v1/tool.proto\x1a\x19supervisor/v1/types.proto\"\xb3\x02\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61gent\x18\x08 \x01(\t\x12\x0f\n\x07session\x18\t \x01(\t\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x0e\n\x06\x64\x65nied\x18\x0b \x01(\t\x12\n\n\x02to\x18\x0c \x01(\t\x12\x0f\n\x07program\x18\r \x01(\t\x12\x0c\n\x04text\x18\x0e \x01(\t\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x10GetRecordRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07profile\x18\x03 \x01(\x08\"\x99\x01\n\x0bRecordEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04json\x18\x05 \x01(\x0c\x12#\n\x04leaf\x18\x06 \x01(\x0b\x32\x15.supervisor.v1.Digest\"\x90\x01\n\x11GetRecordResponse\x12!\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x13.supervisor.v1.Call\x12+\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1a.supervisor.v1.RecordEntry\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x14\n\x0cprofile_json\x18\x04 \x01(\x0c\"N\n\x11ReadOutputRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12(\n\x06stream\x18\x02 \x01(\x0e\x32\x18.supervisor.v1.StdStream\"2\n\x12ReadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x32\x89\x02\n\x0c\x41uditService\x12T\n\x0bListRecords\x12!.supervisor.v1.ListRecordsRequest\x1a\".supervisor.v1.ListRecordsResponse\x12N\n\tGetRecord\x12\x1f.supervisor.v1.GetRecordRequest\x1a .supervisor.v1.GetRecordResponse\x12S\n\nReadOutput\x12 .supervisor.v1.ReadOutputRequest\x1a!.supervisor.v1.ReadOutputResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'supervisor.v1.audit_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTRECORDSREQUEST']._serialized_start=131
-  _globals['_LISTRECORDSREQUEST']._serialized_end=287
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=289
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=373
-  _globals['_GETRECORDREQUEST']._serialized_start=375
-  _globals['_GETRECORDREQUEST']._serialized_end=450
-  _globals['_RECORDENTRY']._serialized_start=453
-  _globals['_RECORDENTRY']._serialized_end=606
-  _globals['_GETRECORDRESPONSE']._serialized_start=609
-  _globals['_GETRECORDRESPONSE']._serialized_end=753
-  _globals['_READOUTPUTREQUEST']._serialized_start=755
-  _globals['_READOUTPUTREQUEST']._serialized_end=833
-  _globals['_READOUTPUTRESPONSE']._serialized_start=835
-  _globals['_READOUTPUTRESPONSE']._serialized_end=885
-  _globals['_AUDITSERVICE']._serialized_start=888
-  _globals['_AUDITSERVICE']._serialized_end=1153
+  _globals['_LISTRECORDSREQUEST']._serialized_end=438
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=440
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=524
+  _globals['_GETRECORDREQUEST']._serialized_start=526
+  _globals['_GETRECORDREQUEST']._serialized_end=601
+  _globals['_RECORDENTRY']._serialized_start=604
+  _globals['_RECORDENTRY']._serialized_end=757
+  _globals['_GETRECORDRESPONSE']._serialized_start=760
+  _globals['_GETRECORDRESPONSE']._serialized_end=904
+  _globals['_READOUTPUTREQUEST']._serialized_start=906
+  _globals['_READOUTPUTREQUEST']._serialized_end=984
+  _globals['_READOUTPUTRESPONSE']._serialized_start=986
+  _globals['_READOUTPUTRESPONSE']._serialized_end=1036
+  _globals['_AUDITSERVICE']._serialized_start=1039
+  _globals['_AUDITSERVICE']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

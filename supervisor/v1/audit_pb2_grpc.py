@@ -61,7 +61,12 @@ class AuditServiceServicer:
     def ListRecords(self, request, context):
         """Lists records, newest first.
 
-        Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID.
+        All that is set has to hold. Of a live call what was told at its beginning is searched. A call
+        that has more facts of a sort than are indexed, or of which entries were lost, is given by each
+        search of that sort.
+
+        Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID, FILTER_INVALID;
+        RESOURCE_EXHAUSTED INDEX_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

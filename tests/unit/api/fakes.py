@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from supervisor.audit.entry import Head, Position, StoredEntry, leaf_hash
 from supervisor.audit.index import CallSummary
+from supervisor.audit.search import CallFilter
 from supervisor.call.events import (
     Accepted,
     CallEvent,
@@ -180,6 +181,7 @@ class FakeStore:
         self.blobs = FakeBlobs()
         self.granted: set[tuple[Digest, str]] = set()
         self.entry_bytes = 200
+        self.wanted: list[CallFilter] = []
 
     def check_admission(self, live_calls: int) -> None:
         self._engine.fail()
@@ -191,25 +193,37 @@ class FakeStore:
                 return call.call_id, call.request.fingerprint()
         return None
 
-    def list_calls(
-        self,
-        *,
-        caller: str | None = None,
-        profile: str | None = None,
-        denied_only: bool = False,
-        since_ns: int = 0,
-        limit: int,
-        page_token: str,
-    ) -> tuple[list[CallSummary], str]:
-        rows, token = self._engine.list(
-            caller=caller,
-            profile=profile or "",
-            live_only=False,
-            limit=limit,
-            page_token=page_token,
-            keep=lambda row: (row.denials > 0 or not denied_only) and row.accepted_ns >= since_ns,
+    def find_calls(
+        self, wanted: CallFilter, *, limit: int, page_token: str
+    ) -> tuple[list[int], bool]:
+        wanted.check()
+        before = wanted.parse_token(page_token)
+        self.wanted.append(wanted)
+        calls = [summary for summary, _ in self._all() if self._fits(wanted, summary)]
+        keys = [self._key(summary) for summary in calls]
+        keys = [key for key in keys if before is None or key < before]
+        return keys[:limit], len(keys) > limit
+
+    def calls_at(self, keys: Iterable[int]) -> list[CallSummary]:
+        found = {self._key(summary): summary for summary, _ in self._all()}
+        return [found[key] for key in keys]
+
+    def _all(self) -> list[tuple[CallSummary, State]]:
+        return self._engine.list(
+            caller=None, profile="", live_only=False, limit=1000, page_token=""
+        )[0]
+
+    def _key(self, summary: CallSummary) -> int:
+        return list(self._engine.calls).index(summary.call_id)
+
+    @staticmethod
+    def _fits(wanted: CallFilter, row: CallSummary) -> bool:
+        return (
+            wanted.caller in ("", row.caller.name)
+            and wanted.profile in ("", row.profile)
+            and (row.denials > 0 or not wanted.denied_only)
+            and row.accepted_ns >= wanted.since_ns
         )
-        return [summary for summary, _ in rows], token
 
     def profile(self, call_id: str) -> bytes:
         return make_profile(self._engine.calls[call_id].request.profile).canonical
@@ -418,7 +432,6 @@ class FakeEngine:
         live_only: bool,
         limit: int,
         page_token: str,
-        keep: Callable[[CallSummary], bool] = lambda _: True,
     ) -> tuple[list[tuple[CallSummary, State]], str]:
         self.fail()
         if page_token and not page_token.isdecimal():
@@ -429,7 +442,6 @@ class FakeEngine:
             if caller in (None, row[0].caller.name)
             and profile in ("", row[0].profile)
             and not (live_only and row[1] is State.CLOSED)
-            and keep(row[0])
         ]
         if live_only:
             return rows[:limit], ""  # as the real one: live calls have no pages

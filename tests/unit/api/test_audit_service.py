@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from supervisor.audit.search import CallFilter
 from supervisor.call.events import Output
 from supervisor.call.types import Stream
 from supervisor.v1 import audit_pb2, types_pb2
@@ -88,6 +89,61 @@ def test_list_filters(tmp_path: Path) -> None:
             assert await ids(denied_only=True) == [shell]
             assert await ids(since=later) == []
             assert await ids(page_size=1) == [shell]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        ({"agent": "a"}, CallFilter(agent="a")),
+        ({"session": "s"}, CallFilter(session="s")),
+        ({"outcome": "ok"}, CallFilter(outcome="ok")),
+        ({"denied": "mount"}, CallFilter(denied="mount")),
+        ({"denied_only": True}, CallFilter(denied_only=True)),
+        ({"since": {"seconds": 1, "nanos": 2}}, CallFilter(since_ns=1_000_000_002)),
+        ({"until": {"seconds": 1, "nanos": 2}}, CallFilter(until_ns=1_000_000_002)),
+        ({"until": {"seconds": -1}}, CallFilter(until_ns=1)),
+        ({"until": {"seconds": (1 << 63) - 1}}, CallFilter(until_ns=(1 << 63) - 1)),
+        ({"to": "h:1"}, CallFilter(to="h:1")),
+        ({"program": "p"}, CallFilter(program="p")),
+        ({"text": "some words"}, CallFilter(text="some words")),
+    ],
+)
+def test_each_filter_reaches_the_store(
+    sent: dict[str, Any], wanted: CallFilter, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, granted("all")) as (running, client):
+            await client.audit.ListRecords(audit_pb2.ListRecordsRequest(**sent))
+            assert running.engine.store.wanted == [wanted]
+
+    run(main())
+
+
+@pytest.mark.parametrize("sent", [{"outcome": "fine"}, {"to": "x:y"}, {"text": "--"}])
+def test_a_filter_that_cannot_be(sent: dict[str, Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            found = await refused(client.audit.ListRecords(audit_pb2.ListRecordsRequest(**sent)))
+            expected = (grpc.StatusCode.INVALID_ARGUMENT, "FILTER_INVALID")
+            assert (found.code, found.reason) == expected
+
+    run(main())
+
+
+def test_pages_of_records(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (_, client):
+            made = [(await client.execute(b"echo"))[0].call_id for _ in range(5)]
+            seen: list[str] = []
+            request = audit_pb2.ListRecordsRequest(page_size=2)
+            for left in (3, 1, 0):
+                page = await client.audit.ListRecords(request)
+                seen += [call.call_id for call in page.records]
+                request.page_token = page.next_page_token
+                assert bool(page.next_page_token) is bool(left)
+            assert seen == made[::-1]
 
     run(main())
 

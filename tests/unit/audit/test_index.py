@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from supervisor.audit import index as index_module
 from supervisor.audit.entry import Position
 from supervisor.audit.index import (
+    UNSETTLED_MAX,
     BlobRef,
     CallRow,
     CallSummary,
@@ -20,14 +22,22 @@ from supervisor.audit.index import (
     with_last,
     with_outcome,
 )
+from supervisor.audit.search import EVERYTHING, CallFilter, Trail
 from supervisor.call.types import Correlation
-from supervisor.errors import HostError, InvalidRequest
+from supervisor.errors import CapacityError, HostError, InvalidRequest
 from tests.support.records import CALLER, make_finished
 
 WATER = LowWater(position=Position(segment=0, offset=16), leaf="ab")
 
 
-def row(number: int, *, caller: str = "tester", profile: str = "python", **more: int) -> CallRow:
+def row(
+    number: int,
+    *,
+    caller: str = "tester",
+    profile: str = "python",
+    words: bytes = b"",
+    **more: int,
+) -> CallRow:
     summary = CallSummary(
         call_id=f"call-{number}",
         request_id=f"request-{number}",
@@ -44,7 +54,9 @@ def row(number: int, *, caller: str = "tester", profile: str = "python", **more:
         finished=None,
     )
     place = Position(segment=0, offset=16 + number)
-    return CallRow(summary=summary, first_index=10 * number, first=place, last=place)
+    trail = Trail()
+    trail.take("intent", {"request": {"argv": ["echo", words.decode()]}})
+    return CallRow(summary=summary, first_index=10 * number, first=place, last=place, trail=trail)
 
 
 @pytest.fixture
@@ -54,16 +66,16 @@ def index(tmp_path: Path) -> Iterator[Index]:
     index.close()
 
 
-def ids(index: Index, **wanted: object) -> list[str]:
+def ids(index: Index, **wanted: Any) -> list[str]:
     found: list[str] = []
-    token = ""
-    filters = {"caller": None, "profile": None, "denied_only": False, "since_ns": 0, **wanted}
-    while True:
-        page, token = index.page(limit=2, token=token, **filters)  # type: ignore[arg-type]
-        found += [summary.call_id for summary in page]
-        assert len(page) <= 2
-        if not token:
-            return found
+    token, more = "", True
+    wanted_calls = CallFilter(**wanted)
+    while more:
+        keys, more = index.find(wanted_calls, limit=2, token=token)
+        found += [summary.call_id for summary in index.summaries(keys)]
+        assert len(keys) <= 2
+        token = wanted_calls.token(keys[-1]) if keys else ""
+    return found
 
 
 def test_a_row_comes_back(index: Index) -> None:
@@ -97,23 +109,122 @@ def test_pages_are_newest_first_and_filtered(index: Index) -> None:
     assert ids(index, profile="shell") == ["call-3"]
     assert ids(index, denied_only=True) == ["call-5", "call-3"]
     assert ids(index, since_ns=4000) == ["call-5", "call-4"]
+    assert ids(index, until_ns=2000) == ["call-1"]
     assert ids(index, caller="nobody") == []
 
 
-def test_a_page_token_stays_right_while_calls_come_in(index: Index) -> None:
+@pytest.mark.parametrize("wanted", [EVERYTHING, CallFilter(agent="a")])
+def test_a_page_token_stays_right_while_calls_come_in(wanted: CallFilter, index: Index) -> None:
     index.put([row(number) for number in range(4)], [], WATER)
-    everything = {"caller": None, "profile": None, "denied_only": False, "since_ns": 0}
-    page, token = index.page(limit=2, token="", **everything)  # type: ignore[arg-type]
+    keys, more = index.find(wanted, limit=2, token="")
+    assert more
     index.put([row(9)], [], WATER)
-    rest, _ = index.page(limit=2, token=token, **everything)  # type: ignore[arg-type]
-    assert [item.call_id for item in page + rest] == ["call-3", "call-2", "call-1", "call-0"]
+    rest, more = index.find(wanted, limit=2, token=wanted.token(keys[-1]))
+    assert not more
+    found = [call.call_id for call in index.summaries([*keys, *rest])]
+    assert found == ["call-3", "call-2", "call-1", "call-0"]
 
 
-@pytest.mark.parametrize("token", ["x", "-1", "1; DROP TABLE calls", "9" * 30, "²"])
+@pytest.mark.parametrize("token", ["x", "-1", "1; DROP TABLE calls", "9" * 30, "²", "12", "1.ab"])
 def test_a_token_that_is_not_ours(token: str, index: Index) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        index.page(caller=None, profile=None, denied_only=False, since_ns=0, limit=1, token=token)
+        index.find(EVERYTHING, limit=1, token=token)
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_a_token_of_another_filter(index: Index) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        index.find(CallFilter(caller="tester"), limit=1, token=CallFilter(caller="x").token(10))
+    assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_what_is_searched_is_newest_first_and_all_of_it_has_to_hold(index: Index) -> None:
+    rows = [
+        row(1, words=b"alpha"),
+        row(2, words=b"alpha beta", caller="other"),
+        row(3, words=b"beta", profile="shell", denials=1),
+        row(4, words=b"alpha", denials=1),
+        row(5),
+    ]
+    index.put(rows, [], WATER)
+    assert ids(index, agent="a") == ["call-5", "call-4", "call-3", "call-2", "call-1"]
+    assert ids(index, text="alpha") == ["call-4", "call-2", "call-1"]
+    assert ids(index, text="alpha beta") == ["call-2"]
+    assert ids(index, text="alpha", caller="tester") == ["call-4", "call-1"]
+    assert ids(index, text="beta", profile="shell") == ["call-3"]
+    assert ids(index, text="alpha", denied_only=True) == ["call-4"]
+    assert ids(index, text="alpha", since_ns=2000) == ["call-4", "call-2"]
+    assert ids(index, text="alpha", until_ns=4000) == ["call-2", "call-1"]
+    assert ids(index, text="alpha", since_ns=2000, until_ns=4000) == ["call-2"]
+    assert ids(index, text="alpha", since_ns=5000) == []
+    assert ids(index, agent="b") == []
+
+
+def test_times_when_the_clock_was_set_back(index: Index) -> None:
+    times = [1000, 5000, 2000, 6000, 3000]
+    rows = [row(number) for number in range(5)]
+    index.put(
+        [
+            replace(one, summary=replace(one.summary, accepted_ns=time))
+            for one, time in zip(rows, times, strict=True)
+        ],
+        [],
+        WATER,
+    )
+    for more in ({}, {"agent": "a"}):
+        assert ids(index, since_ns=3000, **more) == ["call-4", "call-3", "call-1"]
+        assert ids(index, until_ns=3000, **more) == ["call-2", "call-0"]
+        assert ids(index, since_ns=2000, until_ns=5001, **more) == ["call-4", "call-2", "call-1"]
+        assert ids(index, since_ns=7000, **more) == []
+
+
+def test_a_call_is_found_by_its_latest_row(index: Index) -> None:
+    index.put([row(1)], [], WATER)
+    assert ids(index, outcome="ok") == []
+    done = with_outcome(row(1), make_finished(), last=row(1).last, sequence=2)
+    index.put([done], [], WATER)
+    assert ids(index, outcome="ok") == ["call-1"]
+    assert ids(index, outcome="not_ok") == []
+    assert ids(index, agent="a") == ["call-1"]
+
+
+def test_what_waits_to_be_searched_is_settled_in_batches(index: Index) -> None:
+    assert index.is_unsettled  # it does not know what a former daemon left
+    index.settle()
+    assert not index.is_unsettled
+    index.put([row(number) for number in range(UNSETTLED_MAX)], [], WATER)
+    assert index.is_unsettled
+    index.settle()
+    assert not index.is_unsettled
+    assert index._db.execute("SELECT count(*) FROM unsettled").fetchall() == [(0,)]
+    assert len(ids(index, agent="a")) == UNSETTLED_MAX
+
+
+def test_what_waited_is_searched_after_a_restart(tmp_path: Path) -> None:
+    first = Index(tmp_path / "index.db")
+    first.put([row(1)], [], WATER)
+    first.close()
+    second = Index(tmp_path / "index.db")
+    assert ids(second, agent="a") == ["call-1"]
+    second.close()
+
+
+def test_a_search_that_would_miss_calls_says_so(index: Index) -> None:
+    index.put([row(1)], [], WATER)
+    index.settle()
+    (pages,) = index._db.execute("PRAGMA page_count").fetchone()
+    index._db.execute(f"PRAGMA max_page_count = {pages}")
+    number = 2
+    while index.put([row(number)], [], WATER):
+        number += 1
+        assert number < 1000
+    assert len(ids(index)) == number - 1
+    with pytest.raises(CapacityError) as caught:
+        ids(index, agent="a")
+    assert caught.value.reason == "INDEX_FULL"
+    index._db.execute("PRAGMA max_page_count = 100000")
+    assert index.put([], [], WATER)
+    assert len(ids(index, agent="a")) == number
 
 
 def test_requests_are_found_per_caller(index: Index) -> None:
@@ -189,11 +300,12 @@ def test_it_survives_closing_and_is_thrown_away_when_it_is_garbage(tmp_path: Pat
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_index_of_another_version_is_thrown_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 99])
+def test_an_index_of_another_version_is_thrown_away(version: int, tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     first = Index(path)
     first.put([row(1)], [], WATER)
-    first._db.execute("PRAGMA user_version = 99")
+    first._db.execute(f"PRAGMA user_version = {version}")
     first.close()
     second = Index(path)
     assert second.get("call-1") is None

@@ -11,11 +11,22 @@ from supervisor.audit.entry import Kind, Position, mark_of_call
 from supervisor.audit.index import LowWater
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.reading import low_water_of, read_call, read_entry, read_log
+from supervisor.audit.search import CallFilter
 from supervisor.audit.segment import MAGIC
 from supervisor.audit.store import Store
-from supervisor.call.types import Digest, OutputFile, Stream
+from supervisor.call.events import Denied, Processes, Wall
+from supervisor.call.outcome import TimedOut
+from supervisor.call.types import Correlation, Digest, OutputFile, Stream
 from supervisor.errors import AuditCorrupt
-from tests.support.records import CALLER, begin, make_finished, opened
+from tests.support.records import (
+    CALLER,
+    FLOW,
+    PROCESSES,
+    WATCHED,
+    begin,
+    make_finished,
+    opened,
+)
 
 START = Position(segment=0, offset=len(MAGIC))
 LOW = LowWater(position=START, leaf="")
@@ -76,6 +87,54 @@ def test_the_index_comes_back_from_the_log(lost: str, tmp_path: Path) -> None:
             assert store.list_calls(limit=100) == before
             assert store.may_read_blob(Digest.of(b"x"), "somebody")
             assert not store.may_read_blob(Digest.of(b"x"), "somebody else")
+
+    asyncio.run(scenario())
+
+
+def test_a_rebuilt_index_finds_what_the_first_one_did(tmp_path: Path) -> None:
+    """By each filter: what a live call gathered is what is read from its entries."""
+    filters = [
+        CallFilter(program="env"),
+        CallFilter(program="/usr/bin/env"),
+        CallFilter(to="api.example.com:443"),
+        CallFilter(to="203.0.113.9:80"),
+        CallFilter(denied="mount"),
+        CallFilter(denied="network"),
+        CallFilter(text="more"),
+        CallFilter(text="mount(a)"),
+        CallFilter(text="SOCK_STREAM"),
+        CallFilter(outcome="timed_out"),
+        CallFilter(outcome="not_ok", agent="writer", session="s"),
+        CallFilter(outcome="interrupted"),
+    ]
+
+    async def scenario() -> None:
+        async with opened(tmp_path, SMALL) as store:
+            await fill(store, 2)
+            recorder = await begin(
+                store, "loud", correlation=Correlation(agent="writer", session="s")
+            )
+            recorder.processes(Processes(events=PROCESSES))
+            recorder.flow(FLOW)
+            recorder.watched(WATCHED)
+            recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", detail="mount(a)"))
+            recorder.denied(Denied(wall=Wall.NETWORK, name="connect", detail="203.0.113.9:80 tcp"))
+            await recorder.finish(make_finished(TimedOut(limit_s=1), denials=2))
+            left = await begin(store, "left")
+            left.denied(Denied(wall=Wall.SYSCALL, name="mount"))
+        async with opened(tmp_path, SMALL) as store:
+            (call,) = store.interrupted
+            leftover = Denied(wall=Wall.NETWORK, name="connect", detail="203.0.113.9:80 tcp")
+            await store.close_interrupted(call, "gone", events=[leftover])
+            before = [store.list_calls(one, limit=9)[0] for one in filters]
+            found = [[call.call_id for call in calls] for calls in before]
+            assert found == [
+                ["loud"], ["loud"], ["loud"], ["left", "loud"], ["left", "loud"],
+                ["left", "loud"], ["loud"], ["loud"], ["loud"], ["loud"], ["loud"], ["left"],
+            ]  # fmt: skip
+        (tmp_path / "index.db").unlink()
+        async with opened(tmp_path, SMALL) as store:
+            assert [store.list_calls(one, limit=9)[0] for one in filters] == before
 
     asyncio.run(scenario())
 

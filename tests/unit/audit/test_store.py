@@ -12,6 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from supervisor.audit import index as index_module
 from supervisor.audit import journal as journal_module
 from supervisor.audit.entry import Kind
 from supervisor.audit.index import LowWater
@@ -519,5 +520,23 @@ def test_a_blob_is_granted_with_its_size(tmp_path: Path) -> None:
             store.grant_blob(digest, "tester")
             assert not store.may_read_blob(replace(digest, size_bytes=5), "tester")
             assert store.may_read_blob(digest, "tester")
+
+    asyncio.run(scenario())
+
+
+def test_what_ended_becomes_searchable_before_anybody_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread does it once enough waits, so that no search has much to do."""
+    monkeypatch.setattr(index_module, "UNSETTLED_MAX", 4)
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            for number in range(4):
+                await (await begin(store, f"call-{number}")).finish(make_finished())
+        db = apsw.Connection(str(tmp_path / "index.db"))
+        waiting = db.execute("SELECT count(*) FROM unsettled").fetchall()[0][0]
+        db.close()
+        assert waiting < 4
 
     asyncio.run(scenario())

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,35 @@ def test_ls(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert (request.page_size, request.since.seconds) == (3, 1769860800)
     (found,) = json.loads(stockade("audit", "ls", "--json").stdout)
     assert found["finished"]["outcome"] == {"kind": "exited", "code": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (["--agent", "a"], {"agent": "a"}),
+        (["--session", "s"], {"session": "s"}),
+        (["--outcome", "not_ok"], {"outcome": "not_ok"}),
+        (["--outcome", "timed_out"], {"outcome": "timed_out"}),
+        (["--denied"], {"denied_only": True}),
+        (["--denied", "network"], {"denied_only": True, "denied": "network"}),
+        (["--denied=mount"], {"denied_only": True, "denied": "mount"}),
+        (["--denied", "--to", "h:443"], {"denied_only": True, "to": "h:443"}),
+        (["--until", "2026-01-31T12:00:00Z"], {"until": {"seconds": 1769860800}}),
+        (["--program", "curl"], {"program": "curl"}),
+        (["--text", "some words"], {"text": "some words"}),
+    ],
+)
+def test_what_ls_asks_for(
+    daemon: FakeDaemon, stockade: Stockade, options: list[str], sent: dict[str, Any]
+) -> None:
+    daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse())
+    assert stockade("audit", "ls", *options).exit_code == 0
+    (request,) = daemon.asked("ListRecords")
+    assert request == audit_pb2.ListRecordsRequest(page_size=50, **sent)
+
+
+def test_an_outcome_that_there_is_not(stockade: Stockade) -> None:
+    assert stockade("audit", "ls", "--outcome", "fine").exit_code == 2
 
 
 @pytest.mark.parametrize(("text", "ago_s"), [("90s", 90), ("2h", 7200), ("7d", 604800)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from supervisor.cli import completion
+from supervisor.call.events import Wall
+from supervisor.cli import audit, completion
 from supervisor.cli.verbs import cli
 from supervisor.v1 import profile_pb2, tool_pb2
 from tests.unit.cli.conftest import Stockade
@@ -40,6 +41,18 @@ def test_call_ids(daemon: FakeDaemon) -> None:
     daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(calls=[fake.call()]))
     assert complete(completion.call_ids, "call") == ["call-1"]
     assert complete(completion.call_ids, "x") == []
+
+
+def test_walls() -> None:
+    assert complete(completion.walls, "") == list(Wall)
+    assert complete(completion.walls, "net") == ["network"]
+
+
+def test_ls_completes_its_filters() -> None:
+    parameters = {parameter.name: parameter for parameter in audit.ls.params}
+    assert parameters["denied"].shell_complete(click.Context(cli), "sys")[0].value == "syscall"
+    ended = parameters["outcome"].shell_complete(click.Context(cli), "not")
+    assert [item.value for item in ended] == ["not_ok"]
 
 
 def test_no_daemon_is_no_error() -> None:

@@ -414,13 +414,19 @@ def test_pages(daemon: FakeDaemon, client: Supervisor) -> None:
 
 def test_records(daemon: FakeDaemon, client: Supervisor) -> None:
     daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse(records=[fake.call()]))
+    texts = ("profile", "caller", "agent", "session", "outcome", "denied", "to", "program", "text")
+    wanted: Any = {name: f"the {name}" for name in texts}
     found = list(
-        client.records(profile="p", caller="c", denied_only=True, since_ns=5_000_000_001, limit=9)
+        client.records(
+            denied_only=True, since_ns=5_000_000_001, until_ns=6_000_000_002, limit=9, **wanted
+        )
     )
     assert [call.call_id for call in found] == [fake.CALL_ID]
     (request,) = daemon.asked("ListRecords")
-    assert (request.profile, request.caller, request.denied_only) == ("p", "c", True)
+    assert {name: getattr(request, name) for name in texts} == wanted
+    assert request.denied_only
     assert (request.since.seconds, request.since.nanos, request.page_size) == (5, 1, 9)
+    assert (request.until.seconds, request.until.nanos) == (6, 2)
 
 
 def test_record_is_read_to_its_end(daemon: FakeDaemon, client: Supervisor) -> None:
