@@ -30,6 +30,7 @@ DAEMON_PACKAGES = frozenset(
         "idna",
         "prometheus_client",
         "pydantic",
+        "re2",
         "ruamel",
         "zstandard",
     }

@@ -1,0 +1,254 @@
+"""A stream comes out the same whatever its chunks are, in bounded memory; and whole values."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.audit.redaction import redactor as module
+from supervisor.audit.redaction.literals import Literals, RedactionFailed, mac8
+from supervisor.audit.redaction.redactor import Redactor, ValueRedactor
+from supervisor.audit.redaction.rules import Rules, load, shipped
+from tests.unit.audit.redaction.samples import private_key, rule_samples
+
+KEY = b"the key of one log, of 32 bytes."
+SECRETS = {"one": b"abababab", "two": b"babacus secret", "lines": b"first line of it\nsecond line"}
+LITERALS = Literals(SECRETS)
+PACK = shipped()
+NOTHING = Rules([])
+VALUES = ValueRedactor(LITERALS, PACK, KEY)
+
+
+def _run(chunks: list[bytes], rules: Rules = PACK, step: int = 1) -> tuple[bytes, Redactor]:
+    redactor = Redactor(LITERALS, rules, KEY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STEP_BYTES", step)
+        out = b"".join([redactor.feed(chunk) for chunk in chunks])
+        return out + redactor.finish(), redactor
+
+
+def _mark(name: str, secret: bytes) -> bytes:
+    return f"[REDACTED:{name}:{mac8(KEY, secret)}]".encode()
+
+
+_SAMPLES = [text.encode() for text, _ in rule_samples(random.Random(3)).values()]
+_PIECES = st.one_of(
+    st.sampled_from(_SAMPLES),
+    st.sampled_from(_SAMPLES).flatmap(
+        lambda text: st.integers(0, len(text)).map(lambda n: text[:n])
+    ),
+    st.sampled_from([*SECRETS.values(), b"ab", b"ba", b"babacus ", b"secret", b"\n", b" ", b"="]),
+    st.sampled_from([b"-----BEGIN PRIVATE KEY-----\n", b"-----END PRIVATE KEY-----", b"A" * 70]),
+    st.binary(max_size=20),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_PIECES, max_size=25).map(b"".join), st.data())
+def test_chunks_do_not_matter(stream: bytes, data: st.DataObject) -> None:
+    whole, first = _run([stream])
+    borders = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    chunks = [stream[a:b] for a, b in zip([0, *borders], [*borders, len(stream)], strict=True)]
+    cut, second = _run(chunks, step=data.draw(st.sampled_from([1, 50, 4096])))
+    assert cut == whole
+    assert second.found == first.found
+    assert second.released == first.released == len(stream)
+    for secret in (b"abababab", b"babacus secret", b"second line"):
+        assert secret not in cut
+
+
+def test_what_is_no_secret_comes_out_as_it_was() -> None:
+    stream = random.Random(1).randbytes(300_000)
+    out, redactor = _run([stream[at : at + 1000] for at in range(0, 300_000, 1000)], NOTHING)
+    assert out == stream and not redactor.found
+
+
+def test_what_overlaps_becomes_one() -> None:
+    out, redactor = _run([b"<abababababacus secret>"], NOTHING)
+    assert out == b"<" + _mark("one", SECRETS["one"]) + b">"
+    assert [(one.offset, one.length) for one in redactor.found] == [(1, 21)]
+
+
+def test_a_literal_names_what_a_rule_found_too() -> None:
+    out, _ = _run([b"https://me:xbabacus%20secretx@db.example.com/"])
+    assert out == b"https://me:" + _mark("two", SECRETS["two"]) + b"@db.example.com/"
+
+
+def test_equal_secrets_have_equal_marks_in_any_spelling() -> None:
+    out, redactor = _run([b"babacus secret, " + b"babacus secret".hex().encode()])
+    assert out == _mark("two", SECRETS["two"]) + b", " + _mark("two", SECRETS["two"])
+    assert len({one.hmac8 for one in redactor.found}) == 1
+
+
+def test_a_key_is_replaced_as_a_whole() -> None:
+    text, _ = private_key(random.Random(2), lines=400)
+    out, redactor = _run([b"a " + text.encode() + b"\nb"], step=100)
+    assert out == b"a " + _mark("private-key", text.encode()) + b"\nb"
+    assert redactor.found[0].length == len(text)
+
+
+def test_a_key_without_an_end_stops_somewhere() -> None:
+    start = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64
+    out, _ = _run([start + b"B" * 100 + b"{and so on"])
+    assert out.endswith(b"]{and so on")
+    body = b"\n".join([b"B" * 64] * (module.TAIL_BYTES_MAX // 65 + 10))
+    out, redactor = _run([start + body + b" after it"], step=999)
+    assert out.endswith(b"BB after it")
+    assert module.TAIL_BYTES_MAX <= redactor.found[0].length < module.TAIL_BYTES_MAX + 100
+
+
+def test_memory_is_bounded_whatever_comes() -> None:
+    redactor = Redactor(LITERALS, PACK, KEY)
+    endless = [b"eyJhbGciOiJF.eyJzdWIi", *[b"A" * 65536] * 100]  # a token of 6 MB
+    endless += [b" -----BEGIN PRIVATE KEY-----\n", *[b"A" * 65536] * 50]
+    endless += [b" ", *[b"ab" * 500] * 3, *[b"\n" + b"password=hunter2hunter " * 700] * 7]
+    fed = 0
+    tracemalloc.start()
+    try:
+        for chunk in endless:
+            fed += len(chunk)
+            redactor.feed(chunk)
+            assert fed - redactor.released < 128 * 1024
+        redactor.finish()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024 * 1024
+    assert redactor.released == fed
+    assert redactor.found_total > len(redactor.found) == module.FOUND_MAX
+
+
+def test_little_is_held_back() -> None:
+    redactor = Redactor(LITERALS, PACK, KEY)
+    redactor.feed(b"x" * 100_000)
+    assert 100_000 - redactor.released <= max(LITERALS.longest, PACK.longest) + 1
+
+
+def test_after_the_end_nothing_is_taken() -> None:
+    redactor = Redactor(LITERALS, PACK, KEY)
+    assert redactor.finish() == b""
+    with pytest.raises(RedactionFailed):
+        redactor.feed(b"x")
+    with pytest.raises(RedactionFailed):
+        redactor.finish()
+
+
+def test_a_failure_gives_nothing_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    redactor = Redactor(LITERALS, PACK, KEY)
+
+    def fails(*_: Any) -> None:
+        raise MemoryError("hunter2")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rules, "find", fails)
+        with pytest.raises(RedactionFailed, match="MemoryError") as caught:
+            redactor.feed(b"hunter2 " * 1000)
+        assert "hunter2" not in str(caught.value) and caught.value.__cause__ is None
+        with pytest.raises(RedactionFailed):
+            VALUES.redact_json({"a": "b"})
+    for again in (lambda: redactor.feed(b"more"), redactor.finish):
+        with pytest.raises(RedactionFailed):
+            again()
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(RedactionFailed):
+        Redactor(LITERALS, PACK, b"short")
+
+
+def test_text() -> None:
+    clean, found = VALUES.redact_text("ä \udcff babacus secret ü", pointer="/error")
+    assert clean == f"ä \udcff {_mark('two', SECRETS['two']).decode()} ü"
+    assert [(one.pointer, one.offset, one.length) for one in found] == [("/error", 5, 14)]
+
+
+def test_argv() -> None:
+    argv = [b"tool", b"--password", b"hunter2", b"-x", b"--token=ducks fly", b"babacus secret"]
+    argv += [b"--name=fine", b"-e", b"DB_PASSWORD=quack quack"]
+    clean, found = VALUES.redact_argv(argv)
+    assert clean == [
+        b"tool", b"--password", _mark("named-secret", b"hunter2"), b"-x",
+        b"--token=" + _mark("named-secret", b"ducks fly"), _mark("two", SECRETS["two"]),
+        b"--name=fine", b"-e", b"DB_PASSWORD=" + _mark("named-secret", b"quack quack"),
+    ]  # fmt: skip
+    where = [(one.pointer, one.offset, one.length) for one in found]
+    assert where == [("/2", 0, 7), ("/4", 8, 9), ("/5", 0, 14), ("/8", 12, 11)]
+
+
+def test_a_secret_that_reaches_over_an_equals_sign() -> None:
+    values = ValueRedactor(Literals({"odd": b"ssword=quack"}), PACK, KEY)
+    clean, found = values.redact_argv([b"--password=quack quack"])
+    assert clean == [_mark("named-secret", b"--password=quack quack")] and len(found) == 1
+
+
+def test_environment() -> None:
+    clean, found = VALUES.redact_environment(
+        {b"PATH": b"/usr/bin", b"DB_PASSWORD": b"ducks fly", b"A/B": b"x abababab"}
+    )
+    assert clean[b"PATH"] == b"/usr/bin"
+    assert clean[b"DB_PASSWORD"] == _mark("named-secret", b"ducks fly")
+    assert clean[b"A/B"] == b"x " + _mark("one", SECRETS["one"])
+    assert [one.pointer for one in found] == ["/DB_PASSWORD", "/A~1B"]
+
+
+def test_json() -> None:
+    value: Any = {
+        "list": ["fine", {"text": "x babacus secret"}],
+        "apiKey": ["four words of it"],
+        "babacus secret": 1,
+        "number": 12,
+        "none": None,
+        "yes": True,
+    }
+    clean, found = VALUES.redact_json(value)
+    mark = _mark("two", SECRETS["two"]).decode()
+    assert clean == {
+        "list": ["fine", {"text": f"x {mark}"}],
+        "apiKey": [_mark("named-secret", b"four words of it").decode()],
+        mark: 1,
+        "number": 12,
+        "none": None,
+        "yes": True,
+    }
+    assert {one.pointer for one in found} == {"/list/1/text", "/apiKey/0", f"/{mark}"}
+
+
+def test_numbers_may_be_secrets() -> None:
+    values = ValueRedactor(Literals({"pin": b"90210417"}), NOTHING, KEY)
+    clean, found = values.redact_json([90210417, 5.5])
+    assert clean == [_mark("pin", b"90210417").decode(), 5.5] and len(found) == 1
+
+
+def test_json_is_bounded() -> None:
+    deep: Any = "x"
+    for _ in range(module.DEPTH_MAX + 1):
+        deep = [deep]
+    odd: Any = {"a": b"bytes"}
+    for value in (deep, [1] * (module.ITEMS_MAX + 1), odd):
+        with pytest.raises(RedactionFailed):
+            VALUES.redact_json(value)
+
+
+def test_two_names_that_become_one_are_refused() -> None:
+    value: Any = {"abababab": 1, b"abababab".hex(): 2}
+    with pytest.raises(RedactionFailed, match="two names"):
+        VALUES.redact_json(value)
+
+
+def test_too_many_in_one_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOUND_MAX", 2)
+    with pytest.raises(RedactionFailed, match="more than 2"):
+        VALUES.redact_text("abababab, " * 3)
+
+
+def test_rules_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text("version: 1\nrules:\n  - {id: ours, regex: 'OURS-[0-9]{4}', tail: '[0-9]'}\n")
+    out, _ = _run([b"x OURS-12", b"34567 y"], load(path))
+    assert out == b"x " + _mark("ours", b"OURS-1234567") + b" y"
