@@ -10,11 +10,12 @@ import base64
 import contextlib
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
 
@@ -47,6 +48,44 @@ class Timer:
         """Wait until `due_s` have passed."""
         while (left_s := self._began_s + due_s - time.monotonic()) > 0:
             time.sleep(min(left_s, SLEEP_S_MAX))
+
+
+class Interruption:
+    """Takes Ctrl-C between asking the daemon and asking it again: gRPC that is interrupted in the
+    middle of a call may wait for ever when its channel is closed. A second one is taken at once.
+    A context manager."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._open = False
+        self._former: Any = signal.SIG_IGN
+
+    def __enter__(self) -> Self:
+        self._former = signal.getsignal(signal.SIGINT)
+        if self._former is not signal.SIG_IGN:  # nohup wants it ignored
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._former)
+
+    def between(self, moments: Iterable[Moment]) -> Iterator[Moment]:
+        """Give the moments; what is done with one may be interrupted.
+
+        Raises:
+            KeyboardInterrupt: it was asked for while the next one was fetched.
+        """
+        for moment in moments:
+            self._open = True
+            if self._asked:
+                raise KeyboardInterrupt
+            yield moment
+            self._open = False
+
+    def _note(self, *_: object) -> None:
+        self._asked += 1
+        if self._open or self._asked > 1:
+            raise KeyboardInterrupt
 
 
 class Finite(click.FloatRange):
@@ -149,9 +188,11 @@ def command(
     if no_timing and (speed is not None or idle_max_s is not None):
         raise click.UsageError("--no-timing waits for nothing; give it alone")
     wanted = tuple(Stream(name) for name in streams) or (Stream.STDOUT, Stream.STDERR)
-    with session().client() as client:
+    with Interruption() as interruption, session().client() as client:
         record = client.record(call_id)
-        found = moments(record, wanted, lambda stream: client.read_output(call_id, stream))
+        found = interruption.between(
+            moments(record, wanted, lambda stream: client.read_output(call_id, stream))
+        )
         if export:
             _export(record, found, idle_max_s, output or STDOUT_NAME)
         elif as_json:

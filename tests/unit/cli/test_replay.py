@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli import replay
+from supervisor.cli.playback import End, Moment
 from supervisor.v1 import audit_pb2, types_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.cli.record import written_response
@@ -215,3 +218,39 @@ def test_the_timer_sleeps_until_it_is_time(monkeypatch: pytest.MonkeyPatch) -> N
     timer.wait(4)
     timer.wait(3705)
     assert slept == [5, replay.SLEEP_S_MAX, 100]
+
+
+class TestInterruption:
+    def test_not_while_the_daemon_is_asked(self) -> None:
+        reached: list[str] = []
+
+        def asking() -> Iterator[Moment]:
+            signal.raise_signal(signal.SIGINT)
+            reached.append("answered")
+            yield End(at_ns=0)
+
+        with replay.Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+            next(interruption.between(asking()))
+        assert reached == ["answered"]
+
+    def test_at_once_in_between(self) -> None:
+        with replay.Interruption() as interruption:
+            for _ in interruption.between([End(at_ns=0)]):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+
+    def test_the_second_is_taken_at_once(self) -> None:
+        with replay.Interruption():
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    @pytest.mark.parametrize("former", [signal.default_int_handler, signal.SIG_IGN])
+    def test_what_was_before_is_there_again(self, former: object) -> None:
+        saved = signal.signal(signal.SIGINT, former)  # type: ignore[arg-type]
+        try:
+            with replay.Interruption():
+                assert (signal.getsignal(signal.SIGINT) is former) is (former is signal.SIG_IGN)
+            assert signal.getsignal(signal.SIGINT) is former
+        finally:
+            signal.signal(signal.SIGINT, saved)
