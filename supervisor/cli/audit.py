@@ -214,8 +214,9 @@ def ls(
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
 def show(call_id: str) -> None:
-    """Show the account of CALL: command, caller, profile and its digest, times of each phase,
-    what happened, what was denied, digests of the streams and files, resources, outcome.
+    """Show the story of CALL: command, caller, profile and its digest, times of each phase, what
+    happened and when after the beginning, which process started which, what was denied, watched
+    and connected to, files in and out, digests of the streams, resources, outcome.
 
     With --json, one document: `call`, and `entries` with `index`, `sequence`, `time`, `kind`,
     `leaf` and `json`, the exact text that the leaf hash is over.

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Timeline, Wall
-from supervisor.call.safe import ELLIPSIS, safe, shorten, word
+from supervisor.call.safe import ELLIPSIS, shorten, word
 from supervisor.call.safe import command as shown
 from supervisor.call.types import Json, untext
-from supervisor.cli import flows
+from supervisor.cli import flows, lineage
 from supervisor.cli import output as out
 from supervisor.cli.streaming import DENIAL_WIDTH, describe_denial
 
@@ -28,6 +28,7 @@ TEXT_WIDTH = 160
 PATH_WIDTH = 80
 ARGV_WIDTH = 4000
 DENIALS_SHOWN_MAX = 50
+FILES_SHOWN_MAX = 200
 PROCESSES_MAX = 20
 WHO_MAX = 3
 UNKNOWN = "not known"
@@ -51,9 +52,11 @@ def tell(record: Record) -> None:
     if call.finished is not None:
         _tell_phases(call.finished.timeline)
     _tell_events(record)
+    lineage.tell(record.entries, _start_ns(record))
     _tell_denials(record)
     _tell_watched(record)
     _tell_flows(record)
+    _tell_files(request, call.finished)
     if call.finished is not None:
         _tell_end(call.finished)
 
@@ -175,9 +178,6 @@ def _tell_head(call: Call, request: Mapping[str, Any], intent: Mapping[str, Any]
     out.field("env", " ".join(f"{name}={shorten(_text(env[name]), 80)}" for name in sorted(env)))
     timeout_s = request.get("timeout_s")
     out.field("timeout", out.duration(timeout_s) if timeout_s is not None else "")
-    for file in request.get("files") or ():
-        out.field("input", f"{_text(file['path'])} {out.size(file['size_bytes'])} "
-                           f"sha256:{file['sha256']}")  # fmt: skip
     out.field("outputs", " ".join(map(str, request.get("outputs") or ())))
     host = _map(intent.get("host"))
     out.field("host", ", ".join(f"{name} {_text(value)}" for name, value in host.items()))
@@ -195,9 +195,12 @@ def _tell_phases(timeline: Timeline) -> None:
     out.table(("PHASE", "AT", "TOOK"), rows)
 
 
+def _start_ns(record: Record) -> int:
+    return record.call.accepted_ns or (record.entries[0].time_ns if record.entries else 0)
+
+
 def _tell_events(record: Record) -> None:
-    start_ns = record.call.accepted_ns or (record.entries[0].time_ns if record.entries else 0)
-    rows = []
+    start_ns, rows = _start_ns(record), []
     for first, last, time_ns, kind, what in _folded(record.entries):
         at = f"+{out.duration(max(0, time_ns - start_ns) / 1e9)}"
         numbers = str(first.sequence)
@@ -380,6 +383,25 @@ def _tell_denials(record: Record) -> None:
         out.heading(f"and {len(groups) - DENIALS_SHOWN_MAX} more; --json has all")
 
 
+def _tell_files(request: Mapping[str, Any], finished: Finished | None) -> None:
+    """List the files that the call was given, left behind, and was not let leave behind."""
+    rows: list[tuple[str, str, str, str]] = [
+        ("in", word(_text(file["path"])), out.size(file["size_bytes"]), str(file["sha256"]))
+        for file in request.get("files") or ()
+    ]
+    if finished is not None:
+        rows += [
+            ("out", word(file.path), out.size(file.digest.size_bytes), file.digest.sha256)
+            for file in finished.outputs
+        ]
+        rows += [("not taken", word(file.path), file.reason, "") for file in finished.skipped]
+    if rows:
+        _section("files")
+        out.table(("", "FILE", "SIZE", "SHA-256"), rows[:FILES_SHOWN_MAX])
+    if len(rows) > FILES_SHOWN_MAX:
+        out.heading(f"and {len(rows) - FILES_SHOWN_MAX} more; --json has all")
+
+
 def _tell_end(finished: Finished) -> None:
     _section("streams")
     out.table(
@@ -394,14 +416,6 @@ def _tell_end(finished: Finished) -> None:
             for summary in finished.streams
         ],
     )
-    if finished.outputs or finished.skipped:
-        _section("files")
-        rows = [
-            (safe(file.path), out.size(file.digest.size_bytes), file.digest.sha256)
-            for file in finished.outputs
-        ]
-        rows += [(safe(file.path), f"not taken: {file.reason}", "") for file in finished.skipped]
-        out.table(("FILE", "SIZE", "SHA-256"), rows)
     usage = finished.usage
     _section("outcome")
     out.field("outcome", f"the call {_ended(finished)}")

@@ -1,8 +1,11 @@
-"""`audit replay` of a real call: what it wrote, in order, with the times that are on record."""
+"""`audit replay` of a real call: what it wrote, in order, with the times that are on record; and
+`audit show`: who started whom, and the files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from tests.support.profiles import with_profiles
 
 LITTLE = "record: {stdout: 1KiB}\n"
 STORED = 1024
+END_S = 60
 SCRIPT = r"""
 printf '\033[2J\342\202'; read _
 printf 'two\rover\n' >&2; read _
@@ -87,11 +91,42 @@ def test_asciicast(daemon: Daemon, call_id: str) -> None:
 
 
 def test_an_interruption_is_quiet(daemon: Daemon, call_id: str) -> None:
-    argv = [STOCKADE, "audit", "replay", "--address", daemon.address, "--speed", "0.001", call_id]
+    slow = ["--idle-max", "0.002", "--speed", "0.001"]
+    argv = [STOCKADE, "audit", "replay", "--address", daemon.address, *slow, call_id]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as replaying:
         assert replaying.stdout is not None
-        assert replaying.stdout.read(5) == b"\\e[2J"  # it waits for the next piece now
-        replaying.send_signal(signal.SIGINT)
-        rest, said = replaying.communicate()
+        try:
+            # It waits for the next piece, or asks the daemon for it.
+            assert replaying.stdout.read(5) == b"\\e[2J"
+            replaying.send_signal(signal.SIGINT)
+            rest, said = replaying.communicate(timeout=END_S)
+        finally:
+            replaying.kill()
     assert replaying.returncode == 130
     assert (rest, said) == (b"", b"")
+
+
+def test_the_story_has_the_processes_and_the_files(daemon: Daemon) -> None:
+    given = daemon.folder / "in.csv"
+    given.write_text("abc")
+    script = "(env true; exit 3); cat in.csv > out; exit 0"
+    done = daemon.client.run(
+        ["sh", "-c", script], profile="little", files={"in.csv": given}, outputs=["out"]
+    )
+    assert done.outcome == Exited(code=0), done.stderr
+    shown = daemon.command("audit", "show", done.call_id).stdout.decode()
+    tree = re.search(
+        r"""
+        \n(?P<cell>.*exits\ with\ 0\ +\d+\ /.stockade/cell:\ .*)
+        \n(?P<shell>.*exits\ with\ 0\ +└─\ \d+\ /.*:\ sh\ -c\ .*)
+        \n(?P<forked>.*exits\ with\ 3\ +├─\ \d+\ was\ forked,\ and\ ran\ no\ other\ program)
+        \n(?P<env>.*exits\ with\ 0\ +│\ \ └─\ \d+\ /.*/env:\ env\ true)
+        \n(?P<true>\ +│\ +then\ /.*/true:\ true)
+        \n(?P<cat>.*exits\ with\ 0\ +└─\ \d+\ /.*/cat:\ cat\ in.csv)\n
+        """,
+        shown,
+        re.VERBOSE,
+    )
+    assert tree, shown
+    digest = hashlib.sha256(b"abc").hexdigest()
+    assert f"\nin   in.csv  3 B   {digest}\nout  out     3 B   {digest}\n" in shown

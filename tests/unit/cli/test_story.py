@@ -38,11 +38,11 @@ def test_everything_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         "the call exited with 0",
         "sha256:" + "cd" * 32,
         "kernel 6.1",
-        "chart.png",
-        "not taken: NOT_REGULAR",
+        "out        chart.png  1 B          " + fake.blob(b"x").sha256,
+        "not taken  link       NOT_REGULAR",
         "ann sent signal 15: enough",
         "A=1",
-        "in.csv 3 B sha256:ee",
+        "in         in.csv     3 B          " + "ee" * 32,
     ):
         assert what in shown, what
 
@@ -60,7 +60,26 @@ def test_a_live_call_has_no_end_yet(capsys: pytest.CaptureFixture[str]) -> None:
     shown = told(capsys, made)
     assert shown.splitlines()[0] == "call call-1: running"
     assert "phases" not in shown
-    assert "SHA-256" not in shown
+    assert "streams" not in shown
+    assert "in  in.csv  3 B   " + "ee" * 32 in shown
+    assert "chart.png" not in shown
+
+
+def test_many_files_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [types_pb2.OutputFile(path=b"f%d" % n, digest=fake.blob(b"x")) for n in range(201)]
+    made = Record(call=wire.call(fake.call(finished=fake.finish(outputs=files))), entries=())
+    shown = told(capsys, made)
+    assert "f199" in shown
+    assert "f200" not in shown
+    assert "and 1 more; --json has all" in shown
+
+
+def test_who_started_whom(capsys: pytest.CaptureFixture[str]) -> None:
+    """After the beginning of the call, as all other times."""
+    started = {"what": "started", "pid": 7, "parent_pid": 1, "time_ns": fake.START_NS + 5_000_000,
+               "path": "/bin/sh", "argv": ["sh"]}  # fmt: skip
+    shown = told(capsys, record.written((60_000, "processes", {"events": [started]})))
+    assert "\n+5 ms                     not on record  7 /bin/sh: sh\n" in shown
 
 
 def test_a_call_that_never_ran(capsys: pytest.CaptureFixture[str]) -> None:
