@@ -26,6 +26,9 @@ DEPTH_MAX = 12
 
 COMMAND_WIDTH = 100
 PATH_WIDTH = 60
+OTHERS = ("output", "flow")
+"""What can be lost without a process being lost with it."""
+
 BRANCH, LAST, LINE, NOTHING = "├─ ", "└─ ", "│  ", "   "
 
 
@@ -73,7 +76,7 @@ def tell(entries: Iterable[RecordEntry], start_ns: int) -> None:
         out.heading(f"and {len(rows) - ROWS_MAX} more lines; --json has all")
     if any(ELLIPSIS in str(row[-1]) for row in rows[:ROWS_MAX]):
         out.heading(f"{ELLIPSIS} is where something was cut; --json has what is on record")
-    if any(kind == "lost" and body.get("what") != "output" for kind, body in bodies):
+    if any(kind == "lost" and body.get("what") not in OTHERS for kind, body in bodies):
         out.heading("something was lost, as told above: there may be more processes")
 
 

@@ -151,7 +151,10 @@ def test_more_processes_than_are_kept(
     assert "10 /bin/x" not in shown
 
 
-@pytest.mark.parametrize(("lost", "holes"), [("exec", True), ("output", False), ("", False)])
+@pytest.mark.parametrize(
+    ("lost", "holes"),
+    [("exec", True), ("probe events", True), ("output", False), ("flow", False), ("", False)],
+)
 def test_what_was_lost_may_be_a_process(
     capsys: pytest.CaptureFixture[str], lost: str, holes: bool
 ) -> None:
