@@ -265,7 +265,7 @@ def _base64(part: bytes) -> Iterator[bytes]:
 
 
 def _reach(needle: bytes, may_wrap: bool) -> int:
-    return len(needle) * (1 + _BREAK_BYTES) if may_wrap else len(needle)
+    return len(needle) + (len(needle) - 1) * _BREAK_BYTES if may_wrap else len(needle)
 
 
 def _compiled(plain: Iterable[bytes], wrapped: Iterable[bytes]) -> re2._Regexp:

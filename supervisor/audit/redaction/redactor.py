@@ -113,8 +113,9 @@ class Redactor:
         if len(key) < KEY_BYTES_MIN:
             raise RedactionFailed(f"a key of less than {KEY_BYTES_MIN} bytes")
         self._literals, self._rules, self._key = literals, rules, key
-        # One byte more: what follows the longest match decides on a \b.
-        self._hold = max(literals.longest, rules.longest) + 1
+        # What begins before the limit has the byte behind its longest match in sight, too: that
+        # byte decides on a \b.
+        self._hold = max(literals.longest, rules.longest)
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._data = b""  # from `_base` on; one byte before `released` is kept for a \b
