@@ -84,7 +84,7 @@ def test_the_extra_is_what_the_verbs_look_for() -> None:
         for one in project["optional-dependencies"]["daemon"]
     }
     renamed = {"grpcio_health_checking": "grpc_health", "grpcio_reflection": "grpc_reflection",
-               "ruamel.yaml": "ruamel", "dnspython": "dns"}  # fmt: skip
+               "ruamel.yaml": "ruamel", "dnspython": "dns", "google_re2": "re2"}  # fmt: skip
     assert {renamed.get(name, name) for name in extra} == DAEMON_PACKAGES
 
 
