@@ -17,6 +17,7 @@ import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 
 from supervisor.call.events import Verdict
@@ -32,7 +33,6 @@ from supervisor.egress.actions import (
     ToServer,
     Upgraded,
 )
-from supervisor.egress.ends import End, send_now, splice_now
 from supervisor.egress.gates import Gate
 from supervisor.egress.relay import IDLE_S, PIPE_BYTES, ROUNDS_MAX, SPLICE_FLAGS, Relays
 from supervisor.egress.watch import READABLE, WRITABLE
@@ -63,6 +63,26 @@ class Ended(Exception):
         self.reason = reason
 
 
+@dataclass(slots=True, eq=False)
+class _End:
+    """One of both sockets: what may be spliced from it, who sends to it, and who waits for it.
+
+    `lock` is for who sends to it, of whom there are `senders`; `owed` is what goes before all that
+    they send. What was read from it while its task waited has left `undone`, or it has `ended`.
+    """
+
+    socket: socket.socket
+    lock: asyncio.Lock
+    senders: int = 0
+    owed: memoryview = field(default_factory=lambda: memoryview(b""))
+    undone: list[Action] = field(default_factory=list)
+    ended: bool = False
+    spliced: int = 0
+    muted: bool = False
+    reads: asyncio.Future[None] | None = None
+    writes: asyncio.Future[None] | None = None
+
+
 class Passage:
     """One connection through a gate. `dial` gives the far side, `at_once` or when there is
     something for it; `denied` is told a refusal; `name` is what one of a
@@ -88,8 +108,8 @@ class Passage:
         self._denied = denied
         self._name = name
         self._at_once = at_once
-        self._client = End(client, lock=asyncio.Lock())
-        self._server: End | None = None
+        self._client = _End(client, lock=asyncio.Lock())
+        self._server: _End | None = None
         self._refused: Denied | None = None
         self._answered = self._said_all = False
         self._free = self._joined = False
@@ -125,13 +145,11 @@ class Passage:
             for end in (self._client, self._server):
                 if end is not None:
                     self._relays.watch.drop(end.socket.fileno())
-                    if end.pipe is not None:
-                        self._relays.plumbing.drop(end.pipe)
         if self._server is None:
             raise Ended(Verdict.CLOSED)
         return self._server.socket
 
-    async def _join(self) -> End:
+    async def _join(self) -> _End:
         """Dial the far side, where that was not done yet."""
         if self._server is None:
             try:
@@ -139,7 +157,7 @@ class Passage:
             except Ended as end:
                 await self._tell_unreached(end)
                 raise
-            self._server = End(server, lock=asyncio.Lock())
+            self._server = _End(server, lock=asyncio.Lock())
             self._watch(self._server)
         return self._server
 
@@ -148,110 +166,53 @@ class Passage:
         await self._do(self._gate.unreached(end.reason, refused=refused))
         self._said_all = True
 
-    def _watch(self, end: End) -> None:
+    def _watch(self, end: _End) -> None:
         self._relays.watch.add(end.socket.fileno(), functools.partial(self._ready, end))
 
-    def _ready(self, end: End, events: int) -> None:
+    def _ready(self, end: _End, events: int) -> None:
         """Take what epoll says of one of the two sockets."""
         if events & (READABLE | EPOLLERR):
             if end.reads is not None:
                 self._step(end, end.reads, more=bool(events & ENDING))
-            elif events & EPOLLIN:
-                self._mute(end)
-        if events & (WRITABLE | EPOLLERR):
-            if end.writes is not None:
-                _wake(end.writes)
-            elif end.held and not end.senders:
-                self._resume(end)
+            elif events & EPOLLIN and not end.muted:
+                end.muted = True
+                self._relays.watch.mute(end.socket.fileno())
+        if events & (WRITABLE | EPOLLERR) and end.writes is not None:
+            _wake(end.writes)
 
-    def _step(self, end: End, waits: asyncio.Future[None], *, more: bool) -> None:
+    def _step(self, end: _End, waits: asyncio.Future[None], *, more: bool) -> None:
         """Move what comes while its task waits; wake that for what cannot be done at once. Where
         it is not over, a read that was not filled was the last one: what comes now is told."""
+        is_client = end is self._client
         if waits.done():
             return
         try:
-            if self._may_step(end) and (
-                self._step_spliced(end, waits) if end.spliced else self._step_read(end, more=more)
-            ):
-                return
+            for _ in range(ROUNDS_MAX if self._may_step(end) else 0):
+                room = self._room(end, READ_BYTES)
+                data = self._read(end)
+                if data is None:
+                    return
+                end.ended = not data
+                if not data:
+                    break
+                gate = self._gate
+                end.undone = self._do_now(
+                    gate.from_client(data) if is_client else gate.from_server(data)
+                )
+                if end.undone:
+                    break
+                if len(data) < room and not more:
+                    return
         except Exception as error:  # noqa: BLE001 (raised again in the task)
             waits.set_exception(error)
         else:
             _wake(waits)
 
-    def _step_read(self, end: End, *, more: bool) -> bool:
-        """Read and move on; say whether there is nothing left to do."""
-        gate, is_client = self._gate, end is self._client
-        for _ in range(ROUNDS_MAX):
-            room = self._room(end, READ_BYTES)
-            data = self._read(end)
-            if data is None:
-                return True
-            end.ended = not data
-            if not data:
-                return False
-            end.undone = self._do_now(
-                gate.from_client(data) if is_client else gate.from_server(data)
-            )
-            if end.undone:
-                return False
-            if len(data) < room and not more:
-                return True
-        return False
-
-    def _step_spliced(self, end: End, waits: asyncio.Future[None]) -> bool:
-        """The same of what passes without being looked at; others have their turn in between."""
-        sink = self._other(end)
-        if sink.senders or sink.owed:
-            return False
-        for _ in range(ROUNDS_MAX):
-            if sink.held:
-                # It goes on where the sink takes more (`_resume`); until then nobody has to know
-                # what else there is to read.
-                self._mute(end)
-                return True
-            if not self._splice_some(end, sink):
-                return True
-            if end.undone or not end.spliced:
-                return False
-        self._loop.call_soon(functools.partial(self._step, end, waits, more=True))
-        return True
-
-    def _resume(self, sink: End) -> None:
-        """Send what is left of a splice, and go on with it."""
-        source = self._other(sink)
-        waits = source.reads
-        if waits is None or waits.done():
-            return  # Its task has work to do, and does this first.
-        try:
-            self._flush(sink)
-        except OSError as error:
-            waits.set_exception(error)
-            return
-        if not sink.held:
-            self._unmute(source)
-            self._step(source, waits, more=True)
-
-    def _mute(self, end: End) -> None:
-        if not end.muted:
-            end.muted = True
-            self._relays.watch.mute(end.socket.fileno())
-
-    def _unmute(self, end: End) -> None:
-        if end.muted:
-            end.muted = False
-            self._relays.watch.unmute(end.socket.fileno())
-
-    def _may_step(self, end: End) -> bool:
+    def _may_step(self, end: _End) -> bool:
         """Say whether it need not be left to the task: before both sides are there, and behind what
         the other one has left to do, it must."""
-        return self._joined and not self._other(end).undone
-
-    def _other(self, end: End) -> End:
         other = self._server if end is self._client else self._client
-        if other is None:
-            raise ValueError("nobody is there to send to")
-        return other
+        return self._joined and not end.spliced and other is not None and not other.undone
 
     def _do_now(self, actions: list[Action]) -> list[Action]:
         """Do what needs no waiting; give what is left to do."""
@@ -263,14 +224,14 @@ class Passage:
                     sink = self._client
                 case _:
                     return actions[number:]
-            if sink.busy:
+            if sink.senders or sink.owed:
                 return actions[number:]
             if sink is self._client:
                 self._answered = True
             else:
                 self._charge(len(data))
             left = memoryview(data)
-            sink.owed = left[send_now(sink.socket, left) :]
+            sink.owed = left[_send_now(sink.socket, left) :]
             if sink.owed:
                 # With nothing more to send: the task waits until what is owed is sent.
                 rest = ToClient(b"") if sink is self._client else ToServer(b"")
@@ -313,7 +274,7 @@ class Passage:
         if not self._free:
             raise Ended(Verdict.CLOSED)
 
-    async def _pump(self, end: End) -> None:
+    async def _pump(self, end: _End) -> None:
         """Move what comes from one side, until it ends or need not be looked at."""
         gate, is_client = self._gate, end is self._client
         rounds = 0
@@ -327,9 +288,6 @@ class Passage:
                 return
             if end.spliced:
                 moved = await self._splice(end)
-                if not end.undone and self._is_stuck(end):
-                    await self._readable(end)  # From here on without this task.
-                    continue
             else:
                 data = self._read(end)
                 moved, end.ended = data is not None, data == b""
@@ -342,9 +300,11 @@ class Passage:
                 rounds = 0
                 await asyncio.sleep(0)
 
-    async def _readable(self, end: End) -> None:
+    async def _readable(self, end: _End) -> None:
         """Wait until there may be something to read, or bytes need not be looked at any more."""
-        self._unmute(end)
+        if end.muted:
+            end.muted = False
+            self._relays.watch.unmute(end.socket.fileno())
         end.reads = self._loop.create_future()
         try:
             await end.reads
@@ -353,7 +313,7 @@ class Passage:
         if self._idle:
             raise TimeoutError
 
-    async def _writable(self, end: End) -> None:
+    async def _writable(self, end: _End) -> None:
         """Wait until something may be sent."""
         end.writes = self._loop.create_future()
         try:
@@ -375,14 +335,14 @@ class Passage:
             if end is not None and end.reads is not None:
                 _wake(end.reads)
 
-    def _room(self, end: End, most: int) -> int:
+    def _room(self, end: _End, most: int) -> int:
         """Give how much may be read. What comes back is charged when it is read; what goes out,
         when it is sent: a gate may say something else than it was told."""
         return (
             most if end is self._client and not end.spliced else min(most, self._relays.budget.left)
         )
 
-    def _read(self, end: End) -> bytes | None:
+    def _read(self, end: _End) -> bytes | None:
         room = self._room(end, READ_BYTES)
         try:
             if room <= 0:
@@ -397,7 +357,7 @@ class Passage:
             self.received += len(data)
         return data
 
-    def _peek(self, end: End) -> None:
+    def _peek(self, end: _End) -> None:
         if end.socket.recv(1, socket.MSG_PEEK):
             self._over_budget()
 
@@ -405,64 +365,48 @@ class Passage:
         self._relays.over_budget()
         raise Ended(Verdict.BUDGET)
 
-    async def _splice(self, end: End) -> bool:
+    async def _splice(self, end: _End) -> bool:
         """Move some of what was offered; say whether there was any."""
-        sink = self._other(end)
-        async with self._sending(sink):
-            return self._splice_some(end, sink)
-
-    def _is_stuck(self, end: End) -> bool:
-        """Say whether the sink takes no more for now of what was spliced."""
-        sink = self._other(end)
-        if sink.held:
-            self._flush(sink)
-        return bool(sink.held)
-
-    def _splice_some(self, end: End, sink: End) -> bool:
-        """Move as much as one pipe holds to a sink that is not busy; say whether there was any.
-        What the sink does not take, and what the gate then says, is left to do."""
+        is_client = end is self._client
+        sink = self._server if is_client else self._client
+        if sink is None:
+            raise ValueError("nobody to splice to")
         plumbing, budget = self._relays.plumbing, self._relays.budget
-        want = min(end.spliced, PIPE_BYTES, budget.left)
-        pipe, held = plumbing.take(), 0
+        pipe = plumbing.take()
+        held = 0
         try:
-            if want:
-                held = os.splice(end.socket.fileno(), pipe.write, want, flags=SPLICE_FLAGS)
-            else:
-                self._peek(end)
-        except BlockingIOError:
-            return False
-        finally:
+            want = min(end.spliced, PIPE_BYTES, budget.left)
+            try:
+                if want:
+                    held = os.splice(end.socket.fileno(), pipe.write, want, flags=SPLICE_FLAGS)
+                else:
+                    self._peek(end)
+            except BlockingIOError:
+                return False
             if not held:
-                plumbing.give(pipe)
-        if not held:
-            end.spliced = 0  # Its end: what is read next says so, too.
-            return True
-        sink.pipe = pipe
-        budget.spend(held)
-        self._active = self._loop.time()
-        end.spliced -= held
-        if end is self._client:
-            self.sent += held
-            actions = self._gate.spliced_from_client(held)
-        else:
-            self.received += held
-            actions = self._gate.spliced_from_server(held)
-        sink.held = held
-        self._flush(sink)
-        if sink.held and actions:
-            # With nothing more to send: the task waits until the pipe is empty.
-            actions = [ToClient(b"") if sink is self._client else ToServer(b""), *actions]
-        end.undone = actions
+                end.spliced = 0  # Its end: what is read next says so, too.
+                return True
+            budget.spend(held)
+            self._active = self._loop.time()
+            end.spliced -= held
+            if is_client:
+                self.sent += held
+                actions = self._gate.spliced_from_client(held)
+            else:
+                self.received += held
+                actions = self._gate.spliced_from_server(held)
+            out = sink.socket.fileno()
+            async with self._sending(sink):
+                held -= _splice_now(pipe.read, out, held)
+                if held:
+                    async with asyncio.timeout(SEND_S):
+                        while held:
+                            await self._writable(sink)
+                            held -= _splice_now(pipe.read, out, held)
+        finally:
+            (plumbing.drop if held else plumbing.give)(pipe)
+        await self._do(actions)
         return True
-
-    def _flush(self, sink: End) -> None:
-        """Send what its pipe holds, as far as it goes now."""
-        if sink.pipe is None:
-            return
-        sink.held -= splice_now(sink.pipe.read, sink.socket.fileno(), sink.held)
-        if not sink.held:
-            self._relays.plumbing.give(sink.pipe)
-            sink.pipe = None
 
     async def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -508,7 +452,7 @@ class Passage:
         self.sent += count
 
     @contextlib.asynccontextmanager
-    async def _sending(self, end: End) -> AsyncIterator[None]:
+    async def _sending(self, end: _End) -> AsyncIterator[None]:
         """Be the only one that sends to an end, behind what is owed to it."""
         end.senders += 1
         try:
@@ -516,36 +460,24 @@ class Passage:
                 if end.owed:
                     owed, end.owed = end.owed, memoryview(b"")
                     await self._send_all(end, owed)
-                if end.held:
-                    await self._flush_all(end)
                 yield
         finally:
             end.senders -= 1
 
-    async def _send(self, end: End, data: bytes) -> None:
-        if data or end.owed or end.held:
+    async def _send(self, end: _End, data: bytes) -> None:
+        if data or end.owed:
             async with self._sending(end):
                 await self._send_all(end, memoryview(data))
 
-    async def _send_all(self, end: End, left: memoryview) -> None:
-        left = left[send_now(end.socket, left) :]
+    async def _send_all(self, end: _End, left: memoryview) -> None:
+        left = left[_send_now(end.socket, left) :]
         if left:
             async with asyncio.timeout(SEND_S):
                 while left:
                     await self._writable(end)
-                    left = left[send_now(end.socket, left) :]
+                    left = left[_send_now(end.socket, left) :]
 
-    async def _flush_all(self, end: End) -> None:
-        async with asyncio.timeout(SEND_S):
-            # First: that it takes more may have been told before anybody waited for it.
-            self._flush(end)
-            while end.held:
-                await self._writable(end)
-                self._flush(end)
-        # Who was muted until there is room may not be told of it otherwise.
-        self._unmute(self._other(end))
-
-    async def _shut(self, end: End) -> None:
+    async def _shut(self, end: _End) -> None:
         async with self._sending(end):
             # ENOTCONN: it was reset meanwhile, which reading from it says.
             with contextlib.suppress(OSError):
@@ -561,6 +493,25 @@ class Passage:
                     data := await asyncio.get_running_loop().sock_recv(client, READ_BYTES)
                 ):
                     left -= len(data)
+
+
+def _send_now(sink: socket.socket, data: memoryview) -> int:
+    """Send until all is sent or the kernel has said that it takes no more: only then it tells when
+    it does."""
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < len(data):
+            sent += sink.send(data[sent:])
+    return sent
+
+
+def _splice_now(source: int, sink: int, count: int) -> int:
+    """The same with what a pipe holds."""
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < count:
+            sent += os.splice(source, sink, count - sent, flags=SPLICE_FLAGS)
+    return sent
 
 
 def _wake(waits: asyncio.Future[None]) -> None:

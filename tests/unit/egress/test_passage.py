@@ -9,9 +9,7 @@ import socket
 import pytest
 
 from supervisor.call.events import Verdict, Wall
-from supervisor.egress import connection as connection_module
 from supervisor.egress import dial as dial_module
-from supervisor.egress.actions import Action, Close, SpliceFromServer, ToClient, ToServer
 from supervisor.egress.control import Secret
 from supervisor.profile.model import EgressRule, Inspect
 from tests.support.brokers import rule
@@ -380,60 +378,6 @@ def test_a_spliced_body_arrives_whole_however_it_is_read(
         client.close()
         far.close()
         assert (await rig.flow()).verdict in (Verdict.CLOSED, Verdict.RESET)
-
-    wired(monkeypatch, scenario, http)
-
-
-class Both:
-    """A gate that lets all of a server's bytes by, and answers its client in between."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def from_client(self, data: bytes) -> list[Action]:
-        if self._asked:
-            return [ToClient(b"pong")]
-        self._asked = True
-        return [ToServer(data), SpliceFromServer(len(BODY))]
-
-    def from_server(self, data: bytes) -> list[Action]:
-        return [ToClient(data)]
-
-    def client_ended(self) -> list[Action]:
-        return [Close()]
-
-    server_ended = client_ended
-
-    def spliced_from_client(self, count: int) -> list[Action]:
-        raise ValueError(count)
-
-    def spliced_from_server(self, count: int) -> list[Action]:
-        return []
-
-    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
-        return []
-
-
-def test_who_is_muted_goes_on_where_another_has_made_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "make_gate", lambda *_, **__: Both())
-
-    async def scenario(rig: Rig, server: socket.socket) -> None:
-        rig.asks(NAME, port_of(server))
-        client = rig.connect()
-        await send(client, b"ask")
-        far = await accepted(server)
-        assert await receive(far, 3) == b"ask"
-        sending = asyncio.create_task(send(far, BODY))
-        await asyncio.sleep(0.05)  # What can be moved is: the client's side is full.
-        await send(client, b"ping")
-        await asyncio.sleep(0.05)  # The answer waits for room in its task.
-        got = await receive(client, len(BODY) + 4)
-        at = got.index(b"pong")
-        assert got[:at] + got[at + 4 :] == BODY
-        await sending
-        client.close()
-        far.close()
-        assert (await rig.flow()).received == len(BODY)
 
     wired(monkeypatch, scenario, http)
 
