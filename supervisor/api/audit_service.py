@@ -12,14 +12,13 @@ from supervisor.api import callers, messages, translate
 from supervisor.api.intercept import Context
 from supervisor.api.paging import RECORD_BYTES, in_thread, page, to_end
 from supervisor.audit.index import CallSummary
-from supervisor.audit.search import CallFilter
+from supervisor.audit.search import TIME_NS_MAX, CallFilter
 from supervisor.call.state import State
 from supervisor.engine import Engine
 from supervisor.errors import NotFound, NotPermitted
 from supervisor.v1 import audit_pb2, audit_pb2_grpc, tool_pb2
 
 NANOS = 10**9
-TIME_MAX = (1 << 63) - 1
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
@@ -133,4 +132,4 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
 def _moment(given: bool, value: Timestamp) -> int:
     """Give a time of a filter in nanoseconds, 0 where it is not given; one that no call can have is
     moved to the nearest that the index can compare with."""
-    return max(1, min(value.seconds * NANOS + value.nanos, TIME_MAX)) if given else 0
+    return max(1, min(value.seconds * NANOS + value.nanos, TIME_NS_MAX)) if given else 0

@@ -6,14 +6,12 @@ A receipt is all that somebody needs who has the log's public key and an entry: 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from supervisor.audit import merkle
-from supervisor.audit.notes import Note, NoteError, VerifierKey
+from supervisor.audit.notes import Note, NoteError, VerifierKey, from_base64, to_base64
 
 RECEIPT_SUFFIX = ".tlog-proof"
 RECEIPT_BYTES_MAX = 1 << 20
@@ -56,7 +54,7 @@ class Checkpoint:
 
     def text(self) -> str:
         """Write it as it is signed."""
-        lines = (self.origin, str(self.size), _base64(self.root), *self.extensions)
+        lines = (self.origin, str(self.size), to_base64(self.root), *self.extensions)
         if any(not line or "\n" in line for line in lines):
             raise ValueError("an empty line, or more than one, in a checkpoint")
         return "".join(f"{line}\n" for line in lines)
@@ -124,8 +122,8 @@ class Receipt:
         """Write it."""
         lines = [_FIRST_LINE]
         if self.extra:
-            lines.append(f"extra {_base64(self.extra)}")
-        lines += [f"index {self.index}", *map(_base64, self.hashes)]
+            lines.append(f"extra {to_base64(self.extra)}")
+        lines += [f"index {self.index}", *map(to_base64, self.hashes)]
         return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
 
     def verify(self, leaf: bytes, keys: Iterable[VerifierKey]) -> Checkpoint:
@@ -155,16 +153,8 @@ def _hash(text: str) -> bytes:
     return data
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
 def _decoded(text: str, what: str) -> bytes:
-    """Decode base64 in its one spelling."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise CheckpointError(f"{text[:60]!r} is no base64 for {what}") from None
-    if _base64(data) != text:
-        raise CheckpointError(f"{text[:60]!r} is not how base64 is written")
+    data = from_base64(text)
+    if not data:
+        raise CheckpointError(f"{text[:60]!r} is no base64 for {what}")
     return data

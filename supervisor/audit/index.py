@@ -30,7 +30,7 @@ from supervisor.audit.codec import (
     finished_to_json,
 )
 from supervisor.audit.entry import Position
-from supervisor.audit.search import CallFilter, Trail, document
+from supervisor.audit.search import TIME_NS_MAX, CallFilter, Trail, document
 from supervisor.call.events import Finished
 from supervisor.call.types import Caller, Correlation, text, untext
 from supervisor.errors import CapacityError, HostError
@@ -44,7 +44,6 @@ UNSETTLED_MAX = 256
 
 KEYS_MAX = 1001
 RETRY_AFTER_S = 5.0
-_TIME_MAX = (1 << 63) - 1
 _SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE meta (
@@ -349,7 +348,7 @@ class Index:
         that was set back makes this wider, never wrong."""
         if not (wanted.since_ns or wanted.until_ns):
             return None, None
-        until_ns = wanted.until_ns or _TIME_MAX
+        until_ns = wanted.until_ns or TIME_NS_MAX
         row = self._db.execute(
             "SELECT min(first_index), max(first_index) FROM calls"
             " WHERE accepted_ns >= ? AND accepted_ns < ?",

@@ -1,9 +1,9 @@
 """The key that signs the log's heads: a file of the state folder, made with the log.
 
     log.key    the private half, PKCS#8 in PEM, for its owner alone
-    log.pub    the public half, with the log's name: what `audit verify --key` takes
+    log.pub    the public half, with the log's name
 
-Whoever can read the first can sign another log: what that means stands in SECURITY.md.
+Whoever can read the first can sign another log. No log is signed yet: nothing calls `own_key`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def private_key(
         raise HostError(
             "KEY_EXPOSED",
             f"{path}: others than its owner may read the log's key, or it is another's",
-            hint=f"chmod 600 {path}; where somebody may have read it, see SECURITY.md",
+            hint=f"chmod 600 {path}; where somebody may have read it, it signs for nobody any more",
         ) from None
     except NotPrivate as error:
         raise _invalid(path, str(error)) from None

@@ -69,7 +69,7 @@ class Signature:
 
     def line(self) -> str:
         """Write it."""
-        return f"{_DASH}{self.name} {_base64(self.key_id + self.data)}\n"
+        return f"{_DASH}{self.name} {to_base64(self.key_id + self.data)}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class VerifierKey:
         """
         name, plus, rest = text.strip().partition("+")
         number, second, encoded = rest.partition("+")
-        data = _decoded(encoded) if plus and second else b""
+        data = from_base64(encoded) if plus and second else b""
         if not data or data[0] not in tuple(Algorithm):
             raise NoteError(f"{text[:60]!r} is no public key as name+id+base64")
         key = cls(name=name, public=data[1:], algorithm=Algorithm(data[0]))
@@ -116,7 +116,7 @@ class VerifierKey:
 
     def __str__(self) -> str:
         """Write it as `parse` reads it."""
-        encoded = _base64(bytes([self.algorithm]) + self.public)
+        encoded = to_base64(bytes([self.algorithm]) + self.public)
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
     def made(self, signature: Signature) -> bool:
@@ -226,21 +226,22 @@ def cosign(text: str, signer: Signer, time_s: int) -> Signature:
 
 def _signature(line: str) -> Signature:
     name, space, encoded = line.removeprefix(_DASH).partition(" ")
-    data = _decoded(encoded)
+    data = from_base64(encoded)
     odd = "+" in name or any(map(str.isspace, name))
     if not line.startswith(_DASH) or not name or odd or not space or len(data) <= KEY_ID_BYTES:
         raise NoteError(f"{line[:60]!r} is no signature")
     return Signature(name=name, key_id=data[:KEY_ID_BYTES], data=data[KEY_ID_BYTES:])
 
 
-def _base64(data: bytes) -> str:
+def to_base64(data: bytes) -> str:
+    """Encode as notes do (RFC 4648, section 4)."""
     return base64.b64encode(data).decode()
 
 
-def _decoded(text: str) -> bytes:
+def from_base64(text: str) -> bytes:
     """Decode base64 in its one spelling; b"" where it is not that."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return b""
-    return data if _base64(data) == text else b""
+    return data if to_base64(data) == text else b""

@@ -40,6 +40,9 @@ WANTED_BYTES_MAX = 4096
 WANTED_WORDS_MAX = 32
 TOKEN_BYTES = 12
 
+TIME_NS_MAX = (1 << 63) - 1
+"""The latest that the index can compare with."""
+
 OK = "ok"
 NOT_OK = "not_ok"
 OUTCOMES = (OK, NOT_OK, *KINDS.values())

@@ -13,6 +13,7 @@ and it catches up once there is room.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -81,6 +82,7 @@ class LogTree:
         self._published = Checkpoint(origin=signer.key.name, size=0, root=merkle.EMPTY_ROOT)
         self._note = b""
         self._due = 0.0
+        self._durable = 0
         self._behind = False
 
     @property
@@ -106,13 +108,13 @@ class LogTree:
         last = self._last_head()
         if last.size > size:
             raise _broken(f"a head over {last.size} entries was signed, and the log has {size}")
+        self._durable = size
+        self._published = last
         try:
-            self._take_up(last)
-        except TileError as error:
-            log.warning("tiles of the log are made again: %s", error)
-            self._make_again(last)
-        self._grow(self._entries(last.size))
-        self.publish()
+            self._catch_up()
+            self.publish()
+        except OSError as error:
+            self._fall_behind(error)
 
     def extend(self, entries: Sequence[bytes]) -> None:
         """Take entries that have become durable, and publish a head where one is due.
@@ -121,6 +123,7 @@ class LogTree:
             OSError: a tile cannot be written, for a reason other than that the disk is full.
         """
         due = self._clock() >= self._due
+        self._durable += len(entries)
         try:
             if not self._behind:
                 self._grow(entries)
@@ -129,12 +132,25 @@ class LogTree:
             if due:
                 self.publish()
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            if not self._behind:
-                log.warning("there is no room for tiles of the log: %s", error)
-            self._behind = True
-            self._due = self._clock() + PUBLISH_S
+            self._fall_behind(error)
+
+    def _fall_behind(self, error: OSError) -> None:
+        """Leave entries out until there is room for their tiles."""
+        if error.errno not in NO_SPACE:
+            raise error
+        if not self._behind:
+            log.warning("there is no room for tiles of the log: %s", error)
+        self._behind = True
+        self._due = self._clock() + PUBLISH_S
+
+    def close(self) -> None:
+        """Publish the last head, where there is room for it.
+
+        Raises:
+            OSError: it cannot be written, for another reason.
+        """
+        self._due = 0.0
+        self.extend(())
 
     def publish(self) -> None:
         """Sign the head and put it, and the tiles that are not full, where all can read them.
@@ -262,8 +278,7 @@ class LogTree:
         """Make all tiles from the log, which then has to have the head that was signed."""
         shutil.rmtree(self._folder / "tile", ignore_errors=True)
         self._growth, self._bundle = Growth(), []
-        entries = self._entries(0)
-        self._grow(entry for _, entry in zip(range(last.size), entries, strict=False))
+        self._grow(itertools.islice(self._entries(0), last.size))
         if self._growth.root() != last.root:
             raise _broken(f"the log's first {last.size} entries are not those that were signed")
 
@@ -272,9 +287,17 @@ class LogTree:
         with self._lock:
             self._recent.clear()
         last = self._published
-        self._take_up(last) if last.size else self._make_again(last)
-        self._grow(self._entries(last.size))
+        try:
+            self._take_up(last)
+        except TileError as error:
+            log.warning("tiles of the log are made again: %s", error)
+            self._make_again(last)
+        self._grow(self._since(last))
         self._behind = False
+
+    def _since(self, last: Checkpoint) -> Iterator[bytes]:
+        """Give the durable entries since a head; the log may have more."""
+        return itertools.islice(self._entries(last.size), self._durable - last.size)
 
 
 def _broken(why: str) -> AuditCorrupt:

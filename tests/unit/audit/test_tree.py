@@ -270,3 +270,33 @@ def _raise(number: int):  # type: ignore[no-untyped-def]
         raise OSError(number, os.strerror(number))
 
     return write
+
+
+def test_what_is_not_durable_yet_is_never_signed(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.write(10)
+    log.clock.now += PUBLISH_S
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", _raise(errno.ENOSPC))
+        log.write(5)
+        assert log.tree.behind
+    log.entries += ENTRIES[15:20]  # In the log, and not handed over: it could still be lost.
+    log.clock.now += PUBLISH_S
+    log.tree.extend(())
+    assert not log.tree.behind
+    assert log.head().size == 15
+
+
+def test_a_full_disk_keeps_no_daemon_from_starting(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write(10)
+    log.tree.publish()
+    log.entries += ENTRIES[10:300]
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", _raise(errno.ENOSPC))
+        log.opened()
+        assert log.tree.behind
+    log.clock.now += PUBLISH_S
+    log.tree.close()
+    assert log.head().size == 300
+    is_whole(log)
