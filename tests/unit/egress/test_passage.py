@@ -57,6 +57,22 @@ async def until_head(end: socket.socket) -> tuple[bytes, bytes]:
     return before, after
 
 
+async def begun(
+    rig: Rig, server: socket.socket, *, down: bool, bytes_count: int
+) -> tuple[socket.socket, socket.socket]:
+    """Begin a body of that length in one direction; give the client and the far side."""
+    port = port_of(server)
+    rig.asks(NAME, port)
+    client = rig.connect()
+    length = f"Content-Length: {bytes_count}"
+    await send(client, head(port) if down else head(port, "POST", length))
+    far = await accepted(server)
+    await until_head(far)
+    if down:
+        await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+    return client, far
+
+
 def test_requests_and_answers_pass_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
         port = port_of(server)
@@ -205,18 +221,8 @@ def test_an_answer_that_is_early_does_not_wait_for_the_request(
 @pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
 def test_a_spliced_body_is_charged_to_the_byte(monkeypatch: pytest.MonkeyPatch, down: bool) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
-        port = port_of(server)
-        rig.asks(NAME, port)
-        client = rig.connect()
-        length = f"Content-Length: {len(BODY)}"
-        await send(client, head(port) if down else head(port, "POST", length))
-        far = await accepted(server)
-        await until_head(far)
-        if down:
-            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
-            sending = asyncio.create_task(send(far, BODY))
-        else:
-            sending = asyncio.create_task(send(client, BODY))
+        client, far = await begun(rig, server, down=down, bytes_count=len(BODY))
+        sending = asyncio.create_task(send(far if down else client, BODY))
         # What nobody reads is held in bounds, which are below the budget.
         reading = asyncio.create_task(receive(client if down else far))
         flow = await rig.flow()
@@ -354,15 +360,8 @@ def test_a_spliced_body_arrives_whole_however_it_is_read(
         return data
 
     async def scenario(rig: Rig, server: socket.socket) -> None:
-        port = port_of(server)
-        rig.asks(NAME, port)
-        client = rig.connect()
-        length = f"Content-Length: {len(BODY)}"
-        await send(client, head(port) if down else head(port, "POST", length))
-        far = await accepted(server)
-        await until_head(far)
+        client, far = await begun(rig, server, down=down, bytes_count=len(BODY))
         if down:
-            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
             await until_head(client)
         source, sink = (far, client) if down else (client, far)
         feeding = asyncio.create_task(feed(source))
@@ -373,7 +372,7 @@ def test_a_spliced_body_arrives_whole_however_it_is_read(
             await send(far, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             await until_head(client)
             assert await receive(client, 2) == b"ok"
-        await send(client, head(port))
+        await send(client, head(port_of(server)))
         await until_head(far)
         client.close()
         far.close()
@@ -387,15 +386,7 @@ def test_a_sink_that_goes_in_the_middle_of_a_body_ends_the_flow(
     monkeypatch: pytest.MonkeyPatch, down: bool
 ) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
-        port = port_of(server)
-        rig.asks(NAME, port)
-        client = rig.connect()
-        length = f"Content-Length: {len(BODY) * 4}"
-        await send(client, head(port) if down else head(port, "POST", length))
-        far = await accepted(server)
-        await until_head(far)
-        if down:
-            await send(far, f"HTTP/1.1 200 OK\r\n{length}\r\n\r\n".encode())
+        client, far = await begun(rig, server, down=down, bytes_count=len(BODY) * 4)
         source, sink = (far, client) if down else (client, far)
         sending = asyncio.create_task(send(source, BODY * 4))
         await receive(sink, 100_000)
