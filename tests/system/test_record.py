@@ -19,25 +19,12 @@ from supervisor.audit.verify_log import LogCheck, Problem
 from supervisor.call.outcome import Exited
 from supervisor.client import Output, Started, Verdict
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.no_tls import PROGRAM, RULE
 from tests.support.profiles import with_profiles
 from tests.support.rounds import rounds
 
 FLIPS = 6
-LITTLE = """\
-egress:
-  - {host: api.github.com, port: 443, why: "what is no TLS is denied, and nothing dialled"}
-syscalls: {allow: ["@network-io"]}
-record: {stdout: 1KiB}
-"""
-NO_TLS = """
-import socket
-with socket.create_connection(("api.github.com", 443)) as sock:
-    sock.sendall(b"no TLS" * 9)
-    try:
-        sock.recv(1)
-    except ConnectionResetError:
-        pass
-"""
+LITTLE = f"{RULE}record: {{stdout: 1KiB}}\n"
 LARGE_FILE_BYTES = 3_000_000
 WRITTEN = {
     Kind.INTENT, Kind.STARTED, Kind.OUTPUT, Kind.TRUNCATED, Kind.DENIED, Kind.SIGNAL, Kind.OUTCOME,
@@ -215,7 +202,7 @@ def write_every_kind(daemon: Daemon) -> None:
     assert call.outcome == Exited(code=0)
     assert call.stdout_truncated or call.finished.streams[0].truncated
     assert call.denials
-    call = client.run(["/usr/bin/python3", "-c", NO_TLS], profile="little")
+    call = client.run(["/usr/bin/python3", "-c", PROGRAM], profile="little")
     assert [flow.verdict for flow in call.flows] == [Verdict.DENIED], call.stderr
     with client.execute(["cat"], profile="base", stdin=b"typed", stdin_open=True) as execution:
         next(event for event in execution if isinstance(event.event, Started))

@@ -11,23 +11,10 @@ import pytest
 
 from supervisor.call.outcome import Exited
 from tests.support.daemon import Daemon, running_daemon
+from tests.support.no_tls import PROGRAM, RULE
 from tests.support.profiles import with_profiles
 
-LOUD = """\
-egress:
-  - {host: api.github.com, port: 443, why: "what is no TLS is denied, and nothing dialled"}
-syscalls: {allow: ["@network-io"]}
-"""
-NO_TLS = """
-import socket
-with socket.create_connection(("api.github.com", 443)) as sock:
-    sock.sendall(b"no TLS" * 9)
-    try:
-        sock.recv(1)
-    except ConnectionResetError:
-        pass
-"""
-SCRIPT = f"id -u; echo PR''INTED; python3 -c '{NO_TLS}'; exit 3"
+SCRIPT = f"id -u; echo PR''INTED; python3 -c '{PROGRAM}'; exit 3"
 FILTERS = [
     (["--agent", "writer"], ["--agent", "nobody"]),
     (["--session", "s-1"], ["--session", "s-3"]),
@@ -50,7 +37,7 @@ FILTERS = [
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     folder = tmp_path_factory.mktemp("search")
-    config = with_profiles(folder / "profiles", loud=LOUD)
+    config = with_profiles(folder / "profiles", loud=RULE)
     with running_daemon(config=config, folder=folder) as running:
         yield running
 
