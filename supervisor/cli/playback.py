@@ -54,6 +54,11 @@ def beginning_ns(record: Record) -> int:
     for entry in record.entries:
         if entry.kind == "started":
             return entry.time_ns
+    return accepted_ns(record)
+
+
+def accepted_ns(record: Record) -> int:
+    """Give when the call was accepted; when its first entry was written where that is not told."""
     return record.call.accepted_ns or (record.entries[0].time_ns if record.entries else 0)
 
 

@@ -19,6 +19,7 @@ from supervisor.call.safe import command as shown
 from supervisor.call.types import Json, untext
 from supervisor.cli import flows, lineage
 from supervisor.cli import output as out
+from supervisor.cli.playback import accepted_ns
 from supervisor.cli.streaming import DENIAL_WIDTH, describe_denial
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def tell(record: Record) -> None:
     if call.finished is not None:
         _tell_phases(call.finished.timeline)
     _tell_events(record)
-    lineage.tell(record.entries, _start_ns(record))
+    lineage.tell(record.entries, accepted_ns(record))
     _tell_denials(record)
     _tell_watched(record)
     _tell_flows(record)
@@ -195,12 +196,8 @@ def _tell_phases(timeline: Timeline) -> None:
     out.table(("PHASE", "AT", "TOOK"), rows)
 
 
-def _start_ns(record: Record) -> int:
-    return record.call.accepted_ns or (record.entries[0].time_ns if record.entries else 0)
-
-
 def _tell_events(record: Record) -> None:
-    start_ns, rows = _start_ns(record), []
+    start_ns, rows = accepted_ns(record), []
     for first, last, time_ns, kind, what in _folded(record.entries):
         at = f"+{out.duration(max(0, time_ns - start_ns) / 1e9)}"
         numbers = str(first.sequence)
