@@ -18,11 +18,13 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import re2
+
+from supervisor.audit.redaction.patience import Patience
 
 SECRET_BYTES_MIN = 4
 SECRET_BYTES_MAX = 64 * 1024
@@ -34,12 +36,18 @@ NEEDLES_BYTES_MAX = 2 * 1024 * 1024
 JSON_LEAVES_MAX = 256
 PREFIX_BYTES = 8
 AUTOMATON_BYTES = 96 * 1024 * 1024
+LOOKS_MAX = 16
+"""At beginnings of needles near the end of the data; where there are more, it is held back."""
+LOOK_BYTES = 16
+"""As many bytes as one look at a beginning counts for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MARKER = re.compile(rb"-----(BEGIN|END) [A-Z0-9 ]+-----")
 _BREAK = rb"(?:\r?\n|\\n|\\r\\n)?"
 _BREAKS = re.compile(rb"\r?\n|\\n|\\r\\n")
 _BREAK_BYTES = 4  # of the longest
+_BROKEN_BREAK = rb"(?:\r|\\(?:r\\?)?)?"
+_BROKEN_BREAKS = (b"\r", b"\\", b"\\r", b"\\r\\")
 
 
 class RedactionFailed(Exception):
@@ -82,6 +90,7 @@ class Literals:
             for one in needles(value):
                 owners.setdefault(one, literal)
         self.too_short = tuple(short)
+        self.names = tuple(name for name in secrets if name not in short)
         if sum(len(needle) for needle, _ in owners) > NEEDLES_BYTES_MAX:
             raise RedactionFailed(
                 f"the secrets need more than {NEEDLES_BYTES_MAX} bytes of needles"
@@ -96,15 +105,30 @@ class Literals:
             group = self._wrapped if may_wrap else self._plain
             group.setdefault(needle[:PREFIX_BYTES], []).append((needle, literal))
         self._lengths = sorted({len(prefix) for prefix in (*self._plain, *self._wrapped)})
-        self._pattern = _compiled(self._plain, self._wrapped) if owners else None
+        self._pattern = self._begun = None
+        if owners:
+            self._pattern = _compiled(self._plain, self._wrapped, _tree)
+            self._begun = _compiled(self._plain, self._wrapped, _open_tree, "\\z")
 
-    def spans(self, data: bytes, start: int, limit: int) -> Iterator[tuple[int, int, Literal]]:
+    def spans(
+        self,
+        data: bytes,
+        start: int,
+        limit: int,
+        *,
+        base: int = 0,
+        patience: Patience | None = None,
+    ) -> Iterator[tuple[int, int, Literal]]:
         """Give (from, to, secret) of all that begins in [start, limit), by where it begins.
 
-        Where one begins, the longest is given; what overlaps is given, too.
+        Where one begins, the longest is given; what overlaps is given, too. `patience` counts what
+        only begins as a secret, in the stream that the data is of, from `base` on; where it is at
+        its end, that is given.
         """
         if self._pattern is None:
             return
+        patience = patience or Patience()
+        start = max(start, patience.resume - base)
         end = min(len(data), limit + self.longest)
         while start < limit and (found := self._pattern.search(data, start, end)) is not None:
             first = found.start()
@@ -113,11 +137,54 @@ class Literals:
             longest = max(self._at(data, first), key=lambda one: one[0], default=None)
             if longest is not None:
                 yield first, *longest
+            elif not patience.lasts(base + first, LOOK_BYTES):
+                yield first, found.end(), self._owner(data, first)
+                first = found.end() - 1
+                patience.resume = base + first + 1
             start = first + 1
+
+    def open_from(self, data: bytes, start: int) -> int:
+        """Give the first place from `start` on at which what comes behind the data may still
+        decide on a secret; the data's end where there is none."""
+        start = max(start, len(data) - self.longest)
+        if self._pattern is None or self._begun is None:
+            return len(data)
+        begun = self._begun.search(data, start)
+        first = len(data) if begun is None else int(begun.start())
+        # The first bytes of a needle may be there as a whole, too.
+        looks = 0
+        while (found := self._pattern.search(data, start)) is not None and found.start() < first:
+            looks += 1
+            if looks > LOOKS_MAX or self._may_grow(data, found.start()):
+                return int(found.start())
+            start = found.start() + 1
+        return first
+
+    def _owner(self, data: bytes, first: int) -> Literal:
+        """Give a secret of which a needle has the first bytes that are here."""
+        near, joined = data[first : first + PREFIX_BYTES], _joined(data, first)
+        for length in self._lengths:
+            for groups, prefix in ((self._plain, near), (self._wrapped, joined)):
+                if prefix[:length] in groups:
+                    return groups[prefix[:length]][0][1]
+        raise RedactionFailed("what was found begins as no needle does")
+
+    def _may_grow(self, data: bytes, first: int) -> bool:
+        """Say whether the data ends within a needle that begins here."""
+        joined = _joined(data, first)
+        left = data[first:]
+        for length in self._lengths:
+            for needle, _ in self._plain.get(left[:length], ()):
+                if len(needle) > len(left) and needle.startswith(left):
+                    return True
+            for needle, _ in self._wrapped.get(joined[:length], ()):
+                if _ends_in_wrapped(data, first, needle):
+                    return True
+        return False
 
     def _at(self, data: bytes, first: int) -> Iterator[tuple[int, Literal]]:
         """Give (to, secret) of the needles that begin at a place."""
-        joined = _BREAKS.sub(b"", data[first : first + PREFIX_BYTES * (1 + _BREAK_BYTES)])
+        joined = _joined(data, first)
         for length in self._lengths:
             for needle, literal in self._plain.get(data[first : first + length], ()):
                 if data.startswith(needle, first):
@@ -128,6 +195,25 @@ class Literals:
                 if end is not None:
                     yield end, literal
                     break
+
+
+def _joined(data: bytes, first: int) -> bytes:
+    """Give the bytes from a place on without line breaks, as many as a needle is looked up by."""
+    seen = data[first : first + PREFIX_BYTES * (1 + _BREAK_BYTES)]
+    return _BREAKS.sub(b"", seen) if b"\n" in seen or b"\\" in seen else seen
+
+
+def _ends_in_wrapped(data: bytes, at: int, needle: bytes) -> bool:
+    """Say whether the data ends within a needle that begins here, maybe within a line break."""
+    for place, byte in enumerate(needle):
+        if place and (found := _BREAKS.match(data, at)) is not None:
+            at = found.end()
+        if at >= len(data) or (place and data[at:] in _BROKEN_BREAKS):
+            return True
+        if data[at] != byte:
+            return False
+        at += 1
+    return False
 
 
 def _end_of_wrapped(data: bytes, at: int, needle: bytes) -> int | None:
@@ -268,16 +354,21 @@ def _reach(needle: bytes, may_wrap: bool) -> int:
     return len(needle) + (len(needle) - 1) * _BREAK_BYTES if may_wrap else len(needle)
 
 
-def _compiled(plain: Iterable[bytes], wrapped: Iterable[bytes]) -> re2._Regexp:
+_Write = Callable[[Sequence[bytes], int, bytes], bytes]
+
+
+def _compiled(
+    plain: Iterable[bytes], wrapped: Iterable[bytes], write: _Write, end: str = ""
+) -> re2._Regexp:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
     options.never_capture = True
     options.max_mem = AUTOMATON_BYTES
     both = ((sorted(plain), b""), (sorted(wrapped), _BREAK))
-    pattern = b"|".join(_tree(prefixes, 0, between) for prefixes, between in both if prefixes)
+    pattern = b"|".join(write(prefixes, 0, between) for prefixes, between in both if prefixes)
     try:
-        return re2.compile(pattern, options)
+        return re2.compile(b"(?:" + pattern + b")" + end.encode(), options)
     except re2.error:
         raise RedactionFailed("the secrets cannot be made into an automaton") from None
     finally:
@@ -294,3 +385,16 @@ def _tree(prefixes: Sequence[bytes], depth: int, between: bytes) -> bytes:
     ]
     written = (re2.escape(first) + (between if rest else b"") + rest for first, rest in branches)
     return b"(?:" + b"|".join(written) + b")"
+
+
+def _open_tree(prefixes: Sequence[bytes], depth: int, between: bytes) -> bytes:
+    """Write sorted prefixes as an expression for the beginnings of each, but not for all of it."""
+    branches = []
+    for first, group in itertools.groupby(
+        (one for one in prefixes if len(one) > depth + 1), key=lambda one: one[depth : depth + 1]
+    ):
+        rest = _open_tree(list(group), depth + 1, between)
+        more = between + (rest + b"?" if rest else b"")
+        broken = b"|" + _BROKEN_BREAK if between else b""
+        branches.append(re2.escape(first) + b"(?:" + more + broken + b")?")
+    return b"(?:" + b"|".join(branches) + b")" if branches else b""

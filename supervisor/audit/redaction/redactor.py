@@ -1,9 +1,11 @@
 """Replaces secrets in a stream, whatever its chunks are, and in single values.
 
-A stream is looked at in windows. Whether something begins at a byte is known once as many bytes
-follow as the longest needle and the longest rule have; what comes later is held back. So what
-comes out does not depend on where the chunks end. What has no longest length (a token's tail, a
-private key) is followed by state: its bytes go into the HMAC and are dropped.
+What is held back is what may be the beginning of a secret: from the first byte on at which what
+has not come yet may still decide on a needle or a rule. It has at most as many bytes as the longest
+of these, and mostly none. So what comes out does not depend on where the chunks end, nor on how
+long they take to come. What has no longest length (a token's tail, a private key) is followed by
+state: its bytes go into the HMAC and are dropped, and its mark comes with its end, or after
+`TAIL_BYTES_MAX`.
 
 Spans that overlap become one, so that no part of either is left; it is named after the first
 literal in it, else after the first rule. A replacement reads `[REDACTED:name:hmac8]`: equal
@@ -17,20 +19,27 @@ import functools
 import hashlib
 import heapq
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from supervisor.audit.redaction.found import Found
 from supervisor.audit.redaction.literals import Literal, Literals, RedactionFailed, mac8
+from supervisor.audit.redaction.patience import Effort
 from supervisor.audit.redaction.rules import Rule, Rules
 
-STEP_BYTES = 4096
-"""So much is gathered before it is looked at: small chunks cost no scan each."""
 BLOCK_BYTES = 256 * 1024
 FOUND_MAX = 4096
 TAIL_BYTES_MAX = 64 * 1024
-"""Of what ends with `until`: a longer one has lost its end, and would swallow all that follows."""
+"""Of one replacement. What goes on gets another; but what ends with `until` has lost its end then,
+and would swallow all that follows."""
 KEY_BYTES_MIN = 16
+_NAMED = re.compile(rb"-{0,2}([A-Za-z0-9_][A-Za-z0-9_.-]*)=", re.ASCII)
+"""What stands before a value in one argument: text that has a `=` somewhere is no name."""
+_OPTION = re.compile(rb"-{1,2}([A-Za-z0-9_][A-Za-z0-9_.-]*)", re.ASCII)
+"""What may stand before a value as an argument of its own."""
+
 DEPTH_MAX = 64
 ITEMS_MAX = 20_000
 
@@ -40,20 +49,6 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _S = TypeVar("_S")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What was replaced: where in the unredacted stream, by which rule, and the HMAC's begin.
-
-    In a value that is no stream, `pointer` (RFC 6901) says in which part of it.
-    """
-
-    offset: int
-    length: int
-    rule: str
-    hmac8: str
-    pointer: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,18 +104,16 @@ class Redactor:
     `released` is how many bytes of the unredacted stream what came out so far stands for.
     """
 
-    def __init__(self, literals: Literals, rules: Rules, key: bytes) -> None:
+    def __init__(
+        self, literals: Literals, rules: Rules, key: bytes, effort: Effort | None = None
+    ) -> None:
         if len(key) < KEY_BYTES_MIN:
             raise RedactionFailed(f"a key of less than {KEY_BYTES_MIN} bytes")
         self._literals, self._rules, self._key = literals, rules, key
-        # What begins before the limit has the byte behind its longest match in sight, too: that
-        # byte decides on a \b.
-        self._hold = max(literals.longest, rules.longest)
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
         self._data = b""  # from `_base` on; one byte before `released` is kept for a \b
         self._base = 0
         self._rules_at = 0
+        self._effort = effort or Effort()
         self._open: _Open | None = None
         self._tail: _Tail | None = None
         self._is_over = False
@@ -138,9 +131,13 @@ class Redactor:
             raise RedactionFailed(_OVER)
         if not data:
             return b""
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        return self._advance(is_last=False) if self._waiting_bytes >= STEP_BYTES else b""
+        return self._advance(data, is_last=False)
+
+    @property
+    def settled(self) -> int:
+        """Give how many bytes of the unredacted stream are wholly told by what came out so far:
+        what is being replaced right now has been released, and its replacement comes later."""
+        return self.released if self._open is None else self._open.start
 
     def finish(self) -> bytes:
         """Give the rest. After it nothing can be fed.
@@ -148,29 +145,23 @@ class Redactor:
         Raises:
             RedactionFailed: as `feed`.
         """
-        return self._advance(is_last=True)
+        return self._advance(b"", is_last=True)
 
     @_fails_closed
-    def _advance(self, *, is_last: bool) -> bytes:
+    def _advance(self, data: bytes, *, is_last: bool) -> bytes:
         if self._is_over:
             raise RedactionFailed(_OVER)
         self._is_over = True  # until this step is through
-        waiting = b"".join(self._waiting)
-        self._waiting, self._waiting_bytes = [], 0
         out: list[bytes] = []
-        for start in range(0, max(len(waiting), 1), BLOCK_BYTES):
-            self._data += waiting[start : start + BLOCK_BYTES]
-            ends = is_last and start + BLOCK_BYTES >= len(waiting)
-            out += self._step(is_last=ends)
+        for start in range(0, max(len(data), 1), BLOCK_BYTES):
+            self._data += data[start : start + BLOCK_BYTES]
+            out += self._step(is_last=is_last)
         self._is_over = is_last
         return b"".join(out)
 
     def _step(self, *, is_last: bool) -> Iterator[bytes]:
-        end = self._base + len(self._data)
-        limit = end if is_last else max(self.released, end - self._hold)
         at = self.released
-        self._rules_at = max(self._rules_at, at)
-        ruled = list(self._rule_spans(limit, is_last))
+        ruled, limit = self._ruled(is_last=is_last)
         for span in heapq.merge(ruled, self._literal_spans(limit), key=_order):
             if self._joins(span):
                 continue
@@ -190,16 +181,40 @@ class Redactor:
         self._data = self._data[max(limit - 1 - self._base, 0) :]
         self._base = max(limit - 1, self._base)
 
+    def _ruled(self, *, is_last: bool) -> tuple[list[_Span], int]:
+        """Give what the rules find, and up to where all is decided, for them and for literals."""
+        data, base = self._data, self._base
+        known = limit = base + len(data)
+        if not is_last:
+            known = limit = base + self._literals.open_from(data, self.released - base)
+        spans: list[_Span] = []
+        self._rules_at = max(self._rules_at, self.released)
+        if (former := self._tail) is not None:
+            spans += self._follow(known, is_last)
+            if self._open is not None:
+                self._open.end = max(self._open.end, former.span.end)
+        if self._tail is None:
+            if not is_last:
+                limit = min(limit, base + self._rules.open_from(data, self._rules_at - base))
+            spans += self._rule_spans(limit, known, is_last)
+        if self._tail is not None:  # whether what follows belongs to it is not known
+            limit = min(limit, self._tail.span.end)
+        return spans, max(limit, self.released)
+
     def _joins(self, span: _Span) -> bool:
         """Say whether a span is part of what is open, which then grows."""
         group = self._open
         if group is None or span.start > group.end:
             return False
         label = group.label
-        if span.start == group.end and not (
-            span.is_literal and label.is_literal and span.name == label.name
+        is_full = group.end - group.start >= TAIL_BYTES_MAX
+        if span.start == group.end and (
+            is_full or not (span.is_literal and label.is_literal and span.name == label.name)
         ):
             return False  # one behind the other; pieces of one literal are one
+        if is_full and span.end > group.end:
+            span.start = group.end
+            return False
         group.end = max(group.end, span.end)
         if span.is_literal and not label.is_literal:
             group.label = span
@@ -208,20 +223,18 @@ class Redactor:
     def _replaced(self, group: _Open) -> bytes:
         label = group.label
         hmac8 = label.mac.hexdigest()[:8] if label.mac is not None else label.hmac8
+        length = group.end - group.start
+        found = Found(offset=group.start, length=length, rule=label.name, hmac8=hmac8)
         self.found_total += 1
         if len(self.found) < FOUND_MAX:
-            self.found.append(
-                Found(
-                    offset=group.start,
-                    length=group.end - group.start,
-                    rule=label.name,
-                    hmac8=hmac8,
-                )
-            )
-        return f"[REDACTED:{label.name}:{hmac8}]".encode()
+            self.found.append(found)
+        return found.mark
 
     def _literal_spans(self, limit: int) -> Iterator[_Span]:
-        found = self._literals.spans(self._data, self.released - self._base, limit - self._base)
+        base, patience = self._base, self._effort.literals
+        found = self._literals.spans(
+            self._data, self.released - base, limit - base, base=base, patience=patience
+        )
         for first, end, literal in found:
             yield _Span(
                 start=self._base + first,
@@ -234,18 +247,14 @@ class Redactor:
     def _literal_mac(self, literal: Literal) -> str:
         return mac8(self._key, literal.value)
 
-    def _rule_spans(self, limit: int, is_last: bool) -> Iterator[_Span]:
-        """Give what the rules find from where they stand, up to `limit` or an end not in sight."""
-        if self._tail is not None:
-            span = self._tail.span
-            ended = self._follow(is_last)
-            if self._open is not None:
-                self._open.end = max(self._open.end, span.end)
-            if not ended:
-                return
+    def _rule_spans(self, limit: int, known: int, is_last: bool) -> Iterator[_Span]:
+        """Give what the rules find up to `limit`, or a tail that has not ended."""
         while True:
             data, base = self._data, self._base
-            match = self._rules.find(data, self._rules_at - base, limit - base)
+            patience = self._effort.rules
+            match = self._rules.find(
+                data, self._rules_at - base, limit - base, base=base, patience=patience
+            )
             if match is None:
                 self._rules_at = max(self._rules_at, limit)
                 return
@@ -253,40 +262,50 @@ class Redactor:
             mac = hmac.new(self._key, data[first:end], hashlib.sha256)
             span = _Span(base + first, base + end, rule.id, False, mac=mac)
             self._rules_at = span.end
+            yield span
             if rule.odd is not None:
                 self._tail = _Tail(span, rule)
-                ended = self._follow(is_last)
-                yield span
-                if not ended:
+                yield from self._follow(known, is_last)
+                if self._tail is not None:
                     return
-            else:
-                yield span
 
-    def _follow(self, is_last: bool) -> bool:
-        """Follow the tail as far as it is known; say whether it has ended."""
-        tail = self._tail
-        odd_of, mac = (tail.rule.odd, tail.span.mac) if tail is not None else (None, None)
-        if tail is None or odd_of is None or mac is None:
+    def _follow(self, limit: int, is_last: bool) -> Iterator[_Span]:
+        """Follow the tail as far as it is known, and no further than a literal may begin; give the
+        spans that go on where one is full."""
+        while (tail := self._tail) is not None:
+            self._follow_one(tail, limit, is_last)
+            if self._tail is tail:
+                return
+            if self._tail is not None:
+                yield self._tail.span
+
+    def _follow_one(self, tail: _Tail, limit: int, is_last: bool) -> None:
+        odd_of, mac = tail.rule.odd, tail.span.mac
+        if odd_of is None or mac is None:
             raise RedactionFailed("there is no tail to follow")
         data, rule = self._data, tail.rule
         start = tail.span.end - self._base
-        known = len(data) if is_last else max(start, len(data) - rule.until_longest)
-        odd = odd_of.search(data, start, known) if known > start else None
-        stop: int = odd.start() if odd is not None else known
-        ended = odd is not None or is_last
+        known = len(data)
+        if not is_last:
+            known = max(start, min(limit - self._base, known - rule.ahead))
+        odd, stop = _end_of_tail(odd_of, data, start, known)
+        ended = odd or (is_last and stop == known)
         if rule.until is not None:
             end = rule.until.search(data, start)
             if end is not None and (end.start() <= stop if ended else end.start() < known):
                 stop, ended = end.end(), True
-            room = TAIL_BYTES_MAX - tail.taken
-            if stop - start >= room:
-                stop, ended = start + room, True
+        room = TAIL_BYTES_MAX - tail.taken
+        is_full = stop - start > room
+        stop = min(stop, start + room)
         mac.update(data[start:stop])
         tail.span.end = self._rules_at = self._base + stop
         tail.taken += stop - start
-        if ended:
+        if is_full and rule.until is None:
+            mac = hmac.new(self._key, digestmod=hashlib.sha256)
+            more = _Span(tail.span.end, tail.span.end, rule.id, False, mac=mac)
+            self._tail = _Tail(more, rule)
+        elif is_full or ended:
             self._tail = None
-        return ended
 
 
 class ValueRedactor:
@@ -297,14 +316,34 @@ class ValueRedactor:
 
     def __init__(self, literals: Literals, rules: Rules, key: bytes) -> None:
         self._literals, self._rules, self._key = literals, rules, key
+        self._effort, self._looking = Effort(), Effort()
 
     def redact_bytes(self, data: bytes, *, pointer: str = "") -> tuple[bytes, list[Found]]:
         """Redact bytes; `pointer` says where they are from."""
-        redactor = Redactor(self._literals, self._rules, self._key)
-        clean = redactor.feed(data) + redactor.finish()
+        redactor = Redactor(self._literals, self._rules, self._key, self._effort)
+        try:
+            clean = redactor.feed(data) + redactor.finish()
+        finally:
+            self._effort.next_value(len(data))
         if redactor.found_total > len(redactor.found):
             raise RedactionFailed(f"more than {FOUND_MAX} secrets in one value")
         return clean, [replace(one, pointer=pointer) for one in redactor.found]
+
+    @_fails_closed
+    def is_clean(self, values: Sequence[bytes]) -> bool:
+        """Say whether there is nothing to replace in values, arguments by their names among them:
+        one look at all of them together. It may say no where there is nothing."""
+        joined, looking = b"\0".join(values), self._looking
+        looking.next_value(len(joined))
+        patience = looking.rules
+        if self._rules.find(joined, 0, len(joined), patience=patience) is not None:
+            return False
+        spans = self._literals.spans(joined, 0, len(joined), patience=looking.literals)
+        if next(spans, None) is not None:
+            return False
+        found = (_NAMED.match(one) or _OPTION.fullmatch(one) for one in values)
+        names = (one[1] for one in found if one is not None)
+        return not any(self._rules.is_telling(name) for name in names)
 
     @_fails_closed
     def redact_text(self, text: str, *, pointer: str = "") -> tuple[str, list[Found]]:
@@ -320,16 +359,23 @@ class ValueRedactor:
         found: list[Found] = []
         name = b""
         for place, argument in enumerate(argv):
-            before, equals, _ = argument.partition(b"=")
-            if equals and self._rules.of_name(name, argument) is None:
-                one, more = self._assigned(before, argument, f"/{place}")
+            named = _NAMED.match(argument)
+            if named is not None and self._rules.of_name(name, argument) is None:
+                one, more = self._assigned(argument[: named.end(1)], argument, f"/{place}")
             else:
                 one, more = self._value(name, argument, f"/{place}")
             clean.append(one)
             found += more
-            is_option = argument.startswith(b"-") and not equals
-            name = argument.lstrip(b"-") if is_option else b""
+            name = _option_name(argument)
         return clean, found
+
+    def is_told_by_name(self, argv: Sequence[bytes]) -> bool:
+        """Say whether the last argument is, or holds, a value whose name tells of a secret."""
+        named = _NAMED.match(argv[-1])
+        if named is not None and self._rules.is_telling(named[1]):
+            return True
+        option = _option_name(argv[-2]) if len(argv) > 1 else b""
+        return bool(option) and self._rules.is_telling(option)
 
     @_fails_closed
     def redact_environment(
@@ -374,7 +420,7 @@ class ValueRedactor:
     def _as_whole(self, rule: Rule, value: bytes, pointer: str) -> tuple[bytes, list[Found]]:
         hmac8 = mac8(self._key, value)
         found = Found(offset=0, length=len(value), rule=rule.id, hmac8=hmac8, pointer=pointer)
-        return f"[REDACTED:{rule.id}:{hmac8}]".encode(), [found]
+        return found.mark, [found]
 
     def _value(self, name: bytes, value: bytes, pointer: str) -> tuple[bytes, list[Found]]:
         """Redact a value that has a name: as a whole where a rule says so by the name."""
@@ -383,6 +429,12 @@ class ValueRedactor:
         if rule is None or any(one.length == len(value) for one in found):
             return clean, found
         return self._as_whole(rule, value, pointer)
+
+
+def _option_name(argument: bytes) -> bytes:
+    """Give the name that an argument, as `--password`, has for the next one; b"" for none."""
+    option = _OPTION.fullmatch(argument)
+    return option[1] if option is not None else b""
 
 
 class _Walk:
@@ -423,6 +475,18 @@ class _Walk:
                 raise RedactionFailed("two names are one when they are redacted")
             clean[shown] = self.clean(one, _encoded(key), below, depth + 1)
         return clean
+
+
+def _end_of_tail(odd_of: Any, data: bytes, start: int, known: int) -> tuple[bool, int]:
+    """Say whether something odd begins in [start, known), and up to where the tail goes."""
+    at = start
+    while at < known and (found := odd_of.search(data, at)) is not None and found.start() < known:
+        if any(first >= 0 for first, _ in map(found.span, range(1, odd_of.groups + 1))):
+            return True, int(found.start())
+        if found.end() > known:
+            return False, int(found.start())  # a whole that is looked at again with what comes
+        at = found.end()
+    return False, known
 
 
 def _order(span: _Span) -> tuple[int, bool]:

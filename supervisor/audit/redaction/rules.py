@@ -3,8 +3,10 @@
 A rule is an expression of RE2 whose match has a longest length, so that it is known how much of a
 stream has to be held back. Its first group, or else the whole of it, is the secret. What may be
 longer is followed by state instead: `tail` is a class of bytes that go on with the secret, `until`
-an expression that ends it (for private keys in PEM). A rule `of: name` looks at the name of
-a value (in JSON, in the environment, before an argument), and takes the whole value.
+an expression that ends it (for private keys in PEM), and `ends` one whose group, by being there,
+shows that it has ended before; what it matches without the group belongs to the secret. A rule
+`of: name` looks at the name of a value (in JSON, in the environment, before an argument), and takes
+the whole value.
 
 Rules are tried in their order: where two match at one place, the first is taken whose check agrees.
 """
@@ -17,11 +19,15 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from re import _constants, _parser  # type: ignore[attr-defined]  # the only reader of widths
+from types import ModuleType
 from typing import Any, Literal
 
 import re2
 from pydantic import BaseModel, ConfigDict, Field
 
+from supervisor.audit.redaction.growth import beginnings
+from supervisor.audit.redaction.patience import Patience
+from supervisor.audit.redaction.prefilter import Prefilter
 from supervisor.audit.redaction.validators import VALIDATORS
 from supervisor.profile import yaml_source
 from supervisor.profile.yaml_source import Document, Problem, ProblemsFound
@@ -32,6 +38,10 @@ MATCH_BYTES_MIN = 4
 MATCH_BYTES_MAX = 1024
 UNTIL_BYTES_MAX = 128
 AUTOMATON_BYTES = 64 * 1024 * 1024
+STEP_BYTES = 16 * 1024
+STEP_BYTES_MIN = 256
+"""Below it, and in a step in which something matches, RE2 looks."""
+
 REASON = "RULES_INVALID"
 PACK = "rules.yaml"
 
@@ -48,6 +58,7 @@ class _Rule(BaseModel):
     check: str | None = None
     tail: str | None = Field(default=None, max_length=100)
     until: str | None = Field(default=None, max_length=100)
+    ends: str | None = Field(default=None, max_length=200)
     optional: bool = False
 
 
@@ -60,7 +71,8 @@ class _Pack(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A rule, compiled. `odd` finds the first byte that is none of its tail's."""
+    """A rule, compiled. `odd` finds what is none of its tail's, as its group, and what belongs to
+    it as a whole, without one."""
 
     id: str
     source: str
@@ -70,7 +82,8 @@ class Rule:
     check: Callable[[bytes], bool] | None
     odd: re2._Regexp | None
     until: re2._Regexp | None
-    until_longest: int
+    ahead: int
+    """Bytes behind a place that decide on whether the tail ends there."""
     is_optional: bool
 
     def accepts(self, secret: bytes) -> bool:
@@ -79,25 +92,60 @@ class Rule:
 
 
 class Rules:
-    """Rules made ready to be found together; it never changes and may be shared."""
+    """Rules made ready to be found together; it never changes and may be shared.
 
-    def __init__(self, rules: Sequence[Rule], *, version: int = 1) -> None:
+    With `hyperscan` (`prefilter.open_hyperscan`) the same is found in less time.
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], *, version: int = 1, hyperscan: ModuleType | None = None
+    ) -> None:
         self.version = version
         self.all = tuple(rules)
         self._text = tuple(rule for rule in rules if rule.of == "text")
         self._names = tuple((re2_compile(r.source), r) for r in rules if r.of == "name")
-        self.longest = max(
-            (max(rule.longest, rule.until_longest) for rule in self._text), default=0
-        )
-        self._any = re2_compile("|".join(f"(?:{one.source})" for one in self._text))
+        self.longest = max((max(rule.longest, rule.ahead) for rule in self._text), default=0)
+        self._any = _whole_compile("|".join(f"(?:{one.source})" for one in self._text))
         self._each = tuple(re2_compile(one.source) for one in self._text)
         self._which = _set_of(self._text) if self._text else None
+        begun = "|".join(beginnings(one.source) for one in self._text)
+        self._begun = re2_compile(f"(?:{begun})\\z")
+        self.prefilter = None
+        if hyperscan is not None and self._text:
+            self.prefilter = Prefilter(hyperscan, [one.source for one in self._text])
 
-    def find(self, data: bytes, start: int, limit: int) -> tuple[Rule, int, int] | None:
+    def find(
+        self,
+        data: bytes,
+        start: int,
+        limit: int,
+        *,
+        base: int = 0,
+        patience: Patience | None = None,
+    ) -> tuple[Rule, int, int] | None:
         """Give the first rule that matches from [start, limit) on, with its secret's span; the
-        match ends where the secret does, or behind it."""
+        match ends where the secret does, or behind it. `patience` counts what a check refuses,
+        in the stream that the data is of, from `base` on."""
+        patience = patience or Patience()
         if self._which is None:
             return None
+        if self.prefilter is None:
+            return self._search(data, start, limit, base, patience)
+        while start < limit:
+            # As much as decides on what begins in the step, and the byte before it.
+            stop = min(limit, start + STEP_BYTES)
+            seen = data[max(start - 1, 0) : stop + self.longest + 1]
+            is_clean = stop - start >= STEP_BYTES_MIN and self.prefilter.is_clean(seen)
+            if not is_clean:
+                found = self._search(data, start, stop, base, patience)
+                if found is not None:
+                    return found
+            start = stop
+        return None
+
+    def _search(
+        self, data: bytes, start: int, limit: int, base: int, patience: Patience
+    ) -> tuple[Rule, int, int] | None:
         end = min(len(data), limit + self.longest + 1)
         while start < limit and (found := self._any.search(data, start, end)) is not None:
             at = found.start()
@@ -109,10 +157,19 @@ class Rules:
                     continue
                 rule = self._text[place]
                 first, last = match.span(rule.group)
-                if rule.accepts(data[first:last]):
+                if rule.accepts(data[first:last]) or not patience.lasts(
+                    base + at, match.end() - at
+                ):
                     return rule, first, last
             start = at + 1
         return None
+
+    def open_from(self, data: bytes, start: int) -> int:
+        """Give the first place from `start` on at which what comes behind the data may still
+        decide on a match; the data's end where there is none."""
+        start = max(start, len(data) - self.longest - 1)
+        begun = self._begun.search(data, start)
+        return len(data) if begun is None else int(begun.start())
 
     def _candidates(self, data: bytes, at: int) -> Sequence[int]:
         """Give the places of the rules that may match here, in their order."""
@@ -121,6 +178,10 @@ class Rules:
         places = which and which.Match(before + data[at : at + self.longest + 1])
         # Some rule does: where the set ran out of memory it says none, and all are tried.
         return sorted(places) if places else range(len(self._each))
+
+    def is_telling(self, name: bytes) -> bool:
+        """Say whether a value of that name may be a secret whatever it looks like."""
+        return any(pattern.search(name) is not None for pattern, _ in self._names)
 
     def of_name(self, name: bytes, value: bytes) -> Rule | None:
         """Give the rule by which the value of that name is a secret."""
@@ -139,10 +200,10 @@ def _set_of(rules: Sequence[Rule]) -> re2.Set:
     return together
 
 
-def shipped(*, optional: bool = False) -> Rules:
+def shipped(*, optional: bool = False, hyperscan: ModuleType | None = None) -> Rules:
     """Give the pack that is part of the package; `optional` adds its rules for personal data."""
     content = resources.files(__package__).joinpath(PACK).read_bytes()
-    return _from(yaml_source.parse_document(content, PACK, reason=REASON), optional)
+    return _from(yaml_source.parse_document(content, PACK, reason=REASON), optional, hyperscan)
 
 
 def load(path: Path, *, optional: bool = False) -> Rules:
@@ -163,6 +224,13 @@ def re2_compile(source: str) -> re2._Regexp:
     return re2.compile(source.encode("latin-1"), _options())
 
 
+def _whole_compile(source: str) -> re2._Regexp:
+    """Compile what only says where it matches: without groups no more than the automaton runs."""
+    options = _options()
+    options.never_capture = True
+    return re2.compile(source.encode("latin-1"), options)
+
+
 def _options() -> re2.Options:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
@@ -171,13 +239,14 @@ def _options() -> re2.Options:
     return options
 
 
-def _from(document: Document, optional: bool) -> Rules:
+def _from(document: Document, optional: bool, hyperscan: ModuleType | None = None) -> Rules:
     pack = yaml_source.validate(document, _Pack, reason=REASON)
     problems = list(_problems(document, pack))
     if problems:
         raise ProblemsFound(REASON, problems)
     made = [_made(rule) for rule in pack.rules]
-    return Rules([rule for rule in made if optional or not rule.is_optional], version=pack.version)
+    wanted = [rule for rule in made if optional or not rule.is_optional]
+    return Rules(wanted, version=pack.version, hyperscan=hyperscan)
 
 
 def _made(rule: _Rule) -> Rule:
@@ -188,11 +257,16 @@ def _made(rule: _Rule) -> Rule:
         longest=_width(rule.regex)[1],
         group=re2_compile(rule.regex).groups,
         check=VALIDATORS[rule.check] if rule.check else None,
-        odd=re2_compile(f"[^{rule.tail[1:-1]}]") if rule.tail else None,
+        odd=re2_compile(_odd(rule)) if rule.tail else None,
         until=re2_compile(rule.until) if rule.until else None,
-        until_longest=_width(rule.until)[1] if rule.until else 0,
+        ahead=max((_width(one)[1] for one in (rule.until, rule.ends) if one), default=0),
         is_optional=rule.optional,
     )
+
+
+def _odd(rule: _Rule) -> str:
+    byte = f"([^{(rule.tail or '')[1:-1]}])"
+    return f"{rule.ends}|{byte}" if rule.ends else byte
 
 
 def _problems(document: Document, pack: _Pack) -> Iterator[Problem]:
@@ -222,6 +296,10 @@ def _complaints(rule: _Rule, seen: set[str]) -> Iterator[tuple[str, str]]:
         yield "until", "needs a tail: the bytes that may come before the end"
     elif rule.until is not None and (why := _fault(rule.until, 1, UNTIL_BYTES_MAX, 0, False)):
         yield "until", why
+    if rule.ends is not None and rule.until is None:
+        yield "ends", "needs an until: the tail ends there, if nowhere else"
+    elif rule.ends is not None and (why := _fault(rule.ends, 1, UNTIL_BYTES_MAX, 1, False)):
+        yield "ends", why
 
 
 def _ends_in_secret(source: str) -> bool:

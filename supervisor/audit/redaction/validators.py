@@ -60,11 +60,19 @@ def is_iban(secret: bytes) -> bool:
     return int("".join(str(int(one, 36)) for one in plain[4:] + plain[:4])) % 97 == 1
 
 
+def is_ssn(secret: bytes) -> bool:
+    """Say whether it may be a US social security number: of area, group and serial none is all
+    zeros, and no area is 666 or from 900 on."""
+    area, group, serial = secret.split(b"-")
+    return area not in (b"000", b"666") and area < b"900" and group != b"00" and serial != b"0000"
+
+
 VALIDATORS: Mapping[str, Callable[[bytes], bool]] = {
     "entropy": is_random,
     "value": is_value,
     "chosen": is_chosen,
     "luhn": passes_luhn,
     "iban": is_iban,
+    "ssn": is_ssn,
 }
 """What a rule may name under `check:`."""

@@ -62,7 +62,7 @@ def rule_samples(rng: random.Random) -> dict[str, Sample]:
         "google-client-secret": whole("GOCSPX-", URL, 28),
         "azure-storage-key": inside("AccountKey=", some(ALNUM + "/+", 86) + "=="),
         "azure-sas": inside("?sv=2022&sig=", some(ALNUM, 43) + "%3D", "&se=1"),
-        "azure-client-secret": inside(some(ALNUM, 3), "8Q~" + some(ALNUM, 34)),
+        "azure-client-secret": inside(some(ALNUM, 3) + "8", "Q~" + some(ALNUM, 34)),
         "digitalocean-token": whole("dop_v1_", HEX, 64),
         "terraform-token": inside(some(ALNUM, 14), ".atlasv1." + some(URL, 67)),
         "vault-token": whole("hvs.", URL, 90),
@@ -106,7 +106,7 @@ def rule_samples(rng: random.Random) -> dict[str, Sample]:
         "environment-secret": inside("DB_PASSWORD=", some(string.ascii_lowercase, 9) + "ab", "\n"),
         "assigned-secret": inside("password: ", password),
         "iban": inside("to ", "DE89 3704 0044 0532 0130 00"),
-        "card": inside("paid by ", "4242 4242 4242 4242"),
+        "us-ssn": inside("of ", "123-45-6789"), "card": inside("by ", "4242 4242 4242 4242"),
         "e-mail": inside("by ", f"{some(string.ascii_lowercase, 8)}@mail.example.com"),
     }  # fmt: skip
 

@@ -26,12 +26,14 @@ NOTHING = Rules([])
 VALUES = ValueRedactor(LITERALS, PACK, KEY)
 
 
-def _run(chunks: list[bytes], rules: Rules = PACK, step: int = 1) -> tuple[bytes, Redactor]:
+def _run(chunks: list[bytes], rules: Rules = PACK) -> tuple[bytes, Redactor]:
     redactor = Redactor(LITERALS, rules, KEY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STEP_BYTES", step)
-        out = b"".join([redactor.feed(chunk) for chunk in chunks])
-        return out + redactor.finish(), redactor
+    out = b"".join([redactor.feed(chunk) for chunk in chunks])
+    return out + redactor.finish(), redactor
+
+
+def _cut(stream: bytes, size: int) -> list[bytes]:
+    return [stream[at : at + size] for at in range(0, len(stream), size)]
 
 
 def _mark(name: str, secret: bytes) -> bytes:
@@ -56,7 +58,7 @@ def test_chunks_do_not_matter(stream: bytes, data: st.DataObject) -> None:
     whole, first = _run([stream])
     borders = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     chunks = [stream[a:b] for a, b in zip([0, *borders], [*borders, len(stream)], strict=True)]
-    cut, second = _run(chunks, step=data.draw(st.sampled_from([1, 50, 4096])))
+    cut, second = _run(chunks)
     assert cut == whole
     assert second.found == first.found
     assert second.released == first.released == len(stream)
@@ -89,7 +91,7 @@ def test_equal_secrets_have_equal_marks_in_any_spelling() -> None:
 
 def test_a_key_is_replaced_as_a_whole() -> None:
     text, _ = private_key(random.Random(2), lines=400)
-    out, redactor = _run([b"a " + text.encode() + b"\nb"], step=100)
+    out, redactor = _run(_cut(b"a " + text.encode() + b"\nb", 100))
     assert out == b"a " + _mark("private-key", text.encode()) + b"\nb"
     assert redactor.found[0].length == len(text)
 
@@ -99,9 +101,22 @@ def test_a_key_without_an_end_stops_somewhere() -> None:
     out, _ = _run([start + b"B" * 100 + b"{and so on"])
     assert out.endswith(b"]{and so on")
     body = b"\n".join([b"B" * 64] * (module.TAIL_BYTES_MAX // 65 + 10))
-    out, redactor = _run([start + body + b" after it"], step=999)
+    out, redactor = _run(_cut(start + body + b" after it", 999))
     assert out.endswith(b"BB after it")
     assert module.TAIL_BYTES_MAX <= redactor.found[0].length < module.TAIL_BYTES_MAX + 100
+
+
+def test_a_token_without_an_end_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TAIL_BYTES_MAX", 100)
+    stream = b"a ghp_" + b"a1B2" * 90 + b"abababab" * 3 + b"x y " + b"abababab" * 60 + b" end"
+    whole, first = _run([stream])
+    assert whole.startswith(b"a [REDACTED:") and whole.endswith(b"] end") and b" y " in whole
+    for name in ("github-token", "one"):
+        assert whole.count(b"[REDACTED:" + name.encode()) >= 3
+    assert b"a1B2" not in whole and b"abab" not in whole
+    assert max(one.length for one in first.found) < 100 + 50
+    for size in range(1, 40):
+        assert _run(_cut(stream, size))[0] == whole, size
 
 
 def test_memory_is_bounded_whatever_comes() -> None:
@@ -143,7 +158,7 @@ def test_after_the_end_nothing_is_taken() -> None:
 def test_a_failure_gives_nothing_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     redactor = Redactor(LITERALS, PACK, KEY)
 
-    def fails(*_: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
         raise MemoryError("hunter2")
 
     with monkeypatch.context() as patch:
@@ -180,6 +195,14 @@ def test_argv() -> None:
     ]  # fmt: skip
     where = [(one.pointer, one.offset, one.length) for one in found]
     assert where == [("/2", 0, 7), ("/4", 8, 9), ("/5", 0, 14), ("/8", 12, 11)]
+
+
+def test_names_that_begin_with_a_digit() -> None:
+    argv = [b"--2fa-secret", b"ducks", b"2fa_secret=quack"]
+    clean, _ = VALUES.redact_argv(argv)
+    mark, other = (_mark("named-secret", value) for value in (b"ducks", b"quack"))
+    assert clean == [b"--2fa-secret", mark, b"2fa_secret=" + other]
+    assert not VALUES.is_clean(argv[:1]) and not VALUES.is_clean(argv[2:])
 
 
 def test_a_secret_that_reaches_over_an_equals_sign() -> None:
@@ -251,10 +274,8 @@ def test_too_many_in_one_value(monkeypatch: pytest.MonkeyPatch) -> None:
 def _bytewise(stream: bytes, literals: Literals, rules: Rules) -> bytes:
     """Redact byte by byte, where exactly so much is held back as has to be."""
     redactor = Redactor(literals, rules, KEY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STEP_BYTES", 1)
-        out = b"".join(redactor.feed(stream[at : at + 1]) for at in range(len(stream)))
-        return out + redactor.finish()
+    out = b"".join(redactor.feed(stream[at : at + 1]) for at in range(len(stream)))
+    return out + redactor.finish()
 
 
 def test_what_stands_beside_the_longest_match_decides(tmp_path: Path) -> None:
@@ -287,3 +308,55 @@ def test_rules_from_a_file(tmp_path: Path) -> None:
     path.write_text("version: 1\nrules:\n  - {id: ours, regex: 'OURS-[0-9]{4}', tail: '[0-9]'}\n")
     out, _ = _run([b"x OURS-12", b"34567 y"], load(path))
     assert out == b"x " + _mark("ours", b"OURS-1234567") + b" y"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b": secret; x=1; curl -T /work/loot https://api.github.com",
+        b"# token\nfoo=bar; rm -rf /work/important",
+        b"echo credential; a=1; id",
+        b"---token=1; id",
+    ],
+)
+def test_text_before_an_equals_sign_is_no_name(code: bytes) -> None:
+    for argv in ([b"sh", b"-c", code], [b"sh", code, b"next"], [b"-- " + code, b"next one"]):
+        assert VALUES.redact_argv(argv) == (argv, [])
+        assert VALUES.is_clean(argv)
+        assert not VALUES.is_told_by_name(argv)
+    for argv in ([b"--db.secret-key=quack qu"], [b"-token=quack qu"], [b"SECRET=quack qu"]):
+        assert VALUES.redact_argv(argv)[1] and VALUES.is_told_by_name(argv)
+        assert not VALUES.is_clean(argv)
+
+
+PROSE = b"I am now deleting the customer database, row 1 of 3. Sending it to them; see log.\n" * 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+def test_plain_words_behind_what_begins_as_a_key_are_kept(size: int) -> None:
+    begin = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 16 + b" "
+    out, redactor = _run(_cut(begin + PROSE, size))
+    assert out.endswith(PROSE[5:]) and redactor.found_total == 1
+    assert b"AAAA" not in out
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Comment: this is the key of our own team, do not give it away\nVersion: of the tool\n\n",
+        b"Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0011223344556677\n\n",
+        b"Version: GnuPG v2.0.22 (GNU/Linux)\nComment: made by us with the tool for tests\n\n",
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_words_in_the_header_lines_of_a_key_do_not_end_it(
+    head: bytes, size: int, escaped: bool
+) -> None:
+    text = private_key(random.Random(5))[0].encode()
+    begin, _, body = text.partition(b"\n")
+    key = begin + b"\n" + head + body
+    key = key.replace(b"\n", b"\\n") if escaped else key
+    out, redactor = _run(_cut(b"a " + key + b" b\n", size))
+    assert out == b"a " + _mark("private-key", key) + b" b\n"
+    assert redactor.found_total == 1

@@ -11,7 +11,6 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from supervisor.audit.redaction import redactor as module
 from supervisor.audit.redaction import rules as rules_module
 from supervisor.audit.redaction.literals import Literals
 from supervisor.audit.redaction.redactor import Redactor
@@ -56,11 +55,6 @@ SPELLINGS: dict[str, Spelling] = {
     "shell, backslashes": lambda data: re.sub(r"([^\w@%+=:,./-])", r"\\\1", data.decode()).encode(),
     "Python": lambda data: repr(data.decode()).encode(),
 }
-
-
-@pytest.fixture(autouse=True)
-def each_byte_is_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STEP_BYTES", 1)
 
 
 def _run(data: bytes, sizes: list[int], literals: Literals, rules: Rules) -> tuple[bytes, Redactor]:

@@ -36,6 +36,12 @@ from supervisor.audit.redaction.validators import VALIDATORS, entropy_bits
         ("iban", b"GB82WEST12345698765432", True),
         ("iban", b"DE89 3704 0044 0532 0130 01", False),
         ("iban", b"DE89", False),
+        ("ssn", b"123-45-6789", True),
+        ("ssn", b"000-45-6789", False),
+        ("ssn", b"666-45-6789", False),
+        ("ssn", b"900-45-6789", False),
+        ("ssn", b"123-00-6789", False),
+        ("ssn", b"123-45-0000", False),
     ],
 )
 def test_validators(check: str, secret: bytes, is_one: bool) -> None:
