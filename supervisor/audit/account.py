@@ -8,8 +8,8 @@ preview: a request with long arguments, a long list of files that the call left 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from supervisor.audit.blobs import BlobStore
@@ -22,9 +22,11 @@ from supervisor.audit.codec import (
     finished_to_json,
 )
 from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.files import stored_instead
 from supervisor.audit.index import BlobRef, CallRow, CallSummary
 from supervisor.audit.recording import Sealed
 from supervisor.audit.search import Trail
+from supervisor.audit.vault import Erasure, Removal
 from supervisor.call.events import Finished
 from supervisor.call.outcome import Failed, Interrupted
 from supervisor.call.types import (
@@ -32,6 +34,8 @@ from supervisor.call.types import (
     CallRequest,
     Digest,
     Json,
+    as_list,
+    as_map,
     canonical_json,
     text,
     untext,
@@ -39,6 +43,7 @@ from supervisor.call.types import (
 from supervisor.errors import AuditUnavailable, CapacityError
 
 if TYPE_CHECKING:
+    from supervisor.audit.masked import Kept
     from supervisor.profile.model import EffectiveProfile
 
 REQUEST_INLINE_BYTES_MAX = 24 * 1024
@@ -47,18 +52,35 @@ CORRELATION_PREVIEW_CHARACTERS = 256
 MESSAGE_CHARACTERS_MAX = 2048
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """A request as the log has it: `canonical`, in a blob where it is long, which is found by
+    `request_blob`, or by its own digest; `files` are its input files as they are stored, and `more`
+    is what INTENT says beside it."""
+
+    canonical: bytes
+    fingerprint: str
+    files: tuple[Digest, ...] = ()
+    request_blob: Digest | None = None
+    more: Mapping[str, Json] = field(default_factory=dict)
+
+
 def intent_body(
     caller: Caller,
     request: CallRequest,
-    canonical: bytes,
     profile: EffectiveProfile,
     host: Mapping[str, Json],
+    kept: Kept,
+    stored: StoredRequest,
 ) -> dict[str, Json]:
-    """Give the body of INTENT; the profile's own digest is that of the blob that holds it."""
-    digest = Digest.of(canonical)
+    """Give the body of INTENT; the profile's own digest is that of the blob that holds it. `kept`
+    says how the request is masked, and `stored` what of it is on record, and where."""
+    canonical = stored.canonical
+    digest = stored.request_blob or Digest.of(canonical)
     body: dict[str, Json] = {
+        **stored.more,
         "caller": caller_to_json(caller),
-        "fingerprint": digest.sha256,
+        "fingerprint": stored.fingerprint,
         "profile": {
             "name": profile.name,
             "digest": profile.digest,
@@ -68,19 +90,24 @@ def intent_body(
         },
         "host": dict(host),
     }
+    if kept.told is not None:
+        body["redaction"] = kept.told
+    shown = json.loads(canonical)
     if is_inline(canonical):
-        body["request"] = json.loads(canonical)
+        body["request"] = shown
         return body
     correlation: dict[str, Json] = {
         name: str(value)[:CORRELATION_PREVIEW_CHARACTERS]
-        for name, value in json.loads(canonical)["correlation"].items()
+        for name, value in shown["correlation"].items()
     }
     body["request_blob"] = {"sha256": digest.sha256, "size_bytes": digest.size_bytes}
     body["request_preview"] = {
         "request_id": request.request_id,
         "profile": request.profile,
-        "argv": [text(argument) for argument in clip_argv(request.argv)],
+        "argv": [text(one) for one in clip_argv([untext(one) for one in shown["argv"]])],
         "correlation": correlation,
+        # A replay needs it, and not everybody who may see one may read the blob.
+        **({"terminal": terminal} if (terminal := shown.get("terminal")) else {}),
     }
     return body
 
@@ -95,23 +122,24 @@ def row_of_intent(entry: StoredEntry) -> CallRow:
     body = entry.body()
     trail = Trail()
     trail.take(entry.kind, body)
-    request = _map(body.get("request") or body["request_preview"])
-    profile = _map(body["profile"])
+    request = as_map(body.get("request") or body["request_preview"])
+    profile = as_map(body["profile"])
     argv = request["argv"]
     summary = CallSummary(
         call_id=entry.call_id,
         request_id=str(request["request_id"]),
         fingerprint=str(body["fingerprint"]),
-        caller=caller_from_json(_map(body["caller"])),
+        caller=caller_from_json(as_map(body["caller"])),
         profile=str(profile["name"]),
         profile_digest=str(profile["digest"]),
         mode=str(profile["mode"]),
         argv=clip_argv([untext(argument) for argument in argv]) if isinstance(argv, list) else (),
         accepted_ns=entry.time_ns,
-        correlation=correlation_from_json(_map(request["correlation"])),
+        correlation=correlation_from_json(as_map(request["correlation"])),
         last_sequence=entry.sequence,
         denials=0,
         finished=None,
+        encrypted=is_encrypted(body),
     )
     return CallRow(
         summary=summary,
@@ -196,9 +224,42 @@ def finished_of(entry: StoredEntry, blobs: BlobStore) -> Finished:
     return finished_from_json(body, record=entry.leaf, record_bytes=len(entry.json) + 1)
 
 
-def refs_of(finished: Finished, caller: str) -> list[BlobRef]:
-    """Give the blobs that a call's caller may read: what the call left behind."""
-    return [ref_of(output.digest, caller) for output in finished.outputs]
+def refs_of(finished: Finished, caller: str, outcome: Mapping[str, Json]) -> list[BlobRef]:
+    """Give the blobs that a call's caller may read: what the call left behind, and what the body of
+    OUTCOME says is stored of it instead."""
+    left = [ref_of(output.digest, caller) for output in finished.outputs]
+    return [*left, *refs_instead(outcome, caller)]
+
+
+def refs_instead(body: Mapping[str, Json], caller: str) -> list[BlobRef]:
+    """Give the blobs that an entry says are stored of files with secrets: whoever may read such a
+    file may read them."""
+    return [ref_of(one, caller) for one in stored_instead(body).values() if one is not None]
+
+
+def inputs_of(intent: Mapping[str, Json], files: Iterable[Digest]) -> list[BlobRef]:
+    """Give the blobs that a call's caller may read and name again, since it gave them: the `files`
+    of its request, and a long request itself."""
+    caller = str(as_map(intent["caller"])["name"])
+    whole = [digest_of(as_map(intent["request_blob"]))] if "request_blob" in intent else []
+    given = [ref_of(digest, caller) for digest in (*whole, *files)]
+    return [*given, *refs_instead(intent, caller)]
+
+
+def files_of(intent: Mapping[str, Json], blobs: BlobStore) -> list[Digest]:
+    """Give the input files that the body of INTENT names. Blocks where the request is long.
+
+    Raises:
+        NotFound: `BLOB_NOT_FOUND`, AuditCorrupt: `DIGEST_MISMATCH`, for a long request.
+    """
+    if "request" in intent:
+        request = as_map(intent["request"])
+    elif "request_files" in intent:
+        listed = json.loads(blobs.get(digest_of(as_map(intent["request_files"]))))
+        return [digest_of(as_map(file)) for file in as_list(as_map(listed)["files"])]
+    else:
+        request = as_map(json.loads(blobs.get(digest_of(as_map(intent["request_blob"])))))
+    return [digest_of(as_map(file)) for file in as_list(request["files"])]
 
 
 def ref_of(digest: Digest, caller: str) -> BlobRef:
@@ -208,47 +269,79 @@ def ref_of(digest: Digest, caller: str) -> BlobRef:
 
 def blobs_named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:
     """Give the blobs that an entry says are kept."""
+    return kept_of(body, _named(kind, body))
+
+
+def kept_of(body: Mapping[str, Json], digests: Iterable[Digest]) -> Iterator[Digest]:
+    """Give what is kept of contents that the entry names: with secrets in them, something else, or
+    nothing."""
+    instead = stored_instead(body)
+    for digest in digests:
+        kept = instead.get(digest.sha256, digest)
+        if kept is not None:
+            yield kept
+
+
+def _named(kind: str, body: Mapping[str, Json]) -> Iterator[Digest]:
     if kind == Kind.INTENT:
         yield profile_of(body)
         if "request_blob" in body:
-            yield digest_of(_map(body["request_blob"]))
-        files = _map(body["request"])["files"] if "request" in body else []
-        yield from (digest_of(_map(file)) for file in _list(files))
+            yield digest_of(as_map(body["request_blob"]))
+        if "request_files" in body:
+            yield digest_of(as_map(body["request_files"]))
+        files = as_map(body["request"])["files"] if "request" in body else []
+        yield from (digest_of(as_map(file)) for file in as_list(files))
     elif kind == Kind.OUTCOME:
         if "files_blob" in body:
-            yield digest_of(_map(body["files_blob"]))
-        yield from (digest_of(_map(output)) for output in _list(body["outputs"]))
+            yield digest_of(as_map(body["files_blob"]))
+        yield from (digest_of(as_map(output)) for output in as_list(body["outputs"]))
     elif kind == Kind.BLOB:
         yield digest_of(body)
+    elif kind == Kind.POLICY and "policy_blob" in body:
+        yield digest_of(as_map(body["policy_blob"]))
+
+
+def removals_of(entry: StoredEntry) -> list[Removal]:
+    """Give what a `removed` entry says is gone: the contents of calls, and files."""
+    body = entry.body()
+    return [
+        Removal(name=str(name), time_ns=entry.time_ns, why=str(body["why"]))
+        for name in (*as_list(body["calls"]), *as_list(body["files"]))
+    ]
 
 
 def has_egress(intent: Mapping[str, Json]) -> bool:
     """Say whether the profile in the body of INTENT let the call out; where it does not say so, it
     was written by a daemon that had no way to."""
-    return _map(intent["profile"]).get("egress", False) is True
+    return as_map(intent["profile"]).get("egress", False) is True
+
+
+def is_encrypted(intent: Mapping[str, Json]) -> bool:
+    """Say whether the body of INTENT is that of a call whose content is encrypted."""
+    return "encrypted" in intent
+
+
+def erased_body(call_id: str, caller: Caller, why: str) -> dict[str, Json]:
+    """Give the body of the entry that says that the content of a call is erased."""
+    return {"caller": caller_to_json(caller), "call": call_id, "why": why}
+
+
+def erasure_of(entry: StoredEntry) -> tuple[str, Erasure]:
+    """Read such an entry: the call, and by whom, when and why."""
+    body = entry.body()
+    by = str(as_map(body["caller"])["name"])
+    return str(body["call"]), Erasure(by=by, time_ns=entry.time_ns, why=str(body["why"]))
 
 
 def profile_of(intent: Mapping[str, Json]) -> Digest:
     """Read out of the body of INTENT which blob holds the profile."""
-    profile = _map(intent["profile"])
+    profile = as_map(intent["profile"])
     return Digest(sha256=str(profile["digest"]), size_bytes=_int(profile["size_bytes"]))
 
 
 def digest_of(data: Mapping[str, Json]) -> Digest:
     """Read a digest out of a body."""
     return Digest(sha256=str(data["sha256"]), size_bytes=_int(data["size_bytes"]))
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"not an object: {value!r}")
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"not a list: {value!r}")
-    return value
 
 
 def _int(value: Json) -> int:

@@ -1,6 +1,7 @@
 """Blobs: contents under their own SHA-256, compressed, checked when they are read.
 
     blobs/sha256/ab/abcd….zst   a blob: zstd frames; the digest is that of the content
+    blobs/sha256/ab/abcd….seal  one of an encrypted call: the digest is that of the file itself
     blobs/sha256/ab/abcd…       a sealed recording: the digest is that of the file itself
     blobs/part/                 what is not finished
 
@@ -22,11 +23,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import google_crc32c
 import zstandard
 
+from supervisor.audit.originals import Original, Originals
 from supervisor.audit.parts import PartFolder
 from supervisor.audit.shortage import SHORTAGES, open_to_read, shortage
 from supervisor.audit.space import NO_SPACE, sync_directory
@@ -42,6 +44,7 @@ from supervisor.errors import (
 CHUNK_BYTES = 1 << 20
 ZSTD_LEVEL = 1
 BLOB_SUFFIX = ".zst"
+SEALED_SUFFIX = ".seal"
 
 _TRAILER = struct.Struct("<III")
 _TRAILER_MAGIC = 0x184D2A50
@@ -66,13 +69,65 @@ def compress(data: bytes | memoryview) -> bytes:
     return _compressors.compressor.compress(data)
 
 
+class Form(Protocol):
+    """How the file of a blob is written."""
+
+    suffix: str
+
+    def begin(self) -> bytes:
+        """Give what the file begins with."""
+        ...
+
+    def chunk(self, data: memoryview) -> bytes:
+        """Give what stands for at most a mebibyte of the content."""
+        ...
+
+    def end(self, content: Digest) -> bytes:
+        """Give what the file ends with."""
+        ...
+
+    def name(self, content: Digest) -> str:
+        """Give the digest that the file is named by, once it is written to its end."""
+        ...
+
+
+class PlainForm:
+    """Zstd frames and their checksum, under the digest of the content."""
+
+    suffix = BLOB_SUFFIX
+
+    def __init__(self) -> None:
+        self._checksum = 0
+
+    def begin(self) -> bytes:
+        """Begin with nothing."""
+        return b""
+
+    def chunk(self, data: memoryview) -> bytes:
+        """Give a zstd frame."""
+        frame = compress(data)
+        self._checksum = google_crc32c.extend(self._checksum, frame)
+        return frame
+
+    def end(self, content: Digest) -> bytes:
+        """Give the checksum."""
+        return _TRAILER.pack(_TRAILER_MAGIC, 4, self._checksum)
+
+    def name(self, content: Digest) -> str:
+        """Give the digest of the content."""
+        return content.sha256
+
+
 class BlobStore:
     """The content-addressed files of one state directory."""
 
     def __init__(self, directory: Path, fail: Fail) -> None:
         self._directory = directory
         self._fail = fail
+        self.naming = threading.Lock()
+        """Held while a file comes into its place, and while one that nobody needs goes."""
         self.parts = PartFolder(directory)
+        self.originals = Originals()
 
     @classmethod
     def at(cls, directory: Path, fail: Fail) -> BlobStore:
@@ -106,9 +161,32 @@ class BlobStore:
         """Give where a blob lies."""
         return self._directory / "sha256" / sha256[:2] / (sha256 + BLOB_SUFFIX)
 
+    def sealed_path(self, sha256: str) -> Path:
+        """Give where a blob of an encrypted call lies."""
+        return self._directory / "sha256" / sha256[:2] / (sha256 + SEALED_SUFFIX)
+
+    def is_sealed(self, digest: Digest) -> bool:
+        """Say whether there is a blob of an encrypted call with this digest of its file."""
+        return _is_sha256(digest.sha256) and self.sealed_path(digest.sha256).is_file()
+
     def has(self, digest: Digest) -> bool:
-        """Say whether there is a blob with this hash; its size is not looked at."""
-        return _is_sha256(digest.sha256) and self.blob_path(digest.sha256).is_file()
+        """Say whether there is a blob with this hash; its size is not looked at.
+
+        Whoever asks is about to name it, so that it counts as in use for a while (`discard`).
+        """
+        return _is_sha256(digest.sha256) and self._touch(self.blob_path(digest.sha256))
+
+    def has_sealed(self, digest: Digest) -> bool:
+        """Say the same of a blob of an encrypted call, by the digest of its file."""
+        return _is_sha256(digest.sha256) and self._touch(self.sealed_path(digest.sha256))
+
+    def holds(self, digest: Digest) -> bool:
+        """Say whether `open` gives the content: it is here, or something else with what it takes to
+        restore it."""
+        if self.has(digest):
+            return True
+        original = self.originals.get(digest)
+        return original is not None and original.stored is not None and self.has(original.stored)
 
     def put(self, data: bytes) -> Digest:
         """Keep `data` and make it durable.
@@ -125,25 +203,32 @@ class BlobStore:
                 writer.commit()
         return digest
 
-    def writer(self, expected: Digest | None = None) -> BlobWriter:
+    def writer(self, expected: Digest | None = None, form: Form | None = None) -> BlobWriter:
         """Begin a blob whose content comes in pieces.
 
-        `expected`, where given, is what `commit` checks the content against.
+        `expected`, where given, is what `commit` checks the content against; `form`, how the file
+        is written, where not plainly.
 
         Raises:
             CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
             AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`, `JOURNAL_UNAVAILABLE`.
         """
-        return BlobWriter(self, self._fail, expected)
+        return BlobWriter(self, self._fail, expected, form or PlainForm())
 
     def open(self, digest: Digest) -> BlobReader:
-        """Open a blob for reading.
+        """Open a blob for reading; one of which something else is stored is given as it was.
 
         Raises:
             NotFound: `BLOB_NOT_FOUND`.
             CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
         """
-        return BlobReader(self._open(digest), digest.sha256)
+        try:
+            return BlobReader(self._open(digest), digest.sha256)
+        except NotFound:
+            original = self.originals.get(digest)
+            if original is None or original.stored is None:
+                raise
+            return RestoredReader(self._open(original.stored), original)
 
     def get(self, digest: Digest) -> bytes:
         """Give a whole blob that is known to be small.
@@ -180,13 +265,68 @@ class BlobStore:
         try:
             if not target.parent.is_dir():
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            source.rename(target)
+            with self.naming:
+                os.utime(source)
+                source.rename(target)
         except FileNotFoundError:
             return True  # somebody deleted it, which verification tells
         except OSError as error:
             if error.errno not in NO_SPACE | SHORTAGES:
                 raise self._fail("rename", error) from error
             return False
+        return True
+
+    def touched_ns(self, name: str) -> int:
+        """Give when a file was last asked for, by its path in the folder; 0 where there is none."""
+        try:
+            return (self._directory / name).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def size_of(self, name: str) -> int:
+        """Give how many bytes a file has, by its path in the folder; 0 where there is none."""
+        try:
+            return (self._directory / name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def discard(self, name: str, is_unused: Callable[[int], bool]) -> bool:
+        """Remove a file by its path in the folder, unless it is in use by the time that it was last
+        asked for; say whether it is gone. `sync_names` makes that durable.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`.
+        """
+        with self.naming:
+            touched_ns = self.touched_ns(name)
+            if touched_ns and not is_unused(touched_ns):
+                return False
+            try:
+                (self._directory / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise self._fail("unlink", error) from error
+        return True
+
+    def sync_names(self, folder: str) -> None:
+        """Make durable which names a folder has, where it is there.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`.
+        """
+        try:
+            sync_directory(self._directory / folder)
+        except FileNotFoundError:
+            return  # then none of them is
+        except OSError as error:
+            raise self._fail("fsync", error) from error
+
+    def _touch(self, path: Path) -> bool:
+        """Say of a file, where it is there, that it is in use from now on."""
+        with self.naming:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
         return True
 
     def sweep(self) -> None:
@@ -211,29 +351,38 @@ class BlobStore:
 
     def _open(self, digest: Digest) -> int:
         if not _is_sha256(digest.sha256):
-            raise _missing(digest)
+            raise missing(digest)
         try:
             return open_to_read(self.blob_path(digest.sha256))
         except FileNotFoundError as error:
-            raise _missing(digest) from error
+            raise missing(digest) from error
 
 
 class BlobWriter:
     """A blob that is being written. Leaving the block without `commit` leaves nothing behind."""
 
-    def __init__(self, store: BlobStore, fail: Fail, expected: Digest | None) -> None:
+    def __init__(self, store: BlobStore, fail: Fail, expected: Digest | None, form: Form) -> None:
         self._store = store
         self._fail = fail
         self._expected = expected
+        self._form = form
         self._hasher = hashlib.sha256()
-        self._checksum = 0
         self._size = 0
+        self.content = self.stored = Digest(sha256="", size_bytes=0)
+        """Of the content; and what the blob is found by, with the size of the content. Both once
+        it is committed."""
+
         name = f"blob.{secrets.token_hex(16)}"
         self._path = store.part_directory / name
         try:
             self._fd = store.parts.create(name)
         except OSError as error:
             raise self._error("open", error) from error
+        try:
+            self._put(form.begin())
+        except StockadeError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -262,18 +411,13 @@ class BlobWriter:
         self._hasher.update(data)
         self._size += len(data)
         if self._expected is not None and self._size > self._expected.size_bytes:
-            raise _mismatch(self._expected, Digest(sha256="", size_bytes=self._size))
+            raise mismatch(self._expected, Digest(sha256="", size_bytes=self._size))
         view = memoryview(data)
         for begin in range(0, len(data), CHUNK_BYTES):
-            frame = compress(view[begin : begin + CHUNK_BYTES])
-            self._checksum = google_crc32c.extend(self._checksum, frame)
-            try:
-                write_all(self._fd, frame)
-            except OSError as error:
-                raise self._error("write", error) from error
+            self._put(self._form.chunk(view[begin : begin + CHUNK_BYTES]))
 
     def commit(self) -> Digest:
-        """Make the blob durable under its digest, and give that.
+        """Make the blob durable under its name, and give the digest of its content.
 
         Raises:
             InvalidRequest: `DIGEST_MISMATCH`.
@@ -282,16 +426,18 @@ class BlobWriter:
         """
         digest = Digest(sha256=self._hasher.hexdigest(), size_bytes=self._size)
         if self._expected is not None and digest != self._expected:
-            raise _mismatch(self._expected, digest)
+            raise mismatch(self._expected, digest)
+        self._put(self._form.end(digest))
+        name = self._form.name(digest)
         try:
             # Opened first: once it has its name, nothing may fail for want of a descriptor.
-            folder = self._store.open_folder(digest.sha256)
+            folder = self._store.open_folder(name)
         except OSError as error:
             raise self._error("open", error) from error
         try:
-            write_all(self._fd, _TRAILER.pack(_TRAILER_MAGIC, 4, self._checksum))
             os.fdatasync(self._fd)
-            self._path.rename(self._store.blob_path(digest.sha256))
+            with self._store.naming:
+                self._path.rename(self._store.blob_path(name).with_suffix(self._form.suffix))
             os.fsync(folder)
         except OSError as error:
             raise self._error("fdatasync", error) from error
@@ -299,6 +445,7 @@ class BlobWriter:
             os.close(folder)
         os.close(self._fd)
         self._fd = -1
+        self.content, self.stored = digest, Digest(sha256=name, size_bytes=self._size)
         return digest
 
     def close(self) -> None:
@@ -307,6 +454,12 @@ class BlobWriter:
             os.close(self._fd)
             self._fd = -1
             self._path.unlink(missing_ok=True)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            write_all(self._fd, data)
+        except OSError as error:
+            raise self._error("write", error) from error
 
     def _error(self, what: str, error: OSError) -> StockadeError:
         if error.errno in NO_SPACE:
@@ -362,6 +515,28 @@ class BlobReader:
         self._file.close()
 
 
+class RestoredReader(BlobReader):
+    """A redacted file that is being read as it was."""
+
+    def __init__(self, fd: int, original: Original) -> None:
+        super().__init__(fd, original.stored.sha256 if original.stored is not None else "")
+        self._original = original
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the content in pieces of at most a mebibyte.
+
+        Raises:
+            AuditCorrupt: `DIGEST_MISMATCH`.
+        """
+        hasher = hashlib.sha256()
+        for data in self._original.restored(super().chunks()):
+            hasher.update(data)
+            for begin in range(0, len(data), CHUNK_BYTES):
+                yield data[begin : begin + CHUNK_BYTES]
+        if hasher.hexdigest() != self._original.digest.sha256:
+            raise damaged(f"blob {self._original.digest.sha256} cannot be restored")
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of `data` at the file's position.
 
@@ -388,15 +563,23 @@ def record_full(what: str, error: OSError) -> AuditUnavailable:
     )
 
 
-def _missing(digest: Digest) -> NotFound:
-    return NotFound("BLOB_NOT_FOUND", f"there is no blob {digest.sha256}")
+def missing(digest: Digest) -> NotFound:
+    """Make the error for a blob that is not there."""
+    # No digest in a message: it goes into the daemon's log, and the content may be encrypted.
+    return NotFound(
+        "BLOB_NOT_FOUND",
+        f"there is no blob with this digest, of {digest.size_bytes} bytes",
+        metadata={"sha256": digest.sha256},
+    )
 
 
-def _mismatch(expected: Digest, found: Digest) -> InvalidRequest:
+def mismatch(expected: Digest, found: Digest) -> InvalidRequest:
+    """Make the error for contents that are not what was announced."""
     return InvalidRequest(
         "DIGEST_MISMATCH",
-        f"announced {expected.size_bytes} bytes with SHA-256 {expected.sha256}, "
-        f"got {found.size_bytes} bytes" + (f" with {found.sha256}" if found.sha256 else ""),
+        f"announced {expected.size_bytes} bytes, got {found.size_bytes} bytes"
+        + (" with another SHA-256" if found.sha256 else ""),
+        metadata={"announced": expected.sha256, "got": found.sha256},
     )
 
 

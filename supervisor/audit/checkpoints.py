@@ -60,6 +60,18 @@ class Checkpoint:
         return "".join(f"{line}\n" for line in lines)
 
 
+def read_checkpoint(data: bytes) -> Checkpoint:
+    """Read a signed checkpoint, and verify nothing of it: its key is still to be found.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        return Checkpoint.parse(Note.parse(data).text)
+    except NoteError as error:
+        raise CheckpointError(str(error)) from None
+
+
 def open_checkpoint(data: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoint, Note]:
     """Read a signed checkpoint that one of `keys`, whose name is the log's origin, has signed.
 

@@ -34,6 +34,8 @@ from supervisor.call.types import (
     Stream,
     StreamSummary,
     Usage,
+    as_list,
+    as_map,
     text,
     untext,
 )
@@ -97,15 +99,15 @@ def finished_to_json(finished: Finished) -> dict[str, Json]:
 def finished_from_json(data: Mapping[str, Json], *, record: str, record_bytes: int) -> Finished:
     """Undo `finished_to_json`."""
     return Finished(
-        outcome=outcome_from_json(_map(data["outcome"])),
+        outcome=outcome_from_json(as_map(data["outcome"])),
         timeline=Timeline(**_numbers(data["timeline"])),
         usage=Usage(**_numbers(data["usage"])),
         denials=_int(data["denials"]),
-        streams=tuple(_stream_from_json(_map(item)) for item in _list(data["streams"])),
-        outputs=tuple(output_from_json(_map(item)) for item in _list(data["outputs"])),
+        streams=tuple(_stream_from_json(as_map(item)) for item in as_list(data["streams"])),
+        outputs=tuple(output_from_json(as_map(item)) for item in as_list(data["outputs"])),
         skipped=tuple(
-            SkippedFile(path=untext(_map(item)["path"]), reason=str(_map(item)["reason"]))
-            for item in _list(data["skipped"])
+            SkippedFile(path=untext(as_map(item)["path"]), reason=str(as_map(item)["reason"]))
+            for item in as_list(data["skipped"])
         ),
         record=record,
         record_bytes=record_bytes,
@@ -128,7 +130,9 @@ def output_from_json(data: Mapping[str, Json]) -> OutputFile:
 
 
 def _stream_to_json(summary: StreamSummary) -> dict[str, Json]:
+    more = {"redactions": summary.redactions, "tail_bytes": summary.tail_bytes}
     return {
+        **{name: count for name, count in more.items() if count},
         "stream": summary.stream.value,
         "sha256": summary.digest.sha256,
         "size_bytes": summary.digest.size_bytes,
@@ -141,6 +145,8 @@ def _stream_from_json(data: Mapping[str, Json]) -> StreamSummary:
         stream=Stream(str(data["stream"])),
         digest=_digest(data),
         stored_bytes=_int(data["stored_bytes"]),
+        redactions=_int(data.get("redactions", 0)),
+        tail_bytes=_int(data.get("tail_bytes", 0)),
     )
 
 
@@ -165,7 +171,7 @@ def denied_from_json(data: Mapping[str, Json]) -> Denied:
     return Denied(
         wall=Wall(str(data["wall"])),
         name=str(data["name"]),
-        arguments=tuple(_int(item) for item in _list(data["arguments"])),
+        arguments=tuple(_int(item) for item in as_list(data["arguments"])),
         detail=str(data["detail"]),
         pid=_int(data["pid"]),
         program=untext(data["program"]),
@@ -174,6 +180,11 @@ def denied_from_json(data: Mapping[str, Json]) -> Denied:
         used=_int(data["used"]),
         allowed=_int(data["allowed"]),
     )
+
+
+def denials_in(data: Mapping[str, Json]) -> int:
+    """Give how many denials the body of one tells."""
+    return _int(data["count"])
 
 
 def watched_to_json(watched: Watched) -> dict[str, Json]:
@@ -194,7 +205,7 @@ def watched_from_json(data: Mapping[str, Json]) -> Watched:
     """Undo `watched_to_json`."""
     return Watched(
         name=str(data["name"]),
-        arguments=tuple(_int(item) for item in _list(data["arguments"])),
+        arguments=tuple(_int(item) for item in as_list(data["arguments"])),
         detail=str(data["detail"]),
         pid=_int(data["pid"]),
         program=untext(data["program"]),
@@ -247,7 +258,9 @@ def processes_to_json(processes: Processes) -> dict[str, Json]:
 
 def processes_from_json(data: Mapping[str, Json]) -> Processes:
     """Undo `processes_to_json`."""
-    return Processes(events=tuple(_process_from_json(_map(item)) for item in _list(data["events"])))
+    return Processes(
+        events=tuple(_process_from_json(as_map(item)) for item in as_list(data["events"]))
+    )
 
 
 def _process_to_json(event: ProcessEvent) -> dict[str, Json]:
@@ -317,9 +330,9 @@ def _process_from_json(data: Mapping[str, Json]) -> ProcessEvent:
                 gid=_int(data["gid"]),
                 path=untext(data["path"]),
                 directory=untext(data["directory"]),
-                argv=tuple(untext(item) for item in _list(data["argv"])),
+                argv=tuple(untext(item) for item in as_list(data["argv"])),
                 argv_bytes=_int(data["argv_bytes"]),
-                cut=tuple(str(item) for item in _list(data["cut"])),
+                cut=tuple(str(item) for item in as_list(data["cut"])),
             )
         case "argv":
             return MoreArgv(
@@ -379,18 +392,6 @@ def _digest(data: Mapping[str, Json]) -> Digest:
     return Digest(sha256=str(data["sha256"]), size_bytes=_int(data["size_bytes"]))
 
 
-def _map(value: Json) -> Mapping[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"not an object: {value!r}")
-    return value
-
-
-def _list(value: Json) -> list[Json]:
-    if not isinstance(value, list):
-        raise TypeError(f"not a list: {value!r}")
-    return value
-
-
 def _int(value: Json) -> int:
     if not isinstance(value, int):
         raise TypeError(f"not a whole number: {value!r}")
@@ -404,4 +405,4 @@ def _float(value: Json) -> float:
 
 
 def _numbers(value: Json) -> dict[str, Any]:
-    return dict(_map(value))
+    return dict(as_map(value))

@@ -10,8 +10,10 @@ from pathlib import Path
 from supervisor.errors import AuditUnavailable
 
 LOG_NAME = "log"
+TREE_NAME = "tlog"
 BLOBS_NAME = "blobs"
 INDEX_NAME = "index.db"
+KEYS_NAME = "keys"
 LOCK_NAME = "lock"
 LOCK_TRIES, LOCK_WAIT_S = 10, 0.02
 """Whoever asks whether there is a daemon holds the lock for an instant."""

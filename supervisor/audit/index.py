@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,13 @@ from supervisor.audit.codec import (
     finished_from_json,
     finished_to_json,
 )
+from supervisor.audit.database import open_database, remove_database
 from supervisor.audit.entry import Position
 from supervisor.audit.search import TIME_NS_MAX, CallFilter, Trail, document
+from supervisor.audit.vault import Erasure, Removal
 from supervisor.call.events import Finished
 from supervisor.call.types import Caller, Correlation, text, untext
-from supervisor.errors import CapacityError, HostError
-
-SQLITE_MIN = "3.51.3"
-"""Older ones can corrupt a database in WAL mode (sqlite.org, WAL-reset bug)."""
+from supervisor.errors import CapacityError
 
 WAITING_ROWS_MAX = 10_000
 UNSETTLED_MAX = 256
@@ -44,7 +43,7 @@ UNSETTLED_MAX = 256
 
 KEYS_MAX = 1001
 RETRY_AFTER_S = 5.0
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 7
 _SCHEMA = """
 CREATE TABLE meta (
   id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -75,6 +74,16 @@ CREATE TABLE blob_refs (
   sha256 TEXT NOT NULL, size_bytes INTEGER NOT NULL, caller TEXT NOT NULL,
   PRIMARY KEY (sha256, size_bytes, caller)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE removed (
+  name TEXT PRIMARY KEY, time_ns INTEGER NOT NULL, why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE erased (
+  call_id TEXT PRIMARY KEY, by TEXT NOT NULL, time_ns INTEGER NOT NULL, why TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE holds (
+  call_id TEXT NOT NULL, entry INTEGER NOT NULL, change INTEGER NOT NULL,
+  PRIMARY KEY (call_id, entry)
+) STRICT, WITHOUT ROWID;
 """
 
 
@@ -95,6 +104,9 @@ class CallSummary:
     last_sequence: int
     denials: int
     finished: Finished | None
+    encrypted: bool = False
+    erased: Erasure | None = None
+    holds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +148,10 @@ class Index:
         self._documents: dict[int, tuple[str, str]] = {}
         self._unsettled = UNSETTLED_MAX  # nobody has counted yet
         self._refs: set[BlobRef] = set()
-        self._db = _open(path)
+        self._removals: dict[str, Removal] = {}
+        self._erased: dict[str, Erasure] = {}
+        self._holds: dict[tuple[str, int], int] = {}
+        self._db = open_database(path, _SCHEMA, _SCHEMA_VERSION)
         self.complete = True
 
     def close(self) -> None:
@@ -148,8 +163,8 @@ class Index:
         """Throw everything away, to build it again from the log."""
         with self._lock:
             self._db.close()
-            _remove(self._path)
-            self._db = _open(self._path)
+            remove_database(self._path)
+            self._db = open_database(self._path, _SCHEMA, _SCHEMA_VERSION)
 
     def low_water(self) -> LowWater | None:
         """Give the place before which the index is complete; None where it is empty."""
@@ -159,35 +174,87 @@ class Index:
             return None
         return LowWater(position=Position(segment=row[0], offset=row[1]), leaf=row[2])
 
-    def put(self, rows: Iterable[CallRow], refs: Iterable[BlobRef], low_water: LowWater) -> bool:
-        """Write rows, and those that wait; give whether all is written now.
+    def note(self, rows: Iterable[CallRow], refs: Iterable[BlobRef]) -> None:
+        """Take rows that the next `put` is to write, or a search that comes before it. The place
+        before which the index is complete does not move, so a crash loses none."""
+        with self._lock:
+            self._take(rows, refs)
+
+    def put(
+        self,
+        rows: Iterable[CallRow],
+        refs: Iterable[BlobRef],
+        low_water: LowWater,
+        removals: Iterable[Removal] = (),
+        *,
+        erased: Mapping[str, Erasure] | None = None,
+        holds: Mapping[tuple[str, int], int] | None = None,
+    ) -> bool:
+        """Write rows, and those that wait; give whether all is written now. `holds` are 1 for a
+        hold and -1 for the end of one, by the call and the entry.
 
         False means that the disk is full or the file cannot be written: nothing is lost, and
         the next `put` tries again.
         """
         with self._lock:
-            for row in rows:
-                self._rows[row.summary.call_id] = row
-                self._documents[row.first_index] = document(row.summary, row.trail)
-            self._refs.update(refs)
+            self._take(rows, refs)
+            self._removals.update((removal.name, removal) for removal in removals)
+            self._erased.update(erased or {})
+            self._holds.update(holds or {})
+            return self._write_all(low_water)
+
+    def _take(self, rows: Iterable[CallRow], refs: Iterable[BlobRef]) -> None:
+        for row in rows:
+            self._rows[row.summary.call_id] = row
+            self._documents[row.first_index] = document(row.summary, row.trail)
+        self._refs.update(refs)
+
+    def _write_all(self, low_water: LowWater | None) -> bool:
+        """Write all that waits; say whether it could be."""
+        try:
+            with self._db:
+                self._write(low_water)
+                self._write_removals(self._removals.values())
+        except apsw.Error:
+            self.complete = False
+            return False
+        self._unsettled += len(self._documents)
+        self._rows.clear()
+        self._documents.clear()
+        self._refs.clear()
+        self._removals.clear()
+        self._erased.clear()
+        self._holds.clear()
+        self.complete = True
+        return True
+
+    def put_removals(self, removals: Iterable[Removal]) -> None:
+        """Write what was removed.
+
+        Raises:
+            CapacityError: `INDEX_FULL`.
+        """
+        with self._lock:
             try:
                 with self._db:
-                    self._write(low_water)
-            except apsw.Error:
-                self.complete = False
-                return False
-            self._unsettled += len(self._documents)
-            self._rows.clear()
-            self._documents.clear()
-            self._refs.clear()
-            self.complete = True
-            return True
+                    self._write_removals(removals)
+            except apsw.Error as error:
+                raise _full(str(error)) from error
+
+    def removal(self, name: str) -> Removal | None:
+        """Give when and why a call's contents, or a file, were removed; None where they were
+        not."""
+        with self._lock:
+            if name in self._removals:
+                return self._removals[name]
+            row = self._db.execute("SELECT * FROM removed WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Removal(name=row[0], time_ns=row[1], why=row[2])
 
     @property
     def waiting(self) -> int:
         """Give how many rows wait to be written."""
         with self._lock:
-            return len(self._rows) + len(self._refs)
+            return len(self._rows) + len(self._refs) + len(self._erased) + len(self._holds)
 
     def get(self, call_id: str) -> CallRow | None:
         """Give the row of a call."""
@@ -216,8 +283,16 @@ class Index:
         with self._lock:
             return list(self._select("WHERE finished IS NULL ORDER BY first_index", ()))
 
-    def find(self, wanted: CallFilter, *, limit: int, token: str) -> tuple[list[int], bool]:
-        """Give the first entries of wanted calls, newest first, and whether there are more.
+    def find(
+        self,
+        wanted: CallFilter,
+        *,
+        limit: int,
+        token: str,
+        clean: Callable[[str], str] | None = None,
+    ) -> tuple[list[int], bool]:
+        """Give the first entries of wanted calls, newest first, and whether there are more; also
+        of calls that have what `clean` makes of the filter.
 
         Raises:
             InvalidRequest: `PAGE_TOKEN_INVALID`, `FILTER_INVALID`.
@@ -227,9 +302,12 @@ class Index:
         before = wanted.parse_token(token)
         wanted.check()
         with self._lock:
+            if self._rows and self.complete:
+                self._write_all(None)  # Where there is no room, `complete` says that it is not.
             if wanted.searches:
                 self._settle_to_search()
-            query = self._query(wanted, before)
+            also = wanted.cleaned(clean) if clean is not None else None
+            query = self._query(wanted, before, also)
             if query is None:
                 return [], False
             sql, values = query
@@ -269,7 +347,35 @@ class Index:
             values = (ref.sha256, ref.size_bytes, ref.caller)
             return self._db.execute(query, values).fetchone() is not None
 
-    def _write(self, low_water: LowWater) -> None:
+    def erasure(self, call_id: str) -> Erasure | None:
+        """Give by whom, when and why the content of a call was erased; None where it was not."""
+        with self._lock:
+            if call_id in self._erased:
+                return self._erased[call_id]
+            query = "SELECT by, time_ns, why FROM erased WHERE call_id = ?"
+            found = self._db.execute(query, (call_id,)).fetchone()
+        return None if found is None else Erasure(by=found[0], time_ns=found[1], why=found[2])
+
+    def holds(self, call_id: str) -> int:
+        """Give how many hold what a call left."""
+        with self._lock:
+            rows: Iterable[Any] = self._db.execute(
+                "SELECT entry, change FROM holds WHERE call_id = ?", (call_id,)
+            )
+            changes = dict(rows)
+            changes.update({at: one for (of, at), one in self._holds.items() if of == call_id})
+        count = 0
+        for _, change in sorted(changes.items()):
+            count = max(0, count + change)  # once, what was not held could be released
+        return count
+
+    def change_holds(self, call_id: str, change: int, append: Callable[[], int]) -> None:
+        """Note one more or one less, by the entry that `append` writes, in one step: the place
+        before which the index is complete is never behind an entry that is not noted."""
+        with self._lock:
+            self._holds[call_id, append()] = change
+
+    def _write(self, low_water: LowWater | None) -> None:
         self._db.executemany(
             f"INSERT OR REPLACE INTO calls VALUES ({','.join('?' * 15)})",  # noqa: S608
             [_to_sql(row) for row in self._rows.values()],
@@ -282,10 +388,26 @@ class Index:
             "INSERT OR IGNORE INTO blob_refs VALUES (?, ?, ?)",
             [(ref.sha256, ref.size_bytes, ref.caller) for ref in self._refs],
         )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO erased VALUES (?, ?, ?, ?)",
+            [(call_id, one.by, one.time_ns, one.why) for call_id, one in self._erased.items()],
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO holds VALUES (?, ?, ?)",
+            [(*key, change) for key, change in self._holds.items()],
+        )
+        if low_water is None:
+            return
         position = low_water.position
         self._db.execute(
             "INSERT OR REPLACE INTO meta VALUES (1, ?, ?, ?)",
             (position.segment, position.offset, low_water.leaf),
+        )
+
+    def _write_removals(self, removals: Iterable[Removal]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO removed VALUES (?, ?, ?)",
+            [(removal.name, removal.time_ns, removal.why) for removal in removals],
         )
 
     def _settle_to_search(self) -> None:
@@ -314,13 +436,17 @@ class Index:
         self._unsettled = 0
         return False
 
-    def _query(self, wanted: CallFilter, before: int | None) -> tuple[str, tuple[Any, ...]] | None:
+    def _query(
+        self, wanted: CallFilter, before: int | None, also: CallFilter | None
+    ) -> tuple[str, tuple[Any, ...]] | None:
         """Give the query for first entries; None where nothing can match."""
         tables, where, values = "calls", [], []
         if wanted.searches:
             # The order of the full-text index is that of the entries: it is read from its end.
             tables = "found CROSS JOIN calls ON calls.first_index = found.rowid"
-            where, values = ["found MATCH ?"], [wanted.match()]
+            either = [one.match() for one in (wanted, also) if one is not None]
+            match = " OR ".join(f"({one})" for one in either) if also else either[0]
+            where, values = ["found MATCH ?"], [match]
         key = "found.rowid" if wanted.searches else "first_index"
         bounds = self._bounds(wanted)
         if bounds is None:
@@ -374,52 +500,6 @@ def with_outcome(row: CallRow, finished: Finished, *, last: Position, sequence: 
     return replace(row, summary=summary, last=last)
 
 
-def _open(path: Path) -> apsw.Connection:
-    if tuple(map(int, apsw.sqlite_lib_version().split("."))) < tuple(
-        map(int, SQLITE_MIN.split("."))
-    ):
-        raise HostError(
-            "SQLITE_TOO_OLD",
-            f"SQLite {apsw.sqlite_lib_version()} can corrupt its files; {SQLITE_MIN} is needed",
-            hint="install apsw with its own SQLite: pip install --upgrade apsw",
-        )
-    try:
-        return _open_file(path)
-    except (apsw.NotADBError, apsw.CorruptError):
-        _remove(path)
-        return _open_file(path)
-
-
-def _open_file(path: Path) -> apsw.Connection:
-    path.touch(mode=0o600)
-    db = apsw.Connection(str(path))
-    try:
-        # Exclusive: no shared memory file, which on a full disk could not grow.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA cache_size = -2048")
-        db.execute("PRAGMA temp_store = MEMORY")  # a file of its own could find no descriptor
-        version = db.execute("PRAGMA user_version").fetchone()
-        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise apsw.CorruptError("the index is damaged")
-        if version != (_SCHEMA_VERSION,):
-            if version != (0,):
-                raise apsw.NotADBError(f"the index has version {version}")
-            with db:
-                db.execute(_SCHEMA)
-                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _remove(path: Path) -> None:
-    for name in (path.name, path.name + "-wal", path.name + "-shm", path.name + "-journal"):
-        (path.parent / name).unlink(missing_ok=True)
-
-
 def _full(why: str) -> CapacityError:
     return CapacityError(
         "INDEX_FULL",
@@ -435,6 +515,7 @@ def _to_sql(row: CallRow) -> tuple[Any, ...]:
         "caller": caller_to_json(summary.caller),
         "profile_digest": summary.profile_digest,
         "mode": summary.mode,
+        "encrypted": summary.encrypted,
         "argv": [text(argument) for argument in summary.argv],
         "correlation": fields_to_json(summary.correlation),
     }
@@ -488,6 +569,7 @@ def _from_sql(columns: tuple[Any, ...]) -> CallRow:
         last_sequence=columns[8],
         denials=columns[7],
         finished=finished,
+        encrypted=detail["encrypted"],
     )
     return CallRow(
         summary=summary,

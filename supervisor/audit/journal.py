@@ -30,15 +30,16 @@ from typing import Protocol
 from supervisor.audit.entry import (
     NO_LEAF,
     Head,
+    Leaf,
     Position,
     StoredEntry,
     encode_entry,
     encode_frame,
     leaf_hash,
 )
-from supervisor.audit.mark import DurableMark, open_mark
+from supervisor.audit.mark import NEW_NAME, DurableMark, open_mark
 from supervisor.audit.recovery import LogEnd, recover
-from supervisor.audit.segment import MAGIC, segment_name
+from supervisor.audit.segment import MAGIC, segment_name, write_again, write_exactly
 from supervisor.audit.shortage import NO_DESCRIPTORS, SHORTAGES, Spare
 from supervisor.audit.space import NO_SPACE, Allocator, free_bytes, sync_directory
 from supervisor.call.types import Json
@@ -49,7 +50,8 @@ RETRY_AFTER_S = 5.0
 FRESH_MAX = 8192
 """Entries that are appended and not durable, before nobody waits any longer to make them so."""
 
-_NEW_SEGMENT = "new"
+OnDurable = Callable[[Sequence[Leaf]], None]
+"""Takes the entries that have become durable."""
 
 
 class JournalObserver(Protocol):
@@ -85,14 +87,14 @@ class Journal:
         options: JournalOptions,
         observer: JournalObserver | None,
         on_fatal: Callable[[StockadeError], None] | None,
-        on_durable: Callable[[Sequence[bytes]], None] | None,
+        on_durable: OnDurable | None,
     ) -> None:
         self._directory = directory
         self._options = options
         self._observer = observer
         self._on_fatal = on_fatal
         self._on_durable = on_durable
-        self._fresh: list[bytes] = []
+        self._fresh: list[Leaf] = []
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._segments = list(end.segments)
@@ -102,7 +104,9 @@ class Journal:
         self._allocator = Allocator(directory)
         self._allocated = self._offset
         self._live_calls = 0
+        self._unreserved = 0  # Up to here the log may grow and leave the reserve alone.
         self._durable = 0
+        self._settled = end.size  # Durable, and handed over.
         self._waiting: list[concurrent.futures.Future[None]] = []
         self._closing = False
         self.failure: StockadeError | None = None
@@ -120,24 +124,32 @@ class Journal:
         options: JournalOptions,
         observer: JournalObserver | None = None,
         on_fatal: Callable[[StockadeError], None] | None = None,
-        on_durable: Callable[[Sequence[bytes]], None] | None = None,
+        on_durable: OnDurable | None = None,
     ) -> tuple[Journal, LogEnd]:
         """Recover the log in `directory`, or begin one, and make all of it durable.
 
-        `on_durable` gets the entries that are appended, in order, once they are durable and before
-        anybody is told so: from the journal's thread, which latches what it raises.
+        `on_durable` gets the entries that are appended, with their leaf hashes, in order, once they
+        are durable and before anybody is told so, and none where there are none for `linger_s`:
+        from the journal's thread, which latches what it raises.
 
         Raises:
             AuditCorrupt: `CHAIN_BROKEN`, where it is damaged.
         """
         directory.mkdir(mode=0o700, exist_ok=True)
-        (directory / _NEW_SEGMENT).unlink(missing_ok=True)
+        (directory / NEW_NAME).unlink(missing_ok=True)
         end = recover(directory)
         if end is None:
             os.close(open_mark(directory))
             _create_segment(directory, 0)
             origin = Position(segment=0, offset=len(MAGIC))
-            end = LogEnd(segments=(0,), size=0, leaf=NO_LEAF, end=origin, total_bytes=origin.offset)
+            end = LogEnd(
+                segments=(0,),
+                size=0,
+                leaf=NO_LEAF,
+                end=origin,
+                durable_offset=origin.offset,
+                total_bytes=origin.offset,
+            )
         journal = cls(
             directory,
             end,
@@ -146,6 +158,7 @@ class Journal:
             on_fatal=on_fatal,
             on_durable=on_durable,
         )
+        write_again(journal._fd, end.durable_offset, end.end.offset)
         os.fdatasync(journal._fd)
         journal._move_mark(end.size, end.leaf, end.end)
         os.fsync(journal._mark_fd)
@@ -185,6 +198,7 @@ class Journal:
         """Say for how many calls an outcome must fit."""
         with self._lock:
             self._live_calls = count
+            self._unreserved = 0  # `_reserve` looks again.
 
     def admit(self, live_calls: int) -> None:
         """Make sure that one more call than `live_calls` can be recorded.
@@ -201,13 +215,8 @@ class Journal:
             except OSError as error:
                 raise self._fail("statvfs", error) from error
         if not room or free < self._options.free_bytes_min:
-            raise CapacityError(
-                "JOURNAL_FULL",
-                f"the record has no room for another call: {free >> 20} MiB are free, "
-                f"{self._options.free_bytes_min >> 20} MiB are kept free",
-                hint="make room on the filesystem of the state directory",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            kept = self._options.free_bytes_min >> 20
+            raise journal_full(f"{free >> 20} MiB are free, {kept} MiB are kept free")
 
     def append(
         self,
@@ -226,7 +235,8 @@ class Journal:
                 and none will.
         """
         with self._lock:
-            self._check()
+            if self.failure is not None or self._closing:
+                self._check()
             head = Head(
                 index=self._size,
                 prev=self._leaf,
@@ -239,13 +249,13 @@ class Journal:
             leaf = leaf_hash(payload)
             frame = encode_frame(payload, leaf, self._durable)
             end = self._offset + len(frame)
-            if not reserved and not self._reserve(end, self._live_calls):
-                raise _record_full(None)
+            if not reserved and end > self._unreserved:
+                self._require_reserve(end)
             self._write(frame)
-            position = Position(segment=self._segment, offset=self._offset)
+            position = Position(self._segment, self._offset)
             self._size, self._leaf, self._offset = self._size + 1, leaf, end
             if self._on_durable is not None:
-                self._fresh.append(payload)
+                self._fresh.append((payload, leaf))
                 if len(self._fresh) >= FRESH_MAX:
                     self._wake.notify()
         return StoredEntry(head=head, json=payload, leaf=leaf.hex(), position=position)
@@ -285,6 +295,18 @@ class Journal:
         if self._closing:
             raise AuditUnavailable("JOURNAL_UNAVAILABLE", "the journal is closed")
 
+    def _require_reserve(self, end: int) -> None:
+        """Make sure that the reserve lies past `end`; note how far it would.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`.
+        """
+        if not self._reserve(end, self._live_calls):
+            raise _record_full(None)
+        options = self._options
+        kept = options.reserve_bytes + options.reserve_call_bytes * self._live_calls
+        self._unreserved = self._allocated - kept
+
     def _reserve(self, tail: int, live_calls: int) -> bool:
         """Say whether the reserve lies past `tail`, after trying to have it."""
         options = self._options
@@ -303,12 +325,12 @@ class Journal:
         return True
 
     def _write(self, frame: bytes) -> None:
-        done = 0
         try:
-            while done < len(frame):
-                done += os.pwrite(self._fd, frame[done:] if done else frame, self._offset + done)
+            write_exactly(self._fd, frame, self._offset)
         except OSError as error:
             if error.errno in NO_SPACE:
+                # The promise of the reserve was broken: it has to be given anew.
+                self._allocated, self._unreserved = self._offset, 0
                 raise _record_full(error) from error
             raise self._fail("pwrite", error) from error
 
@@ -327,7 +349,7 @@ class Journal:
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._wake:
             self._check()
-            if self._durable == self._size and not self._fresh:
+            if self._settled == self._size:
                 future.set_result(None)
             else:
                 self._waiting.append(future)
@@ -348,8 +370,11 @@ class Journal:
                 entries = size - self._durable
             if failure is None and entries:
                 failure = self._sync(size, leaf, end, entries)
-            if failure is None and fresh and self._on_durable is not None:
+            if failure is None and self._on_durable is not None:
                 failure = self._hand_over(fresh, self._on_durable)
+            if failure is None:
+                with self._lock:
+                    self._settled = size
             for future in waiting:
                 if not future.set_running_or_notify_cancel():
                     continue
@@ -363,9 +388,7 @@ class Journal:
         if self.failure is not None and self._on_fatal is not None:
             self._on_fatal(self.failure)
 
-    def _hand_over(
-        self, fresh: Sequence[bytes], on_durable: Callable[[Sequence[bytes]], None]
-    ) -> StockadeError | None:
+    def _hand_over(self, fresh: Sequence[Leaf], on_durable: OnDurable) -> StockadeError | None:
         try:
             on_durable(fresh)
         except OSError as error:
@@ -404,7 +427,7 @@ class Journal:
 
     def _move_mark(self, size: int, leaf: bytes, end: Position) -> None:
         try:
-            os.pwrite(self._mark_fd, DurableMark(size=size, leaf=leaf, end=end).encode(), 0)
+            write_exactly(self._mark_fd, DurableMark(size=size, leaf=leaf, end=end).encode(), 0)
         except OSError as error:
             # A filesystem that copies on write can be full even for this. The mark may lag: the
             # frames that follow say what was durable, too.
@@ -423,15 +446,14 @@ class Journal:
         with self._lock:
             os.fdatasync(self._fd)
             end = Position(segment=self._segment, offset=self._offset)
-            os.pwrite(
-                self._mark_fd, DurableMark(size=self._size, leaf=self._leaf, end=end).encode(), 0
-            )
+            mark = DurableMark(size=self._size, leaf=self._leaf, end=end)
+            write_exactly(self._mark_fd, mark.encode(), 0)
             os.fsync(self._mark_fd)
             self._durable = self._size
             try:
                 fd, allocated = self._open_next()
             except OSError as error:
-                (self._directory / _NEW_SEGMENT).unlink(missing_ok=True)
+                (self._directory / NEW_NAME).unlink(missing_ok=True)
                 self._spare.take_back()
                 if error.errno in NO_SPACE | SHORTAGES:
                     return
@@ -441,7 +463,7 @@ class Journal:
             os.close(self._fd)
             self._spare.take_back()  # where it was used, the old segment has just made room
             self._sealed_bytes += self._offset
-            self._fd, self._allocated = fd, allocated
+            self._fd, self._allocated, self._unreserved = fd, allocated, 0
             self._segment, self._offset = self._size, len(MAGIC)
             self._segments.append(self._segment)
 
@@ -453,7 +475,7 @@ class Journal:
             allocated = self._allocator.extend(
                 fd, len(MAGIC), len(MAGIC) + wanted, options.allocate_step_bytes
             )
-            (self._directory / _NEW_SEGMENT).rename(self._directory / segment_name(self._size))
+            (self._directory / NEW_NAME).rename(self._directory / segment_name(self._size))
         except OSError:
             os.close(fd)
             raise
@@ -478,15 +500,15 @@ def _again(failure: StockadeError) -> StockadeError:
 
 def _create_segment(directory: Path, first: int) -> None:
     os.close(_make_segment(directory))
-    (directory / _NEW_SEGMENT).rename(directory / segment_name(first))
+    (directory / NEW_NAME).rename(directory / segment_name(first))
     sync_directory(directory)
 
 
 def _make_segment(directory: Path) -> int:
-    path = directory / _NEW_SEGMENT
+    path = directory / NEW_NAME
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.pwrite(fd, MAGIC, 0)
+        write_exactly(fd, MAGIC, 0)
         os.fsync(fd)
     except OSError:
         os.close(fd)
@@ -499,6 +521,16 @@ def _record_full(error: OSError | None) -> AuditUnavailable:
     return AuditUnavailable(
         "RECORD_FULL",
         f"the record has no room for this{detail}",
+        hint="make room on the filesystem of the state directory",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def journal_full(message: str) -> CapacityError:
+    """Make the error for a call of which the record has no room."""
+    return CapacityError(
+        "JOURNAL_FULL",
+        f"the record has no room for another call: {message}",
         hint="make room on the filesystem of the state directory",
         retry_after_s=RETRY_AFTER_S,
     )

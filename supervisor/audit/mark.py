@@ -14,8 +14,13 @@ from pathlib import Path
 import google_crc32c
 
 from supervisor.audit.entry import NO_LEAF, Position
+from supervisor.audit.segment import write_exactly
+from supervisor.audit.space import sync_directory
 
 MARK_NAME = "durable"
+NEW_NAME = "new"
+"""What a file of the log is called until it is whole."""
+
 _MAGIC = b"stockade mark 1\n"
 _MARK = struct.Struct(">16sQ32sQQ")
 MARK_BYTES = _MARK.size + 4
@@ -71,7 +76,10 @@ def open_mark(directory: Path) -> int:
     path = directory / MARK_NAME
     if path.exists():
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.pwrite(fd, DurableMark().encode(), 0)
+    new = directory / NEW_NAME
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    write_exactly(fd, DurableMark().encode(), 0)
     os.fsync(fd)
+    new.rename(path)
+    sync_directory(directory)
     return fd

@@ -41,7 +41,7 @@ def root_of_leaves(leaves: Sequence[bytes]) -> bytes:
         # A node without a neighbour goes up as it is, which is the definition's uneven split.
         odd = row[-1:] if len(row) % 2 else []
         pairs = zip(row[0::2], row[1::2], strict=False)
-        row = [node_hash(left, right) for left, right in pairs] + odd
+        row = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in pairs] + odd
     return row[0]
 
 

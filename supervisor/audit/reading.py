@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from supervisor.audit.account import digest_of, finished_of, ref_of, refs_of, row_of_intent
+from supervisor.audit.account import (
+    digest_of,
+    erasure_of,
+    files_of,
+    finished_of,
+    inputs_of,
+    ref_of,
+    refs_instead,
+    refs_of,
+    removals_of,
+    row_of_intent,
+)
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.codec import denied_from_json
-from supervisor.audit.entry import LEAF_BYTES, Kind, Position, StoredEntry, mark_of_call
+from supervisor.audit.codec import denials_in
+from supervisor.audit.entry import (
+    LEAF_BYTES,
+    Kind,
+    Position,
+    StoredEntry,
+    mark_of_call,
+    mark_of_index,
+)
 from supervisor.audit.index import (
     BlobRef,
     CallRow,
@@ -22,19 +41,25 @@ from supervisor.audit.index import (
 )
 from supervisor.audit.journal import Journal
 from supervisor.audit.recovery import check_link, corrupt
+from supervisor.audit.runs import RUN_BYTES, Run, read_run
 from supervisor.audit.search import SEARCHED
 from supervisor.audit.segment import (
     MAGIC,
     BadFrame,
+    Frame,
     find_frames,
+    find_marked,
     read_exactly,
     read_frames,
     segment_name,
 )
 from supervisor.audit.shortage import open_to_read
-from supervisor.errors import AuditCorrupt, CapacityError
+from supervisor.audit.vault import Erasure, Removal
+from supervisor.errors import AuditCorrupt, CapacityError, NotFound
 
 BATCH_ROWS = 1000
+SEGMENTS_A_READ = 4
+"""Segments, of 64 MiB, that are looked through for the daemon's own entries at a time."""
 
 log = logging.getLogger("stockade.audit")
 
@@ -46,44 +71,85 @@ def read_log(journal: Journal, start: Position) -> Iterator[StoredEntry]:
         AuditCorrupt: `CHAIN_BROKEN`.
         CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
     """
-    last: StoredEntry | None = None
+    for run in _read_runs(journal, start):
+        yield from run.entries()
+
+
+def read_payloads(journal: Journal, index: int) -> Iterator[bytes]:
+    """Give the exact bytes of the entries from `index` on; the same holds. Those before it in its
+    segment are passed over."""
+    if index >= journal.head[0]:
+        return
+    segment = max(first for first in journal.segments if first <= index)
+    start = Position(segment=segment, offset=len(MAGIC))
+    if index > segment:
+        wanted = _find_in(journal, *_ranges(journal, start)[0], mark_of_index(index), find_marked)
+        found = next((entry for entry in wanted if entry.index == index), None)
+        if found is None:
+            raise corrupt("it is gone", segment=segment, offset=len(MAGIC), index=index)
+        start = found.position
+    for run in _read_runs(journal, start):
+        yield from run.payloads
+
+
+def _read_runs(journal: Journal, start: Position) -> Iterator[Run]:
+    last: tuple[int, bytes] | None = None
     for segment, offset, end in _ranges(journal, start):
-        for entry in _read_segment(journal.directory, segment, offset, end, last):
-            last = entry
-            yield entry
+        for run in _read_segment(journal.directory, segment, offset, end, last):
+            last = run.index + len(run) - 1, run.leaves[-1]
+            yield run
 
 
-def _ranges(journal: Journal, start: Position) -> Iterator[tuple[int, int, int | None]]:
+def _ranges(journal: Journal, start: Position) -> list[tuple[int, int, int | None]]:
     """Give what there is to read from `start` on, as (segment, begin, end or None for all of it).
 
     The tail is looked at first: a segment that begins meanwhile is not read, and those before the
     tail's do not change any more.
     """
     tail, segments = journal.tail, journal.segments
-    for segment in segments:
-        if start.segment <= segment <= tail.segment:
-            offset = start.offset if segment == start.segment else len(MAGIC)
-            yield segment, offset, tail.offset if segment == tail.segment else None
+    return [
+        (
+            segment,
+            start.offset if segment == start.segment else len(MAGIC),
+            tail.offset if segment == tail.segment else None,
+        )
+        for segment in segments
+        if start.segment <= segment <= tail.segment
+    ]
 
 
 def _read_segment(
-    directory: Path, segment: int, offset: int, end: int | None, last: StoredEntry | None
-) -> Iterator[StoredEntry]:
+    directory: Path, segment: int, offset: int, end: int | None, last: tuple[int, bytes] | None
+) -> Iterator[Run]:
+    """Give the entries of a segment from `offset` on, which follow the one with index and leaf hash
+    `last`; where that is None, the first of them may follow any."""
     fd = open_to_read(directory / segment_name(segment))
-    index = last.index + 1 if last else segment
+    index = last[0] + 1 if last else segment
     try:
-        for frame in read_frames(fd, offset, os.fstat(fd).st_size if end is None else end):
+        size = os.fstat(fd).st_size if end is None else end
+        while offset < size:
+            run = None
             if last is not None:
-                check_link(frame, segment, index=index, leaf=bytes.fromhex(last.leaf))
-            last = frame.entry(segment)
-            index = last.index + 1
-            yield last
+                buffer = read_exactly(fd, min(RUN_BYTES, size - offset), offset)
+                run = read_run(buffer, segment=segment, offset=offset, index=index, leaf=last[1])
+            if not run:
+                run = _read_one(fd, segment, offset, size, last)
+            index, offset = run.index + len(run), run.end
+            last = index - 1, run.leaves[-1]
+            yield run
     except BadFrame as bad:
         raise corrupt(
             bad.why, segment=segment, offset=bad.offset, index=index, head=bad.head
         ) from bad
     finally:
         os.close(fd)
+
+
+def _read_one(fd: int, segment: int, offset: int, size: int, last: tuple[int, bytes] | None) -> Run:
+    frame = next(read_frames(fd, offset, size))
+    if last is not None:
+        check_link(frame, segment, index=last[0] + 1, leaf=last[1])
+    return Run.of(frame.entry(segment))
 
 
 def read_call(
@@ -123,18 +189,55 @@ def _missing(entry: StoredEntry, sequence: int) -> AuditCorrupt:
 
 def _find_entries(journal: Journal, start: Position, wanted: bytes) -> Iterator[StoredEntry]:
     for segment, offset, end in _ranges(journal, start):
-        fd = open_to_read(journal.directory / segment_name(segment))
-        try:
-            size = os.fstat(fd).st_size if end is None else end
-            for frame in find_frames(fd, offset, size, wanted):
-                yield frame.entry(segment)
-        except BadFrame as bad:
-            index = bad.head.index if bad.head else -1
-            raise corrupt(
-                bad.why, segment=segment, offset=bad.offset, index=index, head=bad.head
-            ) from bad
-        finally:
-            os.close(fd)
+        yield from _find_in(journal, segment, offset, end, wanted, find_frames)
+
+
+def _find_in(
+    journal: Journal,
+    segment: int,
+    offset: int,
+    end: int | None,
+    wanted: bytes,
+    find: Callable[[int, int, int, bytes], Iterator[Frame]],
+) -> Iterator[StoredEntry]:
+    fd = open_to_read(journal.directory / segment_name(segment))
+    try:
+        size = os.fstat(fd).st_size if end is None else end
+        for frame in find(fd, offset, size, wanted):
+            yield frame.entry(segment)
+    except BadFrame as bad:
+        index = bad.head.index if bad.head else -1
+        raise corrupt(
+            bad.why, segment=segment, offset=bad.offset, index=index, head=bad.head
+        ) from bad
+    finally:
+        os.close(fd)
+
+
+def read_own(
+    journal: Journal, before: int, *, limit: int, wanted: Callable[[StoredEntry], bool]
+) -> tuple[list[StoredEntry], int]:
+    """Give the daemon's own entries below index `before`, newest first, `limit` at most, and below
+    which index to go on; 0 where there are no more. Fewer than `limit` do not mean the end: no more
+    than `SEGMENTS_A_READ` segments are looked through.
+
+    Raises:
+        AuditCorrupt: `CHAIN_BROKEN`.
+        CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+    """
+    found: list[StoredEntry] = []
+    start = Position(segment=0, offset=len(MAGIC))
+    below = [place for place in _ranges(journal, start) if place[0] < before]
+    for segment, offset, end in below[: -SEGMENTS_A_READ - 1 : -1]:
+        newest = collections.deque[StoredEntry](maxlen=limit - len(found))
+        for entry in _find_in(journal, segment, offset, end, mark_of_call(""), find_marked):
+            if not entry.call_id and entry.index < before and wanted(entry):
+                newest.append(entry)
+        found += reversed(newest)
+        before = found[-1].index if len(found) >= limit else segment
+        if len(found) >= limit:
+            break
+    return found, before
 
 
 def read_entry(journal: Journal, position: Position) -> StoredEntry:
@@ -150,6 +253,15 @@ def read_entry(journal: Journal, position: Position) -> StoredEntry:
 
 
 @dataclass(slots=True, kw_only=True)
+class CallEnd:
+    """How far an open call has been read."""
+
+    last: Position
+    sequence: int
+    denials: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
 class CatchUp:
     """Rows that the index missed: `open_calls` are those without an outcome so far, `closed` some
     that it has."""
@@ -157,20 +269,34 @@ class CatchUp:
     index: Index
     open_calls: dict[str, CallRow] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    ends: dict[str, CallEnd] = field(default_factory=dict)
     intents: dict[str, StoredEntry] = field(default_factory=dict)
     rows: list[CallRow] = field(default_factory=list)
     refs: list[BlobRef] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    erased: dict[str, Erasure] = field(default_factory=dict)
+    holds: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def take(self, entry: StoredEntry, blobs: BlobStore) -> None:
         """Take one more entry of the log into account."""
         if entry.kind == Kind.BLOB:
             body = entry.body()
-            self.refs.append(ref_of(digest_of(body), str(body["caller"])))
+            caller = str(body["caller"])
+            self.refs += [ref_of(digest_of(body), caller), *refs_instead(body, caller)]
+        elif entry.kind == Kind.REMOVED:
+            self.removals += removals_of(entry)
+        elif entry.kind == Kind.ERASED:
+            self.erased.update([erasure_of(entry)])
+        elif entry.kind in (Kind.HELD, Kind.RELEASED):
+            change = 1 if entry.kind == Kind.HELD else -1
+            self.holds[str(entry.body()["call"]), entry.index] = change
         if not entry.call_id:
             return
         if entry.kind == Kind.INTENT:
             self.open_calls[entry.call_id] = row_of_intent(entry)
             self.intents[entry.call_id] = entry
+            self.ends[entry.call_id] = CallEnd(last=entry.position, sequence=entry.sequence)
+            self._take_inputs(entry, blobs)
             return
         row = self.open_calls.get(entry.call_id)
         if row is None:
@@ -181,17 +307,37 @@ class CatchUp:
             self.rows.append(
                 with_outcome(row, finished, last=entry.position, sequence=entry.sequence)
             )
-            self.refs += refs_of(finished, row.summary.caller.name)
+            self.refs += refs_of(finished, row.summary.caller.name, entry.body())
             del self.open_calls[entry.call_id], self.intents[entry.call_id]
+            del self.ends[entry.call_id]
             return
-        if row.trail is not None and entry.kind in SEARCHED:
-            row.trail.take(entry.kind, entry.body())
-        denials = row.summary.denials
-        if entry.kind == Kind.DENIED:
-            denials += denied_from_json(entry.body()).count
-        self.open_calls[entry.call_id] = with_last(
-            row, last=entry.position, sequence=entry.sequence, denials=denials
-        )
+        end = self.ends[entry.call_id]
+        end.last, end.sequence = entry.position, entry.sequence
+        if entry.kind in SEARCHED:
+            body = entry.body()
+            if row.trail is not None:
+                row.trail.take(entry.kind, body)
+            if entry.kind == Kind.DENIED:
+                end.denials += denials_in(body)
+
+    def finish(self) -> None:
+        """Give the rows of the calls that are open what their last entries say."""
+        for call_id, end in self.ends.items():
+            self.open_calls[call_id] = with_last(
+                self.open_calls[call_id], last=end.last, sequence=end.sequence, denials=end.denials
+            )
+
+    def put(self, water: LowWater, rows: list[CallRow]) -> None:
+        """Write what was found, with these rows."""
+        self.index.put(rows, self.refs, water, self.removals, erased=self.erased, holds=self.holds)
+
+    def _take_inputs(self, entry: StoredEntry, blobs: BlobStore) -> None:
+        """Grant the caller what it gave; what cannot be read any more grants nothing."""
+        body = entry.body()
+        try:
+            self.refs += inputs_of(body, files_of(body, blobs))
+        except (NotFound, AuditCorrupt) as error:
+            log.warning("call %s: what it was given: %s", entry.call_id, error.message)
 
     def _check_closed(self, entry: StoredEntry) -> None:
         """Pass over an entry of a call that began before the reading did: the index has it whole.
@@ -232,20 +378,23 @@ def catch_up(journal: Journal, index: Index, blobs: BlobStore) -> CatchUp:
         AuditCorrupt: `CHAIN_BROKEN`.
     """
     start = index.low_water()
-    if start is None or not _still_there(journal, start):
+    if start is None or not still_there(journal, start):
         index.reset()
         start = LowWater(position=Position(segment=0, offset=len(MAGIC)), leaf="")
     found = CatchUp(index=index)
     for entry in read_log(journal, start.position):
         found.take(entry, blobs)
-        if len(found.rows) >= BATCH_ROWS:
+        if len(found.rows) + len(found.removals) >= BATCH_ROWS:
             here = LowWater(position=entry.position, leaf=entry.head.prev.hex())
-            index.put(found.rows, found.refs, found.low_water(here))
+            water = found.low_water(here)
+            found.put(water, found.rows)
             _settle(index)
-            found.rows, found.refs = [], []
+            found.rows, found.refs, found.removals = [], [], []
+    found.finish()
     tail = LowWater(position=journal.tail, leaf=journal.head[1].hex())
     rows = [*found.rows, *found.open_calls.values()]
-    index.put(rows, found.refs, found.low_water(tail))
+    water = found.low_water(tail)
+    found.put(water, rows)
     _settle(index)
     return found
 
@@ -257,7 +406,7 @@ def _settle(index: Index) -> None:
         log.warning("%s", error.message)
 
 
-def _still_there(journal: Journal, mark: LowWater) -> bool:
+def still_there(journal: Journal, mark: LowWater) -> bool:
     """Say whether the log has, right before the place, the entry that the index remembers."""
     position, tail = mark.position, journal.tail
     if position.segment not in journal.segments or position > tail:

@@ -5,7 +5,8 @@ stream, which keeps its bytes in order while they are hashed and compressed, and
 which keeps the order of frames in the recording the same as that of the entries in the log.
 
 A stream's digest covers all of it, also what is past the cap or no longer fits on the disk. What
-is stored is always a beginning of the stream without gaps.
+is stored is always a beginning of the stream without gaps and, of one that has more than its cap,
+its end: that is kept in memory and stored when the stream, or the call, has ended.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import collections
 import hashlib
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from supervisor.audit.blobs import compress
 from supervisor.audit.codec import (
     NAME_CHARACTERS_MAX,
     TEXT_CHARACTERS_MAX,
@@ -29,9 +30,13 @@ from supervisor.audit.codec import (
     watched_to_json,
 )
 from supervisor.audit.entry import TOO_LARGE, Kind, StoredEntry, marked
+from supervisor.audit.files import CallFiles
 from supervisor.audit.journal import Journal
-from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter
+from supervisor.audit.masked import E, Masked, told
+from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter, Redacted
+from supervisor.audit.redaction.literals import RedactionFailed
 from supervisor.audit.search import SEARCHED, Trail
+from supervisor.audit.streams import Part, StreamState
 from supervisor.call.events import (
     CallEvent,
     Denied,
@@ -41,37 +46,34 @@ from supervisor.call.events import (
     Lost,
     Output,
     Processes,
+    Resized,
     Started,
     Watched,
 )
 from supervisor.call.types import Digest, Json, Stream, StreamSummary
 from supervisor.errors import AuditUnavailable, InvariantError
+from supervisor.profile.model import Capture
 
 if TYPE_CHECKING:
-    from supervisor.profile.model import Capture, RecordPolicy
+    from supervisor.audit.masks import Mask
+    from supervisor.profile.model import RecordPolicy
 
+
+log = logging.getLogger("stockade.audit")
+
+INLINE_BYTES = 32 * 1024
+"""A chunk up to this size is hashed and stored on the event loop: a thread would cost more."""
+
+SEARCHED_INLINE_BYTES = 4 * 1024
+"""The same, where it is searched for secrets: what looks like many of them takes a while."""
+
+REDACTION = "redaction"
+"""Why nothing more of a stream is stored where its redaction failed."""
+
+NOTHING: Mapping[str, Json] = {}
 
 GAPS = frozenset({"RECORD_FULL", "RECORD_UNAVAILABLE"})
 """Reasons after which a call still gets its outcome, with a `truncated` entry that says why."""
-
-
-class _StreamState:
-    """How far a stream is: bytes seen, bytes stored, and whether storing has ended."""
-
-    def __init__(self, capture: Capture) -> None:
-        self.lock = threading.Lock()
-        self.hasher = hashlib.sha256()
-        self.size = 0
-        self.stored = 0
-        self.truncated = False
-        self.seen = False
-        self.cap = 0 if capture.mode == "digest" else capture.bytes_max
-
-    def room(self, length: int) -> int:
-        """Give how many of the next `length` bytes are stored."""
-        if self.truncated:
-            return 0
-        return length if self.cap is None else max(0, min(length, self.cap - self.stored))
 
 
 class CallRecorder:
@@ -86,6 +88,7 @@ class CallRecorder:
         policy: RecordPolicy,
         mode: str,
         trail: Trail,
+        files: CallFiles,
         clock_ns: Callable[[], int],
         finish: Callable[[CallRecorder, Finished], Awaitable[CallEvent]],
     ) -> None:
@@ -93,6 +96,7 @@ class CallRecorder:
         self.intent = intent
         self.recording = recording
         self.denials = 0
+        self.files = files
         self._journal = journal
         self._mode = mode
         self._trail = trail
@@ -104,10 +108,13 @@ class CallRecorder:
         self._gap = ""
         self._closed = False
         self._finishing: asyncio.Task[CallEvent] | None = None
+        mask = files.mask
+        self._masked = Masked(mask) if mask is not None else None
+        self._flushing = False
         self._streams = {
-            Stream.STDIN: _StreamState(policy.stdin),
-            Stream.STDOUT: _StreamState(policy.stdout),
-            Stream.STDERR: _StreamState(policy.stderr),
+            Stream.STDIN: _state(policy.stdin, mask),
+            Stream.STDOUT: _state(policy.stdout, mask),
+            Stream.STDERR: _state(policy.stderr, mask),
         }
 
     @property
@@ -121,9 +128,25 @@ class CallRecorder:
         return self._last
 
     @property
+    def holds(self) -> bool:
+        """Say whether there may be something to `flush`."""
+        streams = self._streams.values()
+        return any(state.redactor is not None or state.tail is not None for state in streams)
+
+    @property
     def record_full(self) -> bool:
         """Say whether something could not be stored for lack of space."""
         return self._gap == "RECORD_FULL"
+
+    def is_slow(self, stream: Stream, length: int) -> bool:
+        """Say whether recording so many bytes may take long enough to need a thread: where they
+        are compressed, or searched for secrets."""
+        searched = self._streams[stream].redactor is not None
+        return length > (SEARCHED_INLINE_BYTES if searched else INLINE_BYTES)
+
+    def held(self, stream: Stream) -> tuple[int, bytes]:
+        """Give what was delivered and is not on record yet, and where it begins. May wait."""
+        return self._streams[stream].held()
 
     def output(self, stream: Stream, data: bytes) -> list[CallEvent]:
         """Record bytes of the program; give the events to deliver.
@@ -159,7 +182,7 @@ class CallRecorder:
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
-        entry = self.append(Kind.DENIED, denied_to_json(denied))
+        entry = self._tell(Kind.DENIED, denied, denied_to_json)
         self.denials += denied.count
         return self._event(entry, denied)
 
@@ -171,7 +194,7 @@ class CallRecorder:
             InvariantError: `ENTRY_TOO_LARGE`.
         """
         try:
-            entry = self.append(Kind.PROCESSES, processes_to_json(processes))
+            entry = self._tell_processes(processes)
         except InvariantError as error:
             if error.reason == TOO_LARGE:
                 kinds = collections.Counter(process_kind(event) for event in processes.events)
@@ -186,7 +209,7 @@ class CallRecorder:
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
-        return self._event(self.append(Kind.WATCHED, watched_to_json(watched)), watched)
+        return self._event(self._tell(Kind.WATCHED, watched, watched_to_json), watched)
 
     def flow(self, flow: Flow) -> CallEvent:
         """Record that a connection through the broker has ended.
@@ -194,7 +217,7 @@ class CallRecorder:
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
-        return self._event(self.append(Kind.FLOW, flow_to_json(flow)), flow)
+        return self._event(self._tell(Kind.FLOW, flow, flow_to_json), flow)
 
     def lost(self, lost: Lost) -> CallEvent:
         """Record that something could not be recorded or delivered.
@@ -210,12 +233,25 @@ class CallRecorder:
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
+        found: list[Json] = []
+        if self._masked is not None:
+            why, found = self._masked.why(why)
         body: dict[str, Json] = {
             "by": by[:NAME_CHARACTERS_MAX],
             "signal": signal,
             "why": why[:TEXT_CHARACTERS_MAX],
+            **told(found),
         }
         self.append(Kind.SIGNAL, body, reserved=True)
+
+    def resized(self, resized: Resized) -> CallEvent:
+        """Record that the call's terminal is given another size, before it is.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
+        """
+        body: dict[str, Json] = {"rows": resized.rows, "columns": resized.columns}
+        return self._event(self.append(Kind.RESIZED, body), resized)
 
     async def finish(self, finished: Finished) -> CallEvent:
         """Seal the recording, then write the outcome and wait until it is durable.
@@ -238,11 +274,35 @@ class CallRecorder:
             StreamSummary(
                 stream=stream,
                 digest=Digest(sha256=state.hasher.hexdigest(), size_bytes=state.size),
-                stored_bytes=state.stored,
+                stored_bytes=state.kept,
+                redactions=state.redactions,
+                tail_bytes=state.tail_bytes,
             )
             for stream, state in self._streams.items()
             if state.seen or stream is not Stream.STDIN
         )
+
+    def shown(self, finished: Finished) -> tuple[Finished, dict[str, Json]]:
+        """Give what goes on record of a call's end, and what OUTCOME says of what was replaced."""
+        files = self.files.told()
+        if self._masked is None:
+            return finished, files
+        shown = self._masked.finished(finished)
+        return shown, {**told(self._masked.told()), **files}
+
+    def _tell(self, kind: Kind, event: E, to_json: Callable[[E], dict[str, Json]]) -> StoredEntry:
+        if self._masked is None:
+            return self.append(kind, to_json(event))
+        shown, found = self._masked.event(event)
+        return self.append(kind, {**to_json(shown), **told(found)})
+
+    def _tell_processes(self, processes: Processes) -> StoredEntry:
+        """Write what processes did, in more than one entry where it grew; give the last."""
+        if self._masked is None:
+            return self.append(Kind.PROCESSES, processes_to_json(processes))
+        for shown, found in self._masked.processes(processes):
+            entry = self.append(Kind.PROCESSES, {**processes_to_json(shown), **told(found)})
+        return entry
 
     def append(
         self, kind: Kind, body: Mapping[str, Json], *, reserved: bool = False
@@ -256,7 +316,8 @@ class CallRecorder:
             return self._append(kind, body, reserved=reserved)
 
     def _append(self, kind: Kind, body: Mapping[str, Json], *, reserved: bool) -> StoredEntry:
-        if self._closed and kind is not Kind.OUTCOME:
+        late = kind is Kind.OUTCOME or (self._flushing and kind in (Kind.OUTPUT, Kind.TRUNCATED))
+        if self._closed and not late:
             raise InvariantError("RECORDER_CLOSED", f"{kind} of call {self.call_id} after its end")
         entry = self._journal.append(
             kind,
@@ -271,6 +332,66 @@ class CallRecorder:
             self._trail.take(kind, body)
         return entry
 
+    def end(self, stream: Stream) -> None:
+        """Record what was held back of a stream that has ended, and its tail.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `RECORD_UNAVAILABLE`; `JOURNAL_UNAVAILABLE`.
+        """
+        state = self._streams[stream]
+        with state.lock:
+            if not self._closed:
+                self._end(stream, state)
+
+    def flush(self) -> None:
+        """Record what was held back, and the tails, once the call has ended and before its
+        recording is sealed. Blocks.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`.
+        """
+        self._flushing = True
+        for stream, state in self._streams.items():
+            with state.lock:
+                try:
+                    self._end(stream, state)
+                except AuditUnavailable as error:
+                    if error.reason not in GAPS:
+                        raise
+        self._flushing = False
+
+    def _end(self, stream: Stream, state: StreamState) -> None:
+        if state.redactor is None and state.tail is None:
+            return
+        if self._gap:
+            self._stop(stream, state, self._gap.lower(), state.stored)
+            return
+        try:
+            for part in state.rest() if state.redactor is not None else ():
+                self._write(stream, state, part, state.size, state.size)
+            self._end_tail(stream, state)
+        except RedactionFailed as error:
+            self._stop(stream, state, REDACTION, state.stored, error)
+        except AuditUnavailable as error:
+            if error.reason in GAPS:
+                self._stop(stream, state, error.reason.lower(), state.stored)
+            raise
+
+    def _end_tail(self, stream: Stream, state: StreamState) -> None:
+        """Say what of a stream is not on record, and store what follows that, its end."""
+        part = state.end_tail()
+        if part is None:
+            return
+        gap = part.begin - state.stored
+        self._tell_stop(stream, state, "cap", state.stored, {"length": gap})
+        try:
+            self._write(stream, state, part, part.begin, part.end)
+        except AuditUnavailable as error:
+            if error.reason in GAPS:
+                self._tell_stop(stream, state, error.reason.lower(), part.begin)
+            raise
+        state.tail_bytes = part.end - part.begin
+
     def _record(self, stream: Stream, data: bytes) -> Iterator[CallEvent]:
         state = self._streams[stream]
         with state.lock:
@@ -279,53 +400,136 @@ class CallRecorder:
             state.seen = True
             state.hasher.update(data)
             offset, state.size = state.size, state.size + len(data)
-            keep = 0 if self._gap else state.room(len(data))
-            for begin in range(0, keep, FRAME_BYTES_MAX):
-                part = _slice(data, begin, min(begin + FRAME_BYTES_MAX, keep))
-                entry = self._store(stream, state, part, offset + begin)
-                output = Output(stream=stream, data=part, offset=offset + begin)
-                yield self._event(entry, output)
-            if keep < len(data):
-                yield self._pass_by(stream, state, _slice(data, keep, len(data)), offset + keep)
+            keep = 0 if self._gap else state.room(offset, len(data))
+            done = 0
+            try:
+                while done < keep:
+                    part = _slice(data, done, min(done + FRAME_BYTES_MAX, keep))
+                    entry = self._store(stream, state, part, offset + done)
+                    output = Output(stream=stream, data=part, offset=offset + done)
+                    done += len(part)
+                    yield self._event(entry, output)
+                if keep < len(data):
+                    self._settle(stream, state, _slice(data, keep, len(data)), offset + keep)
+            except RedactionFailed as error:
+                self._stop(stream, state, REDACTION, state.stored, error)
+            if done < len(data):
+                yield self._pass_by(stream, state, _slice(data, done, len(data)), offset + done)
 
-    def _store(self, stream: Stream, state: _StreamState, part: bytes, offset: int) -> StoredEntry:
-        """Put a part of a stream into the recording and into the log."""
-        frame = compress(part)
+    def _store(self, stream: Stream, state: StreamState, data: bytes, offset: int) -> StoredEntry:
+        """Put what came, or what of the stream is known to be clean by now, on record; what came is
+        told at once in any case."""
+        end = offset + len(data)
+        if not state.is_redacted:
+            return self._write(stream, state, Part(data=data, begin=offset, end=end), offset, end)
+        parts = state.redact(data) or [Part(data=b"", begin=state.stored, end=state.stored)]
+        for part in parts:
+            came = end if part is parts[-1] else max(offset, part.end)
+            entry = self._write(stream, state, part, offset, came)
+            offset = came
+        return entry
+
+    def _settle(self, stream: Stream, state: StreamState, data: bytes, offset: int) -> None:
+        """Keep the end of what is past the cap. A redactor sees all of it or, where there is no
+        tail, what comes until it has told all that is before the cap."""
+        if self._gap:
+            state.redactor = state.tail = None
+            return
+        if not state.truncated:
+            state.begin_tail()
+        if state.redactor is None:
+            state.pass_by(data, offset)
+            return
+        for part in state.redact(data):
+            self._write(stream, state, part, state.size, state.size)
+        if state.stored == state.cap and state.tail is None:
+            state.redactor = None
+
+    def _write(
+        self, stream: Stream, state: StreamState, part: Part, offset: int, came: int
+    ) -> StoredEntry:
+        """Put a part into the recording, and into the log what that is, and that the bytes from
+        `offset` to `came` have come: mostly the same ones."""
+        sealed = self.recording.sealed and bool(part.data)
+        frame = b""
+        if part.data:
+            frame = self.recording.frame_of(stream, part.begin, part.end, part.data)
         digest = hashlib.sha256(frame).hexdigest()
+        is_plain = (part.begin, part.end, part.found) == (offset, came, ())
+        redacted = Redacted(begin=part.begin, end=part.end, size=len(part.data), found=part.found)
         with self._lock:
             ref = FrameRef(
                 stream=stream,
                 offset=offset,
-                length=len(part),
+                length=came - offset,
                 frame_offset=self.recording.size,
                 frame_length=len(frame),
                 frame_sha256=digest,
+                redacted=None if is_plain else redacted,
+                sealed=sealed,
             )
             try:
-                self.recording.write(frame)
+                if frame:
+                    self.recording.write(frame)
                 entry = self._append(Kind.OUTPUT, ref.to_json(), reserved=False)
             except AuditUnavailable as error:
                 if error.reason in GAPS:
                     self._gap = self._gap or error.reason
                 raise
-            self.recording.advance(frame)
-        state.stored += len(part)
+            if frame:
+                self.recording.advance(frame)
+        state.is_stored(part)
         return entry
 
-    def _pass_by(self, stream: Stream, state: _StreamState, data: bytes, offset: int) -> CallEvent:
+    def _pass_by(self, stream: Stream, state: StreamState, data: bytes, offset: int) -> CallEvent:
         """Let bytes by that are not stored; the first time, say so in the log."""
-        entry = self._last
         if not state.truncated:
-            why = self._gap.lower() or "cap"
-            body: dict[str, Json] = {"stream": stream.value, "offset": state.stored, "why": why}
-            entry = self.append(Kind.TRUNCATED, body, reserved=True)
-            state.truncated = True
-        return self._event(entry, Output(stream=stream, data=data, offset=offset, truncated=True))
+            if self._gap:
+                self._stop(stream, state, self._gap.lower(), state.stored)
+            else:
+                self._tell_stop(stream, state, "cap", offset)
+        output = Output(stream=stream, data=data, offset=offset, truncated=True)
+        return self._event(self._last, output)
+
+    def _stop(
+        self,
+        stream: Stream,
+        state: StreamState,
+        why: str,
+        offset: int,
+        error: Exception | None = None,
+    ) -> None:
+        """Store no more of a stream, and say so in the log."""
+        if error is not None:
+            log.error("call %s: %s is not stored any more: %s", self.call_id, stream, error)
+        state.redactor = state.tail = None
+        if not state.truncated:
+            self._tell_stop(stream, state, why, offset)
+
+    def _tell_stop(
+        self,
+        stream: Stream,
+        state: StreamState,
+        why: str,
+        offset: int,
+        more: Mapping[str, Json] = NOTHING,
+    ) -> None:
+        body: dict[str, Json] = {"stream": stream.value, "offset": offset, "why": why, **more}
+        self.append(Kind.TRUNCATED, body, reserved=True)
+        state.truncated = True
 
     def _event(self, entry: StoredEntry, event: Event) -> CallEvent:
         return CallEvent(
             call_id=self.call_id, sequence=entry.sequence, time_ns=entry.time_ns, event=event
         )
+
+
+def _state(capture: Capture, mask: Mask | None) -> StreamState:
+    if mask is None or capture.mode == "digest":
+        return StreamState(capture)
+    if mask.failed:  # INTENT says so
+        return StreamState(Capture(mode="digest"))
+    return StreamState(capture, mask.stream())
 
 
 def _slice(data: bytes, begin: int, end: int) -> bytes:

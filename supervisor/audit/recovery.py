@@ -54,12 +54,14 @@ class TornTail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEnd:
-    """Where a log ends: `size` entries in `segments`, the last with hash `leaf`."""
+    """Where a log ends: `size` entries in `segments`, the last with hash `leaf`. What lies before
+    `durable_offset` of the last segment was made durable by the daemon that wrote it."""
 
     segments: tuple[int, ...]
     size: int
     leaf: bytes
     end: Position
+    durable_offset: int
     total_bytes: int
     torn: TornTail | None = None
 
@@ -186,6 +188,7 @@ def _read_last(directory: Path, segments: list[int], leaf: bytes, mark: DurableM
         size=index,
         leaf=leaf,
         end=Position(segment=first, offset=end),
+        durable_offset=min(mark.end.offset, end) if mark.end.segment == first else 0,
         total_bytes=total + end,
         torn=torn,
     )

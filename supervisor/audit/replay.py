@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from supervisor.audit.account import finished_of
-from supervisor.audit.blobs import BlobStore
+from supervisor.audit.blobs import BlobStore, damaged
 from supervisor.audit.codec import (
     denied_from_json,
     flow_from_json,
@@ -15,51 +15,74 @@ from supervisor.audit.codec import (
 )
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.recording import FrameRef
-from supervisor.call.events import Accepted, CallEvent, Event, Output, Started
+from supervisor.audit.redaction.found import Piece, pieces
+from supervisor.call.events import Accepted, CallEvent, Event, Output, Resized, Started
 from supervisor.call.types import Json, Stream
 
 
-def event_of(
-    entry: StoredEntry, read: Callable[[FrameRef], bytes], blobs: BlobStore
-) -> CallEvent | None:
-    """Give the event that an entry stands for; None where it stands for none.
+def events_of(
+    entry: StoredEntry, take: Callable[[FrameRef], Iterable[Piece]], blobs: BlobStore
+) -> Iterator[CallEvent]:
+    """Give the events that an entry stands for: mostly one. `take` gives the bytes that came; there
+    is an event for each secret in them, and for what is between them.
 
     Standard input and signals are on record, and no events.
+
+    Raises:
+        AuditCorrupt: `DIGEST_MISMATCH`.
     """
-    event = _event(entry, read, blobs)
-    if event is None:
-        return None
-    return CallEvent(
-        call_id=entry.call_id, sequence=entry.sequence, time_ns=entry.time_ns, event=event
-    )
+    for event in _events(entry, take, blobs):
+        yield CallEvent(
+            call_id=entry.call_id, sequence=entry.sequence, time_ns=entry.time_ns, event=event
+        )
 
 
-def _event(entry: StoredEntry, read: Callable[[FrameRef], bytes], blobs: BlobStore) -> Event | None:
+def pieces_of(ref: FrameRef, data: bytes) -> Iterator[Piece]:
+    """Take the bytes of a frame apart: what is as it was, and the marks of secrets.
+
+    Raises:
+        AuditCorrupt: `DIGEST_MISMATCH`.
+    """
+    found = ref.redacted.found if ref.redacted is not None else ()
+    try:
+        yield from pieces(data, ref.begin, ref.end, found)
+    except ValueError as error:
+        raise damaged(f"the frame at offset {ref.frame_offset}: {error}") from error
+
+
+def _events(
+    entry: StoredEntry, take: Callable[[FrameRef], Iterable[Piece]], blobs: BlobStore
+) -> Iterator[Event]:
     body = entry.body()
     match entry.kind:
         case Kind.INTENT:
-            return _accepted(body)
+            yield _accepted(body)
         case Kind.STARTED:
-            return Started(preparation_s=_seconds(body["preparation_s"]))
+            yield Started(preparation_s=_number(body["preparation_s"]))
         case Kind.OUTPUT if body["stream"] != Stream.STDIN:
             ref = FrameRef.from_json(body)
-            return Output(stream=ref.stream, data=read(ref), offset=ref.offset)
-        case Kind.TRUNCATED if body["stream"] != Stream.STDIN:
-            stream, offset = Stream(str(body["stream"])), int(_seconds(body["offset"]))
-            return Output(stream=stream, data=b"", offset=offset, truncated=True)
+            for piece in take(ref):
+                covered = piece.end - piece.offset if piece.found is not None else 0
+                yield Output(
+                    stream=ref.stream, data=piece.data, offset=piece.offset, covered=covered
+                )
+        case Kind.TRUNCATED if body["stream"] != Stream.STDIN and "length" not in body:
+            stream, offset = Stream(str(body["stream"])), int(_number(body["offset"]))
+            yield Output(stream=stream, data=b"", offset=offset, truncated=True)
         case Kind.DENIED:
-            return denied_from_json(body)
+            yield denied_from_json(body)
         case Kind.PROCESSES:
-            return processes_from_json(body)
+            yield processes_from_json(body)
         case Kind.WATCHED:
-            return watched_from_json(body)
+            yield watched_from_json(body)
         case Kind.FLOW:
-            return flow_from_json(body)
+            yield flow_from_json(body)
+        case Kind.RESIZED:
+            yield Resized(rows=int(_number(body["rows"])), columns=int(_number(body["columns"])))
         case Kind.LOST:
-            return lost_from_json(body)
+            yield lost_from_json(body)
         case Kind.OUTCOME:
-            return finished_of(entry, blobs)
-    return None
+            yield finished_of(entry, blobs)
 
 
 def _accepted(body: Mapping[str, Json]) -> Accepted:
@@ -73,7 +96,7 @@ def _accepted(body: Mapping[str, Json]) -> Accepted:
     )
 
 
-def _seconds(value: Json) -> float:
+def _number(value: Json) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"not a number: {value!r}")
     return value

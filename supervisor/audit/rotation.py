@@ -26,7 +26,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from supervisor.audit import notes
-from supervisor.audit.checkpoints import SIZE_MAX, Checkpoint, CheckpointError, open_checkpoint
+from supervisor.audit.checkpoints import (
+    SIZE_MAX,
+    Checkpoint,
+    CheckpointError,
+    open_checkpoint,
+    read_checkpoint,
+)
+from supervisor.audit.entry import Kind, body_of, decode_head
 from supervisor.audit.notes import Algorithm, Note, NoteError, Signer, VerifierKey
 from supervisor.call.types import Json
 
@@ -35,6 +42,7 @@ ROTATIONS_MAX = 10_000
 """How many keys a log has had at most: one a day for 27 years."""
 
 _FIRST_LINE = "stockade key rotation v1"
+_MARK = f'"kind":"{Kind.KEY_ROTATED}"'.encode()
 _INDEX = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -111,6 +119,14 @@ def rotate(old: Signer, new: Signer, index: int) -> dict[str, Json]:
     return {FIELD: notes.sign(text, [old, new]).encode().decode()}
 
 
+def statement_in(entry: bytes) -> Mapping[str, object] | None:
+    """Give the body of an entry of the log, its exact bytes, where it is a statement."""
+    if _MARK not in entry:
+        return None
+    head = decode_head(entry)
+    return body_of(entry) if head is not None and head.kind == Kind.KEY_ROTATED else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyChain:
     """The keys of one log in their order: `keys[n]` signs the heads over `sizes[n]` entries and
@@ -136,12 +152,13 @@ class KeyChain:
         Raises:
             CheckpointError: it is none, or not signed by that key.
         """
-        checkpoint, note = open_checkpoint(data, self.keys)
-        whose = self.at(checkpoint.size)
+        size = read_checkpoint(data).size
+        whose = self.at(size)
         if whose is None:
             raise CheckpointError(
-                f"a head over {checkpoint.size} entries is of an earlier key than those known"
+                f"a head over {size} entries is of an earlier key than those known"
             )
+        checkpoint, note = open_checkpoint(data, self.keys)
         if not any(map(whose.made, note.signatures)):
             raise CheckpointError(
                 f"a head over {checkpoint.size} entries is to be signed by {whose.key_id.hex()}, "

@@ -14,14 +14,14 @@ import dataclasses
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supervisor.audit.entry import Kind
 from supervisor.call.events import CELL_PATH, FLOWS, PROBE_EVENTS, Wall
 from supervisor.call.outcome import KINDS, Exited, Failed, Interrupted, Outcome, kind
-from supervisor.call.types import Json, untext
+from supervisor.call.types import Json, as_list, as_map, untext
 from supervisor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -102,6 +102,14 @@ class CallFilter:
         if not all(any(map(str.isalnum, word)) for word in words):
             raise _invalid("text", "needs a letter or a digit in each word")
 
+    def cleaned(self, clean: Callable[[str], str]) -> CallFilter | None:
+        """Give the filter that finds what is on record where `clean` replaced something; None
+        where it replaces nothing of this one."""
+        names = ("agent", "session", "denied", "program", "text")
+        shown: dict[str, Any] = {name: clean(getattr(self, name)) for name in names}
+        filtered = dataclasses.replace(self, **shown)
+        return filtered if filtered != self else None
+
     @property
     def searches(self) -> bool:
         """Say whether more is wanted than the columns of the index tell."""
@@ -173,6 +181,7 @@ class Trail:
         self._words: dict[str, None] = {}
         self._room = WORDS_CHARACTERS_MAX
         self._cut: set[str] = set()
+        self._denied: tuple[Json, ...] = ()
 
     def take(self, kind: str, body: Mapping[str, Json]) -> None:
         """Take one more entry of the call into account."""
@@ -184,7 +193,7 @@ class Trail:
             case Kind.FLOW:
                 self._take_flow(body)
             case Kind.PROCESSES:
-                for event in _list(body["events"]):
+                for event in as_list(body["events"]):
                     self._take_process(event)
             case Kind.WATCHED:
                 self._say(body["name"], body["detail"], body["rule"])
@@ -205,13 +214,17 @@ class Trail:
         if not isinstance(request, dict):  # the entry has only its beginning
             self._cut.add(_WORDS)
             request = body["request_preview"]
-        self._say(*_list(_map(request)["argv"]))
+        self._say(*as_list(as_map(request)["argv"]))
 
     def _take_denied(self, body: Mapping[str, Json]) -> None:
-        wall, name, detail = (str(body[key]) for key in ("wall", "name", "detail"))
+        denied = (body["wall"], body["name"], body["detail"], body["rule"])
+        if denied == self._denied:
+            return  # The same again tells nothing that was not noted.
+        self._denied = denied
+        wall, name, detail, rule = map(str, denied)
         self._note(_DENIED, f"={wall}")
         self._note(_DENIED, f"={name}")
-        self._say(name, detail, body["rule"])
+        self._say(name, detail, rule)
         if wall == Wall.NETWORK and detail:
             asked = detail.partition(" ")[0]
             behind = _BEHIND.search(detail)  # the name of an address, where it is known
@@ -312,7 +325,7 @@ def parse_place(text: str) -> tuple[str, int | None]:
         InvalidRequest: `FILTER_INVALID`.
     """
     host, port = text, ""
-    if not _is_address(text) and ":" in text:
+    if not _is_address(text) and not _is_network(text) and ":" in text:
         host, _, port = text.rpartition(":")
         if text.endswith("]"):
             host, port = text, ""
@@ -321,6 +334,10 @@ def parse_place(text: str) -> tuple[str, int | None]:
     host = _host(host.removeprefix("[").removesuffix("]"))
     if not host or not host.isprintable() or " " in host:
         raise _invalid("to", f"{text[:80]!r} is not HOST, HOST:PORT or [ADDRESS]:PORT")
+    if host.startswith("*.") or _is_network(host):
+        # It would match nothing, and be taken for "nobody was there".
+        said = "is a rule's place, not one name or address: text= (--text) finds rules"
+        raise _invalid("to", f"{text[:80]!r} {said}")
     return host, int(port) if port else None
 
 
@@ -330,6 +347,14 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "/" in text
 
 
 def _host(text: str) -> str:
@@ -370,15 +395,3 @@ def _shown(value: Json) -> str:
 
 def _invalid(name: str, problem: str) -> InvalidRequest:
     return InvalidRequest("FILTER_INVALID", f"{name}: {problem}", metadata={"subject": name})
-
-
-def _map(value: Json) -> Mapping[str, Json]:
-    if not isinstance(value, dict):
-        raise TypeError(f"not an object: {value!r}")
-    return value
-
-
-def _list(value: Json) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"not a list: {value!r}")
-    return value

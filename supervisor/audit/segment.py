@@ -11,8 +11,8 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.audit.entry import (
     ENTRY_BYTES_MAX,
@@ -32,6 +32,7 @@ MAGIC = b"stockade log 1\n\0"
 SUFFIX = ".seg"
 _SEGMENT = re.compile(r"[0-9]{20}\.seg")
 READ_BYTES = 256 * 1024
+SCAN_BYTES = 4 << 20
 _LENGTH = struct.Struct(">I")
 _FRAME_BYTES_MIN = HEADER.size + LEAF_BYTES + len(PAYLOAD_PREFIX)
 
@@ -46,8 +47,7 @@ class BadFrame(Exception):
         self.head = head
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame whose checksum and leaf hash are right."""
 
     offset: int
@@ -95,6 +95,30 @@ def read_exactly(fd: int, length: int, offset: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def write_exactly(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`, however many pieces the kernel makes of it.
+
+    Raises:
+        OSError: as the kernel says; some of it may be written.
+    """
+    done = os.pwrite(fd, data, offset)
+    while done < len(data):
+        done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+
+
+def write_again(fd: int, start: int, end: int) -> None:
+    """Write what can be read from `start` to `end` once more, where it is.
+
+    What a process before this one wrote, and could not sync, may be in memory alone by now, marked
+    as if it were on the disk: an fsync of ours would say so, too (Rebello et al., USENIX ATC 2020).
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    for offset in range(start, end, SCAN_BYTES):
+        write_exactly(fd, read_exactly(fd, min(SCAN_BYTES, end - offset), offset), offset)
+
+
 def read_frames(fd: int, start: int, end: int) -> Iterator[Frame]:
     """Give the frames from `start` up to `end`.
 
@@ -134,6 +158,43 @@ def find_frames(fd: int, start: int, end: int, wanted: bytes) -> Iterator[Frame]
             yield decode_frame(buffer, at, offset)
             hit = buffer.find(wanted, following)
         offset = base + following
+
+
+def find_marked(fd: int, start: int, end: int, mark: bytes) -> Iterator[Frame]:
+    """Give those frames from `start` up to `end` whose bytes have `mark` in them, without a look at
+    what lies between: for few frames among very many.
+
+    Raises:
+        BadFrame: where `mark` stands in no good frame.
+    """
+    offset = done = start
+    while offset < end:
+        low = max(start, offset - FRAME_BYTES_MAX)
+        window = read_exactly(fd, min(offset + SCAN_BYTES + FRAME_BYTES_MAX, end) - low, low)
+        last = min(offset + SCAN_BYTES, end) - low + len(mark) - 1
+        hit = window.find(mark, offset - low, last)
+        while hit >= 0:
+            if low + hit >= done:
+                frame = _frame_around(window, hit, low)
+                done = frame.end
+                yield frame
+            hit = window.find(mark, hit + 1, last)
+        offset += SCAN_BYTES
+
+
+def _frame_around(window: bytes, hit: int, low: int) -> Frame:
+    """Give the frame that has the byte at `hit`; the window begins at `low` in the file."""
+    at = window.rfind(PAYLOAD_PREFIX, 0, hit)
+    while at >= HEADER.size and hit - at <= FRAME_BYTES_MAX:
+        try:
+            frame = decode_frame(window, at - HEADER.size, low + at - HEADER.size)
+        except BadFrame:
+            at = window.rfind(PAYLOAD_PREFIX, 0, at)  # an object in a body looks like a beginning
+            continue
+        if frame.end > low + hit:
+            return frame
+        break
+    raise BadFrame(low + hit, "no good frame is around this place")
 
 
 def _frame_end(buffer: bytes, at: int, offset: int) -> int:

@@ -12,11 +12,12 @@ changes, and a partial one belongs to a size for which there was a checkpoint.
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from supervisor.audit.merkle import EMPTY_ROOT, HASH_BYTES, root_of_leaves
+from supervisor.audit.merkle import EMPTY_ROOT, HASH_BYTES, node_hash, root_of_leaves
 
 WIDTH = 256
 """Hashes of a full tile, and entries of a full bundle."""
@@ -70,9 +71,10 @@ def tiles_of(size: int) -> Iterator[tuple[int, int, int]]:
         size, level = size // WIDTH, level + 1
 
 
-def pack_bundle(entries: Iterable[bytes]) -> bytes:
+def pack_bundle(entries: Sequence[bytes]) -> bytes:
     """Give the bytes of a bundle; an entry has at most 65 535 bytes."""
-    return b"".join(_LENGTH.pack(len(entry)) + entry for entry in entries)
+    lengths = map(_LENGTH.pack, map(len, entries))
+    return b"".join(itertools.chain.from_iterable(zip(lengths, entries, strict=True)))
 
 
 def unpack_bundle(data: bytes) -> list[bytes]:
@@ -93,12 +95,37 @@ def unpack_bundle(data: bytes) -> list[bytes]:
     return entries
 
 
+class Edge:
+    """The hashes of one level that fill no tile yet, and those of the nodes above them within it:
+    each of these is made once, when it is asked for."""
+
+    def __init__(self, hashes: Sequence[bytes] = ()) -> None:
+        self._rows: list[list[bytes]] = [list(hashes), *([] for _ in range(HEIGHT))]
+        self.hashes = self._rows[0]
+
+    def root(self, rest: bytes | None = None) -> bytes | None:
+        """Give the root over them, and over what follows them and has the root `rest`; None where
+        there is nothing."""
+        for row in self.rows():
+            if len(row) % 2:
+                rest = row[-1] if rest is None else node_hash(row[-1], rest)
+        return rest
+
+    def rows(self) -> Sequence[Sequence[bytes]]:
+        """Give the hashes and, row by row, those of the complete subtrees above them."""
+        for row, above in itertools.pairwise(self._rows):
+            begin = 2 * len(above)
+            pairs = zip(row[begin::2], row[begin + 1 :: 2], strict=False)
+            above += [node_hash(left, right) for left, right in pairs]
+        return self._rows
+
+
 class Growth:
-    """The right edge of a growing tree: the hashes of each level that fill no tile yet."""
+    """The right edge of a growing tree."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._edge: list[list[bytes]] = [[]]
+        self._edge: list[Edge] = [Edge()]
 
     @classmethod
     def at(cls, size: int, read: Read) -> Growth:
@@ -113,7 +140,7 @@ class Growth:
         level = 0
         while size or not growth._edge:
             width = size % WIDTH
-            growth._edge.append(read_tile(read, level, size // WIDTH, width) if width else [])
+            growth._edge.append(Edge(read_tile(read, level, size // WIDTH, width) if width else ()))
             size, level = size // WIDTH, level + 1
         return growth
 
@@ -123,44 +150,69 @@ class Growth:
         level, at = 0, leaf
         while True:
             if level == len(self._edge):
-                self._edge.append([])
+                self._edge.append(Edge())
             edge = self._edge[level]
-            edge.append(at)
-            if len(edge) < WIDTH:
+            edge.hashes.append(at)
+            if len(edge.hashes) < WIDTH:
                 break
             number = self.size >> (HEIGHT * (level + 1))
-            filled.append((tile_path(level, number), b"".join(edge)))
-            at = root_of_leaves(edge)
-            edge.clear()
+            filled.append((tile_path(level, number), b"".join(edge.hashes)))
+            at = edge.rows()[HEIGHT][0]
+            self._edge[level] = Edge()
             level += 1
         self.size += 1
+        return filled
+
+    def extend(self, leaves: Sequence[bytes]) -> list[tuple[str, bytes]]:
+        """Do as `add` does with each; it takes less time for many at once."""
+        filled, at = list[tuple[str, bytes]](), 0
+        while at < len(leaves):
+            edge = self._edge[0].hashes
+            part = leaves[at : at + WIDTH - 1 - len(edge)]  # All but the one that fills the tile.
+            edge += part
+            self.size += len(part)
+            at += len(part)
+            if at < len(leaves):
+                filled += self.add(leaves[at])
+                at += 1
         return filled
 
     def partial(self) -> list[tuple[str, bytes]]:
         """Give the tiles that are not full, as path and bytes."""
         return [
-            (tile_path(level, self.size >> (HEIGHT * (level + 1)), len(edge)), b"".join(edge))
-            for level, edge in enumerate(self._edge)
-            if edge
+            (tile_path(level, number, len(rows[0])), b"".join(rows[0]))
+            for (level, number), rows in self.rows().items()
         ]
+
+    def rows(self) -> dict[tuple[int, int], list[list[bytes]]]:
+        """Give the rows of the tiles that are not full, by level and number, as they are now."""
+        return {
+            (level, self.size >> (HEIGHT * (level + 1))): list(map(list, edge.rows()))
+            for level, edge in enumerate(self._edge)
+            if edge.hashes
+        }
 
     def root(self) -> bytes:
         """Give the root over all leaves."""
         at: bytes | None = None
         for edge in self._edge:
-            if edge and at is not None:
-                at = root_of_leaves([*edge, at])
-            elif edge:
-                at = root_of_leaves(edge)
+            at = edge.root(at)
         return EMPTY_ROOT if at is None else at
 
 
 class TileReader:
-    """The subtrees of a tree of `size` leaves (`merkle.Subtrees`), from its tiles."""
+    """The subtrees of a tree of `size` leaves (`merkle.Subtrees`), from its tiles; of those whose
+    rows are given, by level and number, nothing is read or hashed."""
 
-    def __init__(self, size: int, read: Read) -> None:
+    def __init__(
+        self,
+        size: int,
+        read: Read,
+        rows: Mapping[tuple[int, int], Sequence[Sequence[bytes]]] | None = None,
+    ) -> None:
         self.size = size
         self._read = read
+        self._rows = rows or {}
         self._tile = functools.lru_cache(maxsize=TILES_KEPT)(self._load)
 
     def at(self, level: int, index: int) -> bytes:
@@ -174,6 +226,9 @@ class TileReader:
         tile_level, within = divmod(level, HEIGHT)
         first = index << within
         number, offset = divmod(first, WIDTH)
+        rows = self._rows.get((tile_level, number))
+        if rows is not None:
+            return rows[within][offset >> within]
         tile = self._tile(tile_level, number)
         return root_of_leaves(tile[offset : offset + (1 << within)])
 

@@ -1,8 +1,13 @@
 """Verify a state directory: no daemon needed, nothing written.
 
-Checked are every byte of the log, the chain from the first entry to the last, each call's
-sequence, every recording and every blob that an entry names. A log that was rewritten from some
-entry on, with all its hashes, is found only by who kept a leaf hash: pass those as `expect`.
+Checked are every byte of the log, the chain from the first entry to the last, the tree over it and
+its signed head, each call's sequence, every recording and every blob that an entry names, and the
+keys of encrypted calls, whose contents are held to the digests of their files: no key is needed.
+
+A log that was rewritten by who has its key, or cut back to an earlier head, is found only by who
+kept something of it: pass heads as `heads`, and leaf hashes as `expect`. A key that lies beside the
+log says no more than that the log fits itself: pass the one that you know as `key`. Where the log
+was handed over since, the later ones follow from it.
 
 A daemon may write meanwhile. Its log is checked up to where it had been made durable, and further
 as far as it goes.
@@ -10,16 +15,20 @@ as far as it goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.audit.blobs import BlobStore
-from supervisor.audit.directory import BLOBS_NAME, LOG_NAME, is_locked
+from supervisor.audit.directory import BLOBS_NAME, KEYS_NAME, LOG_NAME, TREE_NAME, is_locked
 from supervisor.audit.entry import NO_LEAF
+from supervisor.audit.keys import PUBLIC_NAME, first_key
+from supervisor.audit.notes import VerifierKey
 from supervisor.audit.verify_calls import CallCheck
+from supervisor.audit.verify_keys import KeyCheck
 from supervisor.audit.verify_log import LogCheck, Problem
-from supervisor.errors import InvariantError, StockadeError
+from supervisor.audit.verify_tree import TreeCheck
+from supervisor.errors import HostError, InvariantError, StockadeError
 
 PROBLEMS_MAX = 1000
 """Problems that a report lists; one lost entry can make thousands that do not fit."""
@@ -27,14 +36,27 @@ PROBLEMS_MAX = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What was found. `head_index` is -1 for an empty log; `live` says that a daemon writes."""
+    """What was found. Of `removed_calls` the contents went by retention, as entries say; what is
+    missing beside them is a problem. `erased` is of how many calls the content was erased.
+    `head_index` is -1 for an empty log; `live` says that a daemon writes.
+
+    `signed_size` is how many entries the signed head of `origin` is over, -1 where nothing is
+    signed; `signers` are the public keys from the one that was known on, of which the last signs
+    the log now; `consistent` are the heads that were given, and are of this log.
+    """
 
     entries: int
     calls: int
     open_calls: tuple[str, ...]
+    removed_calls: int
+    erased: int
     head_index: int
     head_leaf: str
     live: bool
+    origin: str
+    signed_size: int
+    signers: tuple[str, ...]
+    consistent: int
     problems: tuple[Problem, ...]
     problem_count: int
 
@@ -49,10 +71,14 @@ def verify(
     *,
     progress: Callable[[int, int], None] | None = None,
     expect: Mapping[str, str] | None = None,
+    key: VerifierKey | None = None,
+    heads: Sequence[tuple[str, bytes]] = (),
 ) -> VerifyReport:
     """Verify the state directory; `expect` maps call ids to the leaf hashes of their outcomes.
 
-    `progress` is told how many bytes of the log are done, and how many there are.
+    `key`, or one that it handed the log over to, signs the log; where it is None, the first that
+    lies beside it. `heads` are signed heads that were kept, each with what it is called. `progress`
+    is told how many bytes of the log are done, and how many there are.
     """
     problems: list[Problem] = []
     count = 0
@@ -65,23 +91,44 @@ def verify(
 
     live = is_locked(directory)
     blobs = BlobStore(directory / BLOBS_NAME, _never)
+    tree = TreeCheck(directory / TREE_NAME, report, key=key or _own(directory, report), heads=heads)
+    tree.begin()
     log = LogCheck(directory / LOG_NAME, report, live=live, progress=progress)
-    calls = CallCheck(blobs, report, live=live, expect=expect or {})
+    keys = KeyCheck(directory / KEYS_NAME, report, live=live)
+    calls = CallCheck(blobs, report, live=live, expect=expect or {}, keys=keys)
     entries = 0
-    for entry in log.entries():
-        entries += 1
-        calls.take(entry)
+    for run in log.runs():
+        entries += len(run)
+        tree.take(run)
+        calls.take_run(run)
+    tree.finish(log.index)
     calls.finish()
     return VerifyReport(
         entries=entries,
         calls=calls.calls,
         open_calls=calls.open_calls,
+        removed_calls=calls.removed,
+        erased=keys.erased,
         head_index=log.index - 1,
         head_leaf=(log.leaf or NO_LEAF).hex(),
         live=live,
+        origin=tree.head.origin if tree.head else "",
+        signed_size=tree.head.size if tree.head else -1,
+        signers=tuple(map(str, tree.signers)),
+        consistent=tree.consistent,
         problems=tuple(problems),
         problem_count=count,
     )
+
+
+def _own(directory: Path, report: Callable[[Problem], None]) -> VerifierKey | None:
+    try:
+        key, why = first_key(directory), "it is missing"
+    except HostError as error:
+        key, why = None, error.message
+    if key is None:
+        report(Problem(message=f"{PUBLIC_NAME}, the key that signs the log: {why}"))
+    return key
 
 
 def _never(what: str, error: OSError) -> StockadeError:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.audit.entry import NO_LEAF, Head, StoredEntry
-from supervisor.audit.mark import MARK_NAME, DurableMark, read_mark
+from supervisor.audit.mark import MARK_NAME, NEW_NAME, DurableMark, read_mark
+from supervisor.audit.runs import RUN_BYTES, Run, read_run
 from supervisor.audit.segment import (
     MAGIC,
     BadFrame,
@@ -24,8 +25,6 @@ from supervisor.audit.segment import (
     segment_name,
     select_segments,
 )
-
-NEW_SEGMENT_NAME = "new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +37,18 @@ class Problem:
     index: int = -1
     call: str = ""
     kind: str = ""
+
+    @classmethod
+    def of(cls, entry: StoredEntry, message: str) -> Problem:
+        """Say what is wrong with an entry."""
+        return cls(
+            message=message,
+            segment=segment_name(entry.position.segment),
+            offset=entry.position.offset,
+            index=entry.index,
+            call=entry.call_id,
+            kind=entry.kind,
+        )
 
     def __str__(self) -> str:
         if self.index < 0:
@@ -74,6 +85,11 @@ class LogCheck:
 
     def entries(self) -> Iterator[StoredEntry]:
         """Give the entries that can be read, in the order of the files."""
+        for run in self.runs():
+            yield from run.entries()
+
+    def runs(self) -> Iterator[Run]:
+        """Give them in runs."""
         segments = self._begin()
         total = sum(self._size(first) for first in segments)
         for first in segments:
@@ -103,7 +119,7 @@ class LogCheck:
         if mark is None:
             self._report(Problem(message="the durable mark is missing", segment=MARK_NAME))
         self._mark = mark or DurableMark()
-        known = {segment_name(first) for first in segments} | {MARK_NAME, NEW_SEGMENT_NAME}
+        known = {segment_name(first) for first in segments} | {MARK_NAME, NEW_NAME}
         for name in sorted(names - known):
             self._report(Problem(message=f"{name} does not belong into a log"))
         return segments
@@ -119,19 +135,24 @@ class LogCheck:
         self._problem(what, first, 0)
         self.index, self.leaf = first, None
 
-    def _segment(self, first: int, *, is_last: bool, total: int) -> Iterator[StoredEntry]:
+    def _segment(self, first: int, *, is_last: bool, total: int) -> Iterator[Run]:
         with _reading(self._directory / segment_name(first)) as fd:
             if read_exactly(fd, len(MAGIC), 0) != MAGIC:
                 self._problem("the segment has an unknown format", first, 0)
             offset = len(MAGIC)
             while True:
                 size = os.fstat(fd).st_size
+                for run in self._runs(fd, first, offset, size):
+                    offset = run.end
+                    yield run
+                    self._tell(offset, total)
                 try:
-                    for frame in read_frames(fd, offset, size):
-                        offset = frame.end
-                        yield self._good(frame, first)
-                        self._tell(offset, total)
-                    break
+                    frame = next(read_frames(fd, offset, size), None)
+                    if frame is None:
+                        break
+                    offset = frame.end
+                    yield Run.of(self._good(frame, first))
+                    self._tell(offset, total)
                 except BadFrame as bad:
                     if self._live and is_last and self.index >= self._mark.size:
                         break  # it is being written right now
@@ -142,6 +163,20 @@ class LogCheck:
             self._done_bytes += offset
         if not is_last and offset == len(MAGIC):
             self._problem("the segment is empty", first, offset)
+
+    def _runs(self, fd: int, first: int, offset: int, size: int) -> Iterator[Run]:
+        """Give what is flawless from `offset` on, as far as the durable mark, and from there on; it
+        ends at the first frame that has to be looked at by itself."""
+        while self.leaf is not None and offset < size:
+            buffer = read_exactly(fd, min(RUN_BYTES, size - offset), offset)
+            run = read_run(buffer, segment=first, offset=offset, index=self.index, leaf=self.leaf)
+            if not run:
+                return
+            last = self.index + len(run)
+            if self.index < self._mark.size <= last:
+                self._compare_mark(run, self._mark.size - self.index - 1)
+            self.index, self.leaf, offset = last, run.leaves[-1], run.end
+            yield run
 
     def _tell(self, offset: int, total: int) -> None:
         if self._progress is not None:
@@ -161,15 +196,20 @@ class LogCheck:
         elif self.leaf is not None and head.prev != self.leaf:
             self._problem("it does not follow the entry before it", first, frame.offset, head)
         self.index, self.leaf = head.index + 1, frame.leaf
+        entry = frame.entry(first)
         if self._mark.size == self.index:
-            self._compare_mark(frame, first)
-        return frame.entry(first)
+            self._compare_mark(Run.of(entry), 0)
+        return entry
 
-    def _compare_mark(self, frame: Frame, first: int) -> None:
-        mark = self._mark
-        place = (mark.end.segment, mark.end.offset)
-        if mark.leaf != frame.leaf or place != (first, frame.end):
-            self._problem("the durable mark names another entry", first, frame.offset, frame.head)
+    def _compare_mark(self, run: Run, place: int) -> None:
+        """Compare the mark with the entry at a place of a run."""
+        mark, following = self._mark, place + 1
+        end = run.offsets[following] if following < len(run) else run.end
+        # A log that was opened again with an empty segment last has its end in that one.
+        ends = ((run.segment, end), (mark.size, len(MAGIC)))
+        if mark.leaf != run.leaves[place] or mark.end not in ends:
+            entry = run.entry(place)
+            self._report(Problem.of(entry, "the durable mark names another entry"))
 
     def _problem(self, message: str, segment: int, offset: int, head: Head | None = None) -> None:
         self._report(

@@ -7,6 +7,7 @@ import hashlib
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from supervisor.audit.notes import Algorithm, VerifierKey
+from supervisor.errors import StockadeError
 
 ORIGIN = "log.example.com/stockade"
 
@@ -24,6 +25,10 @@ class TestSigner:
         )
         public = self._private.public_key().public_bytes_raw()
         self.key = VerifierKey(name=name, public=public, algorithm=algorithm)
+        self.refuses: StockadeError | None = None
+        """What it says where it is asked to sign, as a token that was pulled."""
 
     def sign(self, message: bytes) -> bytes:
+        if self.refuses is not None:
+            raise self.refuses
         return self._private.sign(message)

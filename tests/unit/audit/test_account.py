@@ -11,6 +11,7 @@ import pytest
 from supervisor.audit.account import (
     OUTCOME_FILES_BYTES_MAX,
     REQUEST_INLINE_BYTES_MAX,
+    StoredRequest,
     blobs_named,
     finished_of,
     has_egress,
@@ -21,6 +22,7 @@ from supervisor.audit.account import (
 )
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.entry import ENTRY_BYTES_MAX
+from supervisor.audit.masked import Kept
 from supervisor.audit.verify import verify
 from supervisor.call.events import Finished
 from supervisor.call.outcome import Failed
@@ -29,11 +31,14 @@ from supervisor.call.types import (
     Correlation,
     Digest,
     InputFile,
+    Json,
     OutputFile,
     SkippedFile,
     Stream,
+    Terminal,
 )
 from supervisor.errors import AuditUnavailable, StockadeError
+from supervisor.profile.model import EffectiveProfile
 from tests.support.records import (
     CALLER,
     HOST,
@@ -44,6 +49,13 @@ from tests.support.records import (
     make_request,
     opened,
 )
+
+
+def kept(
+    canonical: bytes, profile: EffectiveProfile
+) -> tuple[EffectiveProfile, dict[str, Json], Kept, StoredRequest]:
+    stored = StoredRequest(canonical=canonical, fingerprint=Digest.of(canonical).sha256)
+    return profile, dict(HOST), Kept(request=canonical, mask=None, told=None), stored
 
 
 def fail(what: str, error: OSError) -> StockadeError:
@@ -58,7 +70,7 @@ def many_files(count: int) -> tuple[OutputFile, ...]:
 
 
 def body_for(request: CallRequest) -> dict[str, object]:
-    return dict(intent_body(CALLER, request, request.canonical(), make_profile(), HOST))
+    return dict(intent_body(CALLER, request, *kept(request.canonical(), make_profile())))
 
 
 def test_a_request_is_in_the_intent() -> None:
@@ -73,12 +85,12 @@ def test_a_request_is_in_the_intent() -> None:
 def test_an_intent_says_whether_there_is_a_way_out(way_out: bool) -> None:
     request = make_request()
     profile = make_profile(egress=(RULE,) if way_out else ())
-    body = intent_body(CALLER, request, request.canonical(), profile, HOST)
+    body = intent_body(CALLER, request, *kept(request.canonical(), profile))
     assert has_egress(body) is way_out
 
 
 def test_an_older_intent_knows_of_no_way_out() -> None:
-    body = intent_body(CALLER, make_request(), b"{}", make_profile(egress=(RULE,)), HOST)
+    body = intent_body(CALLER, make_request(), *kept(b"{}", make_profile(egress=(RULE,))))
     profile = body["profile"]
     assert isinstance(profile, dict)
     del profile["egress"]
@@ -137,6 +149,27 @@ def test_input_files_are_kept(tmp_path: Path) -> None:
             assert store.blobs.get(file.digest) == b"data"
             await recorder.finish(make_finished())
         assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_has_what_it_gave_to_a_call(tmp_path: Path) -> None:
+    files = (InputFile(path=b"a", digest=Digest.of(b"data"), data=b"data"),)
+    long = make_request("request-of-call-2", argv=(b"x" * REQUEST_INLINE_BYTES_MAX,))
+    given = [file.digest for file in files] + [Digest.of(long.canonical())]
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            assert not any(store.may_read_blob(digest, CALLER.name) for digest in given)
+            one = await begin(store, files=files)
+            two = await begin(store, "call-2", argv=long.argv)
+            # Also while they run, and never more than their caller.
+            assert all(store.may_read_blob(digest, CALLER.name) for digest in given)
+            assert not any(store.may_read_blob(digest, "other") for digest in given)
+            profile = Digest.of(make_profile().canonical)
+            assert not store.may_read_blob(profile, CALLER.name)
+            await one.finish(make_finished())
+            await two.finish(make_finished())
 
     asyncio.run(scenario())
 
@@ -210,3 +243,13 @@ def test_a_long_message_is_cut(tmp_path: Path) -> None:
             assert finished_of(entry, store.blobs) == done
 
     asyncio.run(scenario())
+
+
+def test_a_terminal_is_in_the_entry_also_of_a_long_request() -> None:
+    """A replay needs its size, and whoever may see one may not read the request."""
+    terminal = Terminal(rows=30, columns=100)
+    for env in ({}, {"A": b"x" * REQUEST_INLINE_BYTES_MAX}):
+        body = json.loads(json.dumps(body_for(make_request(terminal=terminal, env=env))))
+        asked = body.get("request") or body["request_preview"]
+        assert asked["terminal"] == {"rows": 30, "columns": 100, "term": "xterm"}
+    assert "terminal" not in json.dumps(body_for(make_request(env=env)))

@@ -21,6 +21,7 @@ from supervisor.audit.entry import (
     encode_frame,
     leaf_hash,
 )
+from supervisor.call.types import canonical_json
 from supervisor.errors import InvariantError
 
 HEAD = Head(index=7, prev=NO_LEAF, time_ns=12, kind=Kind.OUTPUT, call="call-1", sequence=3)
@@ -28,7 +29,7 @@ HEAD = Head(index=7, prev=NO_LEAF, time_ns=12, kind=Kind.OUTPUT, call="call-1", 
 bodies = st.dictionaries(
     st.text(max_size=8),
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=20),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**70) | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
         max_leaves=6,
     ),
@@ -41,6 +42,33 @@ def test_head_and_body_come_back(body: dict[str, Any]) -> None:
     payload = encode_entry(HEAD, body)
     assert decode_head(payload) == HEAD
     assert body_of(payload) == body
+
+
+@given(bodies)
+def test_the_bytes_are_those_of_canonical_json(body: dict[str, Any]) -> None:
+    whole = {
+        "body": body, "call": HEAD.call, "index": HEAD.index, "kind": HEAD.kind,
+        "prev": HEAD.prev.hex(), "sequence": HEAD.sequence, "time_ns": HEAD.time_ns,
+    }  # fmt: skip
+    assert encode_entry(HEAD, body) == canonical_json(whole)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\ud800", "a\udcff", "\x7f\x00\x1b\"\\/", "\u2028\N{GRINNING FACE}", 2**63, -(2**63),
+        2**64 - 1, 2**64, "9" * 40, 1e-7, 1e22, 0.1, -0.0, 1.5e300,
+    ],
+)  # fmt: skip
+def test_what_json_is_written_in_two_ways_comes_back(value: object) -> None:
+    assert body_of(encode_entry(HEAD, {"x": value})) == {"x": value}
+    assert encode_entry(HEAD, {"x": value}).isascii()
+
+
+def test_an_integer_that_would_come_back_as_another_is_refused() -> None:
+    with pytest.raises(InvariantError) as caught:
+        encode_entry(HEAD, {"x": [-(2**63) - 1]})
+    assert caught.value.reason == "ENTRY_INTEGER"
 
 
 def test_the_leaf_hash_is_that_of_rfc_6962() -> None:
@@ -57,6 +85,14 @@ def test_a_body_cannot_pass_for_a_head() -> None:
 @pytest.mark.parametrize("payload", [b"", b"{}", b'{"body":{}}', b"\x00" * 400])
 def test_what_is_no_entry_has_no_head(payload: bytes) -> None:
     assert decode_head(payload) is None
+
+
+def test_what_is_no_tail_of_ours_is_no_head() -> None:
+    payload = encode_entry(HEAD, {})
+    call = f'"call":"{HEAD.call}"'.encode()
+    assert decode_head(payload) == HEAD
+    assert decode_head(payload.replace(b"," + call, b" " + call)) is None
+    assert decode_head(payload + b" ") is None
 
 
 def test_a_large_entry_is_refused() -> None:

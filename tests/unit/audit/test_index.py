@@ -10,7 +10,6 @@ from typing import Any
 import apsw
 import pytest
 
-from supervisor.audit import index as index_module
 from supervisor.audit.entry import Position
 from supervisor.audit.index import (
     UNSETTLED_MAX,
@@ -24,7 +23,7 @@ from supervisor.audit.index import (
 )
 from supervisor.audit.search import EVERYTHING, CallFilter, Trail
 from supervisor.call.types import Correlation
-from supervisor.errors import CapacityError, HostError, InvalidRequest
+from supervisor.errors import CapacityError, InvalidRequest
 from tests.support.records import CALLER, make_finished
 
 WATER = LowWater(position=Position(segment=0, offset=16), leaf="ab")
@@ -270,6 +269,37 @@ def test_rows_wait_while_the_disk_is_full(index: Index) -> None:
     assert index.low_water() == later
 
 
+def test_what_is_noted_is_found_and_written_with_the_next(index: Index) -> None:
+    ref = BlobRef(sha256="a" * 64, size_bytes=1, caller="tester")
+    index.put([row(1)], [], WATER)
+    index.note([row(2)], [ref])
+    assert index.get("call-2") == row(2)
+    assert index.find_request("tester", "request-2") == ("call-2", f"{2:064x}")
+    assert index.may_read(ref)
+    assert index.waiting == 2
+    assert ids(index) == ["call-2", "call-1"]
+    assert (index.waiting, index.low_water()) == (0, WATER)
+    index.note([row(3)], [])
+    assert ids(index, agent="a") == ["call-3", "call-2", "call-1"]
+    index.note([row(4)], [])
+    later = LowWater(position=Position(segment=0, offset=99), leaf="cd")
+    assert index.put([], [], later)
+    assert (index.waiting, index.low_water()) == (0, later)
+
+
+def test_what_is_noted_while_the_disk_is_full_is_kept(index: Index) -> None:
+    index.put([row(1)], [], WATER)
+    (pages,) = index._db.execute("PRAGMA page_count").fetchone()
+    index._db.execute(f"PRAGMA max_page_count = {pages}")
+    index.note([row(number) for number in range(2, 200)], [])
+    assert ids(index) == ["call-1"]
+    assert not index.complete
+    assert index.get("call-9") == row(9)
+    index._db.execute("PRAGMA max_page_count = 100000")
+    assert index.put([], [], WATER)
+    assert len(ids(index)) == 199
+
+
 def test_low_water_stays_while_rows_wait(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.put([row(1)], [], WATER)
 
@@ -312,21 +342,6 @@ def test_an_index_of_another_version_is_thrown_away(version: int, tmp_path: Path
     second.close()
 
 
-def test_a_damaged_page_is_found_when_it_is_opened(tmp_path: Path) -> None:
-    path = tmp_path / "index.db"
-    first = Index(path)
-    first.put([row(number) for number in range(300)], [], WATER)
-    first.close()
-    data = bytearray(path.read_bytes())
-    for page in range(2, len(data) // 4096, 3):
-        data[page * 4096 : page * 4096 + 64] = b"\xff" * 64
-    path.write_bytes(data)
-    second = Index(path)
-    assert second.low_water() is None
-    assert second.put([row(1)], [], WATER)
-    second.close()
-
-
 def test_reset_empties_it(index: Index) -> None:
     index.put([row(1)], [], WATER)
     index.reset()
@@ -334,8 +349,25 @@ def test_reset_empties_it(index: Index) -> None:
     assert index.put([row(2)], [], WATER)
 
 
-def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module.apsw, "sqlite_lib_version", lambda: "3.51.2")
-    with pytest.raises(HostError) as caught:
-        Index(tmp_path / "index.db")
-    assert caught.value.reason == "SQLITE_TOO_OLD"
+def test_holds_are_counted_by_their_entries(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    index = Index(path)
+    assert index.holds("call-1") == 0
+    entries = iter(range(7, 99))
+    counts = []
+    for change in (1, 1, -1, 1):
+        index.change_holds("call-1", change, lambda: next(entries))
+        counts.append(index.holds("call-1"))
+    assert (counts, index.holds("call-2")) == ([1, 2, 1, 2], 0)
+    assert index.put([], [], WATER)
+    assert index.holds("call-1") == 2
+    # After a crash the same entries are read again.
+    again = {("call-1", 9): -1, ("call-1", 10): 1, ("call-1", 11): -1, ("call-1", 12): -1}
+    assert index.put([], [], WATER, holds=again)
+    index.close()
+    index = Index(path)
+    assert index.holds("call-1") == 0
+    index.change_holds("call-1", -1, lambda: 13)  # once, that could be
+    index.change_holds("call-1", 1, lambda: 14)
+    assert index.holds("call-1") == 1
+    index.close()

@@ -17,7 +17,7 @@ from supervisor.call.outcome import Interrupted
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditUnavailable
 from supervisor.profile.model import Capture, EgressRule
-from tests.support.records import FLOW, RULE, WATCHED, begin, make_profile, opened
+from tests.support.records import FLOW, RULE, WATCHED, begin, make_finished, make_profile, opened
 
 
 async def leave_open(directory: Path, chunks: list[bytes]) -> None:
@@ -58,7 +58,7 @@ def test_they_get_one_outcome_with_what_is_on_record(tmp_path: Path) -> None:
             assert list(store.events("call-1"))[-1].event == finished
         async with opened(tmp_path) as store:
             assert store.interrupted == ()
-            assert b"".join(d for _, d in store.read_stream("call-1", Stream.STDOUT)) == b"onetwo"
+            assert b"".join(d.data for d in store.read_stream("call-1", Stream.STDOUT)) == b"onetwo"
         report = verify(tmp_path)
         assert (report.ok, report.open_calls) == (True, ())
 
@@ -172,7 +172,7 @@ def test_output_that_did_not_get_into_the_log_is_cut(tmp_path: Path) -> None:
             file.write(b"half a frame")
         async with opened(tmp_path) as store:
             await close_all(store)
-            assert b"".join(d for _, d in store.read_stream("call-1", Stream.STDOUT)) == b"one"
+            assert b"".join(d.data for d in store.read_stream("call-1", Stream.STDOUT)) == b"one"
         assert verify(tmp_path).ok
 
     asyncio.run(scenario())
@@ -229,3 +229,55 @@ def test_calls_without_output_and_with_a_cap(tmp_path: Path) -> None:
         assert (report.ok, report.calls) == (True, 2)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("size", "known"), [(100, False), (70, True)])
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_an_end_that_is_on_record_it_is_told(
+    tmp_path: Path, size: int, known: bool, ended: bool
+) -> None:
+    """Killed before the stream ended, the end of it is gone with the daemon's memory; after that,
+    it is there, but not the digest of what was in the gap."""
+    data = bytes(range(size))
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            capped = make_profile(stdout=Capture(mode="head", bytes_max=64))
+            recorder = await begin(store, profile=capped)
+            recorder.output(Stream.STDOUT, data)
+            if ended:
+                recorder.end(Stream.STDOUT)
+        async with opened(tmp_path) as store:
+            await close_all(store)
+            finished = store.get_call("call-1").finished
+            assert finished is not None
+            summary = finished.streams[0]
+            tail = min(8, size - 64) if ended else 0
+            assert (summary.stored_bytes, summary.tail_bytes) == (64 + tail, tail)
+            if ended and not known:
+                assert summary.digest == Digest(sha256="", size_bytes=size)
+            else:
+                assert summary.digest == Digest.of(data[: 64 + tail])
+            read = b"".join(one.data for one in store.read_stream("call-1", Stream.STDOUT))
+            assert read == data[:64] + data[size - tail :]
+            kinds = [entry.kind for entry in store.entries("call-1")]
+            assert "lost" not in kinds
+        assert verify(tmp_path).ok
+
+    asyncio.run(scenario())
+
+
+def test_an_unfinished_file_of_a_call_without_a_recording_is_removed(tmp_path: Path) -> None:
+    """It was removed before, and the power went before that was durable."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await (await begin(store)).finish(make_finished())
+        left = tmp_path / "blobs" / "part" / "call-1"
+        left.write_bytes(b"of no frame that the log names")
+        async with opened(tmp_path) as store:
+            assert store.healthy
+            assert not left.exists()
+
+    asyncio.run(scenario())
+    assert verify(tmp_path).ok

@@ -16,7 +16,7 @@ import pytest
 from supervisor.audit import journal as journal_module
 from supervisor.audit import space
 from supervisor.audit.entry import NO_LEAF, Kind, Position
-from supervisor.audit.journal import Journal, JournalOptions
+from supervisor.audit.journal import Journal, JournalOptions, Leaf
 from supervisor.audit.mark import read_mark
 from supervisor.audit.reading import read_log
 from supervisor.audit.segment import MAGIC, list_segments
@@ -297,6 +297,34 @@ def test_the_reserve_is_for_those_who_may_use_it(
         append(journal)
 
 
+def test_a_reserve_that_was_promised_in_vain_has_to_be_given_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(1 << 30)
+    monkeypatch.setattr(space, "fallocate_keep_size", disk)
+    pwrite = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with opened(tmp_path, free_bytes_min=0) as journal:
+        append(journal)
+        journal.admit(0)
+        disk.room = 0
+        journal.admit(0)  # the promise holds
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(AuditUnavailable) as caught:
+            append(journal)
+        assert caught.value.reason == "RECORD_FULL"
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(CapacityError) as refused:
+            journal.admit(0)
+        assert refused.value.reason == "JOURNAL_FULL"
+        disk.room = 1 << 30
+        journal.admit(0)
+        append(journal)
+
+
 def test_admission_needs_room_for_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,7 +424,7 @@ def test_reading_without_a_descriptor_fails_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_durable_is_handed_over_before_anybody_is_told(tmp_path: Path) -> None:
-    handed: list[bytes] = []
+    handed: list[Leaf] = []
     options = JournalOptions(linger_s=60.0, segment_bytes=600)
     journal, _ = Journal.open(tmp_path / "log", options=options, on_durable=handed.extend)
     for number in range(20):
@@ -408,9 +436,36 @@ def test_what_is_durable_is_handed_over_before_anybody_is_told(tmp_path: Path) -
             assert len(handed) == mark.size == number + 1
     journal.close()
     again, _ = Journal.open(tmp_path / "log", options=options)
-    assert [entry.json for entry in read_log(again, START)] == handed
+    read = [(entry.json, bytes.fromhex(entry.leaf)) for entry in read_log(again, START)]
+    assert read == handed
     assert len(again.segments) > 1
     again.close()
+
+
+def test_nobody_is_told_while_it_is_being_handed_over(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def take(entries: Sequence[Leaf]) -> None:
+        if entries:
+            begun.set()
+            assert go_on.wait(10)
+
+    async def scenario() -> None:
+        journal, _ = Journal.open(tmp_path / "log", options=QUIET, on_durable=take)
+        append(journal)
+        first = asyncio.ensure_future(journal.commit())
+        assert await asyncio.to_thread(begun.wait, 10)
+        mark = read_mark(tmp_path / "log")
+        assert mark is not None
+        assert mark.size == 1  # It is durable, and who asks now has to wait all the same.
+        second = asyncio.ensure_future(journal.commit())
+        await asyncio.sleep(0.05)
+        assert not (first.done() or second.done())
+        go_on.set()
+        await asyncio.gather(first, second)
+        await asyncio.to_thread(journal.close)
+
+    asyncio.run(scenario())
 
 
 def test_many_that_nobody_waits_for_are_handed_over_in_parts(
@@ -418,9 +473,9 @@ def test_many_that_nobody_waits_for_are_handed_over_in_parts(
 ) -> None:
     monkeypatch.setattr(journal_module, "FRESH_MAX", 5)
     enough = threading.Event()
-    handed: list[bytes] = []
+    handed: list[Leaf] = []
 
-    def take(entries: Sequence[bytes]) -> None:
+    def take(entries: Sequence[Leaf]) -> None:
         handed.extend(entries)
         enough.set()
 
@@ -444,7 +499,7 @@ def test_what_cannot_take_it_is_the_end_of_the_journal(
 ) -> None:
     told: list[StockadeError] = []
 
-    def fail(entries: Sequence[bytes]) -> None:
+    def fail(entries: Sequence[Leaf]) -> None:
         raise raised
 
     journal, _ = Journal.open(

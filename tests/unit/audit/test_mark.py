@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -42,3 +43,27 @@ def test_opening_keeps_the_mark(tmp_path: Path) -> None:
     (tmp_path / MARK_NAME).write_bytes(MARK.encode())
     os.close(open_mark(tmp_path))
     assert read_mark(tmp_path) == MARK
+
+
+def test_a_mark_that_is_written_in_pieces_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, bytes(data)[:7], at))
+    os.close(open_mark(tmp_path))
+    assert read_mark(tmp_path) == DurableMark()
+
+
+def test_a_mark_has_its_name_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError):
+        open_mark(tmp_path)
+    assert read_mark(tmp_path) is None
+    monkeypatch.undo()
+    os.close(open_mark(tmp_path))
+    assert read_mark(tmp_path) == DurableMark()

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.offline import read_calls, read_profile
+from supervisor.audit.files import stored_instead
+from supervisor.audit.offline import Folder, read_calls, read_profile
 from supervisor.audit.segment import segment_name
+from supervisor.call.types import Digest, InputFile, OutputFile
 from supervisor.errors import AuditCorrupt, InvariantError, NotFound
-from tests.support.records import WATCHED, begin, make_finished, make_profile, opened
+from supervisor.profile.model import Redact
+from tests.support.records import CALLER, WATCHED, begin, make_finished, make_profile, opened
 
 
 async def fill(directory: Path) -> None:
@@ -75,3 +78,43 @@ def test_the_profile_is_the_one_that_ran(tmp_path: Path) -> None:
     assert read_profile(tmp_path, intent) == make_profile().canonical
     with pytest.raises(InvariantError):
         read_profile(tmp_path, watched)
+
+
+def test_a_file_with_secrets_is_given_as_it_is_on_record(tmp_path: Path) -> None:
+    """By the folder, and by the next daemon to the caller whose call it was."""
+    secret = b"key=hunter2hunter2, and more"
+    digest = Digest.of(secret)
+
+    async def first() -> None:
+        async with opened(tmp_path) as store:
+            profile = make_profile(redact=Redact())
+            given = {"api": b"hunter2hunter2"}
+            other = b"given: " + secret
+            file = InputFile(path=b"in", digest=Digest.of(other), data=other)
+            recorder = await begin(store, profile=profile, secrets=given, files=(file,))
+            assert recorder.files.keep([secret]) == digest
+            outputs = (OutputFile(path=b"left", digest=digest, mode=0o644),)
+            await recorder.finish(make_finished(outputs=outputs))
+
+    async def second() -> None:
+        async with opened(tmp_path) as store:
+            assert not store.locker.has(CALLER.name, digest)
+            assert store.may_read_blob(stored, CALLER.name)
+            assert not store.may_read_blob(stored, "another")
+            assert store.blobs.get(stored) == on_record
+            told = stored_instead(next(store.entries("call-1")).body())
+            (given,) = (one for one in told.values() if one is not None)
+            assert given != stored
+            assert store.may_read_blob(given, CALLER.name)
+
+    asyncio.run(first())
+    folder = Folder(tmp_path, "call-1", ())
+    stored, is_redacted = folder.stored(b"left")
+    on_record = b"".join(folder.output(stored))
+    assert is_redacted
+    assert on_record.startswith(b"key=[REDACTED:api:")
+    assert on_record.endswith(b"], and more")
+    asyncio.run(second())
+    for path in tmp_path.glob("index.db*"):
+        path.unlink()
+    asyncio.run(second())

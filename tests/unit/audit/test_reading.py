@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.audit.account import REQUEST_INLINE_BYTES_MAX
 from supervisor.audit.entry import Kind, Position, mark_of_call
 from supervisor.audit.index import LowWater
 from supervisor.audit.journal import JournalOptions
-from supervisor.audit.reading import low_water_of, read_call, read_entry, read_log
+from supervisor.audit.reading import low_water_of, read_call, read_entry, read_log, read_payloads
 from supervisor.audit.search import CallFilter
 from supervisor.audit.segment import MAGIC
 from supervisor.audit.store import Store
 from supervisor.call.events import Denied, Processes, Wall
 from supervisor.call.outcome import TimedOut
-from supervisor.call.types import Correlation, Digest, OutputFile, Stream
+from supervisor.call.types import Correlation, Digest, InputFile, OutputFile, Stream
 from supervisor.errors import AuditCorrupt
 from tests.support.records import (
     CALLER,
@@ -25,6 +26,7 @@ from tests.support.records import (
     WATCHED,
     begin,
     make_finished,
+    make_request,
     opened,
 )
 
@@ -50,6 +52,40 @@ def test_reading_begins_anywhere(tmp_path: Path) -> None:
             for number, entry in enumerate(entries):
                 assert read_entry(journal, entry.position) == entry
                 assert list(read_log(journal, entry.position)) == entries[number:]
+
+    asyncio.run(scenario())
+
+
+def test_payloads_from_any_entry_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, JournalOptions(segment_bytes=4000, linger_s=60.0)) as store:
+            await fill(store, 6)
+            for number in range(20):  # Bodies that look like the head of an entry.
+                await store.note("bench", {"a": "", "index": 30 - number, "kind": "", "z": ""})
+            journal = store._journal
+            assert 2 < len(journal.segments) < 12
+            payloads = [entry.json for entry in read_log(journal, START)]
+            for index in range(len(payloads) + 2):
+                assert list(read_payloads(journal, index)) == payloads[index:]
+
+    asyncio.run(scenario())
+
+
+def test_payloads_from_an_entry_that_is_damaged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await fill(store, 2)
+            entry = list(read_log(store._journal, START))[3]
+            path = tmp_path / "log" / "00000000000000000000.seg"
+            good = path.read_bytes()
+            at = good.index(b'"index":3', entry.position.offset)
+            for place in (at + 8, entry.position.offset + 40):
+                data = bytearray(good)
+                data[place] ^= 1
+                path.write_bytes(data)
+                with pytest.raises(AuditCorrupt):
+                    list(read_payloads(store._journal, 3))
+            path.write_bytes(good)
 
     asyncio.run(scenario())
 
@@ -202,6 +238,32 @@ def test_blobs_that_calls_left_behind_are_granted_again(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_calls_were_given_is_granted_again(tmp_path: Path) -> None:
+    one = InputFile(path=b"a", digest=Digest.of(b"one"), data=b"one")
+    two = InputFile(path=b"b", digest=Digest.of(b"two"), data=b"two")
+    argv = (b"x" * REQUEST_INLINE_BYTES_MAX,)
+    request = Digest.of(make_request("request-of-call-2", argv=argv, files=(two,)).canonical())
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            await (await begin(store, files=(one,))).finish(make_finished())
+            await (await begin(store, "call-2", argv=argv, files=(two,))).finish(make_finished())
+        (tmp_path / "index.db").unlink()
+        async with opened(tmp_path) as store:
+            for digest in (one.digest, two.digest, request):
+                assert store.may_read_blob(digest, CALLER.name)
+                assert not store.may_read_blob(digest, "somebody else")
+            path = store.blobs.blob_path(request.sha256)
+        (tmp_path / "index.db").unlink()
+        path.unlink()
+        # Of a request that is gone, nothing is granted; the rest is as it was.
+        async with opened(tmp_path) as store:
+            assert store.may_read_blob(one.digest, CALLER.name)
+            assert not store.may_read_blob(two.digest, CALLER.name)
+
+    asyncio.run(scenario())
+
+
 def test_a_finished_call_among_open_ones_is_not_read_again(tmp_path: Path) -> None:
     """The reading begins at the oldest open call: others that ended meanwhile began before it."""
 
@@ -246,7 +308,7 @@ def test_a_call_is_read_past_the_entries_of_others(tmp_path: Path) -> None:
                 if number % 7 == 0:
                     mine.signalled("tester", number, "why")
             await mine.finish(make_finished())
-            row = store._records.row("mine")
+            row = store.records.row("mine")
             assert row is not None
             found = list(read_call(store._journal, row))
             everything = read_log(store._journal, START)
@@ -293,7 +355,7 @@ def test_an_entry_that_is_missing_is_told(tmp_path: Path) -> None:
             recorder = await begin(store)
             for kind, sequence in ((Kind.STARTED, 2), (Kind.SIGNAL, 4)):
                 store._journal.append(kind, {}, call="call-1", sequence=sequence, time_ns=1)
-            row = store._records.row("call-1")
+            row = store.records.row("call-1")
             assert row is not None
             with pytest.raises(AuditCorrupt) as caught:
                 list(read_call(store._journal, row))

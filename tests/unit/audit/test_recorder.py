@@ -19,6 +19,8 @@ from supervisor.audit.entry import Kind
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.recording import FRAME_BYTES_MAX
 from supervisor.audit.store import Store
+from supervisor.audit.tails import ROOM, TAILS_MAX
+from supervisor.audit.verify import verify
 from supervisor.call.events import Denied, Finished, Lost, Output, Processes, Started, Wall
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditUnavailable, InvariantError
@@ -49,7 +51,7 @@ def kinds(store: Store) -> list[str]:
 
 
 def stored(store: Store, stream: Stream) -> bytes:
-    return b"".join(data for _, data in store.read_stream("call-1", stream))
+    return b"".join(piece.data for piece in store.read_stream("call-1", stream))
 
 
 def test_output_is_on_record_when_it_is_delivered(tmp_path: Path) -> None:
@@ -102,6 +104,85 @@ def test_the_cap_holds_and_the_digest_covers_all(
 
     directory = tmp_path_factory.mktemp("state")
     run(directory, scenario, stdout=Capture(mode="head", bytes_max=cap))
+
+
+@settings(max_examples=30)
+@given(
+    cap=st.integers(8, 200),
+    chunks=st.lists(st.binary(min_size=1, max_size=90), max_size=9),
+    ends=st.booleans(),
+)
+def test_the_end_of_what_is_past_the_cap_is_kept(
+    cap: int, chunks: list[bytes], ends: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = b"".join(chunks)
+    capture = Capture(mode="head", bytes_max=cap)
+    tail = min(capture.tail_bytes, max(0, len(whole) - cap))
+    gap = max(0, len(whole) - cap - tail)
+
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        for chunk in chunks:
+            recorder.output(Stream.STDOUT, chunk)
+        if ends:
+            recorder.end(Stream.STDOUT)
+            assert not recorder.holds
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        summary = done.event.streams[0]
+        assert summary.digest == Digest.of(whole)
+        assert (summary.stored_bytes, summary.tail_bytes) == (len(whole) - gap, tail)
+        assert summary.truncated == (gap > 0)
+        assert stored(store, Stream.STDOUT) == whole[:cap] + whole[len(whole) - tail :]
+        cuts = [entry.body() for entry in store.entries("call-1") if entry.kind == "truncated"]
+        whys = {"stream": "stdout", "offset": cap, "why": "cap"}
+        assert cuts == ([whys, {**whys, "length": gap}] if len(whole) > cap else [])
+        seen = [e.event for e in store.events("call-1") if isinstance(e.event, Output)]
+        for output in seen:
+            assert whole[output.offset :].startswith(output.data)
+
+    directory = tmp_path_factory.mktemp("state")
+    run(directory, scenario, stdout=capture)
+    assert verify(directory).ok
+
+
+def test_an_end_that_does_not_fit_on_the_disk_is_not_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        recorder.output(Stream.STDOUT, b"x" * 100)
+
+        def full(*_: object) -> None:
+            raise AuditUnavailable("RECORD_FULL", "full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder.recording, "write", full)
+            with pytest.raises(AuditUnavailable):
+                recorder.end(Stream.STDOUT)
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        assert (done.event.streams[0].stored_bytes, done.event.streams[0].tail_bytes) == (64, 0)
+        cuts = [entry.body() for entry in store.entries("call-1") if entry.kind == "truncated"]
+        assert [(cut["offset"], cut["why"]) for cut in cuts] == [
+            (64, "cap"), (64, "cap"), (92, "record_full"),
+        ]  # fmt: skip
+
+    run(tmp_path, scenario, stdout=Capture(mode="head", bytes_max=64))
+    assert verify(tmp_path).ok
+
+
+def test_without_room_for_it_no_end_is_kept(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        taken = [ROOM.tail(1) for _ in range(TAILS_MAX)]
+        recorder.output(Stream.STDOUT, b"x" * 100)
+        taken.clear()
+        recorder.output(Stream.STDOUT, b"y" * 100)
+        done = await recorder.finish(make_finished())
+        assert isinstance(done.event, Finished)
+        assert (done.event.streams[0].stored_bytes, done.event.streams[0].tail_bytes) == (64, 0)
+        assert kinds(store).count("truncated") == 1
+
+    run(tmp_path, scenario, stdout=Capture(mode="head", bytes_max=64))
+    assert verify(tmp_path).ok
 
 
 def test_only_the_digest(tmp_path: Path) -> None:

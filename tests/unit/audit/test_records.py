@@ -28,7 +28,7 @@ def test_calls_are_kept_apart(tmp_path: Path) -> None:
             assert len(store._journal.segments) > 2
             for number in range(4):
                 data = b"".join(
-                    part for _, part in store.read_stream(f"call-{number}", Stream.STDOUT)
+                    part.data for part in store.read_stream(f"call-{number}", Stream.STDOUT)
                 )
                 assert data == b"".join(b"%d:%d\n" % (number, turn) for turn in range(10))
                 sequences = [entry.sequence for entry in store.entries(f"call-{number}", 5)]
@@ -83,7 +83,7 @@ def test_readers_in_threads_while_calls_end(tmp_path: Path) -> None:
                 while not ended.is_set():
                     try:
                         data = b"".join(
-                            part for _, part in store.read_stream(current[0], Stream.STDOUT)
+                            part.data for part in store.read_stream(current[0], Stream.STDOUT)
                         )
                         assert data in (b"", b"data")
                     except BaseException as error:  # noqa: BLE001 - told to the test

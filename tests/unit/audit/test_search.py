@@ -121,6 +121,12 @@ def test_denials() -> None:
     assert not found(CallFilter(agent="writer", denied_only=True), made)
 
 
+def test_denials_that_repeat_hide_none() -> None:
+    one, other = denied(Wall.SYSCALL, "mount", "a"), denied(Wall.SYSCALL, "mount", "b")
+    made = trail(one, one, other, other, one)
+    assert all(found(CallFilter(text=word), made) for word in ("a", "b", "mount"))
+
+
 @pytest.mark.parametrize(
     "detail",
     [
@@ -153,7 +159,22 @@ def test_places_of_flows() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["", "x:", "x:0", "x:65536", "x:y", "a b", "[2001:db8::1]:", ":1"]
+    "place",
+    [
+        "",
+        "x:",
+        "x:0",
+        "x:65536",
+        "x:y",
+        "a b",
+        "[2001:db8::1]:",
+        ":1",
+        "*.example.com",
+        "*.example.com:443",
+        "10.2.0.0/24",
+        "10.2.0.5/24:5432",
+        "2001:db8::/32",
+    ],
 )
 def test_no_place(place: str) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -27,6 +27,7 @@ from supervisor.audit.segment import (
     decode_frame,
     find_frame,
     find_frames,
+    find_marked,
     list_segments,
     read_frames,
     segment_name,
@@ -147,3 +148,54 @@ def test_only_wanted_frames_are_decoded(
             list(find_frames(file.fileno(), 0, len(data) - 1, mark_of_call("wanted")))
         with pytest.raises(BadFrame):
             list(find_frames(file.fileno(), 0, len(data) + 1, mark_of_call("wanted")))
+
+
+MARK = mark_of_call("")
+
+
+def mixed(own: set[int], count: int, body_bytes: int) -> list[bytes]:
+    """Give frames of which those with a number in `own` belong to no call."""
+    frames, leaf = [], NO_LEAF
+    for index in range(count):
+        call = "" if index in own else "c"
+        head = Head(
+            index=index, prev=leaf, time_ns=index, kind=Kind.LOST, call=call, sequence=index
+        )
+        # What begins like an entry within a body, and what only looks like the mark.
+        body = {"a": {"body": {"body": 1}}, "text": '{"body":"call":"","index":' + "x" * body_bytes}
+        payload = encode_entry(head, body)
+        leaf = leaf_hash(payload)
+        frames.append(encode_frame(payload, leaf, 0))
+    return frames
+
+
+@given(
+    own=st.sets(st.integers(0, 39)),
+    body_bytes=st.sampled_from([0, 100, 3000]),
+    scan=st.integers(1, 9000),
+    first=st.integers(0, 39),
+)
+def test_marked_frames_are_found_wherever_a_window_ends(
+    own: set[int], body_bytes: int, scan: int, first: int
+) -> None:
+    frames = mixed(own, 40, body_bytes)
+    start = len(b"".join(frames[:first]))
+    with as_file(b"".join(frames)) as fd, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segment, "SCAN_BYTES", scan)
+        found = list(find_marked(fd, start, os.fstat(fd).st_size, MARK))
+    assert [frame.head.index for frame in found] == sorted(n for n in own if n >= first)
+
+
+@given(data=st.data())
+def test_a_marked_frame_that_is_damaged_is_never_passed_over(data: st.DataObject) -> None:
+    frames = mixed({1}, 3, 50)
+    body = bytearray(frames[1])
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= 1 << data.draw(st.integers(0, 7))
+    whole = frames[0] + bytes(body) + frames[2]
+    with as_file(whole) as fd:
+        if MARK not in whole:
+            assert list(find_marked(fd, 0, len(whole), MARK)) == []  # `verify` names what is left
+        else:
+            with pytest.raises(BadFrame):
+                list(find_marked(fd, 0, len(whole), MARK))

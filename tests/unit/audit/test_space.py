@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from supervisor.audit import space
-from supervisor.audit.space import Allocator, fallocate_keep_size, free_bytes
+from supervisor.audit.space import (
+    Allocator,
+    fallocate_keep_size,
+    free_bytes,
+    make_folder,
+    write_whole,
+)
 
 
 def blocks(fd: int) -> int:
@@ -65,3 +71,35 @@ def test_other_errors_come_through(tmp_path: Path) -> None:
 
 def test_free_space_is_told(tmp_path: Path) -> None:
     assert free_bytes(tmp_path) > 0
+
+
+def test_a_folder_is_made_with_those_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(space, "sync_directory", synced.append)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    assert (tmp_path / "a" / "b" / "c").stat().st_mode & 0o777 == 0o700
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert len(synced) == 3
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    write_whole(path, b"first", 0o640)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no room"):
+        write_whole(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
+    monkeypatch.undo()
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"

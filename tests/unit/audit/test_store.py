@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 
 from supervisor.audit import index as index_module
 from supervisor.audit import journal as journal_module
-from supervisor.audit.entry import Kind
+from supervisor.audit.checkpoints import Receipt
+from supervisor.audit.entry import Kind, leaf_hash
 from supervisor.audit.index import LowWater
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.store import Store
+from supervisor.audit.tree import LogTree
 from supervisor.audit.verify import verify
 from supervisor.call.events import Denied, Finished, Output, Wall
 from supervisor.call.outcome import Failed
@@ -25,6 +28,7 @@ from supervisor.call.types import Digest, OutputFile, Stream
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
+    CallStateError,
     CapacityError,
     InvariantError,
     NotFound,
@@ -113,6 +117,51 @@ def test_the_profile_is_the_one_that_ran(tmp_path: Path) -> None:
                 store.profile("call-9")
 
     asyncio.run(scenario())
+
+
+def test_who_follows_a_call_gets_a_receipt_of_its_outcome(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            with pytest.raises(CallStateError) as caught:
+                store.receipt("call-1")
+            assert caught.value.reason == "CALL_NOT_CLOSED"
+            done = (await recorder.finish(make_finished())).event
+            assert isinstance(done, Finished)
+            _, key = store.head()
+            told = Receipt.parse(done.receipt).verify(bytes.fromhex(done.record), [key])
+            assert told.size == 2
+            await begin(store, "call-2")
+            later = Receipt.parse(store.receipt("call-1"))
+            assert later.verify(leaf_hash(later.extra), [key]).size == 3
+            assert leaf_hash(later.extra).hex() == done.record
+            with pytest.raises(NotFound):
+                store.receipt("call-3")
+
+    asyncio.run(scenario())
+
+
+def test_a_call_ends_also_where_there_is_no_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            recorder = await begin(store)
+            behind = AuditUnavailable("TREE_BEHIND", "no room")
+            monkeypatch.setattr(LogTree, "receipt", raises(behind))
+            done = (await recorder.finish(make_finished())).event
+            assert isinstance(done, Finished)
+            assert done.record
+            assert done.receipt == b""
+
+    asyncio.run(scenario())
+
+
+def raises(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_one_daemon_has_the_directory(tmp_path: Path) -> None:
@@ -340,11 +389,15 @@ def test_a_recording_that_cannot_be_placed_stays_readable(
                 await recorder.finish(make_finished())
             part = tmp_path / "blobs" / "part" / "call-1"
             assert part.exists()
-            assert list(store.read_stream("call-1", Stream.STDOUT)) == [(0, b"kept")]
+            assert [
+                (one.offset, one.data) for one in store.read_stream("call-1", Stream.STDOUT)
+            ] == [(0, b"kept")]
             assert verify(tmp_path).ok
             store.check_admission(0)
             assert not part.exists()
-            assert list(store.read_stream("call-1", Stream.STDOUT)) == [(0, b"kept")]
+            assert [
+                (one.offset, one.data) for one in store.read_stream("call-1", Stream.STDOUT)
+            ] == [(0, b"kept")]
         assert verify(tmp_path).ok
 
     asyncio.run(scenario())
@@ -366,7 +419,9 @@ def test_a_recording_whose_daemon_died_before_placing_it(tmp_path: Path) -> None
         async with opened(tmp_path) as store:
             assert path.exists()
             assert not part.exists()
-            assert list(store.read_stream("call-1", Stream.STDOUT)) == [(0, b"kept")]
+            assert [
+                (one.offset, one.data) for one in store.read_stream("call-1", Stream.STDOUT)
+            ] == [(0, b"kept")]
 
     asyncio.run(scenario())
 
@@ -403,8 +458,8 @@ def test_many_calls_at_once(tmp_path: Path) -> None:
         async with opened(tmp_path) as store:
             await asyncio.gather(*(one(store, number) for number in range(60)))
             for number in range(60):
-                data = list(store.read_stream(f"call-{number}", Stream.STDOUT))
-                assert data == [(0, b"%d" % number)]
+                (piece,) = store.read_stream(f"call-{number}", Stream.STDOUT)
+                assert (piece.offset, piece.data) == (0, b"%d" % number)
         report = verify(tmp_path)
         assert (report.ok, report.calls, report.entries) == (True, 60, 240)
 
@@ -420,7 +475,7 @@ def test_nothing_of_a_finished_call_stays_in_memory(tmp_path: Path) -> None:
                 await recorder.finish(make_finished())
             assert store._live == {}
             assert store._index.waiting == 0
-            assert store._unplaced == {}
+            assert store._placing.waiting == 0
             links = Path("/proc/self/fd").iterdir()
             descriptors = [str(link.readlink()) for link in links if link.is_symlink()]
             part = str(tmp_path / "blobs" / "part")
@@ -476,7 +531,7 @@ def test_without_a_descriptor_calls_end_and_the_daemon_goes_on(tmp_path: Path) -
                 assert store.get_call("silent").finished is not None
                 assert store._index.complete
             assert store.healthy
-            read = b"".join(data for _, data in store.read_stream("writing", Stream.STDOUT))
+            read = b"".join(data.data for data in store.read_stream("writing", Stream.STDOUT))
             assert read == b"before and after"
             cut = next(entry for entry in store.entries("silent") if entry.kind == Kind.TRUNCATED)
             assert cut.body()["why"] == "record_unavailable"
@@ -504,7 +559,7 @@ def test_deleting_the_parts_under_the_daemon_costs_nothing_else(tmp_path: Path) 
             shutil.rmtree(tmp_path / "blobs" / "part")
             await two.finish(make_finished())
             for call_id in ("one", "two"):
-                read = b"".join(data for _, data in store.read_stream(call_id, Stream.STDOUT))
+                read = b"".join(data.data for data in store.read_stream(call_id, Stream.STDOUT))
                 assert read == call_id.encode()
             assert store.blobs.get(store.blobs.put(b"kept")) == b"kept"
             assert store.healthy

@@ -39,14 +39,14 @@ def grown(count: int, entries: tuple[bytes, ...] = ENTRIES) -> tuple[Growth, dic
     return growth, files
 
 
-def reader_of(files: dict[str, bytes], size: int) -> TileReader:
+def reader_of(files: dict[str, bytes], size: int, growth: Growth | None = None) -> TileReader:
     def read(path: str) -> bytes:
         try:
             return files[path]
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    return TileReader(size, read)
+    return TileReader(size, read, growth.rows() if growth else None)
 
 
 # The first is the example of the specification.
@@ -118,6 +118,8 @@ def test_proofs_from_tiles_hold(data: st.DataObject, size: int) -> None:
     assert reader.leaf(index) == leaf_hash(ENTRIES[index])
     proof = merkle.inclusion_proof(index, size, reader)
     assert proof == rfc6962.path(index, ENTRIES[:size])
+    full = {path: tile for path, tile in files.items() if ".p/" not in path}
+    assert proof == merkle.inclusion_proof(index, size, reader_of(full, size, growth))
     old = data.draw(st.integers(1, size))
     shown = merkle.consistency_proof(old, size, reader)
     assert shown == rfc6962.proof(old, ENTRIES[:size])
@@ -146,6 +148,18 @@ def test_a_tree_is_taken_up_from_its_tiles(first: int, more: int) -> None:
         assert again.add(leaf_hash(entry)) == growth.add(leaf_hash(entry))
     assert again.partial() == growth.partial()
     assert again.root() == rfc6962.mth(ENTRIES[: first + more])
+
+
+@given(parts=st.lists(st.integers(0, 2 * WIDTH + 3), max_size=5))
+def test_many_leaves_at_once_make_the_same_tree(parts: list[int]) -> None:
+    one, other, size = Growth(), Growth(), 0
+    for part in parts:
+        leaves = [leaf_hash(b"%d" % number) for number in range(size, size + part)]
+        filled = [tile for leaf in leaves for tile in one.add(leaf)]
+        assert other.extend(leaves) == filled
+        assert (other.size, other.partial()) == (one.size, one.partial())
+        assert other.root() == one.root()
+        size += part
 
 
 def test_a_partial_tile_may_be_gone_where_the_full_one_is_there() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.audit import merkle
+from supervisor.audit import tree as tree_module
 from supervisor.audit.checkpoints import Checkpoint, open_checkpoint
 from supervisor.audit.entry import leaf_hash
 from supervisor.audit.tiles import WIDTH, TileReader, folder_reader, read_bundle
 from supervisor.audit.tree import PUBLISH_S, RECENT_MAX, LogTree
-from supervisor.errors import AuditCorrupt, AuditUnavailable
+from supervisor.errors import AuditCorrupt, AuditUnavailable, HostError, InvariantError
 from tests.unit.audit import rfc6962
 from tests.unit.audit.keys import ORIGIN, TestSigner
 
@@ -56,7 +59,7 @@ class Log:
     def write(self, count: int) -> None:
         fresh = ENTRIES[len(self.entries) : len(self.entries) + count]
         self.entries += fresh
-        self.tree.extend(fresh)
+        self.tree.extend([(entry, leaf_hash(entry)) for entry in fresh])
 
     def head(self) -> Checkpoint:
         return open_checkpoint(self.tree.head(), [SIGNER.key])[0]
@@ -80,6 +83,17 @@ def is_whole(log: Log) -> None:
         entries += read_bundle(read, number, width)
     assert entries == log.entries[: head.size]
     assert [reader.leaf(index) for index in range(head.size)] == list(map(leaf_hash, entries))
+
+
+def test_nothing_is_written_before_it_is_known_what_lies_there(log: Log) -> None:
+    log.write(5)
+    log.tree.close()
+    before = (log.folder / "checkpoint").read_bytes()
+    tree = LogTree(log.folder, SIGNER, log.read, clock=log.clock)
+    tree.extend(())
+    assert (log.folder / "checkpoint").read_bytes() == before
+    with pytest.raises(InvariantError):
+        tree.extend([(b"an entry", leaf_hash(b"an entry"))])
 
 
 def test_a_log_without_entries_has_a_head(log: Log) -> None:
@@ -107,6 +121,13 @@ def test_every_head_is_the_logs_and_follows_the_one_before(
         if old.size:
             proof = merkle.consistency_proof(old.size, new.size, reader)
             assert merkle.verify_consistency(old.size, old.root, new.size, new.root, proof)
+
+
+def test_a_head_can_be_had_that_is_not_published(log: Log) -> None:
+    log.write(3)
+    log.write(5)
+    assert log.head().size == 0
+    assert open_checkpoint(log.tree.signed(), [SIGNER.key])[0].size == 8
 
 
 def test_a_head_is_published_each_second_while_the_log_grows(log: Log) -> None:
@@ -178,6 +199,88 @@ def test_entries_that_were_durable_before_a_crash_are_taken_up(log: Log) -> None
     is_whole(log)
 
 
+class Crash(BaseException):
+    """The daemon ends here."""
+
+
+@pytest.mark.parametrize("name", ["write", "fdatasync", "rename"])
+@pytest.mark.parametrize("step", range(6))
+def test_a_crash_while_files_are_put_in_their_places(
+    log: Log, monkeypatch: pytest.MonkeyPatch, name: str, step: int
+) -> None:
+    log.write(10)
+    log.clock.now += PUBLISH_S
+    log.write(10)
+    before, calls = log.head(), itertools.count()
+    log.clock.now += PUBLISH_S
+    owner: object = Path if name == "rename" else os
+    real = getattr(owner, name)
+
+    def call(*given: object) -> object:
+        if next(calls) >= step:
+            raise Crash
+        return real(*given)
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(owner, name, call)
+        with pytest.raises(Crash):
+            log.write(500)
+    head, _ = open_checkpoint((log.folder / "checkpoint").read_bytes(), [SIGNER.key])
+    assert head == before
+    log.opened()
+    assert not list(log.folder.glob("new.*"))
+    assert log.head().size == 520
+    is_whole(log)
+
+
+def test_what_is_written_is_durable_before_it_can_be_found(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    sync, rename = os.fdatasync, Path.rename
+
+    def note(fd: int) -> None:
+        sync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def place(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced, target
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(Path, "rename", place)
+    monkeypatch.setattr(tree_module, "UNPLACED_MAX", 3)
+    log.clock.now += PUBLISH_S
+    log.write(2 * WIDTH + 5)
+    assert len(synced) >= 8
+    is_whole(log)
+
+
+def test_files_that_wait_give_their_descriptors_back(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, most = os.open, 0
+
+    def few(path: object, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        nonlocal most
+        if flags & os.O_CREAT:
+            if len(log.tree._unplaced) >= 3:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            most = max(most, len(log.tree._unplaced) + 1)
+        return real(path, flags, mode, dir_fd=dir_fd)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "open", few)
+    log.write(2 * WIDTH)
+    log.clock.now += PUBLISH_S
+    log.write(5)
+    assert most == 3
+    is_whole(log)
+    monkeypatch.setattr(os, "open", _raise(errno.EMFILE))
+    log.clock.now += PUBLISH_S
+    with pytest.raises(OSError, match="Too many open files"):
+        log.write(5)
+
+
 @pytest.mark.parametrize("gone", ["tile", "tile/0", "tile/1/000.p", "tile/entries/001.p"])
 def test_tiles_that_are_gone_are_made_again(log: Log, gone: str) -> None:
     log.write(300)
@@ -230,10 +333,68 @@ def test_a_head_that_nobody_known_has_signed_is_refused(log: Log) -> None:
     log.write(10)
     log.tree.publish()
     other = TestSigner(ORIGIN, seed=bytes(32))
-    with pytest.raises(AuditCorrupt, match="not signed by"):
-        log.opened(other)
-    log.opened(other, SIGNER)
-    assert open_checkpoint(log.tree.head(), [other.key])[0].size == 10
+    for former in ((), (SIGNER,)):
+        with pytest.raises(HostError, match=f"the log's key is {ORIGIN}") as caught:
+            log.opened(other, *former)
+        assert caught.value.reason == "KEY_OTHER"
+        assert SIGNER.key.key_id.hex() in caught.value.message
+    renamed = TestSigner("other.example.com", seed=hashlib.sha256(ORIGIN.encode()).digest())
+    with pytest.raises(HostError, match=r"other\.example\.com"):
+        log.opened(renamed, SIGNER)
+    log.opened(SIGNER, SIGNER)
+
+
+def test_a_log_that_was_given_to_a_key_is_not_anothers_before_it_has_a_head(log: Log) -> None:
+    shutil.rmtree(log.folder)
+    other = TestSigner(ORIGIN, seed=bytes(32))
+    with pytest.raises(HostError, match=re.escape(str(SIGNER.key))):
+        log.opened(other, SIGNER)
+    log.opened(other)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"a\n\n"])
+def test_a_head_that_is_none_is_damage(log: Log, content: bytes) -> None:
+    (log.folder / "checkpoint").write_bytes(content)
+    with pytest.raises(AuditCorrupt, match="checkpoint"):
+        log.opened()
+
+
+def test_a_head_that_was_changed_is_damage_and_no_matter_of_keys(log: Log) -> None:
+    log.write(10)
+    log.tree.publish()
+    path = log.folder / "checkpoint"
+    path.write_bytes(path.read_bytes().replace(b"\n10\n", b"\n11\n", 1))
+    with pytest.raises(AuditCorrupt, match="is wrong"):
+        log.opened()
+
+
+def test_a_key_that_cannot_sign_leaves_the_head_where_it_is_until_it_can(log: Log) -> None:
+    signer = TestSigner()
+    log.opened(signer)
+    log.write(5)
+    signer.refuses = HostError("KEY_UNAVAILABLE", "the token is gone")
+    log.clock.now += PUBLISH_S
+    log.write(300)
+    assert log.tree.unsigned is signer.refuses
+    assert log.head().size == 0
+    for ask in (log.tree.signed, lambda: log.tree.receipt(3)):
+        with pytest.raises(HostError, match="the token is gone"):
+            ask()
+    with pytest.raises(HostError, match="the token is gone"):
+        log.opened(signer)
+    signer.refuses = None
+    log.opened(signer)
+    signer.refuses = HostError("KEY_UNAVAILABLE", "the token is gone")
+    log.clock.now += PUBLISH_S
+    log.write(5)
+    signer.refuses = None
+    log.tree.extend(())
+    assert log.tree.unsigned is not None  # It is not asked again and again.
+    log.clock.now += PUBLISH_S
+    log.tree.extend(())
+    assert log.tree.unsigned is None
+    assert log.head().size == 310
+    is_whole(log)
 
 
 def test_without_room_the_tree_is_behind_and_catches_up(
@@ -250,12 +411,17 @@ def test_without_room_the_tree_is_behind_and_catches_up(
         assert log.tree.behind
     with pytest.raises(AuditUnavailable, match="no place"):
         log.tree.receipt(3)
+    for ask in (log.tree.current, lambda: log.tree.consistency(5, 10)):
+        with pytest.raises(AuditUnavailable, match="made again"):
+            ask()
     log.write(1)
     assert log.tree.behind
     log.clock.now += PUBLISH_S
     log.write(1)
     assert not log.tree.behind
     assert log.head().size == 317 == log.tree.size
+    assert log.tree.current() == log.tree.signed()
+    assert log.tree.consistency(5, 10)
     is_whole(log)
 
 
@@ -266,7 +432,7 @@ def test_any_other_error_is_the_journals(log: Log, monkeypatch: pytest.MonkeyPat
 
 
 def _raise(number: int):  # type: ignore[no-untyped-def]
-    def write(fd: int, data: bytes) -> int:
+    def write(*given: object) -> int:
         raise OSError(number, os.strerror(number))
 
     return write

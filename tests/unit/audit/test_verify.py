@@ -14,17 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.entry import CALL_KINDS, Kind, StoredEntry
+from supervisor.audit.handover import hand_over
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.segment import MAGIC, read_frames, segment_name
+from supervisor.audit.store import Store
+from supervisor.audit.vault import Encryption
 from supervisor.audit.verify import VerifyReport, verify
-from supervisor.call.events import Denied, Lost, Processes, Wall
+from supervisor.call.events import Denied, Lost, Processes, Resized, Wall
 from supervisor.call.outcome import Stopped
-from supervisor.call.types import OutputFile, Stream
+from supervisor.call.types import Digest, InputFile, Json, OutputFile, Stream
 from supervisor.profile.model import Capture
 from tests.support.records import (
+    CALLER,
     FLOW,
     PROCESSES,
+    RECIPIENT,
     WATCHED,
     begin,
     make_finished,
@@ -32,13 +37,22 @@ from tests.support.records import (
     opened,
 )
 
+BODIES: dict[str, dict[str, Json]] = {
+    Kind.REMOVED: {"why": "age", "calls": [], "uploads": [], "files": []},
+    Kind.HELD: {"call": "call-z"},
+    Kind.RELEASED: {"call": "call-z"},
+}
+"""Of kinds that verification looks into."""
+
 OPTIONS = JournalOptions(segment_bytes=6000, linger_s=60.0)
+WRITTEN_BELOW = {Kind.BLOB, Kind.LOG_CUT, Kind.KEY_ROTATED, Kind.ERASED}
 
 
 async def write_every_kind(directory: Path) -> None:
     """Write a state directory with two segments or more, in which every kind of entry occurs."""
     async with opened(directory, OPTIONS) as store:
-        await store.note(Kind.DAEMON_STARTED, {"version": "1"})
+        for kind in sorted(set(Kind) - CALL_KINDS - WRITTEN_BELOW):
+            await store.note(kind, BODIES.get(kind, {"of": "the daemon's own"}))
         digest = store.blobs.put(b"uploaded")
         store.grant_blob(digest, "tester")
         recorder = await begin(store, "call-a", profile=make_profile(stdout=Capture(mode="full")))
@@ -50,6 +64,7 @@ async def write_every_kind(directory: Path) -> None:
         recorder.processes(Processes(events=PROCESSES))
         recorder.watched(WATCHED)
         recorder.flow(FLOW)
+        recorder.resized(Resized(rows=30, columns=90))
         recorder.lost(Lost(what="output", count=2, reason="slow"))
         recorder.signalled("tester", 15, "enough")
         outputs = (OutputFile(path=b"out", digest=store.blobs.put(b"file"), mode=0o644),)
@@ -61,10 +76,39 @@ async def write_every_kind(directory: Path) -> None:
         third = await begin(store, "call-c", profile=make_profile(mode="observe"))
         third.watched(WATCHED)
         await third.finish(make_finished())
+    async with opened(directory, OPTIONS, encryption=Encryption(recipients=(RECIPIENT,))) as store:
+        for call_id in ("call-d", "call-e"):
+            await write_encrypted(store, call_id)
+        await store.eraser.erase("call-e", CALLER, "asked for")
     with (directory / "log" / segment_name(_last(directory))).open("ab") as file:
         file.write(b"torn")
     async with opened(directory, OPTIONS) as store:
         await store.note(Kind.DAEMON_STOPPED, {})
+    hand_over(directory)
+
+
+async def write_encrypted(store: Store, call_id: str) -> None:
+    upload = Digest.of(b"upload " * 30)
+    sent = store.locker.upload(CALLER.name, store.masks, upload)
+    sent.write(b"upload " * 30)
+    sent.commit()
+    store.grant_blob(sent.stored, CALLER.name)
+    store.locker.uploaded(CALLER.name, upload, sent.stored)
+    files = (
+        InputFile(path=b"given", digest=Digest.of(b"given"), data=b"given"),
+        InputFile(path=b"uploaded", digest=upload),
+    )
+    argv = (b"x" * 50_000,) if call_id == "call-d" else (b"true",)
+    recorder = await begin(store, call_id, files=files, argv=argv)
+    recorder.stdin(b"input")
+    recorder.output(Stream.STDOUT, b"output " * 50)
+    recorder.output(Stream.STDERR, os.urandom(200))
+    recorder.output(Stream.STDOUT, b"more")
+    with store.locker.left_behind(call_id) as writer:
+        writer.write(b"left behind " * 20)
+        digest = writer.commit()
+    outputs = (OutputFile(path=b"out", digest=digest, mode=0o644),)
+    await recorder.finish(make_finished(outputs=outputs))
 
 
 def _last(directory: Path) -> int:
@@ -104,7 +148,7 @@ def test_a_good_directory_verifies(written: Path) -> None:
     report = verify(written)
     assert report.problems == ()
     assert report.ok
-    assert report.calls == 3
+    assert (report.calls, report.erased) == (5, 1)
     assert report.open_calls == ()
     assert report.entries == report.head_index + 1
     *_, (_, last, _) = entries_of(written)
@@ -152,6 +196,33 @@ def test_any_flipped_byte_of_a_content_is_found(copy: Path) -> None:
             report = flipped(path, at, 1 << random.randrange(8), copy)
             assert not report.ok, (path, at)
             assert report.problems[0].index >= 0
+
+
+def test_any_flipped_byte_of_a_key_is_found(copy: Path) -> None:
+    (path,) = (copy / "keys").iterdir()
+    for at in random.sample(range(path.stat().st_size), 30):
+        report = flipped(path, at, 1 << random.randrange(8), copy)
+        assert [(one.call, one.message) for one in report.problems] == [
+            ("call-d", "its key is not the one that was made")
+        ]
+
+
+def test_a_key_is_there_unless_an_entry_says_that_it_was_erased(copy: Path) -> None:
+    key = copy / "keys" / "call-d"
+    again = copy / "keys" / "call-e"
+    again.write_bytes(key.read_bytes())
+    assert [one.message for one in verify(copy).problems] == ["the key of call-e is still there"]
+    again.unlink()
+    key.unlink()
+    (problem,) = verify(copy).problems
+    assert (problem.call, problem.kind) == ("call-d", Kind.INTENT)
+    assert problem.message == "its key is missing, and no entry says that it was erased"
+
+
+def test_what_is_sealed_is_not_unsealed_elsewhere(copy: Path) -> None:
+    """Whoever can sign the log again cannot move sealed frames: see test_locker."""
+    sealed = [entry for _, entry, _ in entries_of(copy) if entry.kind == Kind.OUTPUT]
+    assert {entry.body().get("sealed", False) for entry in sealed} == {True, False}
 
 
 def test_a_missing_content_is_found(copy: Path) -> None:

@@ -19,10 +19,12 @@ from supervisor.audit.entry import (
     encode_entry,
     leaf_hash,
 )
+from supervisor.audit.runs import Run
 from supervisor.audit.store import Store
 from supervisor.audit.verify_calls import CallCheck
 from supervisor.audit.verify_log import Problem
 from supervisor.call.types import Digest, OutputFile, Stream
+from supervisor.profile.model import Capture
 from tests.support.records import begin, make_finished, make_profile, opened
 
 Forgery = Callable[[list[tuple[str, str, int, dict[str, Any]]]], None]
@@ -40,7 +42,7 @@ async def write(directory: Path, mode: str = "enforce") -> None:
 
 def forge(directory: Path, change: Forgery) -> list[Problem]:
     """Check the entries of the directory after a change, as if the log had been written so."""
-    problems: list[Problem] = []
+    problems, in_runs = list[Problem](), list[Problem]()
     store = Store.open(directory)
     entries = [
         (entry.kind, entry.call_id, entry.sequence, entry.body())
@@ -48,13 +50,18 @@ def forge(directory: Path, change: Forgery) -> list[Problem]:
     ]
     change(entries)
     check = CallCheck(store.blobs, problems.append, live=False, expect={})
+    again = CallCheck(store.blobs, in_runs.append, live=False, expect={})
     for index, (kind, call, sequence, body) in enumerate(entries):
         head = Head(index=index, prev=NO_LEAF, time_ns=1, kind=kind, call=call, sequence=sequence)
         payload = encode_entry(head, body)
         place = Position(segment=0, offset=index)
         leaf = leaf_hash(payload).hex()
-        check.take(StoredEntry(head=head, json=payload, leaf=leaf, position=place))
+        entry = StoredEntry(head=head, json=payload, leaf=leaf, position=place)
+        check.take(entry)
+        again.take_run(Run.of(entry))
     check.finish()
+    again.finish()
+    assert in_runs == problems
     asyncio.run(store.close())
     return problems
 
@@ -191,3 +198,52 @@ def test_a_mark_that_is_not_the_calls_is_found(tmp_path: Path, mode: str) -> Non
 
         [problem] = forge(tmp_path, remark)
         assert f"whose mode was '{mode}'" in problem.message
+
+
+async def write_gap(directory: Path) -> None:
+    async with opened(directory) as store:
+        capped = make_profile(stdout=Capture(mode="head", bytes_max=64))
+        recorder = await begin(store, profile=capped)
+        recorder.output(Stream.STDOUT, bytes(range(100)))
+        await recorder.finish(make_finished())
+
+
+GAP_FORGERIES: dict[str, Forgery] = {
+    "gap begins elsewhere": _set(3, offset=60),
+    "gap is longer": _set(3, length=29),
+    "gap is shorter": _set(3, length=27),
+    "gap goes back": _set(3, length=-1),
+    "gap has no end": lambda entries: entries[3][3].__delitem__("length"),
+    "gap of no length": _set(3, length="28"),
+    "gap of another stream": _set(3, stream="stderr"),
+    "gap of no stream": _set(2, stream="stdfoo"),
+    "gap dropped": _drop(3),
+    "end moved": _set(4, offset=93),
+    "end dropped": _drop(4),
+    "end denied": lambda entries: entries[5][3]["streams"][0].__delitem__("tail_bytes"),
+    "end of another length": lambda entries: entries[5][3]["streams"][0].update(tail_bytes=9),
+    "end before the end": lambda entries: entries[5][3]["streams"][0].update(size_bytes=101),
+}
+
+
+def test_nothing_is_wrong_with_a_gap_that_was_written(tmp_path: Path) -> None:
+    asyncio.run(write_gap(tmp_path))
+    assert forge(tmp_path, lambda entries: None) == []
+
+
+@pytest.mark.parametrize("name", GAP_FORGERIES)
+def test_a_forged_gap_is_found(name: str, tmp_path: Path) -> None:
+    asyncio.run(write_gap(tmp_path))
+    assert forge(tmp_path, GAP_FORGERIES[name])
+
+
+def test_a_second_gap_is_found(tmp_path: Path) -> None:
+    asyncio.run(write_gap(tmp_path))
+
+    def twice(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        body = {"stream": "stdout", "offset": 100, "length": 0, "why": "cap"}
+        kind, call, sequence, outcome = entries[5]
+        entries[5:] = [("truncated", "call-1", 6, body), (kind, call, sequence + 1, outcome)]
+
+    (problem, *_) = forge(tmp_path, twice)
+    assert "the gap does not follow" in problem.message

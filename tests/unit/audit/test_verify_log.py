@@ -162,3 +162,16 @@ def test_damage_before_the_mark_is_a_problem_for_a_live_log_too(log: Path) -> No
     path = log / segment_name(list_segments(log)[-1])
     path.write_bytes(path.read_bytes()[:-1])
     assert check(log, live=True)[1]
+
+
+def test_a_log_that_was_opened_again_with_nothing_in_its_last_segment(tmp_path: Path) -> None:
+    """The mark then names the beginning of that one as the log's end."""
+    options = JournalOptions(linger_s=60.0, segment_bytes=1)
+    for number in range(2):
+        journal, _ = Journal.open(tmp_path / "log", options=options)
+        if not number:
+            journal.append(Kind.DAEMON_STARTED, {}, time_ns=1)
+            journal.sync()
+        journal.close()
+    assert list_segments(tmp_path / "log") == [0, 1]
+    assert check(tmp_path / "log") == ([0], [])

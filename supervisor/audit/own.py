@@ -1,0 +1,136 @@
+"""The daemon's own entries: what it did, whom it let read the record, and whom it refused.
+
+They stand in the log between those of the calls and belong to none. There are three ways to write
+one, by what depends on it: `note` waits until it is durable; `note_read` does, too, and leaves the
+room alone that calls need, since what it records has not been done yet and is refused with it;
+`append` waits for nothing, and the journal makes it durable within a second.
+
+What a caller chose goes through `chosen` before it is put into one, and before it is cut.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from supervisor.audit.chosen import Chosen
+from supervisor.audit.entry import CALL_KINDS, Kind, StoredEntry
+from supervisor.audit.journal import RETRY_AFTER_S, Journal
+from supervisor.audit.masks import Masks
+from supervisor.audit.reading import read_own
+from supervisor.call.types import Json
+from supervisor.errors import AuditUnavailable, CapacityError, InvalidRequest, InvariantError
+
+_KIND = re.compile(r"[a-z_]{1,32}")
+_TOKEN = re.compile(r"[0-9]{1,20}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnFilter:
+    """Which of the daemon's own entries: those for which all that is set holds."""
+
+    kind: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+
+    def check(self) -> None:
+        """Make sure that it can be looked for.
+
+        Raises:
+            InvalidRequest: `FILTER_INVALID`.
+        """
+        if self.kind and (self.kind in CALL_KINDS or not _KIND.fullmatch(self.kind)):
+            raise InvalidRequest("FILTER_INVALID", "kind: the daemon has no entries of its own so")
+
+    def fits(self, entry: StoredEntry) -> bool:
+        """Say whether an entry is wanted."""
+        return (
+            self.kind in ("", entry.kind)
+            and entry.time_ns >= self.since_ns
+            and (not self.until_ns or entry.time_ns < self.until_ns)
+        )
+
+
+class OwnEntries:
+    """Writes the daemon's own entries into an open log."""
+
+    def __init__(self, journal: Journal, clock_ns: Callable[[], int], masks: Masks) -> None:
+        self._journal = journal
+        self.chosen = Chosen(masks)
+        self._clock_ns = clock_ns
+
+    async def note(
+        self,
+        kind: str,
+        body: Mapping[str, Json],
+        *,
+        began: Callable[[StoredEntry], None] | None = None,
+    ) -> StoredEntry:
+        """Write an entry and wait until it is durable; it may use the reserve. `began` is told of
+        it before that.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        entry = self.append(kind, body, reserved=True)
+        if began is not None:
+            began(entry)
+        await self._journal.commit()
+        return entry
+
+    async def commit(self) -> None:
+        """Wait until everything that was appended is on disk.
+
+        Raises:
+            AuditUnavailable: `JOURNAL_UNAVAILABLE`; what was appended may be lost.
+        """
+        await self._journal.commit()
+
+    async def note_read(self, body: Mapping[str, Json]) -> None:
+        """Write that the record is about to be read, and wait until that is durable.
+
+        Where there is no room for another call, there is none for this: whoever reads cannot use
+        up what calls need.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        try:
+            self._journal.admit(0)
+        except CapacityError as error:
+            raise AuditUnavailable(
+                "RECORD_FULL",
+                "the record has no room to say that it is read, so it is not read",
+                hint=error.hint,
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+        self.append(Kind.READ, body)
+        await self._journal.commit()
+
+    def find(self, wanted: OwnFilter, *, limit: int, token: str) -> tuple[list[StoredEntry], str]:
+        """Give a page of them, newest first, and the token of the next, "" at the end. A page may
+        have less than `limit`, or nothing, and another follow. Reads the disk.
+
+        Raises:
+            InvalidRequest: `FILTER_INVALID`, `PAGE_TOKEN_INVALID`.
+            AuditCorrupt: `CHAIN_BROKEN`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+        """
+        wanted.check()
+        if token and not _TOKEN.fullmatch(token):
+            raise InvalidRequest("PAGE_TOKEN_INVALID", "the page token is not one of ours")
+        before = int(token) if token else sys.maxsize
+        found, below = read_own(self._journal, before, limit=limit, wanted=wanted.fits)
+        return found, str(below) if below else ""
+
+    def append(self, kind: str, body: Mapping[str, Json], *, reserved: bool = False) -> StoredEntry:
+        """Write an entry; the journal makes it durable with the next ones, within a second.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        if kind in CALL_KINDS or not _KIND.fullmatch(kind):
+            raise InvariantError("KIND_INVALID", f"{kind!r} is no kind of the daemon's own")
+        return self._journal.append(kind, body, time_ns=self._clock_ns(), reserved=reserved)

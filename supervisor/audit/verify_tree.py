@@ -1,0 +1,357 @@
+"""Verification of the log's tree: its signed head, its tiles, and that both are of this log.
+
+The tree is grown again from the log's entries. Where it gets the root that was signed, all that
+differs in the folder is wrong there; where it does not, the tiles may still have that root, and
+then they say which entries are not those that were signed. Heads that were given away earlier can
+be held against it as well: a log that was rewritten, or is shorter than it was, has not their
+roots.
+
+Whose the signatures have to be is only known once all entries were seen, since some of them may
+hand the log over to another key. What was found by then against a head that turns out not to be
+signed is nobody's problem.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from supervisor.audit.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from supervisor.audit.entry import Kind, StoredEntry
+from supervisor.audit.merkle import HASH_BYTES
+from supervisor.audit.notes import VerifierKey
+from supervisor.audit.rotation import ROTATIONS_MAX, KeyChain, RotationError, follow
+from supervisor.audit.runs import Run
+from supervisor.audit.tiles import (
+    CHECKPOINT,
+    HEIGHT,
+    WIDTH,
+    Growth,
+    TileError,
+    bundle_path,
+    folder_reader,
+    pack_bundle,
+    read_bundle,
+    read_tile,
+    tile_path,
+    unpack_bundle,
+)
+from supervisor.audit.verify_log import Problem, Report
+
+HEAD_BYTES_MAX = 64 * 1024
+NAMED_MAX = 100
+"""Of entries that differ, and of files that do not belong into the folder."""
+
+BUNDLES_MAX = 1000
+"""Of bundles of entries that are not as the log: further ones are counted."""
+
+_TILE = re.compile(
+    r"tile/(?P<level>entries|[0-7])/(?P<number>(?:x[0-9]{3}/)*[0-9]{3})"
+    r"(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
+)
+_NEW = re.compile(r"new\.[0-9]{1,2}")
+_HEAD = -1
+"""The place of the folder's own head among those that were given."""
+
+
+class TreeCheck:
+    """Checks a `tlog` folder while the log is read.
+
+    `key` has to have signed its head, and the `heads` that were kept elsewhere (signed notes, each
+    with what it is called), or the key that it had handed the log over to by then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        report: Report,
+        *,
+        key: VerifierKey | None,
+        heads: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        self._folder = folder
+        self._read = folder_reader(folder)
+        self._report = report
+        self._key = key
+        self._given = heads
+        self._note = b""
+        self._statements: list[tuple[int, Mapping[str, object]]] = []
+        self._leaves = functools.lru_cache(maxsize=1)(self._load)
+        self._growth = Growth()
+        self._bundle: list[bytes] = []
+        self._whole = True
+        self._until = 0
+        self._wanted: dict[int, list[tuple[int, bytes]]] = {}
+        self._fits: dict[int, bool] = {}
+        self._differing: list[StoredEntry] = []
+        self._in_tiles: dict[str, None] = {}
+        self._in_bundles: list[str] = []
+        self._more_bundles = 0
+        self.head: Checkpoint | None = None
+        """What is signed of the log, once it was looked at; None where nothing is, which is a
+        problem."""
+        self.signers: tuple[VerifierKey, ...] = ()
+        """The keys of the log in their order, from the one that was given on."""
+        self.consistent = 0
+        """How many of the heads that were given have the root of this log."""
+
+    def begin(self) -> None:
+        """Read the head, before the log is read: a daemon may write both meanwhile."""
+        try:
+            with (self._folder / CHECKPOINT).open("rb") as file:
+                self._note = file.read(HEAD_BYTES_MAX)
+            self.head = read_checkpoint(self._note)
+        except FileNotFoundError:
+            self._problem("there is no signed head of the log")
+        except OSError as error:
+            self._problem(f"{CHECKPOINT}: {error.strerror}")
+        except CheckpointError as error:
+            self._problem(f"{CHECKPOINT}: {error}")
+        if self.head is not None:
+            self._want(self.head)
+            self._compare_at(self.head)
+
+    def take(self, run: Run) -> None:
+        """Put entries into the tree, and hold what they fill to the folder."""
+        for place in run.places_of(Kind.KEY_ROTATED):
+            if len(self._statements) <= ROTATIONS_MAX:
+                index = run.index + place
+                try:
+                    self._statements.append((index, run.entry(place).body()))
+                except (TypeError, ValueError) as error:
+                    self._problem(f"entry {index}: its body is not that of its kind: {error}")
+        begin = 0
+        while self.head is not None and begin < len(run) and run.index + begin < self._until:
+            begin = self._take_part(self.head, run, begin)
+
+    def _take_part(self, head: Checkpoint, run: Run, begin: int) -> int:
+        """Take the entries of a run from a place on, up to where there is something to compare;
+        give where that is."""
+        index = run.index + begin
+        ends = [(index // WIDTH + 1) * WIDTH, head.size, *self._wanted]
+        end = min(len(run), min(size for size in ends if size > index) - run.index)
+        leaves = run.leaves[begin:end]
+        if index < head.size:
+            self._compare_leaves(run, begin, leaves)
+        if not self._whole or index != self._growth.size:
+            self._whole = False  # One is missing: what is above it cannot be made again.
+            return end
+        filled = self._growth.extend(leaves)
+        if self._growth.size <= head.size:
+            self._bundle += run.payloads[begin:end]
+            for path, content in filled:
+                self._compare_tile(path, content)
+            if self._growth.size % WIDTH == 0 or self._growth.size == head.size:
+                self._compare_bundle(index // WIDTH)
+        self._compare_at(head)
+        return end
+
+    def _compare_leaves(self, run: Run, begin: int, leaves: Sequence[bytes]) -> None:
+        number, place = divmod(run.index + begin, WIDTH)
+        found = self._leaves(number)
+        if found is None or found[place : place + len(leaves)] == leaves:
+            return
+        for more, leaf in enumerate(leaves):
+            if found[place + more] != leaf and len(self._differing) < NAMED_MAX:
+                self._differing.append(run.entry(begin + more))
+
+    def finish(self, entries: int) -> None:
+        """Tell what is wrong, the log having had so many entries."""
+        chain = self._chain()
+        self.head = self._opened(CHECKPOINT, self._note, chain) if self.head is not None else None
+        if chain is not None and self.head is not None:
+            self._tell_roots(chain, self.head, entries)
+            self._tell_files(self.head)
+        self._check_files()
+
+    def _chain(self) -> KeyChain | None:
+        """Follow the key that is known; None where that leads nowhere."""
+        if self._key is None:
+            return None
+        try:
+            chain = follow(self._key, self._statements)
+        except RotationError as error:
+            self._problem(str(error))
+            return None
+        self.signers = chain.keys
+        return chain
+
+    def _opened(self, name: str, data: bytes, chain: KeyChain | None) -> Checkpoint | None:
+        if chain is None:
+            self._problem(f"{name}: not verified, since nobody knows which key it has to be of")
+            return None
+        try:
+            return chain.open(data)
+        except CheckpointError as error:
+            self._problem(f"{name}: {error}")
+            return None
+
+    def _tell_roots(self, chain: KeyChain, head: Checkpoint, entries: int) -> None:
+        if entries < head.size:
+            self._problem(f"a head over {head.size} entries was signed, and the log has {entries}")
+        self._tell_root(CHECKPOINT, head, self._fits.get(_HEAD))
+        for place, (name, data) in enumerate(self._given):
+            given = self._opened(name, data, chain)
+            if given is None:
+                continue
+            fits = self._fits.get(place)
+            self.consistent += fits is True
+            self._tell_root(name, given, fits)
+            if fits is None and self._whole:
+                self._problem(f"{name}: it is over {given.size} entries, and the log has {entries}")
+
+    def _tell_root(self, name: str, head: Checkpoint, fits: bool | None) -> None:
+        if fits is False:
+            self._problem(
+                f"{name}: the log's first {head.size} entries have not the root that was signed"
+            )
+
+    def _tell_files(self, head: Checkpoint) -> None:
+        for message in self._in_bundles:
+            self._problem(message)
+        if self._more_bundles:
+            self._problem(f"{self._more_bundles} more bundles of entries are not as the log")
+        if not self._fits.get(_HEAD) and self._tiles_hold(head):
+            for entry in self._differing:
+                self._report(Problem.of(entry, "it is not the entry that was signed"))
+        else:
+            for message in self._in_tiles:
+                self._problem(message)
+
+    def _want(self, head: Checkpoint) -> None:
+        """Note the roots that the tree must have, by its size: a receipt's head may be newer than
+        the one that lies in the folder."""
+        self._wanted[head.size] = [(_HEAD, head.root)]
+        for place, (_, data) in enumerate(self._given):
+            with contextlib.suppress(CheckpointError):  # `finish` tells.
+                given = read_checkpoint(data)
+                self._wanted.setdefault(given.size, []).append((place, given.root))
+        self._until = max(self._wanted)
+
+    def _compare_at(self, head: Checkpoint) -> None:
+        """Compare what there is to compare with the tree as it is now."""
+        if self._growth.size == head.size:
+            for path, content in self._growth.partial():
+                self._compare_tile(path, content)
+        for place, root in self._wanted.pop(self._growth.size, ()):
+            self._fits[place] = self._growth.root() == root
+
+    def _compare_tile(self, path: str, content: bytes) -> None:
+        """Note where a tile of the folder is not the one of the log."""
+        try:
+            data, longer = self._tile(path)
+        except OSError as error:
+            self._in_tiles[f"{path}: {_text(error)}"] = None
+            return
+        if (data[: len(content)] if longer else data) != content:
+            self._in_tiles[f"{path}: its hashes are not those of the log"] = None
+
+    def _tile(self, path: str) -> tuple[bytes, bool]:
+        """Read a file of tiles; say whether it is the full one, which a partial one may have made
+        way for."""
+        full = path.partition(".p/")[0]
+        try:
+            return self._read(path), False
+        except FileNotFoundError:
+            if full == path:
+                raise
+        return self._read(full), True
+
+    def _compare_bundle(self, number: int) -> None:
+        bundle, self._bundle = self._bundle, []
+        path = bundle_path(number, len(bundle))
+        if self._is(path, pack_bundle(bundle)):
+            return
+        try:
+            found = read_bundle(self._read, number, len(bundle))
+        except (TileError, OSError) as error:
+            self._in_bundle(f"{path}: {_text(error)}")
+            return
+        differing = [
+            number * WIDTH + place
+            for place, (one, other) in enumerate(zip(bundle, found, strict=True))
+            if one != other
+        ]
+        if differing:
+            more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+            self._in_bundle(f"{path}: entry {differing[0]}{more} in it: not as in the log")
+
+    def _is(self, path: str, content: bytes) -> bool:
+        """Say whether a file is just this; where it cannot be read, who looks closer tells."""
+        try:
+            return self._read(path) == content
+        except OSError:
+            return False
+
+    def _in_bundle(self, message: str) -> None:
+        if len(self._in_bundles) < BUNDLES_MAX:
+            self._in_bundles.append(message)
+        else:
+            self._more_bundles += 1
+
+    def _tiles_hold(self, head: Checkpoint) -> bool:
+        """Say whether the leaves in the folder have the root that was signed."""
+        grown = Growth()
+        for number in range(-(-head.size // WIDTH)):
+            for leaf in self._leaves(number) or ():
+                grown.add(leaf)
+        return grown.size == head.size and grown.root() == head.root
+
+    def _load(self, number: int) -> Sequence[bytes] | None:
+        """Read the leaves of a tile; None where it cannot be, which is told once all are seen."""
+        size = self.head.size if self.head is not None else 0
+        width = min(WIDTH, size - number * WIDTH)
+        try:
+            return read_tile(self._read, 0, number, width)
+        except (TileError, OSError) as error:
+            path = tile_path(0, number, width)
+            self._in_tiles[f"{path}: {_text(error)}"] = None
+            return None
+
+    def _check_files(self) -> None:
+        """Tell what does not belong into the folder, and what is left there of smaller heads and
+        does not begin what came after it."""
+        unknown = 0
+        for path in sorted(self._folder.rglob("*")) if self._folder.is_dir() else ():
+            name = path.relative_to(self._folder).as_posix()
+            if (path.is_dir() and not path.is_symlink()) or not os.path.lexists(path):
+                continue  # A daemon takes the files of former heads away.
+            if name == CHECKPOINT or _NEW.fullmatch(name):
+                continue
+            found = _TILE.fullmatch(name)
+            if found is None:
+                unknown += 1
+                if unknown <= NAMED_MAX:
+                    self._problem(f"{name} does not belong into the tree of a log")
+            elif found["width"] is not None and self.head is not None:
+                self._check_former(self.head, name, found)
+
+    def _check_former(self, head: Checkpoint, name: str, found: re.Match[str]) -> None:
+        level = 0 if found["level"] == "entries" else int(found["level"])
+        number = int(found["number"].replace("x", "").replace("/", ""))
+        width = min(WIDTH, (head.size >> (HEIGHT * level)) - number * WIDTH)
+        if int(found["width"]) >= width:
+            return  # The head's own, which was looked at, or of one that is not published yet.
+        former, is_bundle = int(found["width"]), found["level"] == "entries"
+        later = bundle_path(number, width) if is_bundle else tile_path(level, number, width)
+        try:
+            now, _ = self._tile(later)
+            if is_bundle:
+                begins = pack_bundle(unpack_bundle(now)[:former])
+            else:
+                begins = now[: former * HASH_BYTES]
+            if self._read(name) != begins:
+                self._problem(f"{name}: it is not how {later} begins")
+        except (OSError, TileError):
+            return  # What came after it is told of already; a former one may be taken away.
+
+    def _problem(self, message: str) -> None:
+        self._report(Problem(message=message))
+
+
+def _text(error: TileError | OSError) -> str:
+    return str(error) if isinstance(error, TileError) else error.strerror or str(error)
