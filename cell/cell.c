@@ -2,12 +2,12 @@
 /*
  * cell: the init of a sandbox.
  *
- * Architecture. `cell STATUS_FD[,GATE_FD] DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the sandbox's pid
- * namespace. It starts the program as its only child, in a session of its own, passes every signal
+ * Architecture. `cell STATUS_FD[,GATE_FD][:TERMINAL] DIRECTORY PROGRAM [ARGUMENT...]` is process 1 of the
+ * sandbox's pid namespace. It starts the program as its only child, in a session of its own, passes every signal
  * that it gets on to it, reaps whatever is orphaned to it, and writes one line about the program's
  * end to STATUS_FD:
  *
- *     exit CODE | signal NUMBER CORE | chdir ERRNO | exec ERRNO
+ *     exit CODE | signal NUMBER CORE | terminal ERRNO | chdir ERRNO | exec ERRNO
  *
  * Then it exits, and the kernel kills everything that is left in the pid namespace. Without it the
  * program itself would be process 1: signals without a handler would be ignored, abort() would not
@@ -24,6 +24,9 @@
  * Where it gets a GATE_FD, it waits there for one byte before anything else: some runtimes put up the
  * last walls only on the way to this program, and the daemon reads them back while it waits. An end of
  * file is the end of the daemon.
+ *
+ * Where it gets a TERMINAL, a path, that is the program's standard input, output and error, and rules
+ * its session (tty_ioctl(4)). The daemon has the other side, and has made it: cell opens what is there.
  *
  * Before the program starts, it writes "ready" as a line of its own: a signal that arrives earlier
  * would be lost, because the kernel drops what process 1 has no handler for.
@@ -70,17 +73,35 @@ static void report(const char *what, int value, int core)
 		_exit(EXIT_USAGE);
 }
 
-/* In the child. The write end of `failed` closes by itself once exec succeeds. */
-static void become(char **argv, const char *directory, const sigset_t *mask, int failed)
+/* What the child tells of where it failed, beside errno; the words for it are in main(). */
+enum { AT_CHDIR, AT_EXEC, AT_TERMINAL };
+
+/* A session without a terminal gets the first that its leader opens. */
+static int take_terminal(const char *path)
 {
-	int failure[2] = {0, 0};
+	int terminal = open(path, O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; terminal >= 0 && fd <= 2; fd++)
+		if (dup2(terminal, fd) < 0)
+			return -1;
+	return terminal;
+}
+
+/* In the child. The write end of `failed` closes by itself once exec succeeds. */
+static void become(char **argv, const char *directory, const char *terminal, const sigset_t *mask,
+		   int failed)
+{
+	int failure[2] = {AT_CHDIR, 0};
 
 	if (setsid() < 0 || sigprocmask(SIG_SETMASK, mask, NULL) < 0)
 		failure[1] = errno;
-	else if (chdir(directory) < 0)
+	else if (*terminal && take_terminal(terminal) < 0) {
+		failure[0] = AT_TERMINAL;
+		failure[1] = errno;
+	} else if (chdir(directory) < 0)
 		failure[1] = errno;
 	else {
-		failure[0] = 1;
+		failure[0] = AT_EXEC;
 		execvp(argv[0], argv);
 		failure[1] = errno;
 	}
@@ -206,6 +227,7 @@ static int let_go(int gate)
 
 int main(int argc, char **argv)
 {
+	static const char *const words[] = {"chdir", "exec", "terminal"};
 	int failed[2], failure[2], signals, gate;
 	char *rest;
 	sigset_t all, before;
@@ -214,7 +236,8 @@ int main(int argc, char **argv)
 	if (argc < 4 || take_environment() < 0)
 		return EXIT_USAGE;
 	status_fd = (int)strtol(argv[1], &rest, 10);
-	gate = *rest == ',' ? atoi(rest + 1) : -1;
+	gate = *rest == ',' ? (int)strtol(rest + 1, &rest, 10) : -1;
+	rest += *rest == ':';
 	for (int i = 2; i < argc; i++)
 		if (unescape(argv[i]) < 0)
 			return EXIT_USAGE;
@@ -236,14 +259,14 @@ int main(int argc, char **argv)
 		return EXIT_NOT_RUN;
 	}
 	if (program == 0)
-		become(argv + 3, argv[2], &before, failed[1]);
+		become(argv + 3, argv[2], rest, &before, failed[1]);
 	close(failed[1]);
 	/* The pipes belong to the program: a program that closes its output must be seen to have. */
 	close(0);
 	close(1);
 	close(2);
 	if (read(failed[0], failure, sizeof(failure)) == (ssize_t)sizeof(failure)) {
-		report(failure[0] ? "exec" : "chdir", failure[1], -1);
+		report(words[failure[0]], failure[1], -1);
 		return failure[1] == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_RUN;
 	}
 	return watch(program, signals);

@@ -7,7 +7,7 @@ entry (keep-alive, output past the recording's cap) repeats the last.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.call.outcome import Outcome
 from supervisor.call.types import OutputFile, SkippedFile, Stream, StreamSummary, Usage
@@ -54,12 +54,29 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """Bytes of a stream at `offset`; `truncated` where they are not on record."""
+    """Bytes of a stream at `offset`; `truncated` where they are not on record.
+
+    Where `covered` is not 0, `data` is the mark of a secret of that many bytes, as on record.
+    """
 
     stream: Stream
     data: bytes
     offset: int
     truncated: bool = False
+    covered: int = 0
+
+    @property
+    def end(self) -> int:
+        """Give where they end in the stream."""
+        return self.offset + (self.covered or len(self.data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resized:
+    """The call's terminal was given another size: what was written before is for the former."""
+
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +256,11 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The OUTCOME entry is durable; `record` is its leaf hash in hexadecimal."""
+    """The OUTCOME entry is durable; `record` is its leaf hash in hexadecimal.
+
+    `receipt` shows that it is in the log (C2SP tlog-proof). It is told once, to who follows a call
+    to its end, and is empty otherwise.
+    """
 
     outcome: Outcome
     timeline: Timeline
@@ -250,10 +271,21 @@ class Finished:
     denials: int
     record: str = ""
     record_bytes: int = 0
+    receipt: bytes = field(default=b"", compare=False)
 
 
 Event = (
-    Accepted | Started | Output | Denied | Processes | Watched | Flow | Lost | KeepAlive | Finished
+    Accepted
+    | Started
+    | Output
+    | Resized
+    | Denied
+    | Processes
+    | Watched
+    | Flow
+    | Lost
+    | KeepAlive
+    | Finished
 )
 
 

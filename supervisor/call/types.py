@@ -76,12 +76,28 @@ class InputFile:
     mode: int = 0o644
 
 
+TERMINAL_SIDE_MAX = 1000
+"""Rows, and columns, of a terminal: whoever shows it, or a recording of it, holds every cell."""
+
+
+TERM_DEFAULT = "xterm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """A terminal for the program; `term` is TERM in its environment."""
+
+    rows: int
+    columns: int
+    term: str = TERM_DEFAULT
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
     """What a caller asks for, checked and without any policy in it.
 
     `timeout_s` is None where the profile's limit applies. `stdin_open` keeps standard input
-    open for later writes.
+    open for later writes. With `terminal`, standard input, output and error are one.
     """
 
     request_id: str
@@ -96,12 +112,14 @@ class CallRequest:
     timeout_s: float | None = None
     correlation: Correlation = Correlation()
     kill_on_disconnect: bool = False
+    terminal: Terminal | None = None
 
     def canonical(self) -> bytes:
         """Give the request as canonical JSON, with file contents as digests.
 
         Equal requests give equal bytes; what is fingerprinted, and what the record keeps.
         """
+        terminal = self.terminal
         return canonical_json(
             {
                 "request_id": self.request_id,
@@ -132,6 +150,8 @@ class CallRequest:
                     "traceparent": self.correlation.traceparent,
                 },
                 "kill_on_disconnect": self.kill_on_disconnect,
+                # Only where there is one: a repeat of an older daemon's request is still the same.
+                **({"terminal": _terminal(terminal)} if terminal is not None else {}),
             }
         )
 
@@ -141,18 +161,32 @@ class CallRequest:
         return hashlib.sha256(self.canonical()).hexdigest()
 
 
+def _terminal(value: Terminal) -> Json:
+    return {"rows": value.rows, "columns": value.columns, "term": value.term}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSummary:
-    """What went through a stream: `digest` covers all of it, `stored_bytes` is on record."""
+    """What went through a stream: `digest` covers all of it, `stored_bytes` are on record, and in
+    these, `redactions` secrets have been replaced. Of them, `tail_bytes` are the stream's end, and
+    the others its beginning."""
 
     stream: Stream
     digest: Digest
     stored_bytes: int
+    redactions: int = 0
+    tail_bytes: int = 0
 
     @property
     def truncated(self) -> bool:
         """Say whether the record holds less than the stream had."""
         return self.stored_bytes < self.digest.size_bytes
+
+    @property
+    def missing(self) -> tuple[int, int]:
+        """Give where in the stream that begins, and ends, which the record does not hold."""
+        begin = self.stored_bytes - self.tail_bytes
+        return begin, max(begin, self.digest.size_bytes - self.tail_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +238,34 @@ def untext(value: Json) -> bytes:
     raise ValueError(f"neither text nor base64: {value!r}")
 
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
 def canonical_json(value: Json) -> bytes:
     """Give canonical JSON: sorted keys, no white space, ASCII. Bytes are hashed as stored and
     never made again, so this need not be RFC 8785; it only has to be stable."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(value).encode()
+
+
+def as_map(value: Json) -> Mapping[str, Json]:
+    """Take a value for an object.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"not an object: {value!r}")
+    return value
+
+
+def as_list(value: Json) -> list[Json]:
+    """Take a value for a list.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, list):
+        raise TypeError(f"not a list: {value!r}")
+    return value

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 from supervisor.call import outcome
 from supervisor.call.safe import command as shown
 from supervisor.call.safe import safe
-from supervisor.call.types import Stream
-from supervisor.cli.playback import NS, Gap, Moment, Piece, beginning_ns
+from supervisor.call.types import Stream, Terminal
+from supervisor.cli.playback import NS, Gap, Moment, Piece, Size, beginning_ns, terminal_of
 
 if TYPE_CHECKING:
     from supervisor.client import Record
 
 COLUMNS, ROWS = 80, 24
-"""The format wants a size; a call has no terminal, and so none of its own."""
+"""The format wants a size, also of a call that has no terminal."""
 
-OUTPUT, INPUT, MARKER, EXIT = "o", "i", "m", "x"
+OUTPUT, INPUT, RESIZE, MARKER, EXIT = "o", "i", "r", "m", "x"
 COMMAND_WIDTH = 4000
 US = 1_000_000
 
@@ -34,14 +34,18 @@ def lines(
     record: Record, moments: Iterable[Moment], *, idle_max_s: float | None = None
 ) -> Iterator[str]:
     """Give the lines of the file, without their ends."""
-    yield _dump(_header(record, idle_max_s))
-    clock, texts = _Clock(), {stream: _Text(stream) for stream in Stream}
+    terminal = terminal_of(record)
+    yield _dump(_header(record, terminal, idle_max_s))
+    clock = _Clock()
+    texts = {stream: _Text(stream, cooked=terminal is None) for stream in Stream}
     at_ns = 0
     for moment in moments:
         at_ns = moment.at_ns
         match moment:
             case Piece(stream=stream, data=data):
                 yield from texts[stream].event(clock, at_ns, data)
+            case Size(rows=rows, columns=columns):
+                yield clock.line(at_ns, RESIZE, f"{columns}x{rows}")
             case Gap(what=what):
                 for text in texts.values():
                     yield from text.event(clock, at_ns, b"", final=True)
@@ -52,10 +56,13 @@ def lines(
         yield clock.line(at_ns, EXIT, str(outcome.exit_code(record.call.finished.outcome)))
 
 
-def _header(record: Record, idle_max_s: float | None) -> dict[str, Any]:
+def _header(record: Record, terminal: Terminal | None, idle_max_s: float | None) -> dict[str, Any]:
+    term: dict[str, Any] = {"cols": COLUMNS, "rows": ROWS}
+    if terminal is not None:
+        term = {"cols": terminal.columns, "rows": terminal.rows, "type": safe(terminal.term)}
     header: dict[str, Any] = {
         "version": 3,
-        "term": {"cols": COLUMNS, "rows": ROWS},
+        "term": term,
         "timestamp": beginning_ns(record) // NS,
         "command": shown(list(record.call.argv), COMMAND_WIDTH),
         "title": f"call {safe(record.call.call_id)}",
@@ -79,10 +86,11 @@ class _Clock:
 
 
 class _Text:
-    """The bytes of one stream as text, a piece at a time."""
+    """The bytes of one stream as text, a piece at a time; `cooked` where no terminal had them."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, cooked: bool) -> None:
         self._code = INPUT if stream is Stream.STDIN else OUTPUT
+        self._cooked = cooked and self._code == OUTPUT
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def event(
@@ -90,7 +98,7 @@ class _Text:
     ) -> Iterator[str]:
         """Give the event for a piece; none where no character is whole yet."""
         text = self._decoder.decode(data, final)
-        if self._code == OUTPUT:
+        if self._cooked:
             # As a terminal's line discipline does: without it, lines would step to the right.
             text = text.replace("\n", "\r\n")
         if text:

@@ -3,60 +3,43 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import os
-import re
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import click
 
 from supervisor.call.outcome import KINDS
 from supervisor.call.safe import command as shown
 from supervisor.call.safe import safe, shorten
+from supervisor.call.types import Stream
+from supervisor.cli import events, evidence
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names, walls
+from supervisor.cli.erase import command as erase
 from supervisor.cli.folders import require_record
+from supervisor.cli.key import command as key
+from supervisor.cli.moment import Moment
 from supervisor.cli.ps import ended
 from supervisor.cli.replay import command as replay
-from supervisor.cli.session import daemon_options, json_option, session
-from supervisor.errors import AuditCorrupt, NotFound
+from supervisor.cli.rerun import command as rerun
+from supervisor.cli.retain import export_mark, hold, release, retain
+from supervisor.cli.session import daemon_options, session
+from supervisor.cli.what_if import command as what_if
+from supervisor.errors import NotFound
 
 if TYPE_CHECKING:
-    from supervisor.audit.verify import VerifyReport
+    from supervisor.call.events import Finished
     from supervisor.call.types import Digest
-    from supervisor.client import Call
+    from supervisor.client import Call, Supervisor
 
 ARGV_WIDTH = 80
 FILES_WIDTH = 200
-STATE = Path("/var/lib/stockade")
-LEAF = re.compile(r"[0-9a-f]{64}")
-PROGRESS_EVERY_S = 0.5
 STREAMS = ("stdout", "stderr", "stdin")
 OUTCOMES = ("ok", "not_ok", *KINDS.values())
 ANY = "*"
-
-
-class Moment(click.ParamType[int]):
-    """A time: `2h` ago, or a date or time as 2026-01-31 or 2026-01-31T12:00:00Z."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Give nanoseconds since the epoch."""
-        text = str(value)
-        seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-        if text[:-1].isdigit() and text[-1] in seconds:
-            return time.time_ns() - int(text[:-1]) * seconds[text[-1]] * 1_000_000_000
-        try:
-            when = datetime.datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{value!r} is not a time as 2h, 2026-01-31 or RFC 3339", param, ctx)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=datetime.UTC)
-        return int(when.timestamp()) * 1_000_000_000
 
 
 @click.group("audit", short_help="Read and verify the record.")
@@ -69,14 +52,21 @@ def command() -> None:
       stockade audit show CALL
       stockade audit cat --stream stdout CALL > out.bin
       stockade audit replay --idle-max 2 CALL
-      stockade audit verify /var/lib/stockade
+      stockade audit rerun --profile python-next CALL
+      stockade audit log --kind refused --since 24h
+      stockade audit what-if ./python.yaml --since 7d
+      stockade audit verify --key log.pub /var/lib/stockade
+      stockade audit proof -o CALL.tlog-proof CALL
+      stockade audit retain --dry-run
+      stockade audit erase --why 'request 4711' CALL
 
     \b
     Exit codes:
       0  done
+      1  `rerun`, `what-if`: something differs
       3  there is no such record
       4  you may not read records
-      7  no daemon answers; `verify` needs none
+      7  no daemon answers; `verify` and `check` need none
       8  the record is damaged
     """
 
@@ -158,7 +148,11 @@ def ls(
     places, denials or text than the index keeps, or whose record lost some, is listed whenever one
     of that sort is looked for: `audit show` tells what it did.
 
-    With --json, one document: a list of calls, `finished` with everything about their end.
+    What retention removed the streams and files of says so behind its outcome, and so does what was
+    erased, or is held.
+
+    With --json, one document: a list of calls, `finished` with everything about their end;
+    `removed`, `erased`, `encrypted` and `holds` (how many) say how it stands with their contents.
 
     \b
     Examples:
@@ -200,7 +194,7 @@ def ls(
                 out.moment(call.accepted_ns),
                 call.caller.name,
                 call.profile,
-                ended(call.finished) if call.finished else call.state,
+                _outcome(call),
                 call.denials or "",
                 shown(call.argv, ARGV_WIDTH),
             )
@@ -208,6 +202,16 @@ def ls(
         ],
         empty="no records",
     )
+
+
+def _outcome(call: Call) -> str:
+    told = ended(call.finished) if call.finished else str(call.state)
+    also = (
+        (call.removed, "contents removed"),
+        (call.erased, "erased"),
+        (call.holds, "held"),
+    )
+    return ", ".join([told, *(word for is_so, word in also if is_so)])
 
 
 @command.command("show", short_help="Show what one call did.")
@@ -219,7 +223,9 @@ def show(call_id: str) -> None:
     and connected to, files in and out, digests of the streams, resources, outcome.
 
     With --json, one document: `call`, and `entries` with `index`, `sequence`, `time`, `kind`,
-    `leaf` and `json`, the exact text that the leaf hash is over.
+    `leaf` and `json`, the exact text that the leaf hash is over. Of an encrypted call, digests in
+    `call` are those of the contents where the daemon has the key: else streams have none, and files
+    go by those of the encrypted files, as they always do in `entries`.
 
     \b
     Examples:
@@ -257,55 +263,129 @@ def show(call_id: str) -> None:
     help="Instead of a stream, a file that the call left behind, by its path under /work; only "
     "for the caller whose call it was.",
 )
+@click.option(
+    "--dir",
+    "directory",
+    metavar="STATE",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Read this state folder, or a copy, and ask no daemon.",
+)
+@click.option(
+    "--identity",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="With --dir: the age identities that open the content of an encrypted call.",
+)
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
-def cat(call_id: str, stream: str | None, path: str | None) -> None:
+def cat(
+    call_id: str,
+    stream: str | None,
+    path: str | None,
+    directory: Path | None,
+    identity: Path | None,
+) -> None:
     """Write the recorded bytes of one stream of CALL, or of a file that it left behind, to
-    standard output, exactly as they were. They come from a program that nobody trusts: mind your
-    terminal.
+    standard output, exactly as they are on record: a secret as its mark, also while the daemon
+    still knows what a file was (standard error says so). They come from a program that nobody
+    trusts: mind your terminal.
 
     Where the record holds only a part of the stream, standard error says so. With --json, one
     JSON object a line: `offset`, and `data` in base64.
 
+    What is encrypted is opened by the daemon, if it has an identity, or with --dir and --identity.
+
     \b
     Examples:
       stockade audit cat CALL > stdout.bin
+      stockade audit cat --dir /mnt/copy --identity key.txt CALL > stdout.bin
       stockade audit cat --stream stderr CALL | cat -v
       stockade audit cat --output chart.png CALL > chart.png
 
     \b
     Exit codes:
       0  written
-      3  there is no such record or file
+      3  there is no such record or file, its content was erased, or nothing here opens it
       8  the bytes are not those that were recorded; other failures as in `stockade --help`
     """
     if stream and path:
         raise click.UsageError("give either --stream or --output")
-    current = session()
-    offset = 0
-    with current.client() as client:
+    if identity is not None and directory is None:
+        raise click.UsageError("--identity opens what --dir has; a daemon has its own")
+    if directory is not None:
+        _cat_folder(directory, identity, call_id, stream or "stdout", path)
+        return
+    with session().client() as client:
         if path:
-            pieces = client.stream_blob(_left_behind(client.get(call_id), path))
+            _put(client.stream_blob(_on_record(client, call_id, path)))
         else:
-            pieces = client.read_output(call_id, stream or "stdout")
-        for data in pieces:
-            if current.json:
-                out.line({"offset": offset, "data": base64.b64encode(data).decode()})
-            else:
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            offset += len(data)
-        if not path:
-            _note_missing(client.recorded_call(call_id), stream or "stdout")
+            _put(client.read_output(call_id, stream or "stdout"))
+            _note_missing(client.recorded_call(call_id).finished, stream or "stdout")
 
 
-def _note_missing(call: Call, stream: str) -> None:
+def _cat_folder(
+    directory: Path, identity: Path | None, call_id: str, stream: str, path: str | None
+) -> None:
+    """Do it without a daemon."""
+    from supervisor.audit.offline import Folder
+    from supervisor.audit.sealing import identities_in
+
+    try:
+        identities = identities_in(identity.read_text("ascii")) if identity is not None else ()
+    except ValueError as error:
+        raise click.BadParameter(f"{identity}: {error}", param_hint="--identity") from None
+    require_record(directory)
+    folder = Folder(directory, call_id, identities)
+    if path:
+        digest, is_redacted = folder.stored(os.fsencode(path))
+        _note_redacted(path, is_redacted)
+        _put(folder.output(digest))
+    else:
+        _put(folder.stream(Stream(stream)))
+        _note_missing(folder.finished, stream)
+
+
+def _put(pieces: Iterable[bytes]) -> None:
+    """Write pieces to standard output as they come."""
+    current, offset = session(), 0
+    for data in pieces:
+        if current.json:
+            out.line({"offset": offset, "data": base64.b64encode(data).decode()})
+        else:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        offset += len(data)
+
+
+def _note_missing(finished: Finished | None, stream: str) -> None:
     """Say it where the record has less of a stream than there was: a cap, or a digest alone."""
     from supervisor.cli.streaming import note_truncated
 
-    for summary in call.finished.streams if call.finished else ():
+    for summary in finished.streams if finished else ():
         if summary.stream == stream:
             note_truncated(summary)
+
+
+def _on_record(client: Supervisor, call_id: str, path: str) -> Digest:
+    """Find what is on record of a file that a call left behind.
+
+    Raises:
+        NotFound: `OUTPUT_NOT_FOUND`, `OUTPUT_NOT_STORED`.
+    """
+    from supervisor.audit.files import stored_as
+    from supervisor.call.types import as_map
+
+    call = client.recorded_call(call_id)
+    digest = _left_behind(call, path)
+    (last,) = client.record(call_id, from_sequence=call.last_sequence).entries
+    stored, is_redacted = stored_as(as_map(last.body()["body"]), digest, path)
+    _note_redacted(path, is_redacted)
+    return stored
+
+
+def _note_redacted(path: str, is_redacted: bool) -> None:
+    if is_redacted:
+        out.note(f"{path}: on record, its secrets are replaced by marks; so they are here")
 
 
 def _left_behind(call: Call, path: str) -> Digest:
@@ -327,104 +407,17 @@ def _left_behind(call: Call, path: str) -> Digest:
     return files[path].digest
 
 
+command.add_command(key)
 command.add_command(replay)
-
-
-@command.command("verify", short_help="Verify a state folder, without a daemon.")
-@click.option(
-    "--expect",
-    multiple=True,
-    metavar="CALL=HEX",
-    help="The leaf hash of the OUTCOME entry that a client was told; may be given "
-    "again. Only this finds a log that was rewritten as a whole.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.argument("directory", default=STATE, type=click.Path(path_type=Path, file_okay=False))
-@json_option
-@click.pass_context
-def verify(
-    context: click.Context, /, expect: tuple[str, ...], quiet: bool, directory: Path
-) -> None:
-    """Verify the record in DIRECTORY, the state folder, /var/lib/stockade where not given: every
-    byte of the log, the chain from the first entry to the last, each call's sequence, and every
-    recording and blob that an entry names. Nothing is written; a daemon may run meanwhile.
-
-    With --json, one document: `ok`, `entries`, `calls`, `open_calls`, `head_index`, `head_leaf`,
-    `live`, `problem_count` and `problems`.
-
-    \b
-    Examples:
-      stockade audit verify
-      stockade audit verify /mnt/backup/stockade
-      stockade audit verify --expect CALL=HEX --json /var/lib/stockade
-
-    \b
-    Exit codes:
-      0  nothing is wrong
-      2  there is no record in DIRECTORY
-      8  the record is damaged; each problem names its entry
-    """
-    from supervisor.audit.verify import verify as verify_record
-
-    require_record(directory)
-    with _Progress(shown=not quiet) as progress:
-        report = verify_record(directory, progress=progress.step, expect=_expected(expect))
-    if session().json:
-        out.document({"ok": report.ok, **out.to_json(report)})
-    else:
-        _say(report)
-    if not report.ok:
-        context.exit(AuditCorrupt.exit_code)
-
-
-def _expected(given: tuple[str, ...]) -> dict[str, str]:
-    expected = {}
-    for one in given:
-        call_id, _, leaf = one.partition("=")
-        leaf = leaf.removeprefix("sha256:").lower()
-        if not call_id or not LEAF.fullmatch(leaf):
-            raise click.BadParameter(f"{one!r} is not CALL=HEX", param_hint="--expect")
-        expected[call_id] = leaf
-    return expected
-
-
-def _say(report: VerifyReport) -> None:
-    for problem in report.problems:
-        click.echo(safe(problem))
-    if report.problem_count > len(report.problems):
-        click.echo(f"and {report.problem_count - len(report.problems)} more")
-    for call_id in report.open_calls:
-        end = "is live" if report.live else "has no outcome yet: the next daemon closes it"
-        out.note(f"call {call_id} {end}")
-    problems = out.count(report.problem_count, "problem")
-    verdict = "verified" if report.ok else f"DAMAGED, {problems}"
-    click.echo(
-        f"{verdict}: {out.count(report.entries, 'entry', 'entries')}, "
-        f"{out.count(report.calls, 'call')}, head {report.head_index} sha256:{report.head_leaf}"
-    )
-
-
-class _Progress:
-    """A line that counts on a terminal, and only for work that takes a while."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._shown = shown and sys.stderr.isatty()
-        self._last = time.monotonic()
-        self._dirty = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._dirty:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def step(self, done_bytes: int, total_bytes: int) -> None:
-        """Take note of how far the work is."""
-        now = time.monotonic()
-        if not self._shown or now - self._last < PROGRESS_EVERY_S:
-            return
-        self._last = now
-        self._dirty = True
-        share = 100 * done_bytes // max(1, total_bytes)
-        click.echo(f"\r{share:3} % of {out.size(total_bytes)}", nl=False, err=True)
+command.add_command(rerun)
+command.add_command(erase)
+command.add_command(events.command)
+command.add_command(what_if)
+command.add_command(retain)
+command.add_command(hold)
+command.add_command(release)
+command.add_command(export_mark)
+command.add_command(evidence.checkpoint)
+command.add_command(evidence.proof)
+command.add_command(evidence.check)
+command.add_command(evidence.verify)

@@ -14,6 +14,7 @@ from supervisor.cli.trace import search_path
 from supervisor.errors import HostError, StockadeError
 
 if TYPE_CHECKING:
+    from supervisor.api.config import Configuration
     from supervisor.profile.load import ProfileSet
     from supervisor.sandbox.doctor import Row
 
@@ -46,7 +47,8 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
     A wall is `absent` where this host lacks what some hosts have: the row says what it would add.
     That is no failure, unless a profile that the daemon would load requires it. What could not be
     tried, since something before it failed, is `not tried`. The row `configuration` says whether
-    the daemon would start under it.
+    the daemon would start under it, and `retention`, where it is asked for, whether anything keeps
+    it from removing.
 
     With --json, one document: a list of `wall`, `verdict` (holds, absent, fails, not tried),
     `detail`, `advice`.
@@ -64,7 +66,7 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
     from supervisor.sandbox import doctor
 
     required, configured = _configured(config_path)
-    rows = [*doctor(runtime_folder, required=required, path=search_path()), configured]
+    rows = [*doctor(runtime_folder, required=required, path=search_path()), *configured]
     if session().json:
         out.document(rows)
     else:
@@ -76,7 +78,35 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
         context.exit(HostError.exit_code)
 
 
-def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
+def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]]:
+    """Give what `_judged` does, and a row on retention where the daemon would have it."""
+    required, row, config = _judged(config_path)
+    if config is None or config.record is None or config.record.retain is None:
+        return required, [row]
+    return required, [row, _retention(Path(config.state), config.record.retain.policy.exported_by)]
+
+
+def _retention(state: Path, exporters: tuple[str, ...]) -> Row:
+    from supervisor.audit.cursors import CursorError, Cursors
+    from supervisor.audit.retention import read_problem
+    from supervisor.sandbox.doctor import Row
+
+    for name in exporters:
+        try:
+            Cursors(state).read(name)
+        except CursorError as error:
+            said = f"nothing is removed: the cursor {name}: {error}"
+            advice = f"stockade audit export-mark {name} INDEX, once all below INDEX is safe"
+            return Row(wall="retention", verdict="fails", detail=said, advice=advice)
+    problem = read_problem(state)
+    if problem:
+        advice = "docs/operations.md, Backup and retention"
+        return Row(wall="retention", verdict="fails", detail=problem, advice=advice)
+    said = f"{', '.join(exporters) or 'nobody'} must have acknowledged what goes"
+    return Row(wall="retention", verdict="holds", detail=said, advice="")
+
+
+def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Configuration | None]:
     """Give the profiles that require a wall or a runtime, by that; and a row that says whether the
     daemon would start under its configuration. Where it would not, nobody can say what it
     requires."""
@@ -100,17 +130,17 @@ def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], Row]:
         egress_options(config)
     except StockadeError as error:
         said = f"the daemon would not start: {error.message.partition(chr(10))[0]}"
-        return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, ""))
+        return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, "")), None
     wrong = [name for name in profiles.names if profiles.problems(name)]
     if wrong or profiles.stray:
         said = f"wrong profiles, whose calls are refused: {', '.join(wrong) or 'stray files'}"
-        return _required(profiles), _row("fails", said, "stockade profile lint")
+        return _required(profiles), _row("fails", said, "stockade profile lint"), config
     missing = {name: missing_secrets(name, profiles, config) for name in profiles.names}
     if told := [f"{name} ({', '.join(which)})" for name, which in missing.items() if which]:
         said = f"no source of secrets, so calls are refused: {'; '.join(told)}"
-        return _required(profiles), _row("fails", said, "name them under secrets: there")
+        return _required(profiles), _row("fails", said, "name them under secrets: there"), config
     said = f"{source or '(defaults)'}, {len(profiles.names)} profiles"
-    return _required(profiles), _row("holds", said, "")
+    return _required(profiles), _row("holds", said, ""), config
 
 
 def _row(verdict: str, detail: str, advice: str) -> Row:

@@ -14,6 +14,7 @@ from supervisor.errors import InvalidRequest
 F = TypeVar("F", bound=Callable[..., Any])
 
 RUNTIME_FOLDER = Path("/run/stockade")
+STATE_FOLDER = Path("/var/lib/stockade")
 LOG_NAME = "log"
 ETC_PROFILES = Path("/etc/stockade/profiles")
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -9,17 +9,17 @@ import click
 
 from supervisor.call.safe import safe
 from supervisor.cli import output as out
+from supervisor.cli.folders import STATE_FOLDER
 from supervisor.cli.session import json_option, session
 
 if TYPE_CHECKING:
     from supervisor.oci.images import ImageStore
 
-STATE = Path("/var/lib/stockade")
 
 state_option = click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
-    default=STATE,
+    default=STATE_FOLDER,
     show_default=True,
     help="The daemon's state folder.",
 )

@@ -192,7 +192,7 @@ def evidence(calls: Mapping[str, list[Entry]]) -> Evidence:
                 case "denied":
                     _take_denied(body, counts)
                 case "processes":
-                    counts["programs"].update(_programs(body.get("events") or ()))
+                    counts["programs"].update(programs(body.get("events") or ()))
                 case "lost":
                     count = body.get("count") or "an unknown number"
                     gathered.incomplete.append(f"{call_id} lost {count} of {body.get('what')}")
@@ -251,7 +251,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def programs(events: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Count the programs that a `processes` entry says were started, by path."""
     paths = (untext(event["path"]) for event in events if event["what"] == "started")
     return Counter(
         path.decode(errors="surrogateescape") for path in paths if path != CELL_PATH.encode()

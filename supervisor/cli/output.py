@@ -30,6 +30,9 @@ SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 KIBI = 1024
 NAME_WIDTH = 10
 MIN_WIDTH = 40
+CALL_COLUMN = "CALL"
+WHOLE_ID_WIDTH_MIN = 80
+"""Of a terminal, in columns."""
 
 
 def document(value: Any) -> None:
@@ -48,9 +51,17 @@ def note(message: str, *, lines: bool = False) -> None:
     _say(f"stockade: {safe(message, lines=lines)}")
 
 
+def line_end(end: str) -> None:
+    """Say how lines end on standard error: in a raw terminal, a line feed goes straight down."""
+    _line_end[0] = end
+
+
+_line_end = ["\n"]
+
+
 def _say(text: str) -> None:
     try:
-        click.echo(text, err=True)
+        click.echo(f"{text}\n".replace("\n", _line_end[0]), err=True, nl=False)
     except OSError:
         standard.discard(sys.stderr)  # There is nobody left to tell.
 
@@ -217,9 +228,12 @@ def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False, markup=False, emoji=False)
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
-        grid.add_column(Text(column), overflow="fold")
+        # An id in two pieces cannot be copied. A very narrow terminal would cut it: there it folds.
+        whole = column == CALL_COLUMN and console.width >= WHOLE_ID_WIDTH_MIN
+        grid.add_column(Text(column), overflow="fold", no_wrap=whole)
     for row in cells:
         grid.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(grid)
+    console.print(grid)

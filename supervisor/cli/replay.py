@@ -21,10 +21,12 @@ import click
 
 from supervisor.call import outcome
 from supervisor.call.safe import SafeStream
-from supervisor.call.types import Stream
+from supervisor.call.screen import SafeScreen
+from supervisor.call.types import Stream, Terminal
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids
 from supervisor.cli.session import daemon_options, session
+from supervisor.cli.terminal import unprocessed
 from supervisor.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ SPEED_MIN, SPEED_MAX = 0.001, 1e6
 NS = 1_000_000_000
 STDOUT_NAME = "-"
 FILE_MODE = 0o600
+SIZES_SHOWN_MAX = 5
 
 
 class Timer:
@@ -153,12 +156,16 @@ def command(
     --raw gives the bytes as they were, and says so. Where a stream was cut off or lost, standard
     error says so, there.
 
+    Of a call that had a terminal, what only draws is passed on, and all else left out and counted:
+    titles, the clipboard, questions to the terminal. It looks as it did in a terminal that is as
+    large; standard error tells the sizes.
+
     --export asciicast has the escape sequences as they were; bytes that are not UTF-8 are U+FFFD,
-    a line end is that of a terminal, the size is 80x24, the exit code is that of `run`, and what
-    is not on record is a marker. --idle-max becomes its `idle_time_limit`.
+    a line end is that of a terminal, the size is the terminal's, or 80x24, the exit code is that
+    of `run`, and what is not on record is a marker. --idle-max becomes its `idle_time_limit`.
 
     With --json, one JSON object a line, and no waiting: `at_s` with `stream`, `offset` and `data`
-    in base64, or with `missing`.
+    in base64, with `rows` and `columns`, or with `missing`.
 
     \b
     Examples:
@@ -199,39 +206,88 @@ def command(
             _json(found)
         else:
             pace = None if no_timing else Pace(speed=speed or 1.0, idle_max_s=idle_max_s)
-            _play(record.call, found, pace, raw=raw)
+            _play(record, found, pace, raw=raw)
     _note_end(record.call, wanted)
 
 
-def _play(call: Call, moments: Iterable[Moment], pace: Pace | None, *, raw: bool) -> None:
-    from supervisor.cli.playback import End, Gap, Piece
+def _tell_sizes(record: Record, terminal: Terminal) -> None:
+    """Say which sizes the terminal had, and where ours is smaller."""
+    from supervisor.cli.playback import sizes
 
+    had = [(terminal.columns, terminal.rows), *sizes(record)]
+    names = list(dict.fromkeys(f"{columns}x{rows}" for columns, rows in had))
+    more = f" and {len(names) - SIZES_SHOWN_MAX} others" if len(names) > SIZES_SHOWN_MAX else ""
+    out.note(f"a terminal of {', '.join(names[:SIZES_SHOWN_MAX])}{more}")
+    if sys.stdout.isatty():
+        ours = os.get_terminal_size(sys.stdout.fileno())
+        if any(columns > ours.columns or rows > ours.lines for columns, rows in had):
+            out.note(f"yours has {ours.columns}x{ours.lines}: it will not look as it did")
+
+
+def _play(record: Record, moments: Iterable[Moment], pace: Pace | None, *, raw: bool) -> None:
+    from supervisor.cli.playback import End, Gap, Piece, terminal_of
+
+    call, terminal = record.call, terminal_of(record)
+    if terminal is not None:
+        _tell_sizes(record, terminal)
     if raw:
         out.note("raw: your terminal obeys what the program wrote; `reset` mends it")
     timer = Timer()
-    screen = _Screen(raw=raw)
-    for moment in moments:
-        if pace is not None:
-            timer.wait(pace.due_s(moment.at_ns))
-        match moment:
-            case Piece(stream=stream, data=data):
-                screen.write(stream, data)
-            case Gap(what=what):
-                screen.settle()
-                out.note(what)
-            case End(at_ns=at_ns):
-                screen.settle()
-                out.note(f"call {call.call_id} {_ended(call)}, +{out.duration(at_ns / NS)}")
+    screen = _Screen(raw=raw, terminal=terminal is not None)
+    with screen:
+        for moment in moments:
+            if pace is not None:
+                timer.wait(pace.due_s(moment.at_ns))
+            match moment:
+                case Piece(stream=stream, data=data):
+                    screen.write(stream, data)
+                case Gap(what=what):
+                    screen.settle()
+                    out.note(what)
+                case End(at_ns=at_ns):
+                    screen.settle()
+                    screen.close()
+                    out.note(f"call {call.call_id} {_ended(call)}, +{out.duration(at_ns / NS)}")
+    if screen.left_out:
+        out.note(f"left out {screen.left_out} sequences that do more than draw; --raw has them")
 
 
 class _Screen:
     """Standard output for the program's and for what it was given, standard error for its own."""
 
-    def __init__(self, *, raw: bool) -> None:
+    def __init__(self, *, raw: bool, terminal: bool) -> None:
         self._safe = None if raw else {stream: SafeStream() for stream in Stream}
+        self._drawn = SafeScreen() if terminal and not raw else None
+        self._unprocessed = contextlib.ExitStack()
+        if raw and terminal and sys.stdout.isatty():
+            # What was written for a terminal has its line ends already.
+            self._unprocessed.enter_context(unprocessed(sys.stdout.fileno()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave our terminal as it was."""
+        if self._drawn is not None:
+            self._put(Stream.STDOUT, self._drawn.end())
+            if self._drawn.drew:
+                self._put(Stream.STDOUT, "\r\n")
+                self._drawn.drew = False
+        self._unprocessed.close()
+
+    @property
+    def left_out(self) -> int:
+        """Give how many sequences were not passed on."""
+        return self._drawn.left_out if self._drawn is not None else 0
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Write bytes of a stream, at once."""
+        if self._drawn is not None and stream is Stream.STDOUT:
+            self._put(stream, self._drawn.feed(data))
+            return
         self._put(stream, data if self._safe is None else self._safe[stream].feed(data))
 
     def settle(self) -> None:
@@ -251,7 +307,7 @@ class _Screen:
 
 
 def _json(moments: Iterable[Moment]) -> None:
-    from supervisor.cli.playback import Gap, Piece
+    from supervisor.cli.playback import Gap, Piece, Size
 
     for moment in moments:
         line: dict[str, Any] = {"at_s": moment.at_ns / NS}
@@ -259,6 +315,8 @@ def _json(moments: Iterable[Moment]) -> None:
             case Piece(stream=stream, offset=offset, data=data):
                 encoded = base64.b64encode(data).decode()
                 out.line({**line, "stream": stream, "offset": offset, "data": encoded})
+            case Size(rows=rows, columns=columns):
+                out.line({**line, "rows": rows, "columns": columns})
             case Gap(what=what):
                 out.line({**line, "missing": what})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,11 +19,14 @@ from supervisor.errors import InvalidRequest, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.call.events import Finished
+    from supervisor.cli.terminal import LocalTerminal
     from supervisor.client import Execution, Supervisor
 
 STDIN_OURS = "-"
 STDIN_NONE = "none"
 WORK = "/work/"
+_FORMER_TIMEOUT = re.compile(r"[0-9.]+(ms|s|m|h)?", re.ASCII)
+"""What stood behind -t when that was the time limit."""
 
 
 class Duration(click.ParamType[float]):
@@ -91,6 +95,14 @@ class Duration(click.ParamType[float]):
 )
 @click.option(
     "-t",
+    "--terminal",
+    "in_terminal",
+    is_flag=True,
+    help="In a terminal, which ours becomes: as large, and with what is typed. The profile has to "
+    "say terminal: allow.",
+)
+@click.option(
+    "-T",
     "--timeout",
     type=Duration(),
     metavar="DURATION",
@@ -140,8 +152,12 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     denied, and which connections failed, is summed up on standard error. There is no shell unless
     ARGV names one.
 
+    With -t, standard input, output and error are one terminal, and ours is raw until the call ends:
+    Ctrl-C is the program's, and its terminal follows the size of ours. All that is typed is on
+    record, passwords too. `stockade audit replay` shows the session again.
+
     With --json, standard output holds one JSON object a line for each event instead: `event` is
-    accepted, started, output (`data` is base64), denied, watched, processes, flow, lost,
+    accepted, started, output (`data` is base64), resized, denied, watched, processes, flow, lost,
     keep_alive or finished.
 
     \b
@@ -149,7 +165,8 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
       stockade run -p python -- python3 -c 'print(6*7)'
       stockade run -p python -f data.csv:data.csv -o '*.png' --output-dir . -- python3 plot.py
       echo hello | stockade run -p shell -- tr a-z A-Z
-      stockade run -p shell -t 10s -- sh -c 'exec sleep 60'; echo $?      # 124
+      stockade run -p shell -T 10s -- sh -c 'exec sleep 60'; echo $?      # 124
+      stockade run -t -p terminal -- bash
 
     \b
     Exit codes:
@@ -161,14 +178,17 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
       128+N  it was killed by signal N, also by a memory, output or other limit (137)
       2      wrong command line
     """
-    arguments = _arguments(options)
     current = session()
+    terminal = _terminal(argv, options) if options["in_terminal"] else None
+    arguments = _arguments(options)
     try:
+        if terminal is not None:
+            arguments["terminal"] = terminal.terminal
         with current.client() as client, _execute(client, argv, arguments, options) as execution:
             if options["detach"]:
                 code = _tell_id(execution, as_json=current.json)
             else:
-                code = _follow(client, execution, options, as_json=current.json)
+                code = _follow(client, execution, options, terminal, as_json=current.json)
     except StockadeError as error:
         out.report(error, as_json=current.json)
         code = outcome.EXIT_NOT_RUN
@@ -189,11 +209,16 @@ def _tell_id(execution: Execution, *, as_json: bool) -> int:
 
 
 def _follow(
-    client: Supervisor, execution: Execution, options: dict[str, Any], *, as_json: bool
+    client: Supervisor,
+    execution: Execution,
+    options: dict[str, Any],
+    terminal: LocalTerminal | None,
+    *,
+    as_json: bool,
 ) -> int:
     from supervisor.cli.streaming import add_hint, follow
 
-    finished, code = follow(execution, as_json=as_json, quiet=options["quiet"])
+    finished, code = follow(execution, as_json=as_json, quiet=options["quiet"], terminal=terminal)
     if finished is not None and options["output_dir"] is not None:
         try:
             quiet = options["quiet"] or as_json
@@ -225,24 +250,49 @@ def _execute(
     )
 
 
+def _terminal(argv: tuple[str, ...], options: dict[str, Any]) -> LocalTerminal:
+    """Give our terminal, and let it be standard input."""
+    from supervisor.cli.terminal import LocalTerminal
+
+    if _FORMER_TIMEOUT.fullmatch(argv[0]):
+        raise click.UsageError(f"-t is for a terminal; a time limit is -T {argv[0]}")
+    if options["detach"]:
+        raise click.UsageError("--detach leaves nobody at the terminal of -t")
+    if options["stdin"] not in (None, STDIN_OURS):
+        raise click.UsageError("with -t, what is typed is standard input: leave --stdin out")
+    if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+        raise click.UsageError(
+            "-t needs a terminal as our standard input, and it is none: leave -t out, "
+            "or give us one, as script(1) does"
+        )
+    options["stdin"] = STDIN_OURS
+    return LocalTerminal(sys.stdin.fileno())
+
+
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Check and turn around the options that have a form of their own."""
-    variables = {}
-    for given in options["variables"]:
-        name, equals, value = given.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--env")
-        variables[name] = value
-    files = _files(options["files"])
+    variables = environment(options["variables"])
+    files = input_files(options["files"])
     if bool(options["globs"]) != (options["output_dir"] is not None):
         raise click.UsageError("--output and --output-dir belong together")
     if options["detach"] and (options["stdin"] == STDIN_OURS or options["globs"]):
         raise click.UsageError("--detach leaves nobody to pass on standard input or outputs")
     choice = STDIN_NONE if options["detach"] and not options["stdin"] else options["stdin"]
-    return {"env": variables, "files": files, "stdin": _stdin(choice)}
+    return {"env": variables, "files": files, "stdin": standard_input(choice)}
 
 
-def _files(given: tuple[str, ...]) -> dict[str, Path]:
+def environment(given: tuple[str, ...]) -> dict[str, str]:
+    """Read each NAME=VALUE."""
+    variables = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{one!r} is not NAME=VALUE", param_hint="--env")
+        variables[name] = value
+    return variables
+
+
+def input_files(given: tuple[str, ...]) -> dict[str, Path]:
     """Turn each HOST:SANDBOX around; a path in the sandbox is relative to /work."""
     files: dict[str, Path] = {}
     for one in given:
@@ -261,7 +311,7 @@ def _files(given: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
-def _stdin(choice: str | None) -> bytes | BinaryIO:
+def standard_input(choice: str | None) -> bytes | BinaryIO:
     """Open what the program is to read; ours unasked only where it is not a terminal."""
     if choice == STDIN_NONE:
         return b""
@@ -274,7 +324,9 @@ def _stdin(choice: str | None) -> bytes | BinaryIO:
     try:
         return Path(choice).open("rb")
     except OSError as error:
-        raise click.BadParameter(f"{choice}: {error.strerror}", param_hint="--stdin") from error
+        meant = "; -t alone is for a terminal" if choice == "t" else ""
+        problem = f"{choice}: {error.strerror}{meant}"
+        raise click.BadParameter(problem, param_hint="--stdin") from error
 
 
 def _names(glob: str, path: str) -> bool:

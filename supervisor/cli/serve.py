@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,9 @@ from supervisor.errors import (
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
     from supervisor.api.metrics import Metrics
+    from supervisor.audit.masks import Masks
+    from supervisor.audit.notes import Signer
+    from supervisor.audit.retention import RetainPolicy
     from supervisor.audit.store import Store
     from supervisor.engine import Engine
     from supervisor.linux.mounts import BpfFolder
@@ -135,8 +139,8 @@ def command(
     Exit codes:
       0  stopped on request
       2  the configuration, or a profile that it grants by name, is wrong or not guarded
-      5  not root, this host cannot raise a wall, an address cannot be used, or something of the
-         daemon could not be removed when it stopped
+      5  not root, this host cannot raise a wall, an address or the log's key cannot be used, or
+         something of the daemon could not be removed when it stopped
       7  the record cannot be written, or another daemon has it
       8  the record is damaged
     """
@@ -225,19 +229,27 @@ def configuration(
 
 
 def build_daemon(
-    config: Configuration, runtime_folder: Path, bpf: BpfFolder | None = None
+    config: Configuration,
+    runtime_folder: Path,
+    bpf: BpfFolder | None = None,
+    identities: tuple[str, ...] = (),
 ) -> Daemon:
-    """Load the profiles, open the record, and make the engine; nothing runs yet.
+    """Load the profiles, open the record, and make the engine; nothing runs yet. `identities` are
+    those that the daemon reads the content of calls with.
 
     Raises:
         ProfileError: a profile folder is missing, or a caller is granted a profile by name that
             is missing or wrong.
         AuditUnavailable: `STATE_LOCKED`, `STATE_UNUSABLE`, or the record cannot be written.
         AuditCorrupt: the record is damaged.
+        HostError: the log's key cannot be used, or is another log's; what the configuration names
+            to look for secrets by cannot be used.
     """
     from supervisor.api.callers import check_grants
     from supervisor.api.metrics import Metrics
     from supervisor.audit.store import Store
+    from supervisor.audit.vault import Encryption
+    from supervisor.cli.witnesses import witness_of
     from supervisor.engine import Engine, EngineOptions
     from supervisor.profile.load import ProfileSet
 
@@ -248,12 +260,22 @@ def build_daemon(
     state = Path(config.state)
     metrics = Metrics(profiles.names, state)
     try:
-        store = Store.open(state, clock_ns=time.time_ns, observer=metrics, on_fatal=_stop)
+        store = Store.open(
+            state,
+            signer=signer_of(config),
+            clock_ns=time.time_ns,
+            observer=metrics,
+            on_fatal=_stop,
+            witnesses=[witness_of(entry) for entry in config.witnesses],
+            retain=retain_of(config, metrics),
+            encryption=Encryption(recipients=_recipients(config), identities=identities),
+            masks=masks_of(config),
+        )
     except OSError as error:
         raise AuditUnavailable(
             "STATE_UNUSABLE",
             f"the state folder {state} cannot be used: {error.strerror}",
-            hint="--state names a folder that this user may write",
+            hint="--state names a folder that this user may write, on a disk that works",
         ) from error
     engine = Engine(
         store=store,
@@ -276,17 +298,88 @@ def egress_options(config: Configuration) -> EgressOptions:
     """
     from supervisor.sandbox import EgressOptions
 
-    given = os.environ.get(CREDENTIALS)
-    secrets = config.secrets_with(Path(given) if given else None)
+    secrets = config.secrets_with(_credentials())
     options = EgressOptions(resolvers=config.egress.resolvers, secrets=secrets)
     if config.egress.ca is None:
         return options
     path = Path(config.egress.ca)
     try:
-        ssl.create_default_context(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ProfileError("CONFIG_INVALID", f"egress.ca: {path}: {error}") from error
+        # As the broker does: it is given the text, and has no files.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=path.read_text())
+    except OSError as error:
+        why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise _no_authorities(path, str(why)) from error
+    except ValueError as error:  # it is empty, or no text
+        raise _no_authorities(path, "holds no certificate") from error
     return dataclasses.replace(options, authorities=path)
+
+
+def signer_of(config: Configuration) -> Signer | None:
+    """Give what signs the log's heads; None where that is the key in the state folder.
+
+    Raises:
+        HostError: `KEY_INVALID`, `KEY_EXPOSED`, `KEY_UNAVAILABLE`, `PKCS11_MISSING`.
+    """
+    from supervisor.audit.signers import open_signer
+
+    record = config.record
+    if record is None or record.key is None or record.origin is None:
+        return None
+    return open_signer(record.key.source, record.origin, _credentials())
+
+
+def retain_of(config: Configuration, metrics: Metrics) -> RetainPolicy | None:
+    """Give what of the record is kept; None where all is."""
+    if config.record is None or config.record.retain is None:
+        return None
+    return dataclasses.replace(config.record.retain.policy, observer=metrics)
+
+
+def _recipients(config: Configuration) -> tuple[str, ...]:
+    return tuple(config.record.recipients or ()) if config.record is not None else ()
+
+
+async def identities_of(config: Configuration) -> tuple[str, ...]:
+    """Give the identities by which the daemon reads the content of calls, none where it has none.
+
+    Raises:
+        HostError: `IDENTITY_UNAVAILABLE`.
+    """
+    from supervisor.api.identity import read_identities
+
+    if config.record is None or config.record.identity is None:
+        return ()
+    return await read_identities(config.record.identity.source, _credentials())
+
+
+def masks_of(config: Configuration) -> Callable[[bytes], Masks]:
+    """Give what looks for secrets, by the library that the configuration names.
+
+    Raises:
+        HostError: `HYPERSCAN_MISSING`, `HYPERSCAN_UNSUITABLE`.
+    """
+    from supervisor.audit.masks import Masks
+    from supervisor.audit.redaction.prefilter import open_hyperscan
+
+    redact = config.record.redact if config.record is not None else None
+    if redact is None or redact.engine == "re2":
+        return Masks
+    return functools.partial(Masks, hyperscan=open_hyperscan())
+
+
+def _credentials() -> Path | None:
+    """Give the folder of the credentials that systemd gave this daemon."""
+    given = os.environ.get(CREDENTIALS)
+    return Path(given) if given else None
+
+
+def _no_authorities(path: Path, why: str) -> ProfileError:
+    return ProfileError(
+        "CONFIG_INVALID",
+        f"egress.ca: {path}: {why}",
+        hint="a file of certificates in PEM: of those that may vouch for servers, in place of the "
+        "host's",
+    )
 
 
 def _warn_of_problems(profiles: ProfileSet) -> None:
@@ -399,7 +492,7 @@ async def _serve(
         return
     with signals.heard() as stop, contextlib.ExitStack() as stack:
         stack.callback(bpf.close_if_empty)
-        daemon = build_daemon(config, runtime_folder, bpf)
+        daemon = build_daemon(config, runtime_folder, bpf, await identities_of(config))
         try:
             if signals.asked is None:
                 await _start_and_serve(daemon, signals, stop, notify_socket, source)
@@ -417,6 +510,7 @@ async def _start_and_serve(
     notify_socket: str,
     source: Path | None,
 ) -> None:
+    from supervisor.api import policy
     from supervisor.api.server import serve
 
     open_calls = [call.call_id for call in daemon.store.interrupted]
@@ -425,6 +519,8 @@ async def _start_and_serve(
         _warn_of_missing_walls(daemon.engine)
         _tell_of_interrupted(daemon, open_calls)
         if signals.asked is None:
+            in_force = policy.policy_of(daemon.config, source, daemon.engine.profiles)
+            await policy.note(daemon.store, in_force)
             await serve(
                 daemon.engine,
                 daemon.config,

@@ -16,10 +16,12 @@ from supervisor.call import outcome
 from supervisor.call.events import Denied, Finished, Timeline, Wall
 from supervisor.call.safe import ELLIPSIS, shorten, word
 from supervisor.call.safe import command as shown
-from supervisor.call.types import Json, untext
+from supervisor.call.types import Json, StreamSummary, untext
 from supervisor.cli import flows, lineage
 from supervisor.cli import output as out
+from supervisor.cli.erase import told_erased
 from supervisor.cli.playback import accepted_ns
+from supervisor.cli.recorded import removed_when
 from supervisor.cli.streaming import DENIAL_WIDTH, describe_denial
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ def tell(record: Record) -> None:
     _tell_denials(record)
     _tell_watched(record)
     _tell_flows(record)
-    _tell_files(request, call.finished)
+    _tell_files(request, call.finished, _replaced(record), call.encrypted)
     if call.finished is not None:
-        _tell_end(call.finished)
+        _tell_end(call.finished, call.encrypted)
 
 
 def happening(kind: str, body: Mapping[str, Any]) -> str:
@@ -70,10 +72,9 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
         case "started":
             return f"the walls stood after {out.duration(float(body.get('preparation_s', 0)))}"
         case "output":
-            return f"{body.get('stream')} {out.size(int(body.get('length', 0)))}"
+            return _output(body)
         case "truncated":
-            why = body.get("why")
-            return f"{body.get('stream')} from byte {body.get('offset')} on is not stored ({why})"
+            return _truncated(body)
         case "denied":
             return denial(body)
         case "processes":
@@ -88,10 +89,17 @@ def happening(kind: str, body: Mapping[str, Any]) -> str:
         case "signal":
             why = f": {body.get('why')}" if body.get("why") else ""
             return f"{body.get('by')} sent signal {body.get('signal')}{why}"
+        case "resized":
+            return f"the terminal has {terminal(body)} from here on"
         case "outcome":
             return _outcome(_map(body.get("outcome")))
         case _:
             return ", ".join(f"{name}={value}" for name, value in body.items())
+
+
+def terminal(size: Mapping[str, Any]) -> str:
+    """Give a terminal's size, as `80x24`: columns first, as everywhere."""
+    return f"{size.get('columns')}x{size.get('rows')}"
 
 
 def _process(event: Mapping[str, Any]) -> str:
@@ -126,20 +134,22 @@ def _called(body: Mapping[str, Any]) -> str:
     """Name a watched system call; repeats of a socket have its family, others no arguments."""
     if not body.get("detail") and not body.get("arguments"):
         return str(body.get("name", "?"))
-    return _denial(body)
+    return named(body)
 
 
 def denial(body: Mapping[str, Any]) -> str:
     """Name one denial from its entry, as `unshare(0x10000000) x3`."""
-    return f"{_denial(body)} x{body.get('count', 1)}"
+    return f"{named(body)} x{body.get('count', 1)}"
 
 
-def _denial(body: Mapping[str, Any]) -> str:
+def named(body: Mapping[str, Any]) -> str:
+    """Name what was denied from its entry, as `unshare(0x10000000)`."""
     denied = Denied(
         wall=_wall(body.get("wall")),
         name=str(body.get("name", "?")),
         arguments=tuple(n for n in body.get("arguments") or () if isinstance(n, int)),
         detail=str(body.get("detail") or ""),
+        rule=str(body.get("rule") or ""),
         used=int(body.get("used") or 0),
         allowed=int(body.get("allowed") or 0),
     )
@@ -173,13 +183,21 @@ def _tell_head(call: Call, request: Mapping[str, Any], intent: Mapping[str, Any]
     mode = _map(intent.get("profile")).get("mode", "")
     out.field("profile", f"{call.profile} sha256:{call.profile_digest} {mode}".rstrip())
     out.field("accepted", out.timestamp(call.accepted_ns))
+    if call.erased is not None:
+        out.field("content", told_erased(call.erased))
+    elif call.encrypted:
+        out.field("content", "encrypted under a key of its own")
     out.field("request", call.request_id)
     out.field("in", _text(request.get("working_directory", "")))
     env = _map(request.get("env"))
     out.field("env", " ".join(f"{name}={shorten(_text(env[name]), 80)}" for name in sorted(env)))
+    asked = _map(request.get("terminal"))
+    out.field("terminal", f"{terminal(asked)} {asked.get('term')}" if asked else "")
     timeout_s = request.get("timeout_s")
     out.field("timeout", out.duration(timeout_s) if timeout_s is not None else "")
     out.field("outputs", " ".join(map(str, request.get("outputs") or ())))
+    out.field("contents", removed_when(call))
+    out.field("held", out.count(call.holds, "hold") if call.holds else "")
     host = _map(intent.get("host"))
     out.field("host", ", ".join(f"{name} {_text(value)}" for name, value in host.items()))
 
@@ -334,7 +352,7 @@ def _grouped(bodies: Iterable[Mapping[str, Any]]) -> list[_Group]:
     """Fold denials by wall, name, detail and rule, the most frequent first."""
     groups: dict[tuple[str, ...], _Group] = {}
     for body in bodies:
-        what = _denial(body)
+        what = named(body)
         key = (str(body.get("wall")), what, str(body.get("rule")))
         group = groups.setdefault(
             key, _Group(wall=body.get("wall"), what=what, rule=body.get("rule"))
@@ -380,15 +398,44 @@ def _tell_denials(record: Record) -> None:
         out.heading(f"and {len(groups) - DENIALS_SHOWN_MAX} more; --json has all")
 
 
-def _tell_files(request: Mapping[str, Any], finished: Finished | None) -> None:
-    """List the files that the call was given, left behind, and was not let leave behind."""
-    rows: list[tuple[str, str, str, str]] = [
-        ("in", word(_text(file["path"])), out.size(file["size_bytes"]), str(file["sha256"]))
+def _replaced(record: Record) -> dict[str, str]:
+    """Say how files were changed on record, by their SHA-256."""
+    bodies = (_map(entry.body().get("body")) for entry in record.entries)
+    return {
+        str(sha256): f" ({count} redacted)" if stored else " (its digest alone is stored)"
+        for body in bodies
+        for sha256, _, stored, _, count in body.get("redacted_files") or ()
+    }
+
+
+def _tell_files(
+    request: Mapping[str, Any],
+    finished: Finished | None,
+    replaced: Mapping[str, str],
+    encrypted: bool,
+) -> None:
+    """List the files that the call was given, left behind, and was not let leave behind. Those of
+    an `encrypted` call go by the digests of the encrypted files, unless their own are known."""
+    sealed = " (of the encrypted file)" if encrypted else ""
+    is_known = finished is not None and any(one.digest.sha256 for one in finished.streams)
+
+    def row(
+        what: str, path: bytes | str, size_bytes: int, sha256: str
+    ) -> tuple[str, str, str, str]:
+        return what, word(path), out.size(size_bytes) + replaced.get(sha256, ""), sha256
+
+    rows = [
+        row("in", word(_text(file["path"])), file["size_bytes"], str(file["sha256"]) + sealed)
         for file in request.get("files") or ()
     ]
     if finished is not None:
         rows += [
-            ("out", word(file.path), out.size(file.digest.size_bytes), file.digest.sha256)
+            row(
+                "out",
+                word(file.path),
+                file.digest.size_bytes,
+                file.digest.sha256 + ("" if is_known else sealed),
+            )
             for file in finished.outputs
         ]
         rows += [("not taken", word(file.path), file.reason, "") for file in finished.skipped]
@@ -399,7 +446,31 @@ def _tell_files(request: Mapping[str, Any], finished: Finished | None) -> None:
         out.heading(f"and {len(rows) - FILES_SHOWN_MAX} more; --json has all")
 
 
-def _tell_end(finished: Finished) -> None:
+def _on_record(summary: StreamSummary) -> str:
+    begin, end = summary.missing
+    cut = f"bytes {begin} to {end} are missing" if summary.tail_bytes else "truncated"
+    text = out.size(summary.stored_bytes) + (f" ({cut})" if summary.truncated else "")
+    return text + (f" ({summary.redactions} redacted)" if summary.redactions else "")
+
+
+def _truncated(body: Mapping[str, Any]) -> str:
+    begin, length, why = int(body.get("offset", 0)), body.get("length"), body.get("why")
+    if length is None:
+        return f"{body.get('stream')} from byte {begin} on is not stored ({why})"
+    if not length:
+        return f"{body.get('stream')} from byte {begin} on is stored after all: it was the end"
+    return f"{body.get('stream')} bytes {begin} to {begin + int(length)} are not stored ({why})"
+
+
+def _output(body: Mapping[str, Any]) -> str:
+    length, found = int(body.get("length", 0)), _map(body.get("redacted")).get("found") or ()
+    text = f"{body.get('stream')} {out.size(length)}" if length else f"{body.get('stream')}"
+    if not found:
+        return text if length else f"{text}: what was held back"
+    return f"{text}: {len(found)} redacted: {', '.join(sorted({str(one[2]) for one in found}))}"
+
+
+def _tell_end(finished: Finished, encrypted: bool) -> None:
     _section("streams")
     out.table(
         ("STREAM", "SIZE", "ON RECORD", "SHA-256"),
@@ -407,8 +478,8 @@ def _tell_end(finished: Finished) -> None:
             (
                 summary.stream,
                 out.size(summary.digest.size_bytes),
-                out.size(summary.stored_bytes) + (" (truncated)" if summary.truncated else ""),
-                summary.digest.sha256,
+                _on_record(summary),
+                summary.digest.sha256 or ("(encrypted)" if encrypted else ""),
             )
             for summary in finished.streams
         ],

@@ -6,6 +6,7 @@ sandbox; everything that we say ourselves goes to standard error, made safe.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -34,6 +35,7 @@ from supervisor.cli import output as out
 from supervisor.errors import CallStateError, CapacityError, StockadeError
 
 if TYPE_CHECKING:
+    from supervisor.cli.terminal import LocalTerminal
     from supervisor.client import Execution
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -99,20 +101,29 @@ class Signals:
                 out.note(f"sent {name}{again}")
 
 
-def follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
-    """Print a call's events until it ends and give its Finished and the exit code.
+CONTENT_GONE = frozenset({"CONTENT_ERASED", "CONTENT_REMOVED", "CONTENT_LOCKED"})
+"""Reasons that another attempt to follow the call changes nothing about."""
+
+
+def follow(
+    execution: Execution, *, as_json: bool, quiet: bool, terminal: LocalTerminal | None = None
+) -> tuple[Finished | None, int]:
+    """Print a call's events until it ends and give its Finished and the exit code; `terminal` is
+    ours, where the call has one that follows it.
 
     Raises:
         StockadeError: the call cannot be followed any more; its hint names the call.
     """
     try:
-        finished, code = _follow(execution, as_json=as_json, quiet=quiet)
+        with terminal.follow(execution) if terminal is not None else contextlib.nullcontext():
+            finished, code = _follow(execution, as_json=as_json, quiet=quiet, terminal=terminal)
         if finished is not None and execution.stdin_error is not None:
             out.report(_input_broke(execution.stdin_error), as_json=as_json)
             code = outcome.EXIT_NOT_RUN
         return finished, code
     except StockadeError as error:
-        if call_id := error.metadata.get("call_id"):
+        call_id = error.metadata.get("call_id")
+        if call_id and error.reason not in CONTENT_GONE:
             add_hint(error, f"call {call_id} had started; stockade attach {call_id}")
         raise
 
@@ -128,7 +139,9 @@ def _input_broke(error: Exception) -> StockadeError:
     return StockadeError("STDIN_UNREADABLE", f"standard input cannot be read: {error}")
 
 
-def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finished | None, int]:
+def _follow(
+    execution: Execution, *, as_json: bool, quiet: bool, terminal: LocalTerminal | None
+) -> tuple[Finished | None, int]:
     sinks = {
         Stream.STDOUT: sys.stdout.buffer,
         Stream.STDERR: sys.stderr.buffer,
@@ -147,6 +160,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     sink.write(event.event.data)
                     sink.flush()
             except OSError as error:
+                if terminal is not None:
+                    terminal.restore()
                 return None, unwritable(execution, sink, error, as_json=as_json)
             match event.event:
                 case Accepted(mode=mode):
@@ -160,6 +175,8 @@ def _follow(execution: Execution, *, as_json: bool, quiet: bool) -> tuple[Finish
                     count = lost.count or "an unknown number"
                     out.note(f"lost {count} of {lost.what}: {lost.reason}")
                 case Finished() as finished:
+                    if terminal is not None:
+                        terminal.restore()
                     if not as_json:
                         _last_word(execution.call_id, finished, denials, failures, quiet=quiet)
                     if observed and not (quiet or as_json):
@@ -172,7 +189,11 @@ def note_truncated(summary: StreamSummary) -> None:
     """Say it where only a part of a stream is on record."""
     if summary.truncated:
         stored, total = out.size(summary.stored_bytes), out.size(summary.digest.size_bytes)
-        out.note(f"{summary.stream}: {stored} of {total} are on record")
+        begin, end = summary.missing
+        where = f": bytes {begin} to {end} are missing" if summary.tail_bytes else ""
+        out.note(f"{summary.stream}: {stored} of {total} are on record{where}")
+    if summary.redactions:
+        out.note(f"{summary.stream}: {summary.redactions} secrets are replaced on record")
 
 
 def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json: bool) -> int:

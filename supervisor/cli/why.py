@@ -112,7 +112,7 @@ def command(
     elif state is not None:
         raise click.UsageError("--state is for CALL")
     else:
-        answer = _ask(_judge(_loader(folders, alone=alone)(profile)), what)
+        answer = _ask(judge_of(_loader(folders, alone=alone)(profile)), what)
         _tell(answer)
         allowed = answer.allowed
     if not allowed:
@@ -120,7 +120,7 @@ def command(
 
 
 def _ask(judge: Judge, what: str) -> Answer:
-    from supervisor.profile.why import parse_place
+    from supervisor.profile.places import parse_place
 
     if what.startswith("/"):
         return judge.path(what)
@@ -129,7 +129,8 @@ def _ask(judge: Judge, what: str) -> Answer:
     return judge.syscall(what)
 
 
-def _judge(found: Found) -> Judge:
+def judge_of(found: Found) -> Judge:
+    """Give who answers for a profile as it is enforced."""
     from supervisor.egress.plan import Plan
     from supervisor.profile.resolve import rules_of
     from supervisor.profile.why import Judge
@@ -160,7 +161,7 @@ def _of_call(call: str, profile: str | None, state: Path | None, load: Loader) -
 
     recorded = _offline(call, state) if state else _asked(call)
     found = load(profile) if profile else _as_it_ran(recorded, load)
-    judge = _judge(found)
+    judge = judge_of(found)
     return [
         Denial(count=count, rule=str(body["rule"]), answer=judge.denial(body))
         for body, count in distinct(recorded.denied)

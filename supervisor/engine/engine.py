@@ -29,6 +29,7 @@ from supervisor.errors import (
     CapacityError,
     HostError,
     InvalidRequest,
+    NotPermitted,
     OutOfRange,
     RequestConflict,
     ShuttingDown,
@@ -101,7 +102,8 @@ class Engine:
                 "the daemon ended while the call lived",
                 events=self._host.leftover_events(
                     call.call_id,
-                    [one.event for one in self.store.events(call.call_id, 1)],
+                    # What it wrote is no matter here, and may be encrypted.
+                    [one.event for one in self.store.events(call.call_id, content=False)],
                     call.mode,
                 ),
             )
@@ -233,6 +235,8 @@ class Engine:
         if profile.require:
             _require_walls(profile, self._host.walls())
         _require_runtime(profile, self._host)
+        if request.terminal is not None:
+            _require_terminal(profile)
         if len(request.stdin) > profile.limits.output_bytes:
             raise InvalidRequest(
                 "STDIN_TOO_LARGE",
@@ -354,6 +358,16 @@ class Engine:
             OutOfRange: `STDIN_OFFSET`.
         """
         return await self._require_live(call_id).write_stdin(offset, data, end=end)
+
+    async def resize_terminal(self, call_id: str, *, rows: int, columns: int) -> None:
+        """Give a live call's terminal another size.
+
+        Raises:
+            NotFound: `CALL_NOT_FOUND`.
+            CallStateError: `CALL_CLOSED`, `TERMINAL_MISSING`.
+            CapacityError: `RESIZES_LIMIT`.
+        """
+        await self._require_live(call_id).resize_terminal(rows, columns)
 
     async def signal(self, call_id: str, *, by: str, signal: int, why: str) -> None:
         """Send a signal to a live call.
@@ -535,6 +549,16 @@ def _require_runtime(profile: EffectiveProfile, host: SandboxHost) -> None:
             hint=error.hint,
             metadata={"runtime": profile.runtime, "profile": profile.name},
         ) from error
+
+
+def _require_terminal(profile: EffectiveProfile) -> None:
+    if not profile.terminal:
+        raise NotPermitted(
+            "TERMINAL_DENIED",
+            f"the profile {profile.name} gives no terminal",
+            hint="write `terminal: allow` into the profile, or do without a terminal",
+            metadata={"profile": profile.name},
+        )
 
 
 def _require_same(request: CallRequest, fingerprint: str) -> None:

@@ -25,6 +25,7 @@ from supervisor.call.events import (
     Flow,
     Lost,
     Processes,
+    Resized,
     Timeline,
     Wall,
     Watched,
@@ -42,20 +43,21 @@ from supervisor.call.outcome import (
     kind,
 )
 from supervisor.call.state import State, Step, advance
-from supervisor.call.types import Caller, CallRequest, Digest, InputFile, Stream, Usage
+from supervisor.call.types import Caller, CallRequest, InputFile, Stream, Usage
 from supervisor.engine.limits import LimitWatch, as_denial
 from supervisor.engine.options import EngineObserver, EngineOptions
 from supervisor.engine.pumps import StdinWriter, pump_output
 from supervisor.engine.subscription import Subscribers
-from supervisor.errors import CallStateError, StockadeError
+from supervisor.errors import CallStateError, CapacityError, HostError, StockadeError
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import ProgramEnd, Sandbox, SandboxHost
 from supervisor.sandbox.files import Collected
 
 log = logging.getLogger("stockade.engine")
 
-INLINE_BYTES = 32 * 1024
-"""A chunk up to this size is hashed and stored on the event loop: a thread would cost more."""
+
+RESIZES_MAX = 10_000
+"""Of one call's terminal: each is an entry, and many windows are dragged by their corner."""
 
 
 class LiveCall:
@@ -96,6 +98,8 @@ class LiveCall:
         self._running = asyncio.Event()
         self._ended = asyncio.Event()
         self._output_bytes = 0
+        self._resizes = 0
+        self._size = (request.terminal.rows, request.terminal.columns) if request.terminal else None
         self._collecting = False
         self._sealing = False
         self._end: ProgramEnd | None = None
@@ -115,8 +119,10 @@ class LiveCall:
         """
         try:
             facts = self._host.facts_for(self.profile)
+            # Before INTENT, which must not hold them either.
+            secrets = await self._sandbox.read_secrets()
             self.recorder = await self._store.begin(
-                self.call_id, self.caller, self.request, self.profile, facts
+                self.call_id, self.caller, self.request, self.profile, facts, secrets
             )
         except BaseException as error:
             told = CallStateError("ABANDONED", "the first caller went away before the start")
@@ -200,7 +206,7 @@ class LiveCall:
     async def _follow(self) -> ProgramEnd:
         """Wait for the program's end; the pipes are still being read afterwards."""
         sandbox = self._sandbox
-        self._stdin.open(sandbox.stdin_fd, sandbox.close_stdin)
+        self._stdin.open(sandbox.stdin_fd, self._close_stdin)
         feed = asyncio.ensure_future(
             self._stdin.feed(self.request.stdin, end=not self.request.stdin_open)
         )
@@ -265,7 +271,10 @@ class LiveCall:
         self._collecting = True
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._host.outputs, self._sandbox.collect, self.request.outputs, self._keep
+                self._host.outputs,
+                self._sandbox.collect,
+                self.request.outputs,
+                self._record().files.keep,
             )
         finally:
             self._collecting = False
@@ -332,6 +341,9 @@ class LiveCall:
                 reason, what = "WORKING_DIRECTORY", self.request.working_directory
             case "exec":
                 reason, what = "EXEC_FAILED", self.request.argv[0]
+            case "terminal":
+                message = f"the program's terminal: {os.strerror(end.value)}"
+                return Failed(reason="TERMINAL_FAILED", message=message)
             case "init":
                 message = f"the sandbox's init ended with {end.value}; its stderr says why"
                 return Failed(reason="INIT_FAILED", message=message)
@@ -379,6 +391,27 @@ class LiveCall:
         self._record().signalled(by, number, why)
         self._signals[number] = by
         self._sandbox.signal(number)
+
+    async def resize_terminal(self, rows: int, columns: int) -> None:
+        """Record that the terminal gets another size, and give it that.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`, `TERMINAL_MISSING`.
+            CapacityError: `RESIZES_LIMIT`.
+        """
+        if self._size is None:
+            raise CallStateError("TERMINAL_MISSING", f"call {self.call_id} has no terminal")
+        await self._running.wait()
+        self._require_open()
+        if self._size == (rows, columns):
+            return
+        if self._resizes >= RESIZES_MAX:
+            raise CapacityError(
+                "RESIZES_LIMIT", f"a terminal is given another size {RESIZES_MAX} times at most"
+            )
+        self.publish(self._record().resized(Resized(rows=rows, columns=columns)))
+        self._resizes, self._size = self._resizes + 1, (rows, columns)
+        self._sandbox.resize_terminal(rows, columns)
 
     async def write_stdin(self, offset: int, data: bytes, *, end: bool) -> int:
         """Write to standard input; see `StdinWriter.write`."""
@@ -462,13 +495,22 @@ class LiveCall:
             raise StockadeError("BUG", "a call that was not admitted has no record")
         return self.recorder
 
-    def _record_stdin(self, data: bytes) -> None:
+    async def _record_stdin(self, data: bytes) -> None:
+        recorder = self._record()
         try:
-            self._record().stdin(data)
+            if not recorder.is_slow(Stream.STDIN, len(data)):
+                recorder.stdin(data)
+                return
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._executor, recorder.stdin, data)
         except StockadeError as error:
             # Whoever wrote is told; the call ends, since what follows would be off the record.
             self._fail(error)
             raise
+
+    def _close_stdin(self) -> None:
+        self._sandbox.close_stdin()
+        self._end_stream(Stream.STDIN)
 
     async def _pump(self, stream: Stream, fd: int) -> None:
         async def take(data: bytes) -> None:
@@ -479,12 +521,22 @@ class LiveCall:
             if events and not self._ended.is_set():
                 await self.subscribers.room(events[-1])
 
-        await pump_output(fd, take, self._ended, self._dead)
+        terminal = stream is Stream.STDOUT and self._size is not None
+        await pump_output(fd, take, self._ended, self._dead, terminal=terminal)
+        async with self._lock:
+            self._end_stream(stream)
+
+    def _end_stream(self, stream: Stream) -> None:
+        """Record what was held back of a stream, now that nothing follows."""
+        try:
+            self._record().end(stream)
+        except StockadeError as error:
+            self._fail(error)
 
     async def _record_output(self, stream: Stream, data: bytes) -> list[CallEvent]:
         recorder = self._record()
         try:
-            if len(data) <= INLINE_BYTES:
+            if not recorder.is_slow(stream, len(data)):
                 return recorder.output(stream, data)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._executor, recorder.output, stream, data)
@@ -511,6 +563,10 @@ class LiveCall:
         return self.profile.limits.wall_s if asked is None else asked
 
     def _fail(self, error: StockadeError) -> None:
+        if isinstance(error, HostError):
+            # Whoever made the call can do nothing about the host: the hint is its operator's.
+            hint = f"; hint: {error.hint}" if error.hint else ""
+            log.warning("call %s: %s [%s]%s", self.call_id, error.message, error.reason, hint)
         self.stop_because(Failed(reason=error.reason, message=error.message))
 
     def _advance(self, step: Step) -> None:
@@ -537,11 +593,5 @@ class LiveCall:
         if file.data is not None:
             yield file.data
             return
-        with self._store.blobs.open(file.digest) as reader:
+        with self._store.locker.open(self.caller.name, file.digest, self.call_id) as reader:
             yield from reader.chunks()
-
-    def _keep(self, chunks: Iterator[bytes]) -> Digest:
-        with self._store.blobs.writer() as writer:
-            for chunk in chunks:
-                writer.write(chunk)
-            return writer.commit()

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
-from supervisor.errors import CallStateError, InvalidRequest, OutOfRange
+from supervisor.errors import CallStateError, InvalidRequest, OutOfRange, StockadeError
 from supervisor.linux.fds import wait_readable, wait_writable
 
 READ_BYTES = 1 << 20
@@ -21,13 +21,20 @@ GATHER_S = 0.005
 writes byte by byte would otherwise make a record hundreds of times as large as its output."""
 
 
+TERMINAL_BYTES = 64 << 10
+"""A terminal gives less than 4 KiB at a time: so much is one chunk, where there is as much."""
+
+
 async def pump_output(
     fd: int,
     take: Callable[[bytes], Awaitable[None]],
     ended: asyncio.Event,
     dead: asyncio.Event,
+    *,
+    terminal: bool = False,
 ) -> None:
-    """Read a pipe to its end; `take` holds the reading up until it is done with a chunk.
+    """Read a pipe, or the master of a terminal, to its end; `take` holds the reading up until it is
+    done with a chunk.
 
     `ended` says that the program is gone: nothing is waited for any more. `dead` says that every
     process of the call is: an empty pipe is at its end then, also where its other end is still in
@@ -35,7 +42,7 @@ async def pump_output(
     """
     while True:
         try:
-            data = os.read(fd, READ_BYTES)
+            data = _read_terminal(fd) if terminal else os.read(fd, READ_BYTES)
         except BlockingIOError:
             if dead.is_set():
                 return
@@ -48,6 +55,30 @@ async def pump_output(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_S):
                     await ended.wait()
+
+
+def _read_terminal(fd: int) -> bytes:
+    """Read what there is.
+
+    Raises:
+        BlockingIOError: nothing.
+    """
+    data = bytearray()
+    while len(data) < TERMINAL_BYTES:
+        try:
+            piece = os.read(fd, TERMINAL_BYTES)
+        except BlockingIOError:
+            if not data:
+                raise
+            break
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            break  # nobody has the other side open: that is its end (pty(7))
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
 
 
 async def _readable_or(fd: int, event: asyncio.Event) -> None:
@@ -64,7 +95,7 @@ async def _readable_or(fd: int, event: asyncio.Event) -> None:
 class StdinWriter:
     """The standard input of one call: in order, each byte once, recorded before it is written."""
 
-    def __init__(self, record: Callable[[bytes], None], bytes_max: int) -> None:
+    def __init__(self, record: Callable[[bytes], Awaitable[None]], bytes_max: int) -> None:
         self._record = record
         self._bytes_max = bytes_max
         self._fd = -1
@@ -108,14 +139,15 @@ class StdinWriter:
             known = last == self.offset if end else last <= self.offset
             if known and (self._ended or not end):
                 return self.offset
+            if self._broken or self._ended:
+                # First: what the request began with may not be counted to its end.
+                raise CallStateError("STDIN_CLOSED", "standard input is closed")
             if not known and offset != self.offset:
                 raise OutOfRange(
                     "STDIN_OFFSET",
                     f"offset {offset}, expected {self.offset}",
                     metadata={"expected": str(self.offset)},
                 )
-            if self._broken or self._ended:
-                raise CallStateError("STDIN_CLOSED", "standard input is closed")
             if not known:
                 await self._put(data)
             if end:
@@ -143,7 +175,12 @@ class StdinWriter:
                 f"standard input is bounded by limits.output: {self._bytes_max} bytes",
                 hint="hand large input over in files",
             )
-        self._record(data)
+        try:
+            await self._record(data)
+        except StockadeError:
+            if self._broken:  # the call ended meanwhile, and took its record along
+                raise CallStateError("STDIN_CLOSED", "standard input is closed") from None
+            raise
         self.offset += len(data)
         view = memoryview(data)
         while view and not self._broken:

@@ -135,8 +135,13 @@ class Cgroup:
         """List the process ids in the cgroup and below it."""
         found: list[int] = []
         for folder, _, _ in os.walk(self.unified):
-            with contextlib.suppress(FileNotFoundError):
-                found += [int(line) for line in (Path(folder) / "cgroup.procs").open()]
+            try:
+                with (Path(folder) / "cgroup.procs").open() as file:
+                    found += [int(line) for line in file]
+            except OSError as error:
+                # Removed since: before it was opened, or between that and reading.
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
         return found
 
     def kill(self) -> None:

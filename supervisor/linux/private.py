@@ -13,7 +13,12 @@ GROUP_AND_OTHERS = stat.S_IRWXO | stat.S_IRWXG
 
 
 class NotPrivate(Exception):
-    """A file that cannot be read, or that is not guarded as it has to be."""
+    """A file that cannot be read, or that is not guarded as it has to be; `why` does not say where
+    it is."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} {why}")
+        self.why = why
 
 
 class Exposed(NotPrivate):
@@ -36,12 +41,12 @@ def read_private(path: Path, bytes_max: int, *, denied: int = OTHERS, follow: bo
     try:
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise NotPrivate(f"{path} cannot be opened: {error.strerror}") from error
+        raise NotPrivate(path, f"cannot be opened: {error.strerror}") from error
     try:
         _require_private(path, os.fstat(descriptor), denied)
         return _read(descriptor, bytes_max + 1)
     except OSError as error:
-        raise NotPrivate(f"{path} cannot be read: {error.strerror}") from error
+        raise NotPrivate(path, f"cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
@@ -55,8 +60,8 @@ def _read(descriptor: int, count: int) -> bytes:
 
 def _require_private(path: Path, found: os.stat_result, denied: int) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise NotPrivate(f"{path} is no plain file")
+        raise NotPrivate(path, "is no plain file")
     if found.st_uid not in (0, os.geteuid()):
-        raise Foreign(f"{path} belongs to user {found.st_uid}")
+        raise Foreign(path, f"belongs to user {found.st_uid}")
     if found.st_mode & denied:
-        raise Exposed(f"{path} (mode {stat.S_IMODE(found.st_mode):04o}) is open to others")
+        raise Exposed(path, f"(mode {stat.S_IMODE(found.st_mode):04o}) is open to others")

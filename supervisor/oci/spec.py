@@ -28,6 +28,9 @@ AUTHORITIES_ENV = (
 STATUS_FD = 3
 """The first descriptor that the runtime's --preserve-fds passes on."""
 
+TERMINAL_PATH = "/dev/pts/0"
+"""The program's terminal, where it has one: the first of the sandbox's own devpts."""
+
 GATE_FD = 4
 """The second, where the runtime has its init wait there: see `SandboxPlaces`."""
 
@@ -44,7 +47,11 @@ POINTER_AND_NUL_BYTES = 9
 
 SHM_PATH = "/dev/shm"  # noqa: S108 (the sandbox's own)
 SHM_BYTES = 16 << 20
-PTS_OPTIONS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+PTS_OPTIONS = (
+    "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"uid={UID}", f"gid={GID}",
+)  # fmt: skip
+"""Whoever makes a terminal there, the daemon too, makes it for the sandbox's user."""
+
 HIDING = ("bind", "ro", "nosuid", "noexec", "rprivate")
 PTYS_MAX = 64
 """Pseudo-terminals are counted for the whole host (kernel.pty.max)."""
@@ -72,8 +79,9 @@ class SandboxPlaces:
     `uid_base` is the first of 65536 host ids that are this sandbox's own. With `gate`, cell waits
     for a word on GATE_FD before it starts the program. `plain` are those of the profile's host
     paths that are no folders, `covered` those of MASKED that the runtime would hide behind the
-    host's own /dev/null. `authorities` is a file of those that this sandbox trusts, "" where they
-    are its image's.
+    host's own /dev/null. `authorities` is a file of those that this
+    sandbox trusts, "" where they are its image's. With `terminal`, cell gives the program
+    TERMINAL_PATH.
     """
 
     call_id: str
@@ -87,6 +95,7 @@ class SandboxPlaces:
     plain: frozenset[str] = frozenset()
     covered: tuple[str, ...] = ()
     authorities: str = ""
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +151,7 @@ def build_spec(
         "ociVersion": OCI_VERSION,
         "hostname": "sandbox",
         "root": {"path": places.root, "readonly": True},
-        "process": _process(profile, program, gate=places.gate),
+        "process": _process(profile, program, places),
         "mounts": _mounts(profile, places),
         "linux": {
             "namespaces": [{"type": kind} for kind in NAMESPACES],
@@ -162,13 +171,15 @@ def _mapping(uid_base: int) -> Json:
     return {"containerID": 0, "hostID": uid_base, "size": ID_RANGE}
 
 
-def _process(profile: EffectiveProfile, program: Program, *, gate: bool) -> Json:
+def _process(profile: EffectiveProfile, program: Program, places: SandboxPlaces) -> Json:
     limits = {"RLIMIT_NOFILE": profile.limits.files, "RLIMIT_CORE": 1}
     arguments, environment = program.for_cell()
+    ours = f"{STATUS_FD},{GATE_FD}" if places.gate else str(STATUS_FD)
+    ours += f":{TERMINAL_PATH}" if places.terminal else ""
     return {
         "terminal": False,
         "user": {"uid": UID, "gid": GID, "umask": 0o022},
-        "args": [CELL_PATH, f"{STATUS_FD},{GATE_FD}" if gate else str(STATUS_FD), *arguments],
+        "args": [CELL_PATH, ours, *arguments],
         "env": environment,
         "cwd": "/",
         "capabilities": {name: [] for name in CAPABILITY_SETS},

@@ -30,6 +30,17 @@ NEVER = frozenset(
 
 TRANSLATED = "translated"
 
+METADATA_NAMES = frozenset(
+    {
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data.ec2.internal",
+        "metadata.tencentyun.com",
+    }
+)
+"""Names of those services, by the clouds' own documents. That no name leads to their addresses is
+seen to whenever one is dialled: these only tell early that a rule is in vain."""
+
 KNOWN_MAX = 1024
 """Addresses whose kind is remembered: each is judged several times, whenever it is dialled."""
 

@@ -53,6 +53,7 @@ NO_SECRET = frozenset({
     "te", "trailer", "upgrade", "expect", "forwarded", "x-forwarded-host", "x-forwarded-server",
     "x-host", "x-original-host", "x-http-host-override", "http2-settings", "x-http-method",
     "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
+    "destination",
 })  # fmt: skip
 """Headers that say what a request is, where it goes, or where it ends: the broker writes them
 itself, or refuses a request that has them."""
@@ -61,9 +62,15 @@ itself, or refuses a request that has them."""
 def parse_host(text: str) -> str:
     """Give the one spelling of a host, or of `*.suffix`."""
     try:
-        return hosts.canonical_pattern(text) if text.startswith("*") else hosts.canonical(text)
+        host = hosts.canonical_pattern(text) if text.startswith("*") else hosts.canonical(text)
     except hosts.HostnameError as error:
         raise refuse(error.message, error.hint) from error
+    if host in addresses.METADATA_NAMES:
+        raise refuse(
+            f"{host} can never be reached: it leads to metadata",
+            "no call gets the host's credentials: leave this rule out",
+        )
+    return host
 
 
 _NEVER_HINTS = {
@@ -153,6 +160,8 @@ def _inspect(value: object) -> object:
     except ValueError:
         known = [str(one) for one in Inspect]
         hint = did_you_mean(value.lower(), known) or f"write {', '.join(known)}"
+        if value.lower() == "https":  # closest to `http`, which is what it is not
+            hint = "write tls, which sees the server name, or tls-terminate, which reads requests"
         raise refuse(f"{value!r} is not a way to inspect", hint) from None
 
 

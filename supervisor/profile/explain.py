@@ -185,7 +185,7 @@ def _said_besides(rule: EgressRule) -> str:
 def _rule(rule: EgressRule) -> Finding:
     """Say who can be reached by a rule, what is checked, and what nobody sees."""
     said = _SAID_OF_CIDR if rule.cidr else "; ".join(_said_of_ports(rule))
-    said += _said_besides(rule)
+    said = said[0].upper() + said[1:] + _said_besides(rule)
     risks = list(_risks(rule))
     return Finding(
         wall=f"egress {rule.name}",
@@ -380,6 +380,26 @@ def _programs(profile: EffectiveProfile) -> Finding:
     )
 
 
+def _terminal(profile: EffectiveProfile) -> Finding:
+    if not profile.terminal:
+        return Finding(
+            wall="terminal",
+            setting="deny",
+            exposure=Exposure.CLOSED,
+            verdict="No call has one: standard input, output and error are pipes.",
+        )
+    return Finding(
+        wall="terminal",
+        setting="allow",
+        exposure=Exposure.NARROW,
+        verdict="A call that asks for it gets a terminal of its own, which no other process of the "
+        "host has: it can push no input into it, and what it writes may hold whatever a terminal "
+        "obeys. All that is typed is on record, passwords too.",
+        advice="Allow it where people type; stockade run -t passes on what the program writes as "
+        "it is. record: {stdin: digest} keeps what is typed off the disk.",
+    )
+
+
 def _resources(profile: EffectiveProfile) -> Finding:
     limits = profile.limits
     wide = [
@@ -421,17 +441,28 @@ def _record(profile: EffectiveProfile) -> Finding:
     verdict = "Every byte in and out is kept, and a digest of each stream."
     if partial:
         verdict = f"Of {', '.join(partial)} not every byte is kept; the digest still covers all."
+    advice = "full shows what went through, not only that it was the same." if partial else ""
+    redact = profile.record.redact
+    setting += f", redact {'off' if redact.off else redact.written()}"
+    if redact.off:
+        verdict += " Whatever looks like a credential is on record as it was."
+        advice = advice or "redact: secrets keeps what is found of credentials off the disk."
+    else:
+        verdict += " What looks like a credential is replaced in it."
     return Finding(
         wall="record",
         setting=setting,
-        exposure=Exposure.NARROW if partial else Exposure.CLOSED,
+        exposure=Exposure.NARROW if partial or redact.off else Exposure.CLOSED,
         verdict=verdict,
-        advice="full shows what went through, not only that it was the same." if partial else "",
+        advice=advice,
     )
 
 
 def _written(capture: Capture) -> str:
-    return capture.mode if capture.bytes_max is None else f"first {render_size(capture.bytes_max)}"
+    if capture.bytes_max is None:
+        return capture.mode
+    last = f" and last {render_size(capture.tail_bytes)}" if capture.tail_bytes else ""
+    return f"first {render_size(capture.bytes_max)}{last}"
 
 
 _ROWS: tuple[Callable[[EffectiveProfile], Finding], ...] = (
@@ -441,6 +472,7 @@ _ROWS: tuple[Callable[[EffectiveProfile], Finding], ...] = (
     _identity,
     _files,
     _programs,
+    _terminal,
     _resources,
     _record,
 )

@@ -13,11 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from supervisor.profile import syscalls, units
 from supervisor.profile.endpoints import secret_identity
-from supervisor.profile.model import EgressRule, ReadPath, SecretUse, WritableMount
-from supervisor.profile.schema import Body, Drop, SyscallEntry
+from supervisor.profile.model import EgressRule, ReadPath, Redact, SecretUse, WritableMount
+from supervisor.profile.schema import (
+    REDACT_PII,
+    Body,
+    Drop,
+    NoRedaction,
+    SyscallEntry,
+)
 from supervisor.profile.yaml_source import Document, Location, Problem, did_you_mean
 
-Value = str | int | ReadPath | WritableMount | EgressRule | SecretUse
+Value = str | int | ReadPath | WritableMount | EgressRule | SecretUse | Redact
 Key = tuple[str, ...]
 
 REQUIRE: Key = ("require",)
@@ -117,10 +123,17 @@ def _scalars(body: Body) -> Iterator[tuple[Key, Value]]:
         yield ("image",), body.image
     for name, value in body.env.items():
         yield ("env", name), value
+    if body.terminal:
+        yield ("terminal",), body.terminal
     for part in ("limits", "record"):
         section = getattr(body, part)
         for name in sorted(section.model_fields_set):
-            yield (part, name), getattr(section, name)
+            value = getattr(section, name)
+            yield (part, name), _redact(value) if name == "redact" else value
+
+
+def _redact(value: str | NoRedaction) -> Redact:
+    return Redact(pii=value == REDACT_PII) if isinstance(value, str) else Redact(off=value.off)
 
 
 def _items(body: Body) -> Iterator[tuple[Key, int, str, Value]]:

@@ -14,12 +14,13 @@ into sending something away would write the rule for it. Somebody who knows the 
 from __future__ import annotations
 
 import difflib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.call.safe import host, safe, word
+from supervisor.call.safe import host, safe, shorten, word
 from supervisor.errors import InvalidRequest, InvariantError, ProfileError
 from supervisor.profile import syscalls
 from supervisor.profile.fields import WHY_CHARACTERS_MAX
@@ -404,8 +405,13 @@ def _host(name: str) -> str:
 
 
 def _words(destination: str) -> str:
-    """Give who denied it, the address, and what else was told, word by word."""
-    return " ".join(map(_whole, destination.split(" ")))
+    """Give who denied it, the address, and what else was told: in quotes as one where a word of it
+    needs them, since a reason is a sentence with quotes of its own."""
+    name, place, rest = (*destination.split(" ", 2), "", "")[:3]
+    plain = all(word(part) == part and "," not in part for part in rest.split(" ") if part)
+    told = shorten(safe(rest), NAME_CHARACTERS_MAX)
+    whole = told if plain else json.dumps(told, ensure_ascii=False)
+    return " ".join(part for part in (safe(name), place and _whole(place), whole) if part)
 
 
 def _told(told: str) -> str:

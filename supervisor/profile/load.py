@@ -47,6 +47,7 @@ LINEAGE_MAX = 5
 SHIPPED = "base"
 """Of the shipped profiles the one that all others build on."""
 
+NOT_THERE = "`stockade profile ls` lists what there is; a daemon reads its folders at its start"
 NOT_SHIPPED = (
     "the shipped profiles are not loaded: where `profiles:` or --profiles names folders, these "
     "and no others are; name the shipped folder as well"
@@ -112,6 +113,11 @@ class ProfileSet:
         stray += [problem for source in fragments.values() for problem in source.problems]
         return cls(profiles, fragments, tuple(stray))
 
+    def instead(self, path: Path) -> ProfileSet:
+        """Give the same profiles with the file at `path` in the place of the one of its name."""
+        profiles = {**self._profiles, path.stem: _read(path, ProfileFile, PROFILE_KEYS)}
+        return ProfileSet(profiles, self._fragments, self.stray)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all profiles, also of those with problems."""
@@ -148,7 +154,7 @@ class ProfileSet:
             raise NotFound(
                 "PROFILE_NOT_FOUND",
                 f"there is no profile {name!r}",
-                hint=did_you_mean(name, self._profiles) or self.shipped_missing,
+                hint=did_you_mean(name, self._profiles) or self.shipped_missing or NOT_THERE,
             )
         if name not in self._resolved:
             self._resolved[name] = self._finish(name)

@@ -167,12 +167,36 @@ class Limits:
     egress_bytes: int = 0
 
 
+TAIL_BYTES_MAX = 64 * 1024
+TAIL_SHARE = 8
+"""The end that is kept of a stream has no more than this part of its cap."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capture:
-    """How much of a stream is stored: "full", "digest" (nothing), or "head" up to `bytes_max`."""
+    """How much of a stream is stored: "full", "digest" (nothing), or "head" up to `bytes_max` and,
+    of a stream that has more, its last `tail_bytes` at most."""
 
     mode: str
     bytes_max: int | None = None
+
+    @property
+    def tail_bytes(self) -> int:
+        """Give how many bytes of a stream's end are kept besides; 0 for none."""
+        return min(TAIL_BYTES_MAX, (self.bytes_max or 0) // TAIL_SHARE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redact:
+    """What is taken out of the record besides the secrets that the daemon hands out: what looks
+    like a credential; personal data too with `pii`; nothing where `off` says why not."""
+
+    pii: bool = False
+    off: str = ""
+
+    def written(self) -> Json:
+        """Give it as it stands in a profile."""
+        return {"off": self.off} if self.off else "pii" if self.pii else "secrets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +206,7 @@ class RecordPolicy:
     stdin: Capture
     stdout: Capture
     stderr: Capture
+    redact: Redact = Redact()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +237,8 @@ class ProfileLine:
 class EffectiveProfile:
     """A profile as it is enforced. `digest` is the SHA-256 of `canonical`, in hexadecimal.
 
-    `require` are walls of `walls.HOST_WALLS`, without which no call is taken.
+    `require` are walls of `walls.HOST_WALLS`, without which no call is taken. `terminal` says
+    whether a call may have one.
     """
 
     name: str
@@ -233,6 +259,7 @@ class EffectiveProfile:
     lines: tuple[ProfileLine, ...]
     egress: tuple[EgressRule, ...] = ()
     secrets: tuple[SecretUse, ...] = ()
+    terminal: bool = False
 
 
 def terminates(profile: EffectiveProfile) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 from supervisor.call.types import Json
 from supervisor.profile import syscalls
+from supervisor.profile.model import Redact
+from supervisor.profile.schema import TERMINAL_ALLOW
 from supervisor.profile.units import render_duration, render_size
 
 WIDTH = 100
@@ -63,8 +65,12 @@ def render(
     lines += _syscalls(allowed, sorted(canonical["syscalls"]["kill"]), watch)
     env = [f"{name}: {_text(value)}" for name, value in sorted(canonical["env"].items())]
     lines += _wrapped("env: ", "{", env, "}")
+    if canonical.get("terminal") == TERMINAL_ALLOW:  # older records have none
+        lines.append(f"terminal: {TERMINAL_ALLOW}")
     lines += _wrapped("limits: ", "{", _limits(canonical["limits"]), "}")
-    record = (f"{name}: {_capture(canonical['record'][name])}" for name in STREAMS)
+    record = [f"{name}: {_capture(canonical['record'][name])}" for name in STREAMS]
+    if redact := canonical["record"].get("redact"):  # older records have no such key
+        record.append(f"redact: {flow(Redact(**redact).written())}")
     lines += _wrapped("record: ", "{", record, "}")
     lines.append(f"mode: {mode}")
     return "\n".join(lines) + "\n"

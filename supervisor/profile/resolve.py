@@ -42,16 +42,23 @@ from supervisor.profile.model import (
     ProfileLine,
     ReadPath,
     RecordPolicy,
+    Redact,
     SecretUse,
     SyscallPolicy,
     WritableMount,
 )
-from supervisor.profile.schema import ENFORCE, OBSERVE, RUNTIME
+from supervisor.profile.schema import (
+    ENFORCE,
+    OBSERVE,
+    RUNTIME,
+    TERMINAL_ALLOW,
+    TERMINAL_DENY,
+)
 
 T = TypeVar("T")
 
 CANONICAL_VERSION = 1
-_SECTIONS = ("runtime", "image", "env", "limits", "record")
+_SECTIONS = ("runtime", "image", "env", "terminal", "limits", "record")
 
 
 def resolve(
@@ -68,12 +75,14 @@ def resolve(
     chosen = str(mode.value) if mode else ENFORCE
     written = _written_policy(layer)
     policy = widened(written, layer.without) if chosen == OBSERVE else written
+    terminal = _text(layer, ("terminal",)) if ("terminal",) in layer.scalars else TERMINAL_DENY
     env = {key[1]: str(s.value) for key, s in sorted(layer.scalars.items()) if key[0] == "env"}
     limits = _limits(layer)
     record = RecordPolicy(
         stdin=parse_capture(_text(layer, ("record", "stdin"))),
         stdout=parse_capture(_text(layer, ("record", "stdout"))),
         stderr=parse_capture(_text(layer, ("record", "stderr"))),
+        redact=_redact(layer),
     )
     canonical = canonical_json(
         {
@@ -91,11 +100,13 @@ def resolve(
                 **({"written": _names(written)} if chosen == OBSERVE else {}),
             },
             "env": cast("dict[str, Json]", env),
+            "terminal": terminal,
             "limits": _plain(limits),
             "record": {
                 "stdin": _plain(record.stdin),
                 "stdout": _plain(record.stdout),
                 "stderr": _plain(record.stderr),
+                "redact": _plain(record.redact),
             },
             "mode": chosen,
         }
@@ -106,6 +117,7 @@ def resolve(
         record=record, mode=chosen,
         canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(),
         lines=tuple(_lines(name, why, mode, layer)), egress=egress, secrets=secrets,
+        terminal=terminal == TERMINAL_ALLOW,
     )  # fmt: skip
 
 
@@ -146,6 +158,12 @@ def parse_capture(text: str) -> Capture:
     if text in ("full", "digest"):
         return Capture(mode=text)
     return Capture(mode="head", bytes_max=units.parse_size(text))
+
+
+def _redact(layer: Layer) -> Redact:
+    if ("record", "redact") not in layer.scalars:
+        return Redact()  # what looks like a credential is taken out
+    return cast("Redact", layer.scalars["record", "redact"].value)
 
 
 def _limits(layer: Layer) -> Limits:
@@ -221,7 +239,7 @@ def rules_of(canonical: Mapping[str, Any]) -> tuple[EgressRule, ...]:
     )
 
 
-def _plain(value: ReadPath | WritableMount | SecretUse | Limits | Capture) -> Json:
+def _plain(value: Redact | ReadPath | WritableMount | SecretUse | Limits | Capture) -> Json:
     return {name: cast("Json", getattr(value, name)) for name in value.__dataclass_fields__}
 
 
@@ -256,6 +274,8 @@ def _lines(name: str, why: Sourced, mode: Sourced | None, layer: Layer) -> Itera
             yield _line(f"{'.'.join(key)}[{position}]", value, sourced)
     for position, (entry, sourced) in enumerate(sorted(layer.without.items())):
         yield _line(f"drop.syscalls.allow[{position}]", entry, sourced)
+    if ("terminal",) not in layer.scalars:
+        yield ProfileLine(path="terminal", value=TERMINAL_DENY, file="", line=0)
     for section in _SECTIONS[2:]:
         yield from _scalar_lines(layer.scalars, section)
     if mode is None:
@@ -270,6 +290,8 @@ def _scalar_lines(scalars: Mapping[Key, Sourced], section: str) -> Iterator[Prof
             continue
         rendered = render_value(key, sourced.value)
         value: Json = sourced.value if rendered == str(sourced.value) else rendered  # type: ignore[assignment]
+        if isinstance(sourced.value, Redact):
+            value = sourced.value.written()
         yield _line(".".join(key), value, sourced)
 
 
@@ -287,6 +309,8 @@ def _written(value: Value) -> Json:
         return written_rule(value)
     if isinstance(value, SecretUse):
         return _plain(value)
+    if isinstance(value, Redact):
+        return value.written()
     return value
 
 

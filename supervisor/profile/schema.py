@@ -35,6 +35,7 @@ ENV_CHARACTERS_MAX = 4096
 
 RUNTIME = "runc"
 ENFORCE, OBSERVE = "enforce", "observe"
+TERMINAL_DENY, TERMINAL_ALLOW = "deny", "allow"
 RUNTIMES = (RUNTIME, "crun")
 _RUNTIMES_TO_COME = ("runsc", "docker")
 NOT_WRITABLE = ("/proc", "/sys", "/dev", "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32",
@@ -123,10 +124,22 @@ def _image(text: str) -> str:
     )
 
 
+REDACT_SECRETS, REDACT_PII = "secrets", "pii"
+REDACTS = (REDACT_SECRETS, REDACT_PII)
+
+
 def _mode(text: str) -> str:
     if text not in (ENFORCE, OBSERVE):
         hint = did_you_mean(text, (ENFORCE, OBSERVE)) or f"write {ENFORCE} or {OBSERVE}"
         raise refuse(f"{text!r} is not a mode", hint)
+    return text
+
+
+def _terminal(text: str) -> str:
+    choices = (TERMINAL_DENY, TERMINAL_ALLOW)
+    if text not in choices:
+        hint = did_you_mean(text, choices) or f"write {' or '.join(choices)}"
+        raise refuse(f"{text!r} does not say whether there may be a terminal", hint)
     return text
 
 
@@ -294,12 +307,32 @@ class LimitsEntry(Closed):
     ] = 0
 
 
+def _redact(text: str) -> str:
+    if text not in REDACTS:
+        hint = did_you_mean(text, REDACTS) or "secrets, pii, or {off: why not}"
+        raise refuse(f"{text!r} is not what can be redacted", hint)
+    return text
+
+
+class NoRedaction(Closed):
+    """That the record holds what looks like a credential, and the reason for it."""
+
+    off: Why
+
+
+RedactEntry = Annotated[
+    Annotated[str, AfterValidator(_redact), Tag("single")] | Annotated[NoRedaction, Tag("off")],
+    Discriminator(lambda value: "off" if isinstance(value, dict | NoRedaction) else "single"),
+]
+
+
 class RecordEntry(Closed):
-    """What of each stream is stored."""
+    """What of each stream is stored, and what is taken out of it first."""
 
     stdin: Capture = ""
     stdout: Capture = ""
     stderr: Capture = ""
+    redact: RedactEntry = REDACT_SECRETS
 
 
 class DropFiles(Closed):
@@ -340,6 +373,7 @@ class Body(Closed):
     secrets: list[SecretEntry] = []
     syscalls: Syscalls = Syscalls()
     env: dict[EnvName, Annotated[str, BeforeValidator(_env_value)]] = {}
+    terminal: Annotated[str, AfterValidator(_terminal)] = ""
     limits: LimitsEntry = LimitsEntry()
     record: RecordEntry = RecordEntry()
 
@@ -362,12 +396,12 @@ class FragmentFile(Body):
 
 PROFILE_KEYS = (
     "profile", "extends", "use", "drop", "why", "require", "runtime", "image", "files", "egress",
-    "secrets", "syscalls", "env", "limits", "record", "mode",
+    "secrets", "syscalls", "env", "terminal", "limits", "record", "mode",
 )  # fmt: skip
 """The keys of a profile in the order in which they must stand."""
 
 FRAGMENT_KEYS = (
     "fragment", "why", "require", "runtime", "image", "files", "egress", "secrets",
-    "syscalls", "env", "limits", "record",
+    "syscalls", "env", "terminal", "limits", "record",
 )  # fmt: skip
 """The keys of a fragment in the order in which they must stand."""

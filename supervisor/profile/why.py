@@ -6,8 +6,6 @@ from as far as they are known. Which rule of egress decides is asked of who enfo
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,26 +13,32 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 from supervisor.call.events import OTHER_ARGUMENTS, Wall
+from supervisor.call.outcome import amount
 from supervisor.call.types import Json
 from supervisor.errors import InvalidRequest
-from supervisor.profile import hosts, syscalls
-from supervisor.profile.addresses import Address, never, special
+from supervisor.profile import syscalls
+from supervisor.profile.addresses import METADATA_NAMES, NEVER, never, special
+from supervisor.profile.arguments import evaluate
 from supervisor.profile.explain import checked_at
 from supervisor.profile.model import EgressRule
+from supervisor.profile.places import LOCALHOST, Place, nearest, parse_place, parse_target, written
 from supervisor.profile.reach import NETWORK, by_closeness
 from supervisor.profile.render import flow
 from supervisor.profile.resolve import rules_of, written_rule
 from supervisor.profile.schema import OBSERVE, under
 from supervisor.profile.yaml_source import did_you_mean
 
-Decide = Callable[[str | Address, int], EgressRule | None]
-Place = str | Address
+Decide = Callable[[Place, int], EgressRule | None]
 
-LOCALHOST = "localhost"
-DNS, DIAL = "dns", "dial"
-_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", re.ASCII)
+DNS, DIAL, HTTP, SECRET = "dns", "dial", "http", "secret"
+SOCKET_ARGUMENTS = 3
 # What the kernel denied, and which name its address stands for.
 _NAMED = re.compile(r"\S+:([0-9]{1,5}) ((?:tcp|udp)(?:: [a-z ]+)?) \(([^ ()]+)\)", re.ASCII)
+# What the broker found wrong with a request, where another rule could find it right. A path with an
+# escape, or one that was cut, is left out: how it is compared is not for here.
+_METHOD = re.compile(r"the method '?([^'a-z,\\ ]+)'?, (?:not|which) .+", re.ASCII)
+_PATH = re.compile(r"the path '(/[^'\\%]*)', not .+", re.ASCII)
+_PLACEHOLDER = re.compile(r"the placeholder of secret ([a-z0-9-]+) in .+")
 
 
 class Line(Protocol):
@@ -79,38 +83,6 @@ class Answer:
     hint: str = ""
 
 
-def parse_place(text: str) -> tuple[Place, int]:
-    """Read HOST:PORT, ADDRESS:PORT or [ADDRESS]:PORT.
-
-    Raises:
-        InvalidRequest: `PLACE_INVALID`.
-    """
-    found = _PLACE.fullmatch(text)
-    if found is None or not 1 <= int(found[3]) <= 65_535:
-        raise InvalidRequest(
-            "PLACE_INVALID",
-            f"{text!r} is not a place with its port",
-            hint="as in api.example.com:443, 192.0.2.1:443 or [2001:db8::1]:443",
-        )
-    return parse_target(found[1] or found[2]), int(found[3])
-
-
-def parse_target(text: str) -> Place:
-    """Read a host's name, or an address.
-
-    Raises:
-        InvalidRequest: `PLACE_INVALID`.
-    """
-    with contextlib.suppress(ValueError):  # a name, or neither: that is said below
-        return ipaddress.ip_address(text)
-    if text.lower() == LOCALHOST:
-        return LOCALHOST
-    try:
-        return hosts.canonical(text)
-    except hosts.HostnameError as error:
-        raise InvalidRequest("PLACE_INVALID", error.message, hint=error.hint) from error
-
-
 class Judge:
     """Answers for one profile; `lines` may be empty, where nobody knows where its values stand."""
 
@@ -131,11 +103,12 @@ class Judge:
 
     def place(self, place: Place, port: int) -> Answer:
         """Say whether a call may connect to a port of a host or of an address."""
-        asked = _written(place, port)
+        asked = written(place, port)
         kind = "" if isinstance(place, str) else special(place)
         if place == LOCALHOST or kind == "loopback":
             return self._loopback(asked)
-        if not isinstance(place, str) and (kind := never(place)):
+        in_vain = "metadata" if place in METADATA_NAMES else ""
+        if kind := in_vain if isinstance(place, str) else never(place):
             why = f"no rule may ever reach it: {kind}"
             return Answer(asked=asked, allowed=False, why=why)
         rule = self._decide(place, port)
@@ -212,6 +185,31 @@ class Judge:
             why = "of the host /usr alone is shown; all else is made up for the call, or not there"
         return Answer(asked=path, allowed=shown, rule="image", decided=image, why=why, hint=hint)
 
+    def program(self, path: str) -> Answer:
+        """Say whether a call may run the program at a path, where there is one."""
+        found = self.path(path)
+        runs = not found.allowed or found.rule != "files.write" or any(
+            entry["exec"] for entry in self._canonical["files"]["write"]
+            if under(path, entry["path"])
+        )  # fmt: skip
+        return found if runs else replace(found, allowed=False)
+
+    def rule(self, place: Place, port: int) -> EgressRule | None:
+        """Give the rule by which a place is reached at a port."""
+        return self._decide(place, port)
+
+    def made(self, name: str, arguments: Sequence[int]) -> Answer:
+        """Say whether a call may make a system call that another profile let through, with these
+        arguments as far as they are known: those on which profiles differ are those of sockets.
+
+        Raises:
+            InvalidRequest: `SYSCALL_UNKNOWN`.
+        """
+        found = self.syscall(name)
+        if found.allowed and name == "socket" and len(arguments) >= SOCKET_ARGUMENTS:
+            return self._with_arguments(name, found, {"arguments": arguments})
+        return found
+
     def denial(self, body: Mapping[str, Any]) -> Answer:
         """Say which line decided on a denial, by the body of its entry in the record, or which
         would allow it now."""
@@ -222,8 +220,7 @@ class Judge:
         if wall == Wall.SYSCALL and syscalls.known(name):
             found = self.syscall(name)
             if found.allowed and rule.endswith(OTHER_ARGUMENTS):
-                why = "it is allowed with other arguments only"
-                found = replace(found, allowed=False, why=why)
+                found = self._with_arguments(name, found, body)
         elif wall == Wall.NETWORK:
             found = self._network_denial(name, detail, rule)
         elif wall == Wall.LIMIT:
@@ -247,27 +244,71 @@ class Judge:
                 target = parse_target(asked)
                 found = self.name(target) if isinstance(target, str) else None
             else:
+                target, port = parse_place(asked)
                 wrong = "" if rest == "tcp" else rest
-                found = self.place(*parse_place(asked))
+                found = self.place(target, port)
+                if found.allowed and wrong:
+                    return self._done_there(name, wrong, found, self._decide(target, port))
         except InvalidRequest:
             return None
         if found is not None and found.allowed and wrong:
-            # The place is allowed, what was done there is not.
-            hint = _PRIVATE_HINT if name == DIAL and _only_private(wrong) else ""
-            return replace(found, allowed=False, why=f"{wrong}; {found.why}", hint=hint)
+            return replace(found, allowed=False, why=f"{wrong}; {found.why}")
         return found
+
+    def _done_there(self, name: str, wrong: str, found: Answer, rule: EgressRule | None) -> Answer:
+        """Answer for what was denied at a place that is allowed: what another rule could have
+        allowed is judged anew, since the rule may be another one by now."""
+        right, hint = False, ""
+        if rule is not None and name == DIAL and _only_private(wrong):
+            right, hint = rule.private, _PRIVATE_HINT
+        elif name == DIAL and _kinds(wrong) <= NEVER:
+            hint = "no rule opens such an address: the name has to lead elsewhere"
+        elif rule is not None and name == HTTP and (asked := _METHOD.fullmatch(wrong)):
+            # TRACE shows the headers to whoever asks: it has to be named.
+            right = asked[1] in rule.methods or (not rule.methods and asked[1] != "TRACE")
+            hint = f"add {asked[1]} to the methods: of that rule"
+        elif rule is not None and name == HTTP and (asked := _PATH.fullmatch(wrong)):
+            right = not rule.paths or any(_fits(asked[1], path) for path in rule.paths)
+            hint = f"add {flow(asked[1])} to the paths: of that rule; a * at the end is any rest"
+        elif name == SECRET and (asked := _PLACEHOLDER.fullmatch(wrong)):
+            hint = self._secret_hint(asked[1])
+        if right:
+            return found
+        return replace(found, allowed=False, why=f"{wrong}; {found.why}", hint=hint)
+
+    def _secret_hint(self, name: str) -> str:
+        for use in self._canonical.get("secrets", ()):  # older records have none
+            if use["name"] == name:
+                return f"it goes into {use['header']} of requests to {use['host']}, nowhere else"
+        return ""
+
+    def _with_arguments(self, name: str, found: Answer, body: Mapping[str, Any]) -> Answer:
+        """Answer for a system call that is allowed with other arguments: which sockets may be made
+        depends on the profile, all else is so in every profile."""
+        arguments, hint = body.get("arguments") or (), ""
+        if name == "socket" and arguments:  # none are told of several calls that differ in them
+            mine = syscalls.socket_rules(self._sets)
+            internet = evaluate(syscalls.SOCKETS_OF_SET[NETWORK], arguments)
+            if mine and evaluate(mine, arguments):
+                return replace(found, decided=self._granting(NETWORK)) if internet else found
+            hint = _SOCKET_HINT if internet else ""
+        why = "it is allowed with other arguments only"
+        return replace(found, allowed=False, why=why, hint=hint)
 
     def _limit_denial(self, rule: str, body: Mapping[str, Any]) -> Answer | None:
         mount = rule.removeprefix("files.write: ")
         for path, line in self._lines.items():
             of_mount = path.startswith("files.write[") and isinstance(line.value, dict)
             if path == rule or (of_mount and cast("dict[str, Json]", line.value)["path"] == mount):
-                used, allowed = int(body.get("used") or 0), int(body.get("allowed") or 0)
+                counts = [int(body.get(key) or 0) for key in ("used", "allowed")]
+                used, allowed = (amount(str(body["name"]), count) for count in counts)
                 why = f"all of it is used: {used} of {allowed}"
-                if used < allowed:
+                if counts[0] < counts[1]:
                     why = f"{used} of {allowed} were used, and more came at once than was left"
+                hint = f"a larger size: of {mount}" if of_mount else f"a larger {rule}"
                 return Answer(
                     asked="", allowed=False, rule=rule, decided=self._of(path, line.value), why=why,
+                    hint=f"{hint}, where the work needs it",
                 )  # fmt: skip
         return None
 
@@ -291,12 +332,12 @@ class Judge:
                     why=f"the * of {bare[0].name} stands for one label or more, never for none",
                     hint="name the host in an entry of its own",
                 )  # fmt: skip
-            key, written = "host", place
+            key, value = "host", place
             known = {rule.host: rule for rule in self._rules if rule.host}
         else:
-            key, written, known = "cidr", f"{place}/{place.max_prefixlen}", {}
-        near = next((known[name] for name in difflib.get_close_matches(asked, known, n=1)), None)
-        entry = f'{{{key}: {flow(written)}, port: {port or 443}, why: "…"}}'
+            key, value, known = "cidr", f"{place}/{place.max_prefixlen}", {}
+        near = known.get(nearest(asked, known) or "")
+        entry = f'{{{key}: {flow(value)}, port: {port or 443}, why: "…"}}'
         return Answer(
             asked=str(place), allowed=False,
             nearest=self._of_rule(near) if near else None,
@@ -378,18 +419,26 @@ class Judge:
         return Said(path=path, text=flow(line.value), file=line.file, line=line.line)
 
 
+_SOCKET_HINT = (
+    "use: [network], with egress: for the places that it may reach, or use: [loopback] for servers "
+    "of its own"
+)
 _PRIVATE_HINT = "where that is meant: private: true in that rule, or cidr: with the network"
+
+
+def _fits(path: str, pattern: str) -> bool:
+    return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
 
 
 def _only_private(refused: str) -> bool:
     """Say whether `private: true` would open each address that was not dialled."""
-    kinds = {told.rpartition(": ")[2] for told in refused.split("; ")}
-    return kinds <= {"private", "shared"}
+    return _kinds(refused) <= {"private", "shared"}
 
 
-def _written(place: Place, port: int) -> str:
-    bracketed = isinstance(place, ipaddress.IPv6Address)
-    return f"[{place}]:{port}" if bracketed else f"{place}:{port}"
+def _kinds(refused: str) -> set[str]:
+    """Give which kinds of addresses were not dialled, where that is what is told: the last word on
+    each, as in "the name leads to 10.0.0.8: private; 100.64.7.8: shared"."""
+    return {told.rpartition(": ")[2] for told in refused.split("; ")}
 
 
 def distinct(bodies: Iterable[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,12 @@ from supervisor.call.types import (
     Correlation,
     Digest,
     InputFile,
+    Json,
     Stream,
     StreamSummary,
+    Terminal,
+    as_list,
+    as_map,
     canonical_json,
     text,
     untext,
@@ -46,6 +51,8 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
         Correlation, agent=short, session=short, workflow=short, traceparent=short
     ),
     "kill_on_disconnect": st.booleans(),
+    "terminal": st.none()
+    | st.builds(Terminal, rows=st.integers(1, 9), columns=st.integers(1, 9), term=short),
 }
 requests = st.builds(CallRequest, **FIELDS)  # type: ignore[arg-type]
 
@@ -82,6 +89,12 @@ def test_the_canonical_form_is_ascii_json_and_holds_no_content(request: CallRequ
     assert canonical_json(document) == canonical
     assert document["stdin"]["sha256"] == hashlib.sha256(request.stdin).hexdigest()
     assert all("data" not in file for file in document["files"])
+
+
+def test_a_request_without_a_terminal_is_what_it_was() -> None:
+    """Its fingerprint, too: a repeat is one also after an upgrade of the daemon."""
+    request = CallRequest(request_id="", profile="p", argv=(b"a",))
+    assert b"terminal" not in request.canonical()
 
 
 def test_parts_do_not_run_together() -> None:
@@ -129,3 +142,15 @@ def test_truncated_means_that_bytes_are_missing(size: int, stored: int) -> None:
         stream=Stream.STDOUT, digest=Digest(sha256="", size_bytes=size), stored_bytes=stored
     )
     assert summary.truncated == (stored < size)
+
+
+@pytest.mark.parametrize(
+    ("take", "good", "bad"),
+    [(as_map, {"a": 1}, [1]), (as_list, [1], {"a": 1}), (as_list, [], None)],
+)
+def test_what_has_another_shape_is_refused(
+    take: Callable[[Json], object], good: Json, bad: Json
+) -> None:
+    assert take(good) is good
+    with pytest.raises(TypeError, match="not a"):
+        take(bad)

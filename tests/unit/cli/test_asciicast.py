@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from supervisor.call.types import Stream
 from supervisor.cli import asciicast
-from supervisor.cli.playback import End, Gap, Moment, Piece
+from supervisor.cli.playback import End, Gap, Moment, Piece, Size
 from supervisor.client import Record, wire
 from supervisor.v1 import types_pb2
-from tests.unit.cli.record import MS
+from tests.unit.cli.record import MS, written
 from tests.unit.client import fake_daemon as fake
 
 CALL = fake.call(finished=fake.finish(exited=types_pb2.Exited(code=3)))
@@ -44,6 +44,18 @@ def test_header() -> None:
         "title": "call call-1",
     }
     assert cast(idle_max_s=2.0)[0]["idle_time_limit"] == 2.0
+
+
+def test_a_terminal_has_its_own_size_and_line_ends() -> None:
+    terminal = {"rows": 30, "columns": 100, "term": "vt100"}
+    entries = written((0, "intent", {"request": {"terminal": terminal}})).entries
+    made = Record(call=wire.call(CALL), entries=entries)
+    moments = [
+        piece(MS, b"a\nb\r\n"), Size(at_ns=2 * MS, rows=50, columns=132), End(at_ns=2 * MS),
+    ]  # fmt: skip
+    header, *events = map(json.loads, asciicast.lines(made, moments))
+    assert header["term"] == {"rows": 30, "cols": 100, "type": "vt100"}
+    assert events == [[0.001, "o", "a\nb\r\n"], [0.001, "r", "132x50"], [0.0, "x", "3"]]
 
 
 def test_intervals_and_codes() -> None:

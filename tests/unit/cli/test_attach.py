@@ -5,10 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from supervisor.v1 import types_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
+
+
+@pytest.mark.parametrize("reason", ["CONTENT_ERASED", "CONTENT_LOCKED"])
+def test_what_cannot_be_followed_is_no_reason_to_try_again(
+    reason: str, daemon: FakeDaemon, stockade: Stockade
+) -> None:
+    def refuse(_: object) -> Any:
+        raise Abort("NOT_FOUND", reason, call_id="call-1")
+        yield
+
+    daemon.play("Attach", refuse)
+    found = stockade("attach", "call-1")
+    assert found.exit_code == 3
+    assert f"[{reason}]" in found.stderr
+    assert "stockade attach" not in found.stderr
 
 
 def test_attach(daemon: FakeDaemon, stockade: Stockade) -> None:

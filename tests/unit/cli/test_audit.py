@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.audit.store import Store
 from supervisor.v1 import audit_pb2, tool_pb2, types_pb2
 from tests.unit.cli import record
 from tests.unit.cli.conftest import Stockade
@@ -120,10 +117,44 @@ def test_cat_says_what_is_not_on_record(
     assert said == "stockade: stderr: 1.0 KiB of 2.0 KiB are on record\n"
 
 
+def with_file(
+    file: types_pb2.OutputFile, more: dict[str, Any] | None = None
+) -> audit_pb2.GetRecordResponse:
+    """Give the end of a call that left one file."""
+    finished = fake.finish(outputs=[file])
+    return record.written_response((1, "outcome", more or {}), finished=finished)
+
+
+def test_what_stands_in_the_way_of_contents_is_told(daemon: FakeDaemon, stockade: Stockade) -> None:
+    call = fake.call(
+        finished=fake.finish(), encrypted=True, holds=2,
+        removed=types_pb2.ContentsRemoved(why="age"), erased=types_pb2.Erased(by="ann", why="x"),
+    )  # fmt: skip
+    daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse(records=[call]))
+    assert ", contents removed, erased, held" in " ".join(stockade("audit", "ls").stdout.split())
+    (listed,) = json.loads(stockade("audit", "ls", "--json").stdout)
+    made = record.response()
+    made.call.encrypted, made.call.holds = True, 2
+    daemon.play("GetRecord", lambda _: made)
+    shown = json.loads(stockade("audit", "show", "--json", "call-1").stdout)["call"]
+    assert [(one["encrypted"], one["holds"]) for one in (listed, shown)] == [(True, 2)] * 2
+    told = " ".join(stockade("audit", "show", "call-1").stdout.split())
+    assert "content encrypted under a key of its own" in told
+    assert "held 2 holds" in told
+    sealed = f"{'ee' * 32} (of the encrypted file)"
+    left = made.call.finished.outputs[0].digest.sha256
+    assert told.count("(of the encrypted file)") == 1  # the content of what it left is known
+    assert sealed in told
+    for stream in made.call.finished.streams:
+        stream.digest.sha256 = ""
+    told = " ".join(stockade("audit", "show", "call-1").stdout.split())
+    assert f"{left} (of the encrypted file)" in told
+    assert "(encrypted)" in told
+
+
 def test_cat_of_a_file_that_the_call_left_behind(daemon: FakeDaemon, stockade: Stockade) -> None:
     file = types_pb2.OutputFile(path=b"d/chart\xff.png", digest=fake.blob(RAW), mode=0o644)
-    call = fake.call(finished=fake.finish(outputs=[file]))
-    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=call))
+    daemon.play("GetRecord", lambda _: with_file(file))
     daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=RAW)]))
     path = os.fsdecode(file.path)
     assert stockade("audit", "cat", "--output", path, "call-1").stdout_bytes == RAW
@@ -136,70 +167,40 @@ def test_cat_of_a_file_that_the_call_left_behind(daemon: FakeDaemon, stockade: S
     assert "d/chart\\xff.png" in missing.stderr
 
 
+def test_cat_of_a_file_with_secrets_gives_what_is_on_record(
+    daemon: FakeDaemon, stockade: Stockade
+) -> None:
+    """Also where the daemon still knows what it was."""
+    file = types_pb2.OutputFile(path=b"left", digest=fake.blob(b"hunter2"), mode=0o644)
+    marked = fake.blob(b"[REDACTED]")
+    told = [file.digest.sha256, 7, marked.sha256, 10, 1]
+    daemon.play("GetRecord", lambda _: with_file(file, {"redacted_files": [told]}))
+
+    def give(request: tool_pb2.ReadBlobRequest) -> Any:
+        secret = request.digest == file.digest
+        yield tool_pb2.ReadBlobResponse(data=b"hunter2" if secret else b"[REDACTED]")
+
+    daemon.play("ReadBlob", give)
+    found = stockade("audit", "cat", "--output", "left", "call-1")
+    assert (found.exit_code, found.stdout) == (0, "[REDACTED]")
+    assert "left: on record, its secrets are replaced by marks" in found.stderr
+    told[2:4] = ["", 0]
+    found = stockade("audit", "cat", "--output", "left", "call-1")
+    assert (found.exit_code, found.stdout) == (3, "")
+    assert "[OUTPUT_NOT_STORED]" in found.stderr
+
+
 def test_cat_of_a_live_call_has_no_files(daemon: FakeDaemon, stockade: Stockade) -> None:
-    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=fake.call()))
+    daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=fake.call()))
     assert stockade("audit", "cat", "--output", "x", "call-1").exit_code == 3
 
 
 def test_cat_of_other_bytes_is_damage(daemon: FakeDaemon, stockade: Stockade) -> None:
     file = types_pb2.OutputFile(path=b"x", digest=fake.blob(b"abc"), mode=0o644)
-    call = fake.call(finished=fake.finish(outputs=[file]))
-    daemon.play("GetCall", lambda _: tool_pb2.GetCallResponse(call=call))
+    daemon.play("GetRecord", lambda _: with_file(file))
     daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"abd")]))
     assert stockade("audit", "cat", "--output", "x", "call-1").exit_code == 8
 
 
 def test_cat_gives_one_thing(stockade: Stockade) -> None:
     assert stockade("audit", "cat", "--output", "x", "--stream", "stdout", "c").exit_code == 2
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    async def write() -> None:
-        store = Store.open(tmp_path, clock_ns=time.time_ns)
-        await store.note("daemon_started", {"marker": "here"})
-        await store.note("daemon_stopped", {})
-        await store.close()
-
-    asyncio.run(write())
-    return tmp_path
-
-
-def test_verify(stockade: Stockade, state: Path) -> None:
-    result = stockade("audit", "verify", state)
-    assert result.exit_code == 0
-    assert result.stdout.startswith("verified: 2 entries, 0 calls, head 1 sha256:")
-    found = json.loads(stockade("audit", "verify", "--json", state).stdout)
-    assert (found["ok"], found["entries"], found["problems"]) == (True, 2, [])
-
-
-def test_verify_names_the_damaged_entry(stockade: Stockade, state: Path) -> None:
-    (segment,) = [
-        p for p in (state / "log").rglob("*") if p.is_file() and b"here" in p.read_bytes()
-    ]
-    segment.write_bytes(segment.read_bytes().replace(b"here", b"here"[::-1]))
-    result = stockade("audit", "verify", state)
-    assert result.exit_code == 8
-    assert "entry 0" in result.stdout.splitlines()[0]
-    assert "DAMAGED" in result.stdout
-    found = json.loads(stockade("audit", "verify", "--json", state).stdout)
-    assert (found["ok"], found["problems"][0]["index"]) == (False, 0)
-
-
-def test_verify_finds_what_a_client_was_told(stockade: Stockade, state: Path) -> None:
-    result = stockade("audit", "verify", "--expect", f"call-1={'ab' * 32}", state)
-    assert result.exit_code == 8
-    assert "call-1" in result.stdout
-
-
-@pytest.mark.parametrize("expect", ["call-1", f"={'ab' * 32}", "call-1=xyz"])
-def test_verify_refuses_a_malformed_expectation(
-    stockade: Stockade, state: Path, expect: str
-) -> None:
-    assert stockade("audit", "verify", "--expect", expect, state).exit_code == 2
-
-
-def test_verify_of_nothing_is_no_success(stockade: Stockade, tmp_path: Path) -> None:
-    result = stockade("audit", "verify", tmp_path / "none")
-    assert result.exit_code == 2
-    assert "[RECORD_MISSING]" in result.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import supervisor.sandbox
+from supervisor.audit.cursors import Cursor, Cursors
+from supervisor.audit.retention import PROBLEM_NAME, write_problem
 from tests.support.profiles import with_profiles
 from tests.unit.cli.conftest import Stockade
 
@@ -76,11 +78,12 @@ def test_what_a_profile_requires_fails_where_it_is_absent(
     assert given == [{"guard": ["strict"], "crun": ["other"]}]
 
 
-def configured(stockade: Stockade, path: Path) -> tuple[int, dict[str, str]]:
-    """Give the exit code, and the row of the configuration."""
+def configured(
+    stockade: Stockade, path: Path, wall: str = "configuration"
+) -> tuple[int, dict[str, str]]:
+    """Give the exit code, and the row of the configuration, or another."""
     result = stockade("doctor", "--json", "--config", path)
-    *_, row = json.loads(result.stdout)
-    assert row["wall"] == "configuration"
+    (row,) = [row for row in json.loads(result.stdout) if row["wall"] == wall]
     return result.exit_code, row
 
 
@@ -95,7 +98,8 @@ def configured(stockade: Stockade, path: Path) -> tuple[int, dict[str, str]]:
             "python",
         ),
         ({"nonsense": 1}, "config.yaml:1:2", "serve"),
-        ({"egress": {"ca": "{}/none.pem"}}, "egress.ca: ", ""),
+        ({"egress": {"ca": "{}/none.pem"}}, "/none.pem: No such file or directory", "in PEM"),
+        ({"egress": {"ca": "{}/config.yaml"}}, "/config.yaml: holds no certificate", "in PEM"),
     ],
 )
 def test_a_configuration_under_which_no_daemon_starts(
@@ -151,3 +155,20 @@ def test_a_configuration_under_which_a_daemon_starts(stockade: Stockade, tmp_pat
     code, row = configured(stockade, path)
     assert (code, row["verdict"]) == (0, "holds")
     assert str(path) in row["detail"]
+
+
+@pytest.mark.usefixtures("given")
+def test_what_keeps_retention_from_removing(stockade: Stockade, tmp_path: Path) -> None:
+    state, path = tmp_path / "state", tmp_path / "config.yaml"
+    retain = {"age": "90d", "exported_by": ["siem"]}
+    config = with_profiles(tmp_path / "own", good="")
+    path.write_text(json.dumps({**config, "state": str(state), "record": {"retain": retain}}))
+    state.mkdir()
+    code, row = configured(stockade, path, "retention")
+    assert (code, row["verdict"]) == (5, "fails")
+    assert "the cursor siem: it is missing" in row["detail"]
+    Cursors(state).advance("siem", Cursor(index=0))
+    assert configured(stockade, path, "retention")[1]["verdict"] == "holds"
+    write_problem(state / PROBLEM_NAME, "CLOCK_AHEAD: by a year")
+    code, row = configured(stockade, path, "retention")
+    assert (code, row["verdict"], row["detail"]) == (5, "fails", "CLOCK_AHEAD: by a year")

@@ -27,6 +27,21 @@ def test_table_is_safe_on_a_terminal_too(
     assert "\x1b[2J" not in shown
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_an_id_stays_in_one_piece_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    call, rest = "01a21ac1-6ddc-75bf-b114-b7be8f1a120b", ["x" * 20] * 6
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    output.table(("CALL", "B", "C", "D", "E", "F", "G"), [(call, *rest)])
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(call) for line in shown) == (width >= 80)
+    # Nothing is cut, however narrow it is.
+    assert "".join(line[:37].split(" ")[0] for line in shown[1:]) == call
+    assert "".join(shown).count("x") == sum(map(len, rest))
+
+
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("A",), [], empty="nothing")
     assert tuple(capsys.readouterr()) == ("", "stockade: nothing\n")
@@ -87,7 +102,7 @@ def test_to_json(value: object, expected: object) -> None:
         (
             events.Output(stream=Stream.STDERR, data=b"\x00", offset=5),
             "output",
-            {"stream": "stderr", "data": "AA==", "offset": 5, "truncated": False},
+            {"stream": "stderr", "data": "AA==", "offset": 5, "truncated": False, "covered": 0},
         ),
         (events.KeepAlive(), "keep_alive", {}),
         (events.Started(preparation_s=0.5), "started", {"preparation_s": 0.5}),

@@ -39,8 +39,9 @@ def test_every_verb_is_there() -> None:
     assert {" ".join(path) for path, _ in commands()} >= {
         "serve", "run", "ps", "kill", "doctor", "profile lint", "profile show", "profile explain",
         "profile learn",
-        "profile ls", "audit ls", "audit show", "audit cat", "audit verify", "image import",
-        "image ls", "image rm", "completion",
+        "profile ls", "audit ls", "audit show", "audit cat", "audit verify", "audit log",
+        "audit key new", "audit key show", "audit key rotate",
+        "image import", "image ls", "image rm", "completion",
     }  # fmt: skip
 
 

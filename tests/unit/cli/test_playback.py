@@ -6,8 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.call.types import Stream
-from supervisor.cli.playback import End, Gap, Moment, Pace, Piece, beginning_ns, moments
+from supervisor.call.types import Stream, Terminal
+from supervisor.cli.playback import (
+    End,
+    Gap,
+    Moment,
+    Pace,
+    Piece,
+    Size,
+    beginning_ns,
+    moments,
+    sizes,
+    terminal_of,
+)
 from supervisor.errors import AuditCorrupt
 from tests.unit.cli.record import MS, written
 
@@ -76,6 +87,28 @@ def test_what_is_missing_is_named_where_it_is_missing() -> None:
     ]
 
 
+@pytest.mark.parametrize(("length", "gaps"), [(6, 1), (0, 0)])
+def test_a_gap_is_told_once_and_the_end_follows(length: int, gaps: int) -> None:
+    found = played(
+        output(1, "stdout", 0, 2),
+        (2, "truncated", {"stream": "stdout", "offset": 2, "why": "cap"}),
+        (3, "truncated", {"stream": "stdout", "offset": 2, "why": "cap", "length": length}),
+        output(4, "stdout", 2 + length, 1),
+        (5, "truncated", {"stream": "stdout", "offset": 3 + length, "why": "record_full"}),
+        stdout=[b"ab", b"i"],
+    )
+    assert found == [
+        piece(1, Stream.STDOUT, 0, b"ab"),
+        *[Gap(at_ns=3 * MS, what="stdout: bytes 2 to 8 are not on record (cap)")][:gaps],
+        piece(4, Stream.STDOUT, 2 + length, b"i"),
+        Gap(
+            at_ns=5 * MS,
+            what=f"stdout: what follows byte {3 + length} is not stored (record_full)",
+        ),
+        End(at_ns=5 * MS),
+    ]
+
+
 def test_fewer_bytes_than_an_entry_names_are_damage() -> None:
     with pytest.raises(AuditCorrupt) as caught:
         played(output(1, "stdout", 0, 4), stdout=[b"abc"])
@@ -110,3 +143,59 @@ def test_a_call_that_never_began_has_a_beginning() -> None:
 def test_pace(speed: float, idle_max_s: float | None, due: list[float]) -> None:
     pace = Pace(speed=speed, idle_max_s=idle_max_s)
     assert [pace.due_s(at_s * 1000 * MS) for at_s in (0, 1, 11, 11)] == due
+
+
+def test_a_secret_comes_as_its_mark_when_its_first_byte_came() -> None:
+    mark = "[REDACTED:api:0123abcd]"
+
+    def came(
+        at: int, offset: int, length: int, end: int, *found: list[object]
+    ) -> tuple[int, str, dict[str, object]]:
+        body = {"begin": 0, "end": end, "size": 0, "found": list(found)}
+        made = output(at, "stdout", offset, length)
+        return (made[0], made[1], {**made[2], "redacted": body})
+
+    found = played(
+        came(1, 0, 3, 0),
+        came(2, 3, 4, 0),
+        came(3, 7, 2, 2),
+        came(4, 9, 3, 2),
+        came(5, 12, 0, 12, [2, 6, "api", "0123abcd"]),
+        stdout=[b"ab", mark.encode(), b"cdef"],
+    )
+    told = {(moment.at_ns // MS): b"" for moment in found if isinstance(moment, Piece)}
+    for moment in found:
+        if isinstance(moment, Piece):
+            told[moment.at_ns // MS] += moment.data
+    assert told == {1: b"ab" + mark.encode(), 3: b"c", 4: b"def"}
+
+
+def test_a_terminal_and_its_sizes_stand_in_their_places() -> None:
+    made = (
+        output(1, "stdout", 0, 2), (2, "resized", {"rows": 50, "columns": 132}),
+        output(3, "stdout", 2, 1),
+    )  # fmt: skip
+    assert played(*made, stdout=[b"abc"]) == [
+        piece(1, Stream.STDOUT, 0, b"ab"), Size(at_ns=2 * MS, rows=50, columns=132),
+        piece(3, Stream.STDOUT, 2, b"c"), End(at_ns=3 * MS),
+    ]  # fmt: skip
+    assert list(sizes(written(*made))) == [(132, 50)]
+
+
+@pytest.mark.parametrize("key", ["request", "request_preview"])
+def test_the_first_size_is_in_the_request(key: str) -> None:
+    asked = {"rows": 24, "columns": 80, "term": "vt100"}
+    found = terminal_of(written((0, "intent", {key: {"terminal": asked}})))
+    assert found == Terminal(rows=24, columns=80, term="vt100")
+    assert terminal_of(written((0, "intent", {key: {}}))) is None
+    assert terminal_of(written()) is None
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1001, "24", None, 1.5])
+def test_a_size_that_is_none_is_damage(rows: object) -> None:
+    asked = {"rows": rows, "columns": 80, "term": "vt100"}
+    with pytest.raises(AuditCorrupt) as caught:
+        terminal_of(written((0, "intent", {"request": {"terminal": asked}})))
+    assert caught.value.reason == "RECORD_UNREADABLE"
+    with pytest.raises(AuditCorrupt):
+        played((1, "resized", {"rows": rows, "columns": 80}))

@@ -254,3 +254,61 @@ class TestInterruption:
             assert signal.getsignal(signal.SIGINT) is former
         finally:
             signal.signal(signal.SIGINT, saved)
+
+
+DRAWN = b"\x1b[31mred\nbelow\x1b]52;c;ZXZpbA==\x07\r\n"
+
+
+@pytest.fixture
+def session(daemon: FakeDaemon, waited: list[float]) -> FakeDaemon:
+    """A call that had a terminal, and another size of it in the middle."""
+    asked = {"terminal": {"rows": 24, "columns": 80, "term": "xterm"}}
+    made = written_response(
+        (0, "intent", {"request": asked}),
+        (0, "started", {"preparation_s": 0.02}),
+        (1000, "output", {"stream": "stdout", "offset": 0, "length": 10}),
+        (2000, "resized", {"rows": 50, "columns": 132}),
+        (3000, "output", {"stream": "stdout", "offset": 10, "length": len(DRAWN) - 10}),
+        finished=fake.finish(),
+    )
+    daemon.play("GetRecord", lambda _: made)
+    daemon.play("ReadOutput", lambda _: iter([audit_pb2.ReadOutputResponse(data=DRAWN)]))
+    return daemon
+
+
+@pytest.mark.usefixtures("session")
+def test_of_a_terminal_what_only_draws_is_passed_on(stockade: Stockade) -> None:
+    done = stockade("audit", "replay", "call-1")
+    assert done.stdout_bytes.startswith(b"\x1b[31mred\x1bDbelow\r\n\x1b7\x1b[r")
+    assert done.stdout_bytes.endswith(b"\x1b8\r\n")
+    assert done.stderr.startswith("stockade: a terminal of 80x24, 132x50\n")
+    assert "left out 1 sequences that do more than draw; --raw has them" in done.stderr
+
+
+@pytest.mark.usefixtures("session")
+def test_of_a_terminal_raw_is_as_it_was(stockade: Stockade) -> None:
+    done = stockade("audit", "replay", "--raw", "call-1")
+    assert done.stdout_bytes == DRAWN
+    assert "left out" not in done.stderr
+
+
+@pytest.mark.usefixtures("session")
+def test_json_has_the_sizes(stockade: Stockade) -> None:
+    lines = stockade("audit", "replay", "--json", "call-1").stdout.splitlines()
+    assert [json.loads(line).get("rows") for line in lines] == [None, 50, None]
+    assert json.loads(lines[1]) == {"at_s": 2.0, "rows": 50, "columns": 132}
+
+
+@pytest.mark.usefixtures("session")
+def test_an_interruption_leaves_the_terminal_as_it_was(
+    stockade: Stockade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting:
+        def wait(self, due_s: float) -> None:
+            if due_s > 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "Timer", Interrupting)
+    done = stockade("audit", "replay", "call-1")
+    assert done.exit_code == 130
+    assert done.stdout.startswith("\x1b[31mred\x1bDb\x1b7\x1b[r")

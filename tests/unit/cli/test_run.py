@@ -225,7 +225,7 @@ def test_request(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None
     (tmp_path / "in:put").write_bytes(b"data")
     play(daemon, fake.finished(2))
     result = stockade(
-        "run", "-p", "python", "-e", "A=1=2", "-f", f"{tmp_path}/in:put:a/b", "-t", "1500ms",
+        "run", "-p", "python", "-e", "A=1=2", "-f", f"{tmp_path}/in:put:a/b", "-T", "1500ms",
         "-C", "/tmp", "--agent", "g", "--session", "s", "--workflow", "w", "--traceparent", "t",
         "--request-id", "r", "--kill-on-disconnect", "prog", "-x", "--json", stdin=b"in",
     )  # fmt: skip
@@ -396,12 +396,30 @@ def test_detach(daemon: FakeDaemon, stockade: Stockade, as_json: bool) -> None:
         ["-p", "python"],
         ["-p", "python", "-e", "A", "x"],
         ["-p", "python", "-f", "nocolon", "x"],
-        ["-p", "python", "-t", "soon", "x"],
+        ["-p", "python", "-T", "soon", "x"],
         ["-p", "python", "-o", "*", "x"],
         ["-p", "python", "--output-dir", ".", "x"],
         ["-p", "python", "-d", "-i", "-", "x"],
         ["-p", "python", "-i", "/nonexistent", "x"],
+        ["-p", "python", "-t", "x"],
+        ["-p", "python", "-t", "-d", "x"],
+        ["-p", "python", "-t", "-i", "none", "x"],
     ],
 )
 def test_wrong_command_lines(stockade: Stockade, arguments: list[str]) -> None:
     assert stockade("run", *arguments).exit_code == 2
+
+
+def test_who_means_the_time_limit_is_told(stockade: Stockade) -> None:
+    result = stockade("run", "-p", "python", "-t", "10s", "--", "x")
+    assert result.exit_code == 2
+    assert "a time limit is -T 10s" in result.stderr
+    result = stockade("run", "-p", "python", "-it", "--", "x")
+    assert result.exit_code == 2
+    assert "-t alone" in result.stderr
+
+
+def test_a_terminal_needs_one(stockade: Stockade) -> None:
+    result = stockade("run", "-p", "python", "-t", "x", stdin=b"typed")
+    assert result.exit_code == 2
+    assert "-t needs a terminal as our standard input" in result.stderr

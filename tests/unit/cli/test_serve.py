@@ -9,18 +9,26 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from supervisor.api.config import Configuration
 from supervisor.api.metrics import Metrics
+from supervisor.audit.keys import new_key, private_key
+from supervisor.audit.signers import FileSource, TokenSource
 from supervisor.cli import serve
 from supervisor.cli.folders import shipped_profiles
+from supervisor.egress.terminate import make_authority
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, ProfileError
 from supervisor.profile.load import ProfileSet
+from supervisor.profile.model import Redact
 from supervisor.profile.walls import WallState
 from tests.unit.cli.conftest import Stockade
+
+LABEL = "t"
 
 
 @pytest.fixture
@@ -212,6 +220,39 @@ secrets: [{name: github, header: Authorization, host: api.github.com, why: x}]
 """
 
 
+CERTIFICATE = make_authority(["a.example.com"]).certificate
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (CERTIFICATE, ""),
+        (f"of the house\n{CERTIFICATE}\n{CERTIFICATE}", ""),
+        (None, "No such file"),
+        ("", "holds no certificate"),
+        ("\n", "holds no certificate"),
+        ("spell: 1\n", "holds no certificate"),
+        (CERTIFICATE.replace("M", "N", 1), "holds no certificate"),
+        (b"\xff\xfe", "holds no certificate"),
+    ],
+)
+def test_authorities_that_are_none_keep_the_daemon_from_starting(
+    tmp_path: Path, content: str | bytes | None, wrong: str
+) -> None:
+    file, path = tmp_path / "ca.pem", tmp_path / "config.yaml"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_text(f"egress: {{ca: {file}}}\n")
+    config = serve.configuration(path, state=tmp_path / "state")
+    if not wrong:
+        assert serve.egress_options(config).authorities == file
+        return
+    with pytest.raises(ProfileError, match=f"egress.ca: {file}: {wrong}") as caught:
+        serve.build_daemon(config, tmp_path / "run")
+    assert caught.value.reason == "CONFIG_INVALID"
+
+
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("known", [False, True])
 def test_a_secret_that_is_not_configured(
@@ -263,6 +304,86 @@ async def close(daemon: serve.Daemon) -> None:
     await daemon.store.close()
 
 
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("where", ["file", "credential"])
+def test_the_logs_key_is_the_one_that_is_configured(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_key(tmp_path / "keys", "any.example.com")
+    private = tmp_path / "keys" / "log.key"
+    source = {"file": str(private), "credential": private.name}[where]
+    path = tmp_path / "config.yaml"
+    path.write_text(f"record: {{origin: log.example.com, key: {{{where}: {source}}}}}\n")
+    config = serve.configuration(path, state=tmp_path / "state")
+    if where == "credential":
+        with pytest.raises(HostError, match="systemd gave this daemon none"):
+            serve.build_daemon(config, tmp_path / "run")
+        monkeypatch.setenv(serve.CREDENTIALS, str(private.parent))
+    daemon = serve.build_daemon(config, tmp_path / "run")
+    _, key = daemon.store.head()
+    assert key.name == "log.example.com"
+    assert key.public == private_key(private).public_key().public_bytes_raw()
+    assert not (tmp_path / "state" / "log.key").exists()
+    asyncio.run(close(daemon))
+
+
+def test_a_token_is_asked_as_the_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("supervisor.audit.signers.open_signer", lambda *given: asked.append(given))
+    monkeypatch.setenv(serve.CREDENTIALS, "/run/credentials/stockade")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "record:\n  origin: log.example.com\n"
+        f"  key: {{pkcs11: {{module: /m.so, token: {LABEL}, key: k, pin: {{credential: p}}}}}}\n"
+    )
+    serve.signer_of(serve.configuration(path))
+    source = TokenSource(module="/m.so", token=LABEL, key="k", pin=FileSource(credential="p"))
+    assert asked == [(source, "log.example.com", Path("/run/credentials/stockade"))]
+    assert serve.signer_of(serve.configuration(config_with(tmp_path, "*"))) is None
+
+
+def test_what_retention_does_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("record: {retain: {age: 90d, exported_by: [siem]}}\n")
+    metrics = Metrics([])
+    policy = serve.retain_of(serve.configuration(path), metrics)
+    assert policy is not None
+    assert policy.observer is metrics
+    assert policy.age_ns == 90 * 24 * 3600 * 10**9
+    assert serve.retain_of(serve.configuration(config_with(tmp_path, "*")), metrics) is None
+
+
+@pytest.mark.parametrize(("redact", "is_used"), [("", False), ("re2", False), ("hyperscan", True)])
+def test_secrets_are_looked_for_by_what_the_configuration_names(
+    redact: str, is_used: bool, tmp_path: Path
+) -> None:
+    if is_used:
+        pytest.importorskip("hyperscan", reason="stockade[hyperscan] is not installed")
+    path = tmp_path / "config.yaml"
+    path.write_text(f"record: {{redact: {{engine: {redact}}}}}\n" if redact else "limits: {}\n")
+    config = serve.configuration(path, state=tmp_path / "state", folders=(shipped_profiles(),))
+    daemon = serve.build_daemon(config, tmp_path / "run")
+    mask = daemon.store.masks.make(Redact(), {})
+    assert mask is not None
+    assert (mask.rules.prefilter is not None) is is_used
+    asyncio.run(close(daemon))
+
+
+def test_a_library_that_is_named_and_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hyperscan", None)
+    path = tmp_path / "config.yaml"
+    path.write_text("record: {redact: {engine: hyperscan}}\n")
+    config = serve.configuration(path, state=tmp_path / "state", folders=(shipped_profiles(),))
+    with pytest.raises(HostError, match=r"record\.redact\.engine") as caught:
+        serve.build_daemon(config, tmp_path / "run")
+    assert caught.value.reason == "HYPERSCAN_MISSING"
+    assert "stockade[hyperscan]" in caught.value.hint
+
+
 # What goes wrong on the way
 
 
@@ -311,6 +432,9 @@ def test_calls_of_a_daemon_that_died_are_told(
         def get_call(self, call_id: str) -> Built:
             return Built(profile="python")
 
+        async def note(self, kind: str, _body: object) -> None:
+            assert kind == "policy"
+
         async def close(self) -> None:
             await asyncio.sleep(0)
 
@@ -327,7 +451,7 @@ def test_calls_of_a_daemon_that_died_are_told(
         assert given["source"] == ""
 
     metrics = Metrics(["python"])
-    daemon = Built(store=Store(), engine=Engine(), metrics=metrics, config=None)
+    daemon = Built(store=Store(), engine=Engine(), metrics=metrics, config=Configuration())
     monkeypatch.setattr(serve, "build_daemon", lambda *_: daemon)
     monkeypatch.setattr("supervisor.api.server.serve", served)
     monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
@@ -349,7 +473,7 @@ class StubDaemon:
         self.moment = moment
         self.deeds: list[str] = []
         self.store = self.engine = self
-        self.config = self.metrics = None
+        self.config, self.metrics = Configuration(), None
         self.interrupted = ()
         self.failure = None
         self.profiles = ProfileSet({}, {})
@@ -369,6 +493,11 @@ class StubDaemon:
     async def start(self) -> None:
         self.deed("start")
         await asyncio.sleep(0)
+
+    async def note(self, kind: str, _body: object) -> None:
+        self.deed(kind)
+        if self.moment == "unwritten":
+            raise AuditUnavailable("RECORD_FULL", "no")
 
     async def drain(self, _grace_s: float) -> None:
         self.deed("drain")
@@ -393,8 +522,9 @@ class StubDaemon:
         ("settle", []),
         ("build", ["build", "close"]),
         ("start", ["build", "start", "drain", "close"]),
-        ("serve", ["build", "start", "serve", "close"]),
-        ("fail", ["build", "start", "serve", "drain", "close"]),
+        ("serve", ["build", "start", "policy", "serve", "close"]),
+        ("fail", ["build", "start", "policy", "serve", "drain", "close"]),
+        ("unwritten", ["build", "start", "policy", "drain", "close"]),
     ],
 )
 def test_a_signal_at_any_moment_ends_it_in_order(
@@ -411,7 +541,8 @@ def test_a_signal_at_any_moment_ends_it_in_order(
     monkeypatch.setattr("supervisor.api.server.serve", daemon.serve)
     monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
     result = stockade("serve", "--state", tmp_path / "state")
-    assert result.exit_code == (HostError.exit_code if moment == "fail" else 0)
+    codes = {"fail": HostError.exit_code, "unwritten": AuditUnavailable.exit_code}
+    assert result.exit_code == codes.get(moment, 0)
     assert daemon.deeds == deeds
 
 

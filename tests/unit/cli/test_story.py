@@ -171,6 +171,8 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
     [
         ("started", {"preparation_s": 0.02}, "20 ms"),
         ("truncated", {"stream": "stdout", "offset": 5, "why": "cap"}, "from byte 5"),
+        ("truncated", {"stream": "stdout", "offset": 5, "why": "cap", "length": 4}, "5 to 9"),
+        ("truncated", {"stream": "stdout", "offset": 5, "why": "cap", "length": 0}, "after all"),
         ("lost", {"what": "denial", "count": 2, "reason": "full"}, "lost 2 of denial: full"),
         (
             "lost",
@@ -198,6 +200,17 @@ def test_denials_that_differ_are_listed_up_to_a_bound(
             "denied",
             {"wall": "limit", "name": "egress", "used": 11 << 20, "allowed": 10 << 20},
             "egress: 11 MiB used, 10 MiB allowed x1",
+        ),
+        (
+            "denied",
+            {
+                "wall": "limit",
+                "name": "egress",
+                "rule": "limits.egress",
+                "used": 1_002_975,
+                "allowed": 1 << 20,
+            },
+            "egress: 979.468 KiB used, 1 MiB allowed, and more came at once than was left x1",
         ),
         ("denied", {"wall": "of sound", "name": "x", "detail": "y"}, "x(y) x1"),
         ("outcome", {"outcome": {"kind": "exited", "code": 3}}, "exited (code 3)"),

@@ -51,6 +51,7 @@ def without_extra(*arguments: str, missing: Iterable[str]) -> subprocess.Complet
         ["profile", "lint"],
         ["profile", "explain", "--dir", "profiles", "python"],
         ["audit", "verify", "."],
+        ["audit", "what-if", "profiles/base.yaml"],
     ],
     ids=" ".join,
 )

@@ -77,7 +77,7 @@ def test_as_json(stockade: Stockade) -> None:
         (("--alone", "github", "read"), "--alone is for --dir"),
         (("--state", ".", "github", "read"), "--state is for CALL"),
         ((*DIR, "github", "raed"), "did you mean 'read'"),
-        ((*DIR, "github", "api.github.com"), "as in api.example.com:443"),
+        ((*DIR, "github", "api.github.com"), "as in api.github.com:443"),
         ((*DIR, "github", "127.1:80"), "is an address, not a name"),
     ],
 )

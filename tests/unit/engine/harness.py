@@ -89,6 +89,7 @@ class FakeSandbox:
         self.log: list[str] = []
         self.inputs: dict[bytes, bytes] = {}
         self.signals: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
         self.disks: list[DiskUse] = []
         self.left: dict[bytes, bytes] = {}
         self.stdin_fd = self.stdout_fd = self.stderr_fd = -1
@@ -107,6 +108,9 @@ class FakeSandbox:
     def fail_at(self, name: str) -> None:
         if name in self.host.failures:
             raise self.host.failures[name]
+
+    async def read_secrets(self) -> dict[str, bytes]:
+        return self.host.secret_values
 
     async def prepare(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
         await self._step("prepare")
@@ -146,6 +150,9 @@ class FakeSandbox:
     def signal(self, number: int) -> bool:
         self.signals.append(number)
         return True
+
+    def resize_terminal(self, rows: int, columns: int) -> None:
+        self.sizes.append((rows, columns))
 
     def stop(self) -> None:
         self.kill()
@@ -288,6 +295,7 @@ class FakeHost:
         self.opened = self.closed = 0
         self.brokers_ended = False
         self.fence = FakeFence()
+        self.secret_values: dict[str, bytes] = {}
         self.modes: dict[str, str] = {}
         self.left: dict[str, tuple[Denied | Processes | Watched | Lost, ...]] = {}
         self.held: set[str] = set()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.audit.recorder import CallRecorder
+from supervisor.audit.recorder import INLINE_BYTES, CallRecorder
 from supervisor.call.events import (
     SLOW_SUBSCRIBER,
     Accepted,
@@ -27,7 +27,6 @@ from supervisor.call.events import (
     Wall,
 )
 from supervisor.call.types import Stream
-from supervisor.engine.live import INLINE_BYTES
 from supervisor.engine.subscription import Subscription
 from supervisor.profile.model import Capture
 from supervisor.sandbox import ProgramEnd

@@ -149,6 +149,25 @@ def test_a_step_that_fails_is_the_outcome(tmp_path: Path, step: str, error: Exce
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("hint", ["", "chmod 0600 /etc/stockade/token"])
+def test_what_to_do_about_the_host_stands_in_the_log_alone(
+    tmp_path: Path, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.failures["prepare"] = HostError(
+                "SECRET_UNAVAILABLE", "it is open", hint=hint
+            )
+            subscription = await world.submit()
+            outcome = end_of(await collect(subscription)).outcome
+            assert outcome == Failed(reason="SECRET_UNAVAILABLE", message="it is open")
+            said = f"call {subscription.call_id}: it is open [SECRET_UNAVAILABLE]"
+            (line,) = [one for one in caplog.records if one.levelname == "WARNING"]
+            assert line.getMessage() == said + (f"; hint: {hint}" if hint else "")
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("step", ["ended", "quiesce", "disk_use", "socket_denials", "collect"])
 def test_what_fails_after_the_start_still_ends_sealed(

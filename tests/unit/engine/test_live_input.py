@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from supervisor.call.events import Output, Started
+from supervisor.call.events import Output, Resized, Started
 from supervisor.call.outcome import (
     Exited,
+    Failed,
     Outcome,
     Signaled,
     Stopped,
 )
-from supervisor.call.types import Stream
+from supervisor.call.types import Stream, Terminal
 from supervisor.errors import (
     CallStateError,
+    CapacityError,
     HostError,
+    NotPermitted,
 )
 from supervisor.sandbox import ProgramEnd
+from tests.support.records import make_profile
 
 from .harness import (
     FakeSandbox,
@@ -29,6 +34,8 @@ from .harness import (
     settle,
     until,
 )
+
+TERMINAL = replace(make_profile(), terminal=True)
 
 
 def test_a_signal_reaches_the_program_when_it_can(tmp_path: Path) -> None:
@@ -142,7 +149,9 @@ def test_standard_input_from_the_request_and_after(tmp_path: Path) -> None:
             output = b"".join(e.event.data for e in events if isinstance(e.event, Output))
             assert output == b"first second"
             assert end_of(events).outcome == Exited(code=0)
-            read_back = b"".join(data for _, data in world.store.read_stream(call_id, Stream.STDIN))
+            read_back = b"".join(
+                data.data for data in world.store.read_stream(call_id, Stream.STDIN)
+            )
             assert read_back == b"first second"
 
     asyncio.run(scenario())
@@ -180,5 +189,112 @@ def test_who_writes_to_a_call_that_ends_is_told(tmp_path: Path) -> None:
             with pytest.raises(CallStateError) as raised:
                 await writing
             assert raised.value.reason == "STDIN_CLOSED"
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_is_resized_once_it_is_there_and_on_record_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, profile=TERMINAL) as world:
+            world.host.gates["start"] = asyncio.Event()
+            subscription = await world.submit(b"hang", terminal=Terminal(rows=24, columns=80))
+            call_id = subscription.call_id
+            await settle(lambda: "start" in world.host.sandbox.log)
+            resizing = asyncio.ensure_future(
+                world.engine.resize_terminal(call_id, rows=50, columns=132)
+            )
+            await asyncio.sleep(0.01)
+            assert world.host.sandbox.sizes == []
+            world.host.gates["start"].set()
+            await resizing
+            await world.engine.resize_terminal(call_id, rows=50, columns=132)
+            assert world.host.sandbox.sizes == [(50, 132)]
+            [entry] = [e for e in world.store.entries(call_id) if e.kind == "resized"]
+            assert entry.body() == {"rows": 50, "columns": 132}
+            event = await until(subscription, Resized)
+            assert event.sequence == entry.sequence
+            await world.engine.signal(call_id, by="admin", signal=9, why="")
+            await collect(subscription)
+            with pytest.raises(CallStateError) as raised:
+                await world.engine.resize_terminal(call_id, rows=1, columns=1)
+            assert raised.value.reason == "CALL_CLOSED"
+            recorded = [e.event for e in world.store.events(call_id, 1)]
+            assert Resized(rows=50, columns=132) in recorded
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_is_resized_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.engine.live.RESIZES_MAX", 3)
+
+    async def scenario() -> None:
+        async with running(tmp_path, profile=TERMINAL) as world:
+            subscription = await world.submit(b"hang", terminal=Terminal(rows=24, columns=80))
+            for rows in range(1, 4):
+                await world.engine.resize_terminal(subscription.call_id, rows=rows, columns=9)
+            with pytest.raises(CapacityError) as raised:
+                await world.engine.resize_terminal(subscription.call_id, rows=9, columns=9)
+            assert raised.value.reason == "RESIZES_LIMIT"
+            assert world.host.sandbox.sizes[-1] == (3, 9)
+
+    asyncio.run(scenario())
+
+
+def test_a_call_without_a_terminal_has_no_size(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            subscription = await world.submit(b"hang")
+            with pytest.raises(CallStateError) as raised:
+                await world.engine.resize_terminal(subscription.call_id, rows=9, columns=9)
+            assert raised.value.reason == "TERMINAL_MISSING"
+
+    asyncio.run(scenario())
+
+
+def test_a_profile_that_says_nothing_gives_no_terminal(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            with pytest.raises(NotPermitted) as raised:
+                await world.submit(b"true", terminal=Terminal(rows=24, columns=80))
+            assert raised.value.reason == "TERMINAL_DENIED"
+            assert "terminal: allow" in raised.value.hint
+            assert not world.host.sandboxes
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_that_the_program_could_not_have_is_told(tmp_path: Path) -> None:
+    async def fail(sandbox: FakeSandbox) -> ProgramEnd:
+        return ProgramEnd(what="terminal", value=5)
+
+    async def scenario() -> None:
+        async with running(tmp_path, profile=TERMINAL) as world:
+            world.host.programs[b"x"] = fail
+            finished = await world.finished(b"x", terminal=Terminal(rows=24, columns=80))
+            assert isinstance(finished.outcome, Failed)
+            assert finished.outcome.reason == "TERMINAL_FAILED"
+
+    asyncio.run(scenario())
+
+
+def test_a_secret_of_ours_is_never_stored(tmp_path: Path) -> None:
+    """It is the caller's to see, where a far side hands it back, and the record's to forget."""
+    secret = b"correct-horse-battery"
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.secret_values = {"api": secret}
+            subscription = await world.submit(b"cat", stdin=b"key=" + secret, stdin_open=True)
+            call_id = subscription.call_id
+            more = b"." * 200_000 + secret
+            offset = 4 + len(secret)
+            await world.engine.write_stdin(call_id, offset=offset, data=more, end=True)
+            events = await collect(subscription)
+            output = b"".join(e.event.data for e in events if isinstance(e.event, Output))
+            assert output == b"key=" + secret + more
+            for stream in (Stream.STDIN, Stream.STDOUT):
+                pieces = list(world.store.read_stream(call_id, stream))
+                assert [piece.found.rule for piece in pieces if piece.found] == ["api"] * 2
+                assert secret not in b"".join(piece.data for piece in pieces)
 
     asyncio.run(scenario())

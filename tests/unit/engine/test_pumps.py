@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tty
 from collections.abc import Iterator
 
 import pytest
@@ -17,10 +18,11 @@ from supervisor.errors import (
     AuditUnavailable,
     CallStateError,
     InvalidRequest,
+    InvariantError,
     OutOfRange,
     StockadeError,
 )
-from supervisor.linux.fds import make_pipe
+from supervisor.linux.fds import make_pipe, wait_writable
 
 PIPE_KEEPS = 1 << 16
 
@@ -35,8 +37,11 @@ class Target:
         os.set_blocking(pipe.write, False)
         self.recorded = bytearray()
         self.closes = 0
-        self.writer = StdinWriter(self.recorded.extend, bytes_max)
+        self.writer = StdinWriter(self.record, bytes_max)
         self.writer.open(self.write_fd, self.close)
+
+    async def record(self, data: bytes) -> None:
+        self.recorded += data
 
     def close(self) -> None:
         self.closes += 1
@@ -283,8 +288,47 @@ def test_a_caller_that_goes_away_in_the_middle_loses_no_byte() -> None:
     asyncio.run(scenario())
 
 
+def test_a_program_that_ends_while_its_input_is_recorded_has_closed_it() -> None:
+    """Recording may take a thread: what the request began with is not counted yet then."""
+
+    async def scenario() -> None:
+        recording, go_on = asyncio.Event(), asyncio.Event()
+
+        async def record(data: bytes) -> None:
+            recording.set()
+            await go_on.wait()
+            raise InvariantError("RECORDER_CLOSED", "the call has ended")
+
+        with target() as one:
+            writer = StdinWriter(record, 1 << 30)
+            writer.open(one.write_fd, one.close)
+            feed = asyncio.ensure_future(writer.feed(b"abc", end=False))
+            await recording.wait()
+            writer.hang_up()  # as the call does when its program has ended
+            feed.cancel()
+            with pytest.raises(CallStateError, match="closed"):
+                await writer.write(3, b"def", end=False)
+
+            writer = StdinWriter(record, 1 << 30)
+            writer.open(one.write_fd, one.close)
+            await writer.feed(b"", end=False)
+            recording.clear()
+            first = asyncio.ensure_future(writer.write(0, b"abc", end=False))
+            await recording.wait()
+            second = asyncio.ensure_future(writer.write(3, b"def", end=False))
+            writer.hang_up()
+            go_on.set()
+            for one_write in (first, second):
+                with pytest.raises(CallStateError) as raised:
+                    await one_write
+                assert raised.value.reason == "STDIN_CLOSED"
+            assert one.drain() == b""
+
+    asyncio.run(scenario())
+
+
 def test_what_cannot_be_recorded_is_not_written() -> None:
-    def refuse(data: bytes) -> None:
+    async def refuse(data: bytes) -> None:
         raise AuditUnavailable("RECORD_FULL", "full")
 
     async def scenario() -> None:
@@ -409,6 +453,55 @@ def test_small_writes_are_gathered() -> None:
             os.close(write)
             await pump
             assert taken.chunks == [b"0", b"x" * 1000]
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_is_read_in_large_pieces_and_to_its_end() -> None:
+    """A master gives less than 4 KiB at a time; nobody at the other side is EIO (pty(7))."""
+
+    async def scenario() -> None:
+        master, peer = os.openpty()
+        for fd in (master, peer):
+            os.set_blocking(fd, False)
+        tty.setraw(peer)
+        data = bytes(range(256)) * 100
+        taken = Taken()
+        pump = asyncio.ensure_future(
+            pump_output(master, taken, asyncio.Event(), asyncio.Event(), terminal=True)
+        )
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(peer, view) :]
+            except BlockingIOError:
+                await wait_writable(peer)
+        os.close(peer)
+        await pump
+        os.close(master)
+        assert b"".join(taken.chunks) == data
+        assert max(map(len, taken.chunks)) > 4096
+
+    asyncio.run(scenario())
+
+
+def test_a_terminal_whose_program_does_not_read_holds_up_who_types() -> None:
+    async def scenario() -> None:
+        master, peer = os.openpty()
+        os.set_blocking(master, False)
+        tty.setraw(peer)
+        writer = StdinWriter(lambda _: asyncio.sleep(0), 1 << 30)
+        writer.open(master, lambda: None)
+        await writer.feed(b"", end=False)
+        typing = asyncio.ensure_future(writer.write(0, b"x" * (1 << 20), end=False))
+        await asyncio.sleep(0.05)
+        assert not typing.done()
+        read = 0
+        while read < 1 << 20:
+            read += len(await asyncio.to_thread(os.read, peer, 1 << 20))
+        assert await typing == 1 << 20
+        os.close(peer)
+        os.close(master)
 
     asyncio.run(scenario())
 

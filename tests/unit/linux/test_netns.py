@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.netns import Listeners, interfaces, open_listeners
+from supervisor.linux.netns import (
+    CONGESTION_CONTROL,
+    UNPACED,
+    Listeners,
+    interfaces,
+    open_listeners,
+)
 
 
 @pytest.fixture
@@ -59,6 +65,19 @@ def up() -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+@pytest.mark.root
+def test_tcp_is_not_paced_in_there_and_nothing_else_changes(up: int) -> None:
+    def theirs() -> str:
+        command = ["nsenter", f"--net=/proc/{up}/ns/net", "cat", CONGESTION_CONTROL]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+    ours = CONGESTION_CONTROL.read_text()
+    assert theirs() == ours
+    with opened(up):
+        assert theirs() == f"{UNPACED}\n"
+    assert CONGESTION_CONTROL.read_text() == ours
 
 
 SQUAT = """

@@ -25,6 +25,7 @@ from supervisor.oci.spec import (
     ID_RANGE,
     MASKED,
     STATUS_FD,
+    TERMINAL_PATH,
     UID,
     Program,
     SandboxPlaces,
@@ -248,6 +249,14 @@ def test_the_runtime_s_init_inherits_nothing() -> None:
 def test_a_runtime_that_needs_a_gate_has_cell_wait_there() -> None:
     spec = spec_of(places=replace(PLACES, gate=True))
     assert spec["process"]["args"][:2] == [CELL_PATH, f"{STATUS_FD},{GATE_FD}"]
+
+
+def test_a_terminal_is_the_program_s_and_not_the_runtime_s() -> None:
+    spec = spec_of(places=replace(PLACES, gate=True, terminal=True))
+    assert spec["process"]["args"][1] == f"{STATUS_FD},{GATE_FD}:{TERMINAL_PATH}"
+    assert spec["process"]["terminal"] is False
+    options = mounts_of(spec)["/dev/pts"]["options"]
+    assert {"newinstance", f"uid={UID}", f"gid={GID}", "nosuid", "noexec"} <= set(options)
 
 
 def test_a_file_is_not_bound_as_a_folder_is() -> None:

@@ -132,6 +132,42 @@ def test_a_gate(said: bytes, expected: tuple[str, int]) -> None:
     assert (word, process.returncode) == expected
 
 
+def test_a_terminal() -> None:
+    """The program's streams, and its session's; of what cell had it gets nothing."""
+    status, (master, peer) = os.pipe(), os.openpty()
+    script = "tty; test -t 0 && test -t 1 && test -t 2 && : >/dev/tty && ls -l /proc/self/fd"
+    command = [built_cell(), f"{status[1]}:{os.ttyname(peer)}", "/", SH, "-c", script]
+    with subprocess.Popen(
+        command, pass_fds=(status[1],), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={"CELL_PATH": "/usr/bin:/bin"},
+    ) as process:  # fmt: skip
+        os.close(status[1])
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+        process.wait(30)
+        word = os.read(status[0], 100).decode()
+        os.close(status[0])
+    wrote = os.read(master, 4096).decode()
+    own = os.ttyname(peer)
+    os.close(master)
+    os.close(peer)
+    assert word == "ready\nexit 0\n", wrote
+    assert wrote.startswith(f"{own}\r\n")
+    assert wrote.count(f"-> {own}\r\n") == 3
+    assert "pipe:" not in wrote
+
+
+@pytest.mark.parametrize(("path", "number"), [("/no/such/terminal", 2), ("/", 21)])
+def test_a_terminal_that_is_none(path: str, number: int) -> None:
+    read, write = os.pipe()
+    command = [built_cell(), f"{write}:{path}", "/", SH, "-c", "exit 0"]
+    done = subprocess.run(command, pass_fds=(write,), env={"CELL_PATH": "/bin"}, check=False)
+    os.close(write)
+    with os.fdopen(read, "rb") as status:
+        assert status.read().decode() == f"ready\nterminal {number}\n"
+    assert done.returncode in (NOT_FOUND, NOT_RUN)
+
+
 WRONG = {
     "nothing": (),
     "no program": ("/",),

@@ -90,6 +90,8 @@ HOST = "egress: [{host: a.example.com, port: 443, why: x"
         # hosts
         ("egress: [{host: 192.0.2.1, port: 443, why: x}]", 17, "is an address", "cidr:"),
         ("egress: [{host: 0x7f.1, port: 443, why: x}]", 17, "is an address", "cidr:"),
+        ("egress: [{host: Metadata.Google.internal., port: 80, why: x}]", 17, "leads to metadata",
+         "no call gets"),
         ('egress: [{host: "[::1]", port: 443, why: x}]', 17, "holds", "cidr:"),
         ("egress: [{host: localhost, port: 443, why: x}]", 17, "the sandbox itself", ""),
         ('egress: [{host: "*.com", port: 443, why: x}]', 17, "top-level domain", "at least 2"),
@@ -142,6 +144,7 @@ HOST = "egress: [{host: a.example.com, port: 443, why: x"
         (HOST + ", inspect: tsl}]", 60, "not a way to inspect", "'tls'"),
         (HOST + ", inspect: TLS}]", 60, "not a way to inspect", "'tls'"),
         (HOST + ", inspect: deep}]", 60, "not a way to inspect", "tls-terminate"),
+        (HOST + ", inspect: https}]", 60, "not a way to inspect", "write tls, which sees"),
         ("egress: [{cidr: 10.0.0.0/8, inspect: tls, port: 1, why: x}]", 38, "is for hosts", ""),
         ("egress: [{cidr: 10.0.0.0/8, private: true, port: 1, why: x}]", 38, "is for hosts", ""),
         (HOST + ", private: 1}]", 60, "must be true or false", ""),

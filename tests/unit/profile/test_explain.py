@@ -11,7 +11,7 @@ from .conftest import COMPLETE, MakeSet
 
 WALLS = [
     "new container per call", "no way out", "syscalls", "identity", "files", "programs",
-    "resources", "record",
+    "terminal", "resources", "record",
 ]  # fmt: skip
 
 
@@ -43,12 +43,14 @@ def test_a_closed_profile_is_closed_and_needs_no_advice(make_set: MakeSet) -> No
         ("files", "files:\n", "files:\n  read: [{path: /srv, why: x}]\n", "wide", "/srv"),
         ("files", "files:\n", "files:\n  read: [{path: /etc/ssl, why: x}]\n", "wide", "/etc/ssl"),
         ("programs", "size: 64MiB", "size: 64MiB, exec: true, why: x", "narrow", "/work"),
+        ("terminal", "limits: ", "terminal: allow\nlimits: ", "narrow", "stockade run -t"),
         ("programs", '["@local"]', '["@local", {name: memfd_create, why: x}]', "wide", "memfd"),
         ("resources", "wall: 60s", "wall: 2h", "wide", "limits.wall"),
         ("resources", "memory: 512MiB", "memory: 16GiB", "wide", "limits.memory"),
         ("resources", "pids: 64", "pids: 4096", "wide", "limits.pids"),
         ("record", "stdin: full", "stdin: digest", "narrow", "stdin"),
-        ("record", "stdout: full", "stdout: 8MiB", "narrow", "first 8MiB"),
+        ("record", "stdout: full", "stdout: 8MiB", "narrow", "first 8MiB and last 64KiB"),
+        ("record", "stderr: full", "stderr: full, redact: {off: x}", "narrow", "redact off"),
     ],
 )
 def test_what_opens_a_wall_is_named(
@@ -85,7 +87,7 @@ def test_what_can_be_reached_has_rows_behind_the_wall(make_set: MakeSet) -> None
     assert "no resolver is asked" in wall.verdict
     row = found["egress a.example.com:443"]
     assert (row.setting, row.exposure) == ("reads issues", Exposure.NARROW)
-    assert "at 443: the TLS server name must be this host's; inside TLS nothing is seen" in (
+    assert "At 443: the TLS server name must be this host's; inside TLS nothing is seen" in (
         row.verdict
     )
     row = found["secret s"]
@@ -105,7 +107,7 @@ def test_what_can_be_reached_has_rows_behind_the_wall(make_set: MakeSet) -> None
         ),
         ("host: a.example.com, port: 22", "narrow", "nothing of what is sent", ""),
         ("host: a.example.com, port: 853", "wide", "nothing of what is sent", "A resolver"),
-        ('host: a.example.com, port: "50-60"', "wide", "at 50-60", "A resolver"),
+        ('host: a.example.com, port: "50-60"', "wide", "At 50-60", "A resolver"),
         ('host: a.example.com, port: "80-81"', "narrow", "at the rest of 80-81: the name", ""),
         ("host: a.example.com, port: 443, private: true", "narrow", "a private address", "in DNS"),
         (

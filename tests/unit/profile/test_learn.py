@@ -220,6 +220,25 @@ def test_what_was_denied_is_named_and_left_out(make_set: MakeSet) -> None:
         assert line in learned.text.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("destination", "shown"),
+    [
+        ("connect with other arguments", "connect with other arguments x1"),
+        ("connect 198.18.0.1:80 tcp (x.example.com)",
+         'connect 198.18.0.1:80 "tcp (x.example.com)" x1'),
+        ("http x.example.com:80 the path '/a', not /b, /c",
+         """http x.example.com:80 "the path '/a', not /b, /c" x1"""),
+        ('tls x.example.com:443 names "\nmode: observe\u202e" x1, connect y',
+         r'tls x.example.com:443 "names \"\\nmode: observe\\u202e\" x1, connect y" x1'),
+        (f"http x.example.com:80 the path '/{'a' * 80}'",
+         f"""http x.example.com:80 "the path '/{'a' * 48}…" x1"""),
+    ],
+)  # fmt: skip
+def test_a_reason_is_quoted_as_one(make_set: MakeSet, destination: str, shown: str) -> None:
+    learned = run(make_set, Evidence(calls=["c"], destinations={destination: 1}))
+    assert f"# DENIED ways out: {shown}" in learned.text.splitlines()
+
+
 def comment(learned: Learned, begin: str) -> str:
     [line] = [one for one in learned.text.splitlines() if one.startswith(f"# {begin}")]
     assert len(line) <= 2 + COMMENT_CHARACTERS_MAX

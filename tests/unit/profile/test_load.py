@@ -43,6 +43,9 @@ def test_unknown_profile(make_set: MakeSet) -> None:
             ask("bsae")
         assert caught.value.reason == "PROFILE_NOT_FOUND"
         assert "'base'" in caught.value.hint
+        with pytest.raises(NotFound) as caught:
+            ask("report")
+        assert "at its start" in caught.value.hint
 
 
 def test_shipped_profiles_that_are_not_loaded_are_told_of(tmp_path: Path) -> None:
@@ -179,6 +182,18 @@ def test_problems_of_one_file_come_in_order(make_set: MakeSet) -> None:
     text = "profile: y\nimage: hots\nwhy: A test.\nlimits: {pids: 1}\n"
     profiles = make_set(x=text)
     assert [p.line for p in profiles.problems("x")] == [1, 2, 3, 4]
+
+
+def test_a_file_instead_of_the_profile_of_its_name(make_set: MakeSet, tmp_path: Path) -> None:
+    profiles = make_set(a=child("a", "base"), b=child("b", "a"))
+    (tmp_path / "a.yaml").write_text(child("a", "base", "env: {A: x}\n"))
+    changed = profiles.instead(tmp_path / "a.yaml")
+    assert changed.effective("a").env["A"] == changed.effective("b").env["A"] == "x"
+    assert "A" not in profiles.effective("a").env
+    (tmp_path / "a.yaml").write_text("profile: other\n")
+    assert profiles.instead(tmp_path / "a.yaml").problems("a")
+    (tmp_path / "new.yaml").write_text(child("new", "b"))
+    assert profiles.instead(tmp_path / "new.yaml").effective("new").lineage[1] == "b"
 
 
 def test_a_name_that_stands_twice_names_both_files(tmp_path: Path) -> None:

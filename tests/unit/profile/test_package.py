@@ -53,7 +53,10 @@ def test_shipped_files_are_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LINES_MAX
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in ("build", "github")])
+OPEN = ("build", "github", "terminal")
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in OPEN])
 def test_shipped_profiles_leave_every_wall_closed(shipped: ProfileSet, name: str) -> None:
     rows = explain(shipped.effective(name))
     assert [row.wall for row in rows if row.exposure is not Exposure.CLOSED] == []
@@ -62,6 +65,11 @@ def test_shipped_profiles_leave_every_wall_closed(shipped: ProfileSet, name: str
 def test_build_opens_nothing_but_programs(shipped: ProfileSet) -> None:
     rows = explain(shipped.effective("build"))
     assert [row.wall for row in rows if row.exposure is not Exposure.CLOSED] == ["programs"]
+
+
+def test_terminal_opens_nothing_but_terminals(shipped: ProfileSet) -> None:
+    rows = explain(shipped.effective("terminal"))
+    assert [row.wall for row in rows if row.exposure is not Exposure.CLOSED] == ["terminal"]
 
 
 def test_github_opens_nothing_but_its_host(shipped: ProfileSet) -> None:

@@ -17,6 +17,7 @@ from supervisor.profile.model import (
     Limits,
     ReadPath,
     RecordPolicy,
+    Redact,
     WritableMount,
 )
 from supervisor.profile.resolve import parse_capture, parse_image
@@ -94,6 +95,21 @@ def test_values_are_in_base_units(make_set: MakeSet) -> None:
     assert profile.syscalls.allow == syscalls.members("@local")
     assert profile.syscalls.sets == syscalls.expand_sets(["@local"])
     assert dict(profile.env) == {"LANG": "C.UTF-8"}
+
+
+@pytest.mark.parametrize(
+    ("written", "redact"),
+    [("secrets", Redact()), ("pii", Redact(pii=True)), ("{off: x y}", Redact(off="x y"))],
+)
+def test_what_is_redacted(make_set: MakeSet, written: str, redact: Redact) -> None:
+    child = f"profile: child\nextends: base\nwhy: x\nrecord: {{redact: {written}}}\n"
+    profile = make_set(child=child).effective("child")
+    assert profile.record.redact == redact
+    canonical = json.loads(profile.canonical)
+    assert canonical["record"]["redact"] == {"pii": redact.pii, "off": redact.off}
+    assert [line.value for line in profile.lines if line.path == "record.redact"] == [
+        redact.written()
+    ]
 
 
 def test_paths_are_sorted_and_reasons_kept(make_set: MakeSet) -> None:

@@ -142,6 +142,8 @@ def problems_of(more: str) -> tuple[Problem, ...]:
         ("record: {stdin: fulll}", 17, "not a way to record", "'full'"),
         ("record: {stdout: 8MB}", 18, "'MB' is not a unit", "8MiB"),
         ("record: {stdout: 0B}", 18, "more than 0B", "digest"),
+        ("record: {redact: none}", 18, "not what can be redacted", "off: why not"),
+        ("record: {redact: secret}", 18, "not what can be redacted", "'secrets'"),
         # drop
         ("drop: {files: {write: [tmp]}}", 24, "not an absolute path", ""),
         ('drop: {syscalls: {allow: ["@netwrok-io"]}}', 27, "there is no set", "'@network-io'"),
@@ -209,7 +211,7 @@ def test_the_orders_name_every_key_once() -> None:
 def test_sections_have_the_keys_of_the_design() -> None:
     assert set(Files.model_fields) == {"read", "write"}
     assert set(Syscalls.model_fields) == {"allow", "kill", "watch"}
-    assert set(RecordEntry.model_fields) == {"stdin", "stdout", "stderr"}
+    assert set(RecordEntry.model_fields) == {"stdin", "stdout", "stderr", "redact"}
     assert set(Drop.model_fields) == {"files", "egress", "secrets", "syscalls", "env", "require"}
     assert set(LimitsEntry.model_fields) == {
         "wall", "cpu", "memory", "pids", "files", "output", "egress",

@@ -1,0 +1,206 @@
+"""`stockade audit log`: what the daemon itself has on record, beside the calls."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from supervisor.call.safe import shorten
+from supervisor.cli import output as out
+from supervisor.cli.moment import Moment
+from supervisor.cli.session import daemon_options, session
+
+if TYPE_CHECKING:
+    from supervisor.client.values import RecordEntry
+
+KINDS = (
+    "daemon_started",
+    "daemon_stopped",
+    "log_cut",
+    "blob",
+    "policy",
+    "read",
+    "refused",
+    "unauthenticated",
+    "refusals_dropped",
+    "key_rotated",
+    "removed",
+    "held",
+    "released",
+    "erased",
+    "witnessed",
+)
+"""Those of `audit.entry.Kind` that belong to no call; a client has no such room."""
+
+WHAT_WIDTH = 120
+DIGEST_WIDTH = 12
+ROWS_SHOWN = 3
+NEXT_KEY_LINE = 3
+"""Of the statement that hands a log over, from 0."""
+
+PARTS = ("configuration", "callers", "profiles")
+
+Body = Mapping[str, Any]
+
+
+@click.command("log", short_help="List what the daemon did and decided.")
+@click.option(
+    "-k", "--kind", type=click.Choice(KINDS), default=None, help="Only entries of this kind."
+)
+@click.option(
+    "--since",
+    type=Moment(),
+    default=None,
+    metavar="TIME",
+    help="Only entries since then: 2h, 7d, 2026-01-31, or RFC 3339 (UTC where not said).",
+)
+@click.option("--until", type=Moment(), default=None, metavar="TIME", help="Only entries before.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="At most so many.",
+)
+@daemon_options
+def command(kind: str | None, since: int | None, until: int | None, limit: int) -> None:
+    """List the daemon's own entries of the log, newest first: its starts and stops, what was in
+    force (configuration, grants, profiles), who was refused or not known, who read which record, to
+    which key the log was handed over, what retention removed, and what is held.
+
+    It is for callers with `audit: all`. Calls are listed by `audit ls`.
+
+    Of `policy`, the parts are named that differ from the next older one of the list. With --json,
+    one document: a list of entries, `json` the exact text that the leaf hash is over.
+
+    \b
+    Examples:
+      stockade audit log --since 24h
+      stockade audit log --kind policy
+      stockade audit log --kind read --json | jq -r '.[].json | fromjson | .body.of'
+
+    \b
+    Exit codes:
+      0  listed, also where there is none
+      4  you may not read the daemon's entries; other failures as in `stockade --help`
+    """
+    current = session()
+    with current.client() as client:
+        entries = list(
+            client.events(kind=kind or "", since_ns=since or 0, until_ns=until or 0, limit=limit)
+        )
+    if current.json:
+        out.document(entries)
+        return
+    out.table(
+        ("INDEX", "TIME", "KIND", "WHO", "WHAT"),
+        [
+            (entry.index, out.moment(entry.time_ns), entry.kind, who, shorten(what, WHAT_WIDTH))
+            for entry, (who, what) in zip(entries, _told(entries), strict=True)
+        ],
+        empty="no entries",
+    )
+
+
+def _told(entries: Sequence[RecordEntry]) -> Iterable[tuple[str, str]]:
+    """Give who it was and what, of each entry."""
+    bodies = [_body(entry) for entry in entries]
+    policies = [body for entry, body in zip(entries, bodies, strict=True) if entry.kind == "policy"]
+    older = {id(body): before for body, before in itertools.pairwise(policies)}
+    for entry, body in zip(entries, bodies, strict=True):
+        if entry.kind == "policy":
+            what = _policy(body, older.get(id(body)))
+        else:
+            what = _TELLERS.get(entry.kind, _plainly)(body)
+        yield _who(body), what
+
+
+def _body(entry: RecordEntry) -> Body:
+    body = entry.body().get("body")
+    return body if isinstance(body, dict) else {}
+
+
+def _who(body: Body) -> str:
+    caller, peer = body.get("caller"), body.get("peer")
+    if isinstance(caller, str):
+        return caller
+    if isinstance(caller, dict):
+        pid = caller.get("pid")
+        return f"{caller.get('name')}" + (f" (pid {pid})" if pid is not None else "")
+    if isinstance(peer, dict):
+        return str(body.get("certificate") or peer.get("address"))
+    return ""
+
+
+def _read(body: Body) -> str:
+    return f"{body.get('rpc')} {_pairs(body.get('of'))}"
+
+
+def _refused(body: Body) -> str:
+    rpc = str(body.get("rpc")).rpartition("/")[2]
+    return f"{body.get('reason')} {rpc} {_pairs(body.get('asked'))}"
+
+
+def _dropped(body: Body) -> str:
+    rows = body.get("of") or []
+    told = [f"{row['count']} {row['reason']} of {row['who']}" for row in rows[:ROWS_SHOWN]]
+    more = [f"and {len(rows) - ROWS_SHOWN} more"] if len(rows) > ROWS_SHOWN else []
+    return f"{body.get('count')} refusals: {', '.join([*told, *more])}"
+
+
+def _rotated(body: Body) -> str:
+    """Name the next key, as the statement does: nothing of it is verified here."""
+    lines = str(body.get("statement")).split("\n")
+    return f"to {lines[NEXT_KEY_LINE]}" if len(lines) > NEXT_KEY_LINE else _plainly(body)
+
+
+def _policy(body: Body, older: Body | None) -> str:
+    digests = [f"{part} {str(body.get(f'{part}_sha256'))[:DIGEST_WIDTH]}" for part in PARTS]
+    told = ", ".join(digests)
+    if older is None:
+        return told
+    changed = [part for part in PARTS if body.get(f"{part}_sha256") != older.get(f"{part}_sha256")]
+    return f"changed: {', '.join(changed)}; {told}" if changed else f"unchanged; {told}"
+
+
+def _removed(body: Body) -> str:
+    calls, uploads = body.get("calls") or [], body.get("uploads") or []
+    more = f" and {len(uploads)} uploads" if uploads else ""
+    told = ", ".join(map(str, calls[:ROWS_SHOWN])) + ("…" if len(calls) > ROWS_SHOWN else "")
+    return (
+        f"by {body.get('why')}: {body.get('bytes')} bytes in {body.get('files_count')} files of "
+        f"{len(calls)} calls{more}: {told}"
+    )
+
+
+def _plainly(body: Body) -> str:
+    return _pairs({name: value for name, value in body.items() if name != "caller"})
+
+
+def _pairs(value: Any) -> str:
+    """Give a flat object as words; what is nested, as JSON."""
+    if not isinstance(value, dict):
+        return ""
+    words = []
+    for name, one in value.items():
+        if isinstance(one, dict) and name == "filter":
+            words.append(_pairs(one) or "everything")
+        else:
+            text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+            words.append(f"{name}={text}")
+    return " ".join(words)
+
+
+_TELLERS: Mapping[str, Callable[[Body], str]] = {
+    "read": _read,
+    "refused": _refused,
+    "unauthenticated": _refused,
+    "refusals_dropped": _dropped,
+    "key_rotated": _rotated,
+    "removed": _removed,
+}
