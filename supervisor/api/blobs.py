@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 
 from supervisor.api import translate
 from supervisor.api.paging import in_thread, to_end
+from supervisor.audit.files import told_of
 from supervisor.audit.store import Store
-from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, Digest
+from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, Digest, Json
 from supervisor.errors import (
     CapacityError,
     DeadlineExceeded,
@@ -32,13 +33,15 @@ UPLOADS_RETRY_S = 1.0
 
 
 class BlobDoor:
-    """The store's blobs as one caller sees them: its own uploads and what its calls left behind.
+    """The store's blobs as one caller sees them: its uploads, what its calls were given, and what
+    they left behind.
 
     A blob of somebody else is not there, so that nobody learns from a digest what others have.
     """
 
     def __init__(self, store: Store, *, blob_bytes_max: int) -> None:
         self._store = store
+        self._locker = store.locker
         self._blob_bytes_max = blob_bytes_max
         self._uploads: Counter[str] = Counter()
 
@@ -49,8 +52,24 @@ class BlobDoor:
             NotFound: `BLOB_NOT_FOUND`.
         """
         for digest in digests:
-            if not self._store.may_read_blob(digest, caller) or not self._store.blobs.has(digest):
+            if not self._store.may_read_blob(digest, caller):
                 raise _missing(digest)
+            if not self._locker.has(caller, digest):
+                removal = self._store.contents.blob_removal(digest)
+                raise _missing(digest, f"; it was {removal.told()}") if removal else _lost(digest)
+
+    def stored(self, caller: str, digest: Digest) -> Digest:
+        """Give what the record calls content that `caller` has: the digest of its file, where it
+        is encrypted.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`.
+        """
+        self.require(caller, [digest])
+        stored = self._store.records.blob_named(digest, caller)
+        if stored is None:  # its key went meanwhile
+            raise _missing(digest)
+        return stored
 
     async def write(
         self, caller: str, requests: AsyncIterator[tool_pb2.WriteBlobRequest]
@@ -67,8 +86,9 @@ class BlobDoor:
         """
         self._store.check_admission(0)
         with self._place(caller):
-            digest = await self._take(aiter(requests))
-        self._store.grant_blob(digest, caller)
+            digest, stored, told = await self._take(caller, aiter(requests))
+        self._store.grant_blob(stored, caller, told)
+        await to_end(self._locker.uploaded, caller, digest, stored)
         return digest
 
     @contextlib.contextmanager
@@ -86,7 +106,9 @@ class BlobDoor:
             if not self._uploads[caller]:
                 del self._uploads[caller]
 
-    async def _take(self, requests: AsyncIterator[tool_pb2.WriteBlobRequest]) -> Digest:
+    async def _take(
+        self, caller: str, requests: AsyncIterator[tool_pb2.WriteBlobRequest]
+    ) -> tuple[Digest, Digest, dict[str, Json]]:
         first = await _next(requests)
         if first is None or not first.HasField("digest"):
             raise InvalidRequest("DIGEST_INVALID", "the first message carries the digest")
@@ -97,30 +119,51 @@ class BlobDoor:
                 f"the blob has {digest.size_bytes} bytes and {self._blob_bytes_max} are taken",
                 metadata={"limit_bytes": str(self._blob_bytes_max)},
             )
-        writer = await to_end(self._store.blobs.writer, digest, undo=lambda late: late.close())
+        store = self._store
+        writer = await to_end(
+            self._locker.upload, caller, store.masks, digest, undo=lambda late: late.close()
+        )
         try:
             await to_end(writer.write, _chunk(first.data))
             while (request := await _next(requests)) is not None:
                 if request.HasField("digest"):
                     raise InvalidRequest("DIGEST_INVALID", "only the first message has a digest")
                 await to_end(writer.write, _chunk(request.data))
-            await to_end(writer.commit)
+            original = await to_end(writer.commit)
+            if writer.failed:
+                raise InvalidRequest(
+                    "REDACTION_FAILED",
+                    "it cannot be told what of the content is secret: it is not stored",
+                    hint="hand it over within a call, or leave the secrets out",
+                )
         finally:
             await to_end(writer.close)
-        return digest
+        return digest, writer.stored, told_of(original)
+
+    async def content(self, caller: str, digest: Digest) -> Digest | None:
+        """Give the digest of the content where `digest` is that of an encrypted file; else None.
+
+        Raises:
+            NotFound: `BLOB_NOT_FOUND`, `CONTENT_ERASED`; CallStateError: `CONTENT_LOCKED`.
+            AuditCorrupt: `DIGEST_MISMATCH`, `KEY_MISSING`, `KEY_DAMAGED`.
+        """
+        self.require(caller, [digest])
+        return await to_end(self._locker.content, caller, digest)
 
     async def read(self, caller: str, digest: Digest, offset: int) -> AsyncGenerator[bytes, None]:
         """Give the content from `offset` on, in pieces of at most 1 MiB.
 
         Raises:
-            NotFound: `BLOB_NOT_FOUND`.
+            NotFound: `BLOB_NOT_FOUND`, `CONTENT_ERASED`.
+            CallStateError: `CONTENT_LOCKED`.
             OutOfRange: `BLOB_OFFSET`.
-            AuditCorrupt: `DIGEST_MISMATCH`, where the disk gave back something else.
+            AuditCorrupt: `DIGEST_MISMATCH`, where the disk gave back something else;
+                `KEY_MISSING`, `KEY_DAMAGED`.
         """
         self.require(caller, [digest])
         if offset > digest.size_bytes:
             raise OutOfRange("BLOB_OFFSET", f"the blob has {digest.size_bytes} bytes")
-        reader = await to_end(self._store.blobs.open, digest, undo=lambda late: late.close())
+        reader = await to_end(self._locker.open, caller, digest, undo=lambda late: late.close())
         try:
             position = 0
             # Read from the start even where less is wanted: the digest covers all of it.
@@ -158,12 +201,24 @@ def _too_many(scope: str, limit: int) -> CapacityError:
     )
 
 
-def _missing(digest: Digest) -> NotFound:
+def _missing(digest: Digest, why: str = "") -> NotFound:
+    # Messages go into the daemon's log, which is kept: no digest of what may be encrypted.
     return NotFound(
         "BLOB_NOT_FOUND",
-        f"there is no blob {digest.sha256} of {digest.size_bytes} bytes",
+        f"there is no blob with this digest, of {digest.size_bytes} bytes{why}",
         hint="upload it with WriteBlob first",
         metadata={"sha256": digest.sha256},
+    )
+
+
+def _lost(digest: Digest) -> NotFound:
+    # It was there, and nothing says that it was removed.
+    return NotFound(
+        "BLOB_NOT_FOUND",
+        f"a blob with this digest, of {digest.size_bytes} bytes, is not on record as it was: its "
+        "secrets were replaced, and the daemon has forgotten them, or the file is lost",
+        hint="`stockade audit cat --output` gives what is on record; upload it anew to use it",
+        metadata={"sha256": digest.sha256, "redacted": "true"},
     )
 
 

@@ -23,12 +23,17 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """What a caller may do. `calls` is "own" or "all"; `audit` is "none", "own" or "all"."""
+    """What a caller may do. `calls` is "own" or "all"; `audit` and `erase` are "none", "own" or
+    "all"; `holds` says whether what calls left may be held back from retention, and released;
+    `witness` whether heads of another log are kept here for it."""
 
     caller: str
     profiles: frozenset[str]
     calls: str
     audit: str
+    holds: bool = False
+    erase: str = "none"
+    witness: bool = False
 
     @property
     def all_profiles(self) -> bool:
@@ -43,9 +48,40 @@ class Grants:
         """Say whether calls of `owner` may be followed, listed and signalled."""
         return self.calls == "all" or owner == self.caller
 
+    def require_input(self, owner: str) -> None:
+        """Refuse to type into a call of somebody else: the record says whose a call is, and so who
+        typed what its program read. `calls: all` is for looking on, and for stopping.
+
+        Raises:
+            NotPermitted: `INPUT_NOT_GRANTED`.
+        """
+        if owner != self.caller:
+            raise NotPermitted(
+                "INPUT_NOT_GRANTED",
+                f"caller {self.caller!r} may neither type into a call of {owner!r} nor resize it",
+                hint="`calls: all` is for following, listing and signalling",
+            )
+
     def reads_audit(self, owner: str) -> bool:
         """Say whether records of `owner` may be read."""
         return self.audit == "all" or (self.audit == "own" and owner == self.caller)
+
+    def erases(self, owner: str) -> bool:
+        """Say whether the content of calls of `owner` may be erased."""
+        return self.erase == "all" or (self.erase == "own" and owner == self.caller)
+
+    def require_erase(self) -> None:
+        """Refuse a caller that may erase nothing at all.
+
+        Raises:
+            NotPermitted: `ERASE_NOT_GRANTED`.
+        """
+        if self.erase == "none":
+            raise NotPermitted(
+                "ERASE_NOT_GRANTED",
+                f"caller {self.caller!r} may not erase the content of calls",
+                hint="the daemon's configuration grants it with `erase: own` or `erase: all`",
+            )
 
     def require_audit(self) -> None:
         """Refuse a caller that may read no records at all.
@@ -58,6 +94,32 @@ class Grants:
                 "AUDIT_NOT_GRANTED",
                 f"caller {self.caller!r} may not read records",
                 hint="the daemon's configuration grants it with `audit: own` or `audit: all`",
+            )
+
+    def require_witness(self) -> None:
+        """Refuse a caller that may give no heads of its log to this daemon.
+
+        Raises:
+            NotPermitted: `WITNESS_NOT_GRANTED`.
+        """
+        if not self.witness:
+            raise NotPermitted(
+                "WITNESS_NOT_GRANTED",
+                f"caller {self.caller!r} may not have heads of a log kept here",
+                hint="the daemon's configuration grants it with `witness: true`",
+            )
+
+    def require_holds(self) -> None:
+        """Refuse a caller that may hold nothing back from retention.
+
+        Raises:
+            NotPermitted: `HOLDS_NOT_GRANTED`.
+        """
+        if not self.holds:
+            raise NotPermitted(
+                "HOLDS_NOT_GRANTED",
+                f"caller {self.caller!r} may neither hold nor release what calls left",
+                hint="the daemon's configuration grants it with `holds: true`",
             )
 
 
@@ -212,5 +274,8 @@ def _identity(entry: CallerEntry, caller: Caller) -> Identity:
         profiles=frozenset(entry.profiles),
         calls=entry.calls,
         audit=entry.audit,
+        holds=entry.holds,
+        erase=entry.erase,
+        witness=entry.witness,
     )
     return Identity(caller=caller, grants=grants)

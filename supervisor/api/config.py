@@ -15,8 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from supervisor.api.witness_config import (
+    COMMAND_ARGUMENTS_MAX,
+    WITNESS_FOR_MAX,
+    Closed,
+    WitnessEntry,
+    WitnessFor,
+    absolute_path,
+    split_host_port,
+)
+from supervisor.audit.cursors import CURSORS_MAX
+from supervisor.audit.notes import PUBLIC_BYTES, NoteError, VerifierKey
+from supervisor.audit.retention import RetainPolicy
+from supervisor.audit.sealing import RECIPIENTS_MAX, check_recipient
+from supervisor.audit.signers import FileSource, TokenSource
+from supervisor.audit.witness import WITNESSES_MAX
 from supervisor.errors import ProfileError
 from supervisor.profile import units, yaml_source
 from supervisor.profile.fields import NAME
@@ -32,7 +47,8 @@ MIB = 1 << 20
 DNS_PORT = 53
 RESOLVERS_MAX = 8
 SECRETS_MAX = 256
-COMMAND_ARGUMENTS_MAX = 64
+DAY_S, AGE_MIN_S = 86_400, 3600.0
+WHO_EXPORTS = "retain: needs exported_by: the exporters that have to be past it, or [] for none"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -49,12 +65,19 @@ Size = Annotated[int, BeforeValidator(_with_unit(units.parse_size)), Field(gt=0)
 Duration = Annotated[float, BeforeValidator(_with_unit(units.parse_duration)), Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
+Credential = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+Label = Annotated[str, Field(min_length=1, max_length=64)]
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+def _parse_age(text: str) -> float:
+    days = re.fullmatch(r"([0-9]{1,6})d", text, re.ASCII)
+    return int(days[1]) * DAY_S if days else units.parse_duration(text)
 
 
-class Tls(_Closed):
+Age = Annotated[float, BeforeValidator(_with_unit(_parse_age)), Field(ge=AGE_MIN_S)]
+
+
+class Tls(Closed):
     """Certificate, key and the authority that client certificates must come from."""
 
     cert: str
@@ -62,7 +85,7 @@ class Tls(_Closed):
     client_ca: str
 
 
-class Listener(_Closed):
+class Listener(Closed):
     """One address: `unix:///path` as plain text, or `tcp` with `tls`."""
 
     unix: str | None = None
@@ -94,7 +117,7 @@ class Listener(_Closed):
         return self
 
 
-class Socket(_Closed):
+class Socket(Closed):
     """Permission bits and group of the unix socket."""
 
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3}$")] = "0660"
@@ -117,7 +140,7 @@ class Socket(_Closed):
         return "group" not in self.model_fields_set
 
 
-class CallerEntry(_Closed):
+class CallerEntry(Closed):
     """One caller: exactly one of uid, gid, san or cn says who it is.
 
     `profiles` must be given; an empty list is for who only follows calls or reads records.
@@ -131,6 +154,9 @@ class CallerEntry(_Closed):
     profiles: list[str]
     calls: Literal["own", "all"] = "own"
     audit: Literal["none", "own", "all"] = "none"
+    holds: bool = False
+    erase: Literal["none", "own", "all"] = "none"
+    witness: bool = False
 
     @model_validator(mode="after")
     def _one_identity(self) -> Self:
@@ -149,7 +175,7 @@ class CallerEntry(_Closed):
         raise ValueError("a caller without an identity")
 
 
-class Limits(_Closed):
+class Limits(Closed):
     """What bounds the daemon as a whole."""
 
     calls: Annotated[int, Field(gt=0)] = 64
@@ -170,7 +196,7 @@ class Limits(_Closed):
         return self
 
 
-class Metrics(_Closed):
+class Metrics(Closed):
     """Where Prometheus may ask."""
 
     listen: str
@@ -183,7 +209,7 @@ class Metrics(_Closed):
         return self
 
 
-class Egress(_Closed):
+class Egress(Closed):
     """How the broker gets from names to hosts: `resolver` are DNS servers, the host's own where it
     is empty; `ca` is a file of authorities, in PEM, that servers' certificates must come from where
     TLS is terminated, the host's own where it is empty."""
@@ -201,7 +227,7 @@ class Egress(_Closed):
     @field_validator("ca")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
-        return path if path is None else _absolute_path(path)
+        return path if path is None else absolute_path(path)
 
     @property
     def resolvers(self) -> tuple[tuple[str, int], ...]:
@@ -209,11 +235,11 @@ class Egress(_Closed):
         return tuple(_resolver(text) for text in self.resolver or ())
 
 
-class Secret(_Closed):
+class Secret(Closed):
     """Where a secret is from: exactly one of file, credential and command."""
 
     file: str | None = None
-    credential: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")] | None = None
+    credential: Credential | None = None
     command: Annotated[list[str], Field(min_length=1, max_length=COMMAND_ARGUMENTS_MAX)] | None = (
         None
     )
@@ -224,9 +250,9 @@ class Secret(_Closed):
         if len(given) != 1:
             raise ValueError("a secret is from exactly one of file:, credential: or command:")
         if self.file is not None:
-            _absolute_path(self.file)
+            absolute_path(self.file)
         if self.command is not None:
-            _absolute_path(self.command[0])
+            absolute_path(self.command[0])
         return self
 
     @property
@@ -239,7 +265,148 @@ class Secret(_Closed):
         )
 
 
-class Configuration(_Closed):
+class Pin(Closed):
+    """Where a token's PIN is from: exactly one of file and credential."""
+
+    file: str | None = None
+    credential: Credential | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.credential is None):
+            raise ValueError("a PIN is from exactly one of file: or credential:")
+        if self.file is not None:
+            absolute_path(self.file)
+        return self
+
+    @property
+    def source(self) -> FileSource:
+        """Give where it is from as a plain value."""
+        return FileSource(file=self.file or "", credential=self.credential or "")
+
+
+class Pkcs11(Closed):
+    """A key in a token, by the labels of both; `module` is the library that speaks to the token,
+    and becomes part of the daemon."""
+
+    module: str
+    token: Label
+    key: Label
+    pin: Pin
+
+    @field_validator("module")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        return absolute_path(path)
+
+
+class LogKey(Closed):
+    """Where the log's key is: exactly one of file, credential and pkcs11."""
+
+    file: str | None = None
+    credential: Credential | None = None
+    pkcs11: Pkcs11 | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("file", "credential", "pkcs11") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError("the log's key is in exactly one of file:, credential: or pkcs11:")
+        if self.file is not None:
+            absolute_path(self.file)
+        return self
+
+    @property
+    def source(self) -> FileSource | TokenSource:
+        """Give where it is as a plain value."""
+        if self.pkcs11 is None:
+            return FileSource(file=self.file or "", credential=self.credential or "")
+        return TokenSource(
+            module=self.pkcs11.module,
+            token=self.pkcs11.token,
+            key=self.pkcs11.key,
+            pin=self.pkcs11.pin.source,
+        )
+
+
+class Retain(Closed):
+    """How long the contents of calls stay, and how much of them. `exported_by` are the exporters
+    whose cursors must be past a call before it goes; empty, contents go without."""
+
+    age: Age | None = None
+    size: Size | None = None
+    exported_by: Annotated[list[Name], Field(max_length=CURSORS_MAX)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_who_exports(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "exported_by" not in value:
+            raise ValueError(WHO_EXPORTS)
+        return value
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.age is None and self.size is None:
+            raise ValueError("retain: needs age: or size:, or both")
+        return self
+
+    @property
+    def policy(self) -> RetainPolicy:
+        """Give it as a plain value."""
+        return RetainPolicy(
+            age_ns=None if self.age is None else round(self.age * 10**9),
+            size_bytes=self.size,
+            exported_by=tuple(dict.fromkeys(self.exported_by)),
+        )
+
+
+class RedactBy(Closed):
+    """By what library the pack of rules is searched for; what is found is the same."""
+
+    engine: Literal["re2", "hyperscan"]
+
+
+class Record(Closed):
+    """The log's name, and its key where it is not the one in the state folder; what of the record
+    is kept; who can read the content of calls, as `age` recipients, everybody with the disk where
+    there are none; the `identity` by which the daemon itself does; how secrets are looked for."""
+
+    origin: str | None = None
+    key: LogKey | None = None
+    retain: Retain | None = None
+    recipients: Annotated[list[str], Field(min_length=1, max_length=RECIPIENTS_MAX)] | None = None
+    identity: Secret | None = None
+    redact: RedactBy | None = None
+
+    @model_validator(mode="after")
+    def _named_with_its_key(self) -> Self:
+        if (self.origin is None) != (self.key is None):
+            raise ValueError("origin: and key: belong together")
+        if not self.model_fields_set:
+            raise ValueError("record: says nothing")
+        return self
+
+    @field_validator("recipients")
+    @classmethod
+    def _recipients(cls, recipients: list[str] | None) -> list[str] | None:
+        for text in recipients or ():
+            check_recipient(text)
+        if recipients is not None and len(set(recipients)) != len(recipients):
+            raise ValueError("a recipient stands twice")
+        return recipients
+
+    @field_validator("origin")
+    @classmethod
+    def _names_a_log(cls, origin: str | None) -> str | None:
+        if origin is None:
+            return None
+        try:
+            return VerifierKey(name=origin, public=bytes(PUBLIC_BYTES)).name
+        except NoteError as error:
+            raise ValueError(str(error)) from None
+
+
+class Configuration(Closed):
     """Everything that the daemon can be told."""
 
     listen: Annotated[list[Listener], Field(min_length=1)] = Field(
@@ -253,7 +420,10 @@ class Configuration(_Closed):
     )
     limits: Limits = Limits()
     egress: Egress = Egress()
-    secrets: Annotated[dict[str, Secret], Field(max_length=SECRETS_MAX)] = {}
+    secrets: dict[str, Secret] = Field(default_factory=dict, max_length=SECRETS_MAX)
+    record: Record | None = None
+    witnesses: Annotated[list[WitnessEntry], Field(max_length=WITNESSES_MAX)] = []  # noqa: RUF012
+    witness_for: Annotated[list[WitnessFor], Field(max_length=WITNESS_FOR_MAX)] = []  # noqa: RUF012
     metrics: Metrics | None = None
 
     @field_validator("secrets")
@@ -314,19 +484,16 @@ class Configuration(_Closed):
 
 def own_entry() -> CallerEntry:
     """Give the entry of the user that runs the daemon, who may do everything."""
-    return CallerEntry(name="owner", uid=os.getuid(), profiles=["*"], calls="all", audit="all")
-
-
-def split_host_port(text: str) -> tuple[str, int]:
-    """Split `127.0.0.1:7443` or `[::1]:7443`; port 0 asks for any free port.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError(f"{text!r} is not an address as 127.0.0.1:7443 or [::1]:7443")
-    return match[1] or match[2], int(match[3])
+    return CallerEntry(
+        name="owner",
+        uid=os.getuid(),
+        profiles=["*"],
+        calls="all",
+        audit="all",
+        erase="all",
+        holds=True,
+        witness=True,
+    )
 
 
 def _resolver(text: str) -> tuple[str, int]:
@@ -346,12 +513,6 @@ def _resolver(text: str) -> tuple[str, int]:
     if port == 0:
         raise ValueError(f"{text!r} has no port")
     return str(address), port
-
-
-def _absolute_path(path: str) -> str:
-    if not path.startswith("/") or "\0" in path:
-        raise ValueError(f"{path!r} is not an absolute path")
-    return path
 
 
 def load(path: Path | None) -> Configuration:

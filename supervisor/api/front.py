@@ -202,13 +202,23 @@ class _Quiet:
 
 
 class Front:
-    """One public listening socket, and the connections that came in through it."""
+    """One public listening socket, and the connections that came in through it.
 
-    def __init__(self, listener: socket.socket, target: str, peers: Peers) -> None:
+    `on_refused` hears of each connection for which there was no place or no time.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        target: str,
+        peers: Peers,
+        on_refused: Callable[[Peer], None],
+    ) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._target = target
         self._peers = peers
+        self._on_refused = on_refused
         self._buffer = memoryview(bytearray(COPY_BYTES))
         self._links: dict[_Link, str] = {}
         self._timers: dict[_Link, asyncio.TimerHandle] = {}
@@ -291,6 +301,7 @@ class Front:
             if not self._peers.meet(peer):
                 # No exception: this is the way that a flood takes.
                 connection.close()
+                self._on_refused(peer)
                 self._refused.warn(f"{peer.address}: it connects too often")
                 return
             self._tune(connection)
@@ -302,7 +313,11 @@ class Front:
 
     async def _twin(self, peer: Peer) -> tuple[str, socket.socket]:
         for _ in range(NAME_TRIES):
-            name = self._peers.add(peer)
+            try:
+                name = self._peers.add(peer)
+            except NoRoomError:
+                self._on_refused(peer)
+                raise
             try:
                 return name, await self._connect(name)
             except BaseException as error:

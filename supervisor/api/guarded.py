@@ -1,9 +1,9 @@
 """Refuse policy that somebody else could write, and keys that somebody else can read.
 
 Policy is what says who may do what: the configuration, the profiles, certificates and their
-authorities, secrets and the programs that give them. Three users are trusted with it, since each
-could change the daemon itself: root, the daemon's own user, and the owner of its program (a
-checkout that belongs to whoever made it). For a file or folder of policy:
+authorities, secrets and the programs that give them, and witnesses. Three users are trusted with
+it, since each could change the daemon itself: root, the daemon's own user, and the owner of its
+program (a checkout that belongs to whoever made it). For a file or folder of policy:
 
 - it, and every folder on the way to it, belongs to one of the three;
 - nobody else may write it: not all users, and no group but the private one of its owner, which
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import supervisor
 from supervisor.api.accounts import group_name, is_private_group, user_name
-from supervisor.api.config import Configuration
+from supervisor.api.config import Configuration, Secret
 from supervisor.errors import ProfileError
 
 PROGRAM = Path(supervisor.__file__).parent
@@ -49,7 +49,7 @@ def require_guarded(
             for name in (listener.tls.cert, listener.tls.client_ca, listener.tls.key):
                 require_unwritable(Path(name), trusted)
             require_secret(Path(listener.tls.key))
-    for path in _of_secrets(config):
+    for path in (*_of_secrets(config), *_of_record(config), *_of_witnesses(config)):
         require_unwritable(path, trusted)
 
 
@@ -58,10 +58,41 @@ def _of_secrets(config: Configuration) -> Iterator[Path]:
     if config.egress.ca is not None:
         yield Path(config.egress.ca)
     for secret in config.secrets.values():
-        if secret.file is not None:
-            yield Path(secret.file)
-        if secret.command is not None:
-            yield Path(secret.command[0])
+        yield from _of_secret(secret)
+
+
+def _of_secret(secret: Secret) -> Iterator[Path]:
+    if secret.file is not None:
+        yield Path(secret.file)
+    if secret.command is not None:
+        yield Path(secret.command[0])
+
+
+def _of_witnesses(config: Configuration) -> Iterator[Path]:
+    """Give the programs that are run as the daemon, and the folders of files that it writes."""
+    for entry in config.witnesses:
+        if entry.command is not None:
+            yield Path(entry.command[0])
+        if entry.file is not None:
+            yield Path(entry.file).parent
+
+
+def _of_record(config: Configuration) -> Iterator[Path]:
+    """Give what decides about the log's key, its file, the library that the daemon loads for it,
+    and the PIN's file; and where the identity is from that reads the content of calls."""
+    if config.record is None:
+        return
+    if config.record.identity is not None:
+        yield from _of_secret(config.record.identity)
+    key = config.record.key
+    if key is None:
+        return
+    if key.file is not None:
+        yield Path(key.file)
+    if key.pkcs11 is not None:
+        yield Path(key.pkcs11.module)
+        if key.pkcs11.pin.file is not None:
+            yield Path(key.pkcs11.pin.file)
 
 
 def require_tree_unwritable(folder: Path, trusted: frozenset[int]) -> None:

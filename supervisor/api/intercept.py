@@ -20,7 +20,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import grpc
@@ -28,6 +27,7 @@ import grpc
 from supervisor.api import callers
 from supervisor.api.heap import Heap
 from supervisor.api.peers import Peer
+from supervisor.api.refusal_entries import RefusalEntries, asked, asked_of
 from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
 from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError
@@ -47,9 +47,6 @@ COUNTED_HERE = frozenset({"PEER_UNKNOWN", "MALFORMED_REQUEST", "MESSAGE_TOO_LARG
 """What Execute is refused for before its own method runs: all else it counts itself, since the
 engine counts what it does not admit."""
 
-_profile: ContextVar[str] = ContextVar("stockade_profile", default="")
-"""The profile that the request of this task names."""
-
 
 class _Refused:
     """Stands in for a request that could not be taken, until somebody can say so."""
@@ -68,7 +65,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler of the server, and answers for the methods that there are not.
 
     `identify` raises Unauthenticated, `peer_of` tells what is known all the same; `rejected` hears
-    the reason of every refusal that nobody else counts.
+    the reason of every refusal that nobody else counts. `entries` puts each on record.
     """
 
     def __init__(
@@ -79,12 +76,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         unary_deadline_s: float,
         message_bytes_max: int,
         rejected: Callable[[str], None],
+        entries: RefusalEntries,
     ) -> None:
+        self._entries = entries
         self._identify = identify
         self._peer_of = peer_of
         self._unary_deadline_s = unary_deadline_s
         self._message_bytes_max = message_bytes_max
-        self._refusals = Refusals(rejected, time.monotonic)
+        self._refusals = Refusals(rejected, time.monotonic, entries.chosen.text)
         self._heap = Heap()
         self._reads: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(READS_MAX)
@@ -117,7 +116,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             if handler.request_streaming:
                 return _checked_each(requests)
             request = await self._within_deadline(method, self._in_turn(requests))
-            _profile.set(str(getattr(request, "profile", "")))
+            asked.set(asked_of(request, self._entries.chosen.text))
             return request
 
         async def stream(requests: AsyncIterator[Any], context: Context) -> None:
@@ -202,9 +201,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             who=f"caller {identity.caller.name!r} ({where})" if identity else where,
             # Not the pid: one that is refused may come again as another.
             key=identity.caller.name if identity else _origin(peer),
-            profile=_profile.get(),
+            profile=str(asked.get({}).get("profile", "")),
             counted=method == EXECUTE and error.reason not in COUNTED_HERE,
         )
+        self._entries.note(error, rpc=method, identity=identity, peer=peer)
 
     async def _in_turn(self, requests: AsyncIterator[Any]) -> Any:
         async with self._reads[callers.current().caller.name]:
@@ -232,7 +232,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return deserialize(data)
             except Exception as error:  # noqa: BLE001
                 # What a parser of foreign bytes may raise is its own affair; all of it means this.
-                log.info("a request could not be read: %s", error)
+                # As text: a handler that keeps the record would keep the request with the error.
+                log.info("a request could not be read: %s", str(error))
                 return _Refused(
                     InvalidRequest("MALFORMED_REQUEST", "the request is not a valid message")
                 )

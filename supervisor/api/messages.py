@@ -9,6 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from supervisor.audit.entry import StoredEntry
 from supervisor.audit.index import CallSummary
+from supervisor.audit.retention import Plan
+from supervisor.audit.vault import Erasure, Removal
 from supervisor.call.events import (
     Accepted,
     CallEvent,
@@ -23,6 +25,7 @@ from supervisor.call.events import (
     Processes,
     ProcessEvent,
     ProgramStarted,
+    Resized,
     Started,
     Timeline,
     Verdict,
@@ -55,6 +58,7 @@ from supervisor.profile.model import EffectiveProfile, ProfileLine
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 
 NANOS = 10**9
+GOING_MAX = 1000
 
 STREAMS = {
     Stream.STDIN: types_pb2.STD_STREAM_STDIN,
@@ -143,6 +147,7 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
             message.output.data = event.data
             message.output.offset = event.offset
             message.output.truncated = event.truncated
+            message.output.covered = event.covered
         case Accepted() as event:
             message.accepted.CopyFrom(
                 tool_pb2.Accepted(
@@ -162,6 +167,8 @@ def call_event(value: CallEvent) -> tool_pb2.CallEvent:
             message.watched.CopyFrom(watched(event))
         case Flow() as event:
             message.flow.CopyFrom(flow(event))
+        case Resized() as event:
+            message.resized.CopyFrom(tool_pb2.Resized(rows=event.rows, columns=event.columns))
         case Lost() as event:
             message.lost.CopyFrom(
                 tool_pb2.Lost(what=event.what, count=event.count, reason=event.reason)
@@ -272,6 +279,7 @@ def finished(value: Finished) -> tool_pb2.Finished:
     if value.record:
         message.record.sha256 = value.record
         message.record.size_bytes = value.record_bytes
+    message.receipt = value.receipt
     _set_outcome(message, value.outcome)
     return message
 
@@ -321,6 +329,8 @@ def stream_summary(value: StreamSummary) -> types_pb2.StreamSummary:
         digest=digest(value.digest),
         stored_bytes=value.stored_bytes,
         truncated=value.truncated,
+        redactions=value.redactions,
+        tail_bytes=value.tail_bytes,
     )
 
 
@@ -334,8 +344,8 @@ def usage(value: Usage) -> types_pb2.ResourceUsage:
     )
 
 
-def call(summary: CallSummary, state: State) -> tool_pb2.Call:
-    """Give a call in short."""
+def call(summary: CallSummary, state: State, removal: Removal | None = None) -> tool_pb2.Call:
+    """Give a call in short; `removal` says that its contents are gone."""
     return tool_pb2.Call(
         call_id=summary.call_id,
         request_id=summary.request_id,
@@ -349,7 +359,42 @@ def call(summary: CallSummary, state: State) -> tool_pb2.Call:
         finished=finished(summary.finished) if summary.finished is not None else None,
         last_sequence=summary.last_sequence,
         denials=summary.denials,
+        removed=types_pb2.ContentsRemoved(time=timestamp(removal.time_ns), why=removal.why)
+        if removal is not None
+        else None,
+        erased=erased(summary.erased) if summary.erased is not None else None,
+        encrypted=summary.encrypted,
+        holds=summary.holds,
     )
+
+
+def retention(plan: Plan) -> audit_pb2.GetRetentionResponse:
+    """Give what retention would remove now, with the first of it."""
+    return audit_pb2.GetRetentionResponse(
+        going=[
+            audit_pb2.Going(
+                call_id=one.holder.call_id,
+                index=one.holder.last_index,
+                why=one.why,
+                files=len(one.files),
+                bytes=one.bytes_,
+            )
+            for one in plan.going[:GOING_MAX]
+        ],
+        count=len(plan.going),
+        bytes=sum(one.bytes_ for one in plan.going),
+        contents_bytes=plan.contents_bytes,
+        rest=plan.rest,
+        problem=plan.problem,
+        held=plan.held,
+        in_use=plan.in_use,
+        now=timestamp(plan.believed_ns),
+    )
+
+
+def erased(value: Erasure) -> types_pb2.Erased:
+    """Give by whom, when and why the content of a call was erased."""
+    return types_pb2.Erased(by=value.by, time=timestamp(value.time_ns), why=value.why)
 
 
 def record_entry(value: StoredEntry) -> audit_pb2.RecordEntry:

@@ -27,6 +27,7 @@ from prometheus_client import (
 
 from supervisor import __version__
 from supervisor.audit.journal import JournalObserver
+from supervisor.audit.retention import RetentionObserver
 from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.call.events import BROKER_DENIALS, Timeline, Wall
 from supervisor.call.outcome import LimitKind
@@ -116,6 +117,7 @@ class Metrics:
             "stockade_health_problem", "1 for each reason why the daemon takes no calls.",
             ("problem",), registry=self.registry,
         )  # fmt: skip
+        self._retention = _Retention(self.registry)
         self._tell_constants(state)
 
     def _tell_constants(self, state: Path | None) -> None:
@@ -176,6 +178,19 @@ class Metrics:
         self._fsync.observe(seconds)
         self._entries.inc(entries)
 
+    def removed(self, why: str, calls: int, bytes_: int) -> None:
+        """Count what retention removed."""
+        self._retention.calls.labels(why).inc(calls)
+        self._retention.bytes.labels(why).inc(bytes_)
+
+    def retention_problem(self, problem: str) -> None:
+        """Say what keeps retention from removing; "" where nothing does."""
+        self._retention.tell(problem)
+
+    def contents(self, bytes_: int) -> None:
+        """Say how much the contents take."""
+        self._retention.contents.set(bytes_)
+
     def size(self, log_bytes: int) -> None:
         """Say how large the journal is."""
         self._bytes.set(log_bytes)
@@ -198,6 +213,36 @@ class Metrics:
         """
         server, thread = start_http_server(port, host, registry=self.registry)
         return MetricsServer(server, thread)
+
+
+class _Retention:
+    """What there is to tell of retention."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.calls = Counter(
+            "stockade_retention_calls", "Calls whose contents were removed, by why.",
+            ("why",), registry=registry,
+        )  # fmt: skip
+        self.bytes = Counter(
+            "stockade_retention_bytes", "What the contents that were removed took, by why.",
+            ("why",), registry=registry,
+        )  # fmt: skip
+        self.contents = Gauge(
+            "stockade_contents_bytes", "What the contents that retention looks after take.",
+            registry=registry,
+        )  # fmt: skip
+        self._problems = Gauge(
+            "stockade_retention_problem", "1 for the reason why contents do not go as they should.",
+            ("problem",), registry=registry,
+        )  # fmt: skip
+        self._known = ""
+
+    def tell(self, problem: str) -> None:
+        if self._known and self._known != problem:
+            self._problems.remove(self._known)
+        if problem:
+            self._problems.labels(problem).set(1)
+        self._known = problem
 
 
 class MetricsServer:
@@ -252,5 +297,7 @@ def _known_name(wall: str, name: str) -> str:
 
 if TYPE_CHECKING:
 
-    def _observes(metrics: Metrics) -> tuple[EngineObserver, JournalObserver]:
-        return metrics, metrics
+    def _observes(
+        metrics: Metrics,
+    ) -> tuple[EngineObserver, JournalObserver, RetentionObserver]:
+        return metrics, metrics, metrics

@@ -30,9 +30,16 @@ class _Seen:
 
 
 class Refusals:
-    """Counts refusals, and logs them. `count` hears every reason, `clock_s` never goes back."""
+    """Counts refusals, and logs them. `count` hears every reason, `clock_s` never goes back,
+    and `clean` takes secrets out of what a caller chose."""
 
-    def __init__(self, count: Callable[[str], None], clock_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        count: Callable[[str], None],
+        clock_s: Callable[[], float],
+        clean: Callable[[str], str],
+    ) -> None:
+        self._clean = clean
         self._count = count
         self._clock_s = clock_s
         self._seen: dict[tuple[str, str], _Seen] = {}
@@ -65,8 +72,8 @@ class Refusals:
             _plain(method),
             _plain(who),
             error.reason,
-            f" (profile {_plain(profile)})" if profile else "",
-            _plain(error.message.partition("\n")[0]),
+            f" (profile {_plain(self._clean(profile))})" if profile else "",
+            _plain(self._clean(error.message.partition("\n")[0])),
             more,
         )
 

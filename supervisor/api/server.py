@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection
 from supervisor import __version__
 from supervisor.api import callers, sockets, systemd
 from supervisor.api.audit_service import AuditService
-from supervisor.api.config import Configuration, Tls, split_host_port
+from supervisor.api.config import Configuration, Tls
 from supervisor.api.front import Front
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
@@ -34,7 +34,10 @@ from supervisor.api.metrics import Metrics, MetricsServer
 from supervisor.api.peers import Peer, Peers
 from supervisor.api.profile_service import ProfileService
 from supervisor.api.reach import unreachable
+from supervisor.api.refusal_entries import RefusalEntries
 from supervisor.api.tool_service import ToolService
+from supervisor.api.witness_config import split_host_port
+from supervisor.audit.witnessed import Witnessed
 from supervisor.engine import Engine
 from supervisor.errors import HostError, ProfileError
 from supervisor.v1 import (
@@ -108,6 +111,7 @@ class Server:
         self._directory = callers.Directory(config.callers)
         self._peers = Peers(config.limits.connections, self._directory.knows)
         self._health = Health(SERVICES)
+        self._entries = RefusalEntries(engine.store.own)
         self._listeners: list[socket.socket] = []
         self._fronts: list[Front] = []
         self._bound: list[Bound] = []
@@ -154,13 +158,14 @@ class Server:
         targets = self._add_ports()
         await self._grpc.start()
         for listener, target in zip(self._listeners, targets, strict=True):
-            front = Front(listener, target, self._peers)
+            front = Front(listener, target, self._peers, self._entries.connection_refused)
             front.start()
             self._fronts.append(front)
         if self._config.metrics is not None:
             self._serve_metrics(self._config.metrics.listen)
         await self._health.update(self._problems())
         self._tasks.append(asyncio.create_task(self._health.follow(self._problems)))
+        self._tasks.append(asyncio.create_task(self._entries.follow()))
         self._log_start()
         systemd.notify(self._notify_socket, "READY=1")
 
@@ -188,6 +193,7 @@ class Server:
             await self._grpc.stop(grace_s)
         for front in self._fronts:
             await front.close()
+        self._entries.flush()  # nobody is left who could be refused
         for listener in self._listeners:
             listener.close()
         for bound in self._bound:
@@ -235,6 +241,7 @@ class Server:
             unary_deadline_s=limits.unary_deadline,
             message_bytes_max=limits.message_size,
             rejected=self._metrics.call_rejected,
+            entries=self._entries,
         )
         server = grpc.aio.server(interceptors=[guard], options=self.options())
         tool = ToolService(
@@ -247,7 +254,10 @@ class Server:
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(  # type: ignore[no-untyped-call]
             ProfileService(self._engine.profiles, self._engine.walls), server
         )
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._engine), server)  # type: ignore[no-untyped-call]
+        keys = [entry.verifier for entry in self._config.witness_for]
+        witnessed = Witnessed(Path(self._config.state), keys, self._engine.store.own)
+        audit = AuditService(self._engine, witnessed)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server

@@ -16,7 +16,8 @@ import socket
 import stat
 from pathlib import Path
 
-from supervisor.api.config import UNIX_PATH_BYTES_MAX, Socket, split_host_port
+from supervisor.api.config import UNIX_PATH_BYTES_MAX, Socket
+from supervisor.api.witness_config import split_host_port
 from supervisor.errors import HostError, ProfileError
 
 log = logging.getLogger("stockade.api")

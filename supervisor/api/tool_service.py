@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 
@@ -12,9 +13,10 @@ from supervisor.api import callers, messages, translate
 from supervisor.api.blobs import BlobDoor
 from supervisor.api.intercept import Context
 from supervisor.api.paging import page, to_end
+from supervisor.api.reads import Reads
 from supervisor.audit.index import CallSummary
 from supervisor.call.state import State
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest, Json
 from supervisor.engine import Engine, Subscription
 from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermitted, StockadeError
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
@@ -43,6 +45,7 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         self._engine = engine
         self._calls_per_caller = calls_per_caller
         self._rejected = rejected
+        self._reads = Reads(engine.store.own, time.monotonic)
         self._blobs = BlobDoor(engine.store, blob_bytes_max=blob_bytes_max)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -63,6 +66,8 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         subscription = await self._submit(identity, call_request)
         del call_request
         try:
+            if subscription.attached:  # a repeat is given what is on record
+                await self._reads.note("Execute", {"call": subscription.call_id})
             async for event in subscription:
                 yield tool_pb2.ExecuteResponse(event=messages.call_event(event))
         finally:
@@ -72,8 +77,16 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         self, request: tool_pb2.AttachRequest, context: Context
     ) -> AsyncIterator[tool_pb2.AttachResponse]:
         """Follow a call from any of its events on."""
-        self._require_sight(request.call_id)
-        subscription = await self._engine.attach(request.call_id, max(request.from_sequence, 1))
+        grants = self._require_sight(request.call_id)
+        first = max(request.from_sequence, 1)
+        call, _ = self._engine.get(request.call_id)
+        # What has happened so far is read back from the record. Its own caller may follow a live
+        # call from here on without: of that, nothing is.
+        is_recorded = call.finished is not None or first <= call.last_sequence
+        if is_recorded or call.caller.name != grants.caller:
+            of: dict[str, Json] = {"call": request.call_id}
+            await self._reads.note("Attach", of, following=first if first > 1 else "")
+        subscription = await self._engine.attach(request.call_id, first)
         try:
             async for event in subscription:
                 yield tool_pb2.AttachResponse(event=messages.call_event(event))
@@ -88,11 +101,20 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
             raise InvalidRequest(
                 "STDIN_CHUNK_TOO_LARGE", f"at most {STDIN_CHUNK_BYTES_MAX} bytes at a time"
             )
-        self._require_sight(request.call_id)
+        self._require_own(request.call_id)
         next_offset = await self._engine.write_stdin(
             request.call_id, offset=request.offset, data=request.data, end=request.end
         )
         return tool_pb2.WriteStdinResponse(next_offset=next_offset)
+
+    async def ResizeTerminal(
+        self, request: tool_pb2.ResizeTerminalRequest, context: Context
+    ) -> tool_pb2.ResizeTerminalResponse:
+        """Give a call's terminal another size."""
+        rows, columns = translate.terminal_size(request.rows, request.columns)
+        self._require_own(request.call_id)
+        await self._engine.resize_terminal(request.call_id, rows=rows, columns=columns)
+        return tool_pb2.ResizeTerminalResponse()
 
     async def Signal(
         self, request: tool_pb2.SignalRequest, context: Context
@@ -108,8 +130,14 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         self, request: tool_pb2.GetCallRequest, context: Context
     ) -> tool_pb2.GetCallResponse:
         """Tell where a call is, and how it ended."""
-        self._require_sight(request.call_id)
+        grants = self._require_sight(request.call_id)
         summary, state = self._engine.get(request.call_id)
+        owner = summary.caller.name
+        if owner == grants.caller or grants.reads_audit(owner):
+            restored = await to_end(self._engine.store.records.restored, summary)
+            if restored.finished != summary.finished:  # digests that the record has sealed
+                await self._reads.note("GetCall", {"call": request.call_id})
+                summary = restored
         return tool_pb2.GetCallResponse(call=messages.call(summary, state))
 
     async def ListCalls(
@@ -150,9 +178,16 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
     async def ReadBlob(
         self, request: tool_pb2.ReadBlobRequest, context: Context
     ) -> AsyncIterator[tool_pb2.ReadBlobResponse]:
-        """Give content that this caller uploaded or that a call of its left behind."""
+        """Give content of this caller: uploaded, given to a call, or left behind by one."""
         wanted = translate.digest(request.digest)
         caller = callers.current().caller.name
+        # Not `wanted`: of encrypted content, guesses could be held to that ever after.
+        stored = self._blobs.stored(caller, wanted)
+        of: dict[str, Json] = {"sha256": stored.sha256, "size_bytes": stored.size_bytes}
+        await self._reads.note("ReadBlob", of, following=request.offset or "")
+        content = await self._blobs.content(caller, wanted)
+        if content is not None:
+            yield tool_pb2.ReadBlobResponse(content=messages.digest(content))
         async with contextlib.aclosing(self._blobs.read(caller, wanted, request.offset)) as parts:
             async for data in parts:
                 yield tool_pb2.ReadBlobResponse(data=data)
@@ -220,3 +255,6 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         if not grants.sees(self._engine.owner(call_id)):
             raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id[:100]!r}")
         return grants
+
+    def _require_own(self, call_id: str) -> None:
+        self._require_sight(call_id).require_input(self._engine.owner(call_id))

@@ -19,17 +19,21 @@ from supervisor.call.types import (
     BLOB_CHUNK_BYTES_MAX,
     INPUT_FILES_MAX,
     OUTPUT_GLOBS_MAX,
+    TERM_DEFAULT,
+    TERMINAL_SIDE_MAX,
     CallRequest,
     Correlation,
     Digest,
     InputFile,
     Stream,
+    Terminal,
 )
 from supervisor.errors import InvalidRequest
 from supervisor.profile.model import EffectiveProfile
 from supervisor.v1 import tool_pb2, types_pb2
 
 WORK = "/work"
+TERM = "TERM"
 PATH_BYTES_MAX = 4095
 PATH_PARTS_MAX = 64
 """Folders are made one by one, as the sandbox's user; outputs are taken from no deeper either."""
@@ -56,6 +60,9 @@ TIMEOUT_NANOS_MAX = 10**9
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}", re.ASCII)
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
+"""No slash: programs look a file of this name up (terminfo(5))."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 _STREAMS = {
@@ -76,8 +83,9 @@ def call_request(message: tool_pb2.ExecuteRequest, profile: EffectiveProfile) ->
     command = _command(message)
     argv = tuple(command.argv)
     env = dict(command.env)
+    terminal = _terminal(message) if message.HasField("terminal") else None
     _check_argv(argv)
-    _check_env(env, profile)
+    _check_env(env, profile, terminal=terminal is not None)
     _check_total(argv, env)
     return CallRequest(
         request_id=_request_id(message.request_id),
@@ -92,6 +100,7 @@ def call_request(message: tool_pb2.ExecuteRequest, profile: EffectiveProfile) ->
         timeout_s=_timeout(message, profile.limits.wall_s),
         correlation=_correlation(message.correlation),
         kill_on_disconnect=message.kill_on_disconnect,
+        terminal=terminal,
     )
 
 
@@ -118,6 +127,20 @@ def stream(value: int) -> Stream:
     if found is None:
         raise InvalidRequest("STREAM_UNSPECIFIED", "name one of stdin, stdout, stderr")
     return Stream(found)
+
+
+def terminal_size(rows: int, columns: int) -> tuple[int, int]:
+    """Give rows and columns of a terminal.
+
+    Raises:
+        InvalidRequest: `TERMINAL_INVALID`.
+    """
+    if not (1 <= rows <= TERMINAL_SIDE_MAX and 1 <= columns <= TERMINAL_SIDE_MAX):
+        raise InvalidRequest(
+            "TERMINAL_INVALID",
+            f"a terminal has 1 to {TERMINAL_SIDE_MAX} rows and columns, not {rows} and {columns}",
+        )
+    return rows, columns
 
 
 def page_size(value: int) -> int:
@@ -174,7 +197,17 @@ def _check_argv(argv: tuple[bytes, ...]) -> None:
             )
 
 
-def _check_env(env: dict[str, bytes], profile: EffectiveProfile) -> None:
+def _terminal(message: tool_pb2.ExecuteRequest) -> Terminal:
+    asked = message.terminal
+    rows, columns = terminal_size(asked.rows, asked.columns)
+    if asked.term and not _TERM.fullmatch(asked.term):
+        raise InvalidRequest(
+            "TERMINAL_INVALID", f"{asked.term[:100]!r} is not the name of a kind of terminal"
+        )
+    return Terminal(rows=rows, columns=columns, term=asked.term or TERM_DEFAULT)
+
+
+def _check_env(env: dict[str, bytes], profile: EffectiveProfile, *, terminal: bool) -> None:
     if len(env) > ENV_VARIABLES_MAX:
         raise InvalidRequest("ENV_INVALID", f"at most {ENV_VARIABLES_MAX} variables are taken")
     for name, value in env.items():
@@ -186,6 +219,8 @@ def _check_env(env: dict[str, bytes], profile: EffectiveProfile) -> None:
             problem = f"Linux takes {ARG_BYTES_MAX} bytes"
         elif name in profile.env:
             problem = f"profile {profile.name!r} sets it"
+        elif terminal and name == TERM:
+            problem = "the terminal's `term` sets it"
         else:
             continue
         raise InvalidRequest(

@@ -51,25 +51,30 @@ from supervisor.call.events import (  # noqa: E402
     Lost,
     Output,
     Processes,
+    Resized,
     Started,
     Verdict,
     Watched,
 )
-from supervisor.call.types import Digest, Stream  # noqa: E402
+from supervisor.call.types import Digest, Stream, Terminal  # noqa: E402
 from supervisor.client.address import DEFAULT_ADDRESS, Tls  # noqa: E402
 from supervisor.client.aio import AsyncSupervisor  # noqa: E402
 from supervisor.client.aio_execution import AsyncExecution  # noqa: E402
 from supervisor.client.collect import AsyncFinishedCall, FinishedCall  # noqa: E402
 from supervisor.client.execution import Execution  # noqa: E402
 from supervisor.client.follow import Retry  # noqa: E402
+from supervisor.client.request import Stored  # noqa: E402
 from supervisor.client.sync import Supervisor  # noqa: E402
 from supervisor.client.values import (  # noqa: E402
     Call,
+    Erased,
     Finding,
     Profile,
     ProfileSummary,
     Record,
     RecordEntry,
+    Removed,
+    Retention,
 )
 from supervisor.errors import OutcomeError, StockadeError, Unreachable  # noqa: E402
 
@@ -83,6 +88,7 @@ __all__ = [
     "CallEvent",
     "Denied",
     "Digest",
+    "Erased",
     "Execution",
     "Finding",
     "Finished",
@@ -97,11 +103,16 @@ __all__ = [
     "ProfileSummary",
     "Record",
     "RecordEntry",
+    "Removed",
+    "Resized",
+    "Retention",
     "Retry",
     "Started",
     "StockadeError",
+    "Stored",
     "Stream",
     "Supervisor",
+    "Terminal",
     "Tls",
     "Unreachable",
     "Verdict",

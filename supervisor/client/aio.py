@@ -21,11 +21,11 @@ from collections.abc import (
 from pathlib import Path
 from signal import SIGKILL
 from types import TracebackType
-from typing import Any, BinaryIO, Self, Unpack
+from typing import Any, BinaryIO, Self, TypeVar, Unpack
 
 import grpc
 
-from supervisor.call.types import Correlation, Digest, Stream
+from supervisor.call.types import Correlation, Digest, Stream, Terminal
 from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.aio_execution import AsyncExecution
@@ -38,10 +38,20 @@ from supervisor.client.follow import (
     telling,
     worth_retrying,
 )
-from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
+from supervisor.client.request import (
+    Argument,
+    Content,
+    File,
+    Prepared,
+    Upload,
+    prepare,
+    upload_of,
+)
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
+
+T = TypeVar("T")
 
 
 class AsyncSupervisor:
@@ -109,7 +119,7 @@ class AsyncSupervisor:
         profile: str,
         env: Mapping[str, str | bytes] | None = None,
         cwd: Argument = "",
-        files: Mapping[str, Content] | None = None,
+        files: Mapping[str, File] | None = None,
         outputs: Iterable[str] = (),
         stdin: bytes | BinaryIO = b"",
         timeout: float | None = None,  # noqa: ASYNC109 - the limit of the call, not of the wait
@@ -119,15 +129,19 @@ class AsyncSupervisor:
         traceparent: str = "",
         request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
+        terminal: Terminal | None = None,
         check: bool = False,
     ) -> AsyncFinishedCall:
         """Run a program in a sandbox of its own and give everything that came of it.
 
-        `files` maps paths under /work to bytes or to files of this machine; `outputs` are globs
-        under /work. `timeout` is the call's, in seconds: longer than the profile allows is an
-        error. How the call ended is in `outcome` and raises nothing: not a limit, not a signal,
-        and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
+        `files` maps paths under /work to bytes, to files of this machine, or to what the daemon has
+        already (`Stored`); `outputs` are globs under /work. `timeout` is the call's, in seconds:
+        longer than the profile allows is an error. How the call ended is in `outcome` and raises
+        nothing: not a limit, not a signal, and not a program that could not be started (Failed,
+        with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
+        In a `terminal`, which the profile has to allow, standard error is in standard output, and
+        what is typed has no end: a program that reads on waits, unless 0x04 (Ctrl-D) is typed.
 
         Where it is cancelled (`task.cancel`, `asyncio.timeout`), it kills the call before it
         raises, in a few seconds at most; a note on the exception says where it could not. Where
@@ -156,6 +170,7 @@ class AsyncSupervisor:
             traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
+            terminal=terminal,
         )
         call = await self._run(prepared)
         if check:
@@ -169,7 +184,7 @@ class AsyncSupervisor:
         profile: str,
         env: Mapping[str, str | bytes] | None = None,
         cwd: Argument = "",
-        files: Mapping[str, Content] | None = None,
+        files: Mapping[str, File] | None = None,
         outputs: Iterable[str] = (),
         stdin: bytes | BinaryIO = b"",
         stdin_open: bool = False,
@@ -180,6 +195,7 @@ class AsyncSupervisor:
         traceparent: str = "",
         request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
+        terminal: Terminal | None = None,
     ) -> AsyncExecution:
         """Start a program and give its events as they come; see `run` for the arguments.
 
@@ -212,6 +228,7 @@ class AsyncSupervisor:
             traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
+            terminal=terminal,
         )
         return await self._start(prepared)
 
@@ -236,7 +253,7 @@ class AsyncSupervisor:
     ) -> AsyncIterator[values.Call]:
         """Give calls, newest first; at most `limit`."""
         request = tool_pb2.ListCallsRequest(live_only=live_only, profile=profile)
-        return self._pages(self._stubs.tool.ListCalls, request, "calls", limit)
+        return self._pages(self._stubs.tool.ListCalls, request, "calls", limit, of=wire.call)
 
     async def signal(self, call_id: str, signal: int = SIGKILL, *, why: str = "") -> None:
         """Send a signal to a running call; SIGKILL ends all of it.
@@ -246,6 +263,16 @@ class AsyncSupervisor:
         """
         request = tool_pb2.SignalRequest(call_id=call_id, signal=signal, why=why)
         await self._unary(self._stubs.tool.Signal, request, idempotent=False)
+
+    async def resize_terminal(self, call_id: str, *, rows: int, columns: int) -> None:
+        """Give a call's terminal another size.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`, `TERMINAL_MISSING`.
+            CapacityError: `RESIZES_LIMIT`.
+        """
+        request = tool_pb2.ResizeTerminalRequest(call_id=call_id, rows=rows, columns=columns)
+        await self._unary(self._stubs.tool.ResizeTerminal, request)
 
     async def profiles(self) -> tuple[values.ProfileSummary, ...]:
         """Give the profiles that this caller may use."""
@@ -271,12 +298,12 @@ class AsyncSupervisor:
         """Give recorded calls, newest first; at most `limit`, and those for which all holds that
         is `wanted`: see `Wanted`."""
         request = rpc.records_request(wanted)
-        return self._pages(self._stubs.audit.ListRecords, request, "records", limit)
+        return self._pages(self._stubs.audit.ListRecords, request, "records", limit, of=wire.call)
 
-    async def record(self, call_id: str) -> values.Record:
+    async def record(self, call_id: str, from_sequence: int = 1) -> values.Record:
         """Give the whole account of one call, every entry as its exact bytes."""
         entries: list[values.RecordEntry] = []
-        following = 1
+        following = from_sequence
         while following:
             request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=following)
             response = await self._unary(self._stubs.audit.GetRecord, request)
@@ -300,14 +327,63 @@ class AsyncSupervisor:
         )
         return wire.recorded_profile(await self._unary(self._stubs.audit.GetRecord, request))
 
+    def events(
+        self, *, kind: str = "", since_ns: int = 0, until_ns: int = 0, limit: int | None = None
+    ) -> AsyncIterator[values.RecordEntry]:
+        """Give the daemon's own entries, newest first: what was in force, who was refused, who read
+        the record. Only for callers with `audit: all`."""
+        request = rpc.events_request(kind, since_ns, until_ns)
+        return self._pages(self._stubs.audit.ListEvents, request, "entries", limit, of=wire.entry)
+
+    async def checkpoint(self) -> values.SignedHead:
+        """Give the signed head of the log: keep it somewhere else, and a log that was rewritten
+        shows."""
+        request = audit_pb2.GetCheckpointRequest()
+        response = await self._unary(self._stubs.audit.GetCheckpoint, request)
+        return values.SignedHead(checkpoint=response.checkpoint, key=response.key)
+
+    async def receipt(self, call_id: str) -> bytes:
+        """Give the receipt of a call that has ended (C2SP tlog-proof), with its OUTCOME entry.
+
+        Raises:
+            CallStateError: `CALL_NOT_CLOSED`.
+            AuditUnavailable: `TREE_BEHIND`.
+        """
+        request = audit_pb2.GetReceiptRequest(call_id=call_id)
+        return bytes((await self._unary(self._stubs.audit.GetReceipt, request)).receipt)
+
+    async def retention(self) -> values.Retention:
+        """Tell which contents would be removed now, and why not more. Only for callers with
+        `audit: all`.
+
+        Raises:
+            CallStateError: `RETENTION_OFF`.
+        """
+        request = audit_pb2.GetRetentionRequest()
+        return wire.retention(await self._unary(self._stubs.audit.GetRetention, request))
+
+    async def hold(self, call_id: str, *, why: str) -> int:
+        """Keep what a call left; give how many hold it now. See `Supervisor.hold`."""
+        request = audit_pb2.HoldContentsRequest(call_id=call_id, why=why)
+        return int((await self._unary(self._stubs.audit.HoldContents, request)).holds)
+
+    async def release(self, call_id: str, *, why: str) -> int:
+        """Take one hold back; give how many are left. See `Supervisor.release`."""
+        request = audit_pb2.ReleaseContentsRequest(call_id=call_id, why=why)
+        return int((await self._unary(self._stubs.audit.ReleaseContents, request)).holds)
+
+    async def erase(self, call_id: str, why: str) -> values.Erased:
+        """Erase the content of an encrypted call; give who did it first. See `Supervisor.erase`."""
+        request = audit_pb2.EraseRequest(call_id=call_id, why=why)
+        return wire.erased((await self._unary(self._stubs.audit.Erase, request)).erased)
+
     async def read_output(self, call_id: str, stream: Stream | str) -> AsyncIterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]
         request = audit_pb2.ReadOutputRequest(call_id=call_id, stream=number)
         done = 0
         async for message in self._read_stream(self._stubs.audit.ReadOutput, lambda: request):
-            data = message.data[max(0, done - message.offset) :]
-            done += len(data)
+            data, done = wire.not_given(message, done)
             if data:
                 yield data
 
@@ -318,12 +394,7 @@ class AsyncSupervisor:
         return upload.digest
 
     async def read_blob(self, digest: Digest) -> bytes:
-        """Give content by its digest.
-
-        Raises:
-            NotFound: `BLOB_NOT_FOUND`.
-            AuditCorrupt: `DIGEST_MISMATCH`.
-        """
+        """Give content by its digest. Raises as `Supervisor.read_blob` does."""
         return b"".join([piece async for piece in self.stream_blob(digest)])
 
     async def stream_blob(self, digest: Digest) -> AsyncIterator[bytes]:
@@ -335,6 +406,8 @@ class AsyncSupervisor:
             return tool_pb2.ReadBlobRequest(digest=message, offset=check.offset)
 
         async for response in self._read_stream(self._stubs.tool.ReadBlob, request):
+            if response.HasField("content"):
+                check.expect(wire.digest(response.content))
             check.take(response.data)
             yield response.data
         check.close()
@@ -505,13 +578,15 @@ class AsyncSupervisor:
         field: str,
         limit: int | None = None,
         end_s: float = math.inf,
-    ) -> AsyncIterator[values.Call]:
+        *,
+        of: Callable[[Any], T],
+    ) -> AsyncIterator[T]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
             response = await self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
-                yield wire.call(message)
+                yield of(message)
             if left is not None:
                 left -= len(getattr(response, field))
             if not response.next_page_token:

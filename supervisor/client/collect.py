@@ -49,6 +49,10 @@ class BlobCheck:
         self._digest = digest
         self._hash = hashlib.sha256()
 
+    def expect(self, content: Digest) -> None:
+        """Hold the content to this digest: the one that it was asked by is of an encrypted file."""
+        self._digest = content
+
     def take(self, data: bytes) -> None:
         """Count and hash.
 
@@ -240,6 +244,8 @@ class Collector:
         self._call_id = ""
         self._data = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
         self._cut = {Stream.STDOUT: False, Stream.STDERR: False}
+        self._ends = {Stream.STDOUT: 0, Stream.STDERR: 0}
+        self._redacted = {Stream.STDOUT: False, Stream.STDERR: False}
         self._denials: list[Denied] = []
         self._flows: list[Flow] = []
         self._lost: list[Lost] = []
@@ -281,11 +287,12 @@ class Collector:
         sizes = {}
         for summary in self._finished.streams:
             sizes[summary.stream] = summary.digest.size_bytes
-            if summary.stream in self._data and not self._cut[summary.stream]:
+            unchanged = not (self._cut.get(summary.stream) or self._redacted.get(summary.stream))
+            if summary.stream in self._data and unchanged:
                 self._verify(summary.stream, summary.digest)
         cut = {
-            stream: self._cut[stream] or len(data) < sizes.get(stream, 0)
-            for stream, data in self._data.items()
+            stream: self._cut[stream] or self._redacted[stream] or end < sizes.get(stream, 0)
+            for stream, end in self._ends.items()
         }
         return {
             "call_id": self._call_id,
@@ -303,7 +310,7 @@ class Collector:
 
     def _verify(self, stream: Stream, digest: Digest) -> None:
         data = self._data[stream]
-        whole = len(data) == digest.size_bytes
+        whole = len(data) == digest.size_bytes and digest.sha256 != ""
         if whole and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise _mismatch(digest)
 
@@ -313,10 +320,12 @@ class Collector:
         if data is None:
             return
         room = OUTPUT_BYTES_MAX - len(data)
-        if self._cut[output.stream] or output.offset != len(data):
+        if self._cut[output.stream] or output.offset != self._ends[output.stream]:
             self._cut[output.stream] = True
             return
         data += output.data[:room]
+        self._ends[output.stream] = output.end
+        self._redacted[output.stream] |= output.covered > 0
         self._cut[output.stream] = len(output.data) > room
 
 

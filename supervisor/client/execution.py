@@ -112,6 +112,14 @@ class Execution:
         """End the program's standard input."""
         self._client.write_stdin(self.call_id, b"", offset=self._offset, end=True)
 
+    def resize_terminal(self, *, rows: int, columns: int) -> None:
+        """Give the call's terminal another size; what runs in it gets SIGWINCH.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`, `TERMINAL_MISSING`.
+        """
+        self._client.resize_terminal(self.call_id, rows=rows, columns=columns)
+
     def signal(self, signal: int, *, why: str = "") -> None:
         """Send a signal to the call; SIGKILL ends all of it.
 

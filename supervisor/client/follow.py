@@ -153,13 +153,16 @@ class Follower:
     def _take_output(self, event: CallEvent, output: Output) -> CallEvent | None:
         """Drop what was delivered before; a resumed stream may overlap by parts of a chunk."""
         self._advance(event.sequence)
-        end = output.offset + len(output.data)
+        end = output.end
         known = self._offsets.get(output.stream, output.offset)
         self._offsets[output.stream] = max(known, end)
         if output.offset >= known:
             return event
         if end <= known:
             return None
+        if output.covered:  # a mark stays whole: the beginning of what it is for was delivered
+            rest = replace(output, offset=known, covered=end - known)
+            return replace(event, event=rest)
         rest = replace(output, data=output.data[known - output.offset :], offset=known)
         return replace(event, event=rest)
 

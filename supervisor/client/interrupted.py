@@ -12,6 +12,7 @@ import time
 from signal import SIGKILL
 from typing import TYPE_CHECKING
 
+from supervisor.client import wire
 from supervisor.errors import StockadeError
 from supervisor.v1 import tool_pb2
 
@@ -86,7 +87,9 @@ def _find(client: Supervisor, request_id: str, end_s: float) -> str:
     for look in range(LOOKS):
         time.sleep(LOOK_EVERY_S if look else 0)
         request = tool_pb2.ListCallsRequest(live_only=True)
-        for call in client._pages(client._stubs.tool.ListCalls, request, "calls", end_s=end_s):
+        for call in client._pages(
+            client._stubs.tool.ListCalls, request, "calls", end_s=end_s, of=wire.call
+        ):
             if call.request_id == request_id:
                 return call.call_id
     return ""
@@ -96,7 +99,9 @@ async def _find_async(client: AsyncSupervisor, request_id: str, end_s: float) ->
     for look in range(LOOKS):
         await asyncio.sleep(LOOK_EVERY_S if look else 0)
         request = tool_pb2.ListCallsRequest(live_only=True)
-        pages = client._pages(client._stubs.tool.ListCalls, request, "calls", end_s=end_s)
+        pages = client._pages(
+            client._stubs.tool.ListCalls, request, "calls", end_s=end_s, of=wire.call
+        )
         async for call in pages:
             if call.request_id == request_id:
                 return call.call_id

@@ -28,6 +28,7 @@ from supervisor.call.types import (
     STDIN_CHUNK_BYTES_MAX,
     Correlation,
     Digest,
+    Terminal,
 )
 from supervisor.client import wire
 from supervisor.errors import InvalidRequest, StockadeError
@@ -49,6 +50,18 @@ DURATION_S_MAX = 315_576_000_000  # google/protobuf/duration.proto
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Content = bytes | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Content that the daemon has already: what this caller uploaded, gave to a call, or got from
+    one. `mode` is that of the file, the daemon's own choice where 0."""
+
+    digest: Digest
+    mode: int = 0
+
+
+File = Content | Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +113,7 @@ def prepare(
     profile: str,
     env: Mapping[str, str | bytes] | None = None,
     cwd: Argument = "",
-    files: Mapping[str, Content] | None = None,
+    files: Mapping[str, File] | None = None,
     outputs: Iterable[str] = (),
     stdin: bytes | BinaryIO = b"",
     stdin_open: bool = False,
@@ -108,6 +121,7 @@ def prepare(
     correlation: Correlation = ANONYMOUS,
     request_id: str | uuid.UUID | None = None,
     kill_on_disconnect: bool = False,
+    terminal: Terminal | None = None,
 ) -> Prepared:
     """Build the request; reads the files that it names, and the beginning of `stdin`.
 
@@ -141,6 +155,10 @@ def prepare(
             traceparent=correlation.traceparent,
         ),
     )
+    if terminal is not None:
+        request.terminal.CopyFrom(
+            tool_pb2.Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)
+        )
     if timeout is not None:
         request.timeout.CopyFrom(_duration(timeout))
     return Prepared(execute=request, uploads=tuple(uploads), stdin=rest)
@@ -187,12 +205,17 @@ def stdin_why(error: Exception) -> str:
     return text.encode(errors="replace")[:WHY_BYTES_MAX].decode(errors="ignore")
 
 
-def _inputs(files: Mapping[str, Content]) -> tuple[list[tool_pb2.InputFile], list[Upload]]:
+def _inputs(files: Mapping[str, File]) -> tuple[list[tool_pb2.InputFile], list[Upload]]:
     """Inline files while there is room for them, smallest decision first: in the given order."""
     inputs: list[tool_pb2.InputFile] = []
     uploads: list[Upload] = []
     room = INLINE_FILES_BYTES_MAX
     for name, content in files.items():
+        if isinstance(content, Stored):
+            digest = wire.digest_message(content.digest)
+            path = os.fsencode(name)
+            inputs.append(tool_pb2.InputFile(path=path, digest=digest, mode=content.mode))
+            continue
         _check_content(name, content)
         mode, data, upload = _input(os.fsdecode(name), content, room)
         if upload is None:

@@ -56,6 +56,16 @@ def records_request(wanted: Wanted) -> audit_pb2.ListRecordsRequest:
     return request
 
 
+def events_request(kind: str, since_ns: int, until_ns: int) -> audit_pb2.ListEventsRequest:
+    """Give the request for the daemon's own entries."""
+    request = audit_pb2.ListEventsRequest(kind=kind)
+    if since_ns:
+        request.since.FromNanoseconds(since_ns)
+    if until_ns:
+        request.until.FromNanoseconds(until_ns)
+    return request
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stubs:
     """The three services on one channel; generated code without types, hence Any."""

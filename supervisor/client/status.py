@@ -31,7 +31,19 @@ _BY_CODE: dict[str, type[errors.StockadeError]] = {
 
 _BY_REASON: dict[str, tuple[tuple[tuple[str, ...], type[errors.StockadeError]], ...]] = {
     "FAILED_PRECONDITION": (
-        (("CALL_", "STDIN_"), errors.CallStateError),
+        (
+            (
+                "CALL_",
+                "CONTENT_",
+                "HEAD_",
+                "NOT_ENCRYPTED",
+                "NOT_HELD",
+                "RETENTION_",
+                "STDIN_",
+                "TERMINAL_",
+            ),
+            errors.CallStateError,
+        ),
         (("PROFILE_", "FRAGMENT_", "CONFIG_"), errors.ProfileError),
         (("",), errors.HostError),
     ),

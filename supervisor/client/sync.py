@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL
 from types import TracebackType
-from typing import Any, BinaryIO, Self, Unpack
+from typing import Any, BinaryIO, Self, TypeVar, Unpack
 
 import grpc
 
-from supervisor.call.types import Correlation, Digest, Stream
+from supervisor.call.types import Correlation, Digest, Stream, Terminal
 from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, FinishedCall
@@ -31,10 +31,20 @@ from supervisor.client.follow import (
     telling,
     worth_retrying,
 )
-from supervisor.client.request import Argument, Content, Prepared, Upload, prepare, upload_of
+from supervisor.client.request import (
+    Argument,
+    Content,
+    File,
+    Prepared,
+    Upload,
+    prepare,
+    upload_of,
+)
 from supervisor.client.status import NO_ANSWER
 from supervisor.errors import DeadlineExceeded, InvariantError, StockadeError, Unreachable
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
+
+T = TypeVar("T")
 
 
 class Supervisor:
@@ -98,7 +108,7 @@ class Supervisor:
         profile: str,
         env: Mapping[str, str | bytes] | None = None,
         cwd: Argument = "",
-        files: Mapping[str, Content] | None = None,
+        files: Mapping[str, File] | None = None,
         outputs: Iterable[str] = (),
         stdin: bytes | BinaryIO = b"",
         timeout: float | None = None,
@@ -108,15 +118,19 @@ class Supervisor:
         traceparent: str = "",
         request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
+        terminal: Terminal | None = None,
         check: bool = False,
     ) -> FinishedCall:
         """Run a program in a sandbox of its own and give everything that came of it.
 
-        `files` maps paths under /work to bytes or to files of this machine; `outputs` are globs
-        under /work. `timeout` is the call's, in seconds: longer than the profile allows is an
-        error. How the call ended is in `outcome` and raises nothing: not a limit, not a signal,
-        and not a program that could not be started (Failed, with EXEC_FAILED as its reason).
+        `files` maps paths under /work to bytes, to files of this machine, or to what the daemon has
+        already (`Stored`); `outputs` are globs under /work. `timeout` is the call's, in seconds:
+        longer than the profile allows is an error. How the call ended is in `outcome` and raises
+        nothing: not a limit, not a signal, and not a program that could not be started (Failed,
+        with EXEC_FAILED as its reason).
         With `check`, every end but exit code 0 raises, as `raise_for_outcome` does.
+        In a `terminal`, which the profile has to allow, standard error is in standard output, and
+        what is typed has no end: a program that reads on waits, unless 0x04 (Ctrl-D) is typed.
 
         Where it is interrupted (KeyboardInterrupt), it kills the call before it raises, in a few
         seconds at most; a note on the exception says where it could not. Where this process dies
@@ -143,6 +157,7 @@ class Supervisor:
             traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
+            terminal=terminal,
         )
         call = self._run(prepared)
         if check:
@@ -156,7 +171,7 @@ class Supervisor:
         profile: str,
         env: Mapping[str, str | bytes] | None = None,
         cwd: Argument = "",
-        files: Mapping[str, Content] | None = None,
+        files: Mapping[str, File] | None = None,
         outputs: Iterable[str] = (),
         stdin: bytes | BinaryIO = b"",
         stdin_open: bool = False,
@@ -167,6 +182,7 @@ class Supervisor:
         traceparent: str = "",
         request_id: str | uuid.UUID | None = None,
         kill_on_disconnect: bool = False,
+        terminal: Terminal | None = None,
     ) -> Execution:
         """Start a program and give its events as they come; see `run` for the arguments.
 
@@ -198,6 +214,7 @@ class Supervisor:
             traceparent=traceparent,
             request_id=request_id,
             kill_on_disconnect=kill_on_disconnect,
+            terminal=terminal,
         )
         return self._start(prepared)
 
@@ -220,7 +237,7 @@ class Supervisor:
     ) -> Iterator[values.Call]:
         """Give calls, newest first; at most `limit`."""
         request = tool_pb2.ListCallsRequest(live_only=live_only, profile=profile)
-        return self._pages(self._stubs.tool.ListCalls, request, "calls", limit)
+        return self._pages(self._stubs.tool.ListCalls, request, "calls", limit, of=wire.call)
 
     def signal(self, call_id: str, signal: int = SIGKILL, *, why: str = "") -> None:
         """Send a signal to a running call; SIGKILL ends all of it.
@@ -230,6 +247,16 @@ class Supervisor:
         """
         request = tool_pb2.SignalRequest(call_id=call_id, signal=signal, why=why)
         self._unary(self._stubs.tool.Signal, request, idempotent=False)
+
+    def resize_terminal(self, call_id: str, *, rows: int, columns: int) -> None:
+        """Give a call's terminal another size.
+
+        Raises:
+            CallStateError: `CALL_CLOSED`, `TERMINAL_MISSING`.
+            CapacityError: `RESIZES_LIMIT`.
+        """
+        request = tool_pb2.ResizeTerminalRequest(call_id=call_id, rows=rows, columns=columns)
+        self._unary(self._stubs.tool.ResizeTerminal, request)
 
     def profiles(self) -> tuple[values.ProfileSummary, ...]:
         """Give the profiles that this caller may use."""
@@ -253,12 +280,12 @@ class Supervisor:
         """Give recorded calls, newest first; at most `limit`, and those for which all holds that
         is `wanted`: see `Wanted`."""
         request = rpc.records_request(wanted)
-        return self._pages(self._stubs.audit.ListRecords, request, "records", limit)
+        return self._pages(self._stubs.audit.ListRecords, request, "records", limit, of=wire.call)
 
-    def record(self, call_id: str) -> values.Record:
-        """Give the whole account of one call, every entry as its exact bytes."""
+    def record(self, call_id: str, from_sequence: int = 1) -> values.Record:
+        """Give the whole account of one call, or its end, every entry as its exact bytes."""
         entries: list[values.RecordEntry] = []
-        following = 1
+        following = from_sequence
         while following:
             request = audit_pb2.GetRecordRequest(call_id=call_id, from_sequence=following)
             response = self._unary(self._stubs.audit.GetRecord, request)
@@ -282,14 +309,78 @@ class Supervisor:
         )
         return wire.recorded_profile(self._unary(self._stubs.audit.GetRecord, request))
 
+    def events(
+        self, *, kind: str = "", since_ns: int = 0, until_ns: int = 0, limit: int | None = None
+    ) -> Iterator[values.RecordEntry]:
+        """Give the daemon's own entries, newest first: what was in force, who was refused, who read
+        the record. Only for callers with `audit: all`."""
+        request = rpc.events_request(kind, since_ns, until_ns)
+        return self._pages(self._stubs.audit.ListEvents, request, "entries", limit, of=wire.entry)
+
+    def checkpoint(self) -> values.SignedHead:
+        """Give the signed head of the log: keep it somewhere else, and a log that was rewritten
+        shows."""
+        request = audit_pb2.GetCheckpointRequest()
+        response = self._unary(self._stubs.audit.GetCheckpoint, request)
+        return values.SignedHead(checkpoint=response.checkpoint, key=response.key)
+
+    def receipt(self, call_id: str) -> bytes:
+        """Give the receipt of a call that has ended (C2SP tlog-proof), with its OUTCOME entry.
+
+        Raises:
+            CallStateError: `CALL_NOT_CLOSED`.
+            AuditUnavailable: `TREE_BEHIND`.
+        """
+        request = audit_pb2.GetReceiptRequest(call_id=call_id)
+        return bytes((self._unary(self._stubs.audit.GetReceipt, request)).receipt)
+
+    def retention(self) -> values.Retention:
+        """Tell which contents would be removed now, and why not more. Only for callers with
+        `audit: all`.
+
+        Raises:
+            CallStateError: `RETENTION_OFF`.
+        """
+        request = audit_pb2.GetRetentionRequest()
+        return wire.retention(self._unary(self._stubs.audit.GetRetention, request))
+
+    def hold(self, call_id: str, *, why: str) -> int:
+        """Keep what a call left on record from retention and from being erased; give how many hold
+        it now. Only for callers with `holds: true`.
+
+        Raises:
+            CallStateError: `CONTENT_REMOVED`, `CONTENT_ERASED`.
+        """
+        request = audit_pb2.HoldContentsRequest(call_id=call_id, why=why)
+        return int((self._unary(self._stubs.audit.HoldContents, request)).holds)
+
+    def release(self, call_id: str, *, why: str) -> int:
+        """Take one hold back; give how many are left. The same holds.
+
+        Raises:
+            CallStateError: `NOT_HELD`.
+        """
+        request = audit_pb2.ReleaseContentsRequest(call_id=call_id, why=why)
+        return int((self._unary(self._stubs.audit.ReleaseContents, request)).holds)
+
+    def erase(self, call_id: str, why: str) -> values.Erased:
+        """Erase the content of an encrypted call that has ended; give who did it, and when, the
+        first time.
+
+        Raises:
+            NotPermitted: `ERASE_NOT_GRANTED`.
+            CallStateError: `CALL_NOT_CLOSED`, `NOT_ENCRYPTED`, `CONTENT_HELD`.
+        """
+        request = audit_pb2.EraseRequest(call_id=call_id, why=why)
+        return wire.erased(self._unary(self._stubs.audit.Erase, request).erased)
+
     def read_output(self, call_id: str, stream: Stream | str) -> Iterator[bytes]:
         """Give the recorded bytes of one stream, in order."""
         number = wire.STREAM_NUMBERS[Stream(stream)]
         request = audit_pb2.ReadOutputRequest(call_id=call_id, stream=number)
         done = 0
         for message in self._read_stream(self._stubs.audit.ReadOutput, lambda: request):
-            data = message.data[max(0, done - message.offset) :]
-            done += len(data)
+            data, done = wire.not_given(message, done)
             if data:
                 yield data
 
@@ -317,6 +408,8 @@ class Supervisor:
             return tool_pb2.ReadBlobRequest(digest=message, offset=check.offset)
 
         for response in self._read_stream(self._stubs.tool.ReadBlob, request):
+            if response.HasField("content"):
+                check.expect(wire.digest(response.content))
             check.take(response.data)
             yield response.data
         check.close()
@@ -476,13 +569,15 @@ class Supervisor:
         field: str,
         limit: int | None = None,
         end_s: float = math.inf,
-    ) -> Iterator[values.Call]:
+        *,
+        of: Callable[[Any], T],
+    ) -> Iterator[T]:
         left = limit
         while left is None or left > 0:
             request.page_size = rpc.PAGE_SIZE if left is None else min(left, rpc.PAGE_SIZE)
             response = self._unary(method, request, end_s=end_s)
             for message in getattr(response, field):
-                yield wire.call(message)
+                yield of(message)
             if left is not None:
                 left -= len(getattr(response, field))
             if not response.next_page_token:

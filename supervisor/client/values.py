@@ -11,8 +11,27 @@ from supervisor.call.types import Caller, Correlation, Digest, Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """That retention removed what a call left on record: `why` is "age" or "size"."""
+
+    time_ns: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """That the content of a call was erased: by which caller, when, and why."""
+
+    by: str
+    time_ns: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call in short; `argv` is its beginning, `finished` is set once it is closed."""
+    """A call in short; `argv` is its beginning, `finished` is set once it is closed, `removed` and
+    `erased` where the contents of its streams and files are gone, or nobody can read them. `holds`
+    is how many hold those; `encrypted`, whether they are."""
 
     call_id: str
     request_id: str
@@ -26,6 +45,40 @@ class Call:
     finished: Finished | None
     last_sequence: int
     denials: int
+    removed: Removed | None = None
+    erased: Erased | None = None
+    encrypted: bool = False
+    holds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Going:
+    """What would go now: the contents of a call, or an upload where `call_id` is empty; `why` is
+    "age" or "size", `files` and `bytes` are what nothing else needs."""
+
+    call_id: str
+    index: int
+    why: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What would go now, the oldest first (at most 1000 of `count`), and why not more: `rest` is
+    what the next in line waits for, `problem` why nothing goes at all. Of what is old enough, or
+    too much, `held` are held and `in_use` were asked for within the hour. Ages are counted from
+    `now_ns`."""
+
+    going: tuple[Going, ...]
+    count: int
+    bytes: int
+    contents_bytes: int
+    rest: str
+    problem: str
+    held: int
+    in_use: int
+    now_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +138,15 @@ class RecordEntry:
         """Parse the entry."""
         parsed = json.loads(self.json)
         return parsed if isinstance(parsed, dict) else {"value": parsed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedHead:
+    """What is signed of the log: `checkpoint` is a signed note, and `key`, as name+id+base64, the
+    public key that verifies it, where one does not know it already."""
+
+    checkpoint: bytes
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,15 @@ def event(message: tool_pb2.CallEvent) -> events.CallEvent:
     )
 
 
+def not_given(message: audit_pb2.ReadOutputResponse, done: int) -> tuple[bytes, int]:
+    """Give what of a piece of a stream was not given before, where it was up to `done`, and up to
+    where it is then."""
+    end = message.offset + (message.covered or len(message.data))
+    if message.covered:
+        return (message.data if end > done else b""), max(done, end)
+    return message.data[max(0, done - message.offset) :], max(done, end)
+
+
 def finished(message: tool_pb2.Finished) -> events.Finished:
     """Give a Finished as a value."""
     line = message.timeline
@@ -75,6 +84,8 @@ def finished(message: tool_pb2.Finished) -> events.Finished:
                 stream=stream(summary.stream),
                 digest=digest(summary.digest),
                 stored_bytes=summary.stored_bytes,
+                redactions=summary.redactions,
+                tail_bytes=summary.tail_bytes,
             )
             for summary in message.streams
         ),
@@ -92,6 +103,7 @@ def finished(message: tool_pb2.Finished) -> events.Finished:
         denials=message.denials,
         record=message.record.sha256,
         record_bytes=message.record.size_bytes,
+        receipt=message.receipt,
     )
 
 
@@ -135,7 +147,38 @@ def call(message: tool_pb2.Call) -> values.Call:
         finished=finished(message.finished) if message.HasField("finished") else None,
         last_sequence=message.last_sequence,
         denials=message.denials,
+        removed=values.Removed(time_ns=_ns(message.removed.time), why=message.removed.why)
+        if message.HasField("removed")
+        else None,
+        erased=erased(message.erased) if message.HasField("erased") else None,
+        encrypted=message.encrypted,
+        holds=message.holds,
     )
+
+
+def retention(message: audit_pb2.GetRetentionResponse) -> values.Retention:
+    """Give what would be removed as a value."""
+    return values.Retention(
+        going=tuple(
+            values.Going(
+                call_id=one.call_id, index=one.index, why=one.why, files=one.files, bytes=one.bytes
+            )
+            for one in message.going
+        ),
+        count=message.count,
+        bytes=message.bytes,
+        contents_bytes=message.contents_bytes,
+        rest=message.rest,
+        problem=message.problem,
+        held=message.held,
+        in_use=message.in_use,
+        now_ns=_ns(message.now),
+    )
+
+
+def erased(message: types_pb2.Erased) -> values.Erased:
+    """Give an erasure as a value."""
+    return values.Erased(by=message.by, time_ns=_ns(message.time), why=message.why)
 
 
 def profile_summary(message: profile_pb2.ProfileSummary) -> values.ProfileSummary:
@@ -293,8 +336,13 @@ _EVENTS: dict[str | None, Any] = {
     ),
     "started": lambda m: events.Started(preparation_s=_seconds(m.preparation)),
     "output": lambda m: events.Output(
-        stream=stream(m.stream), data=m.data, offset=m.offset, truncated=m.truncated
+        stream=stream(m.stream),
+        data=m.data,
+        offset=m.offset,
+        truncated=m.truncated,
+        covered=m.covered,
     ),
+    "resized": lambda m: events.Resized(rows=m.rows, columns=m.columns),
     "denied": _denied,
     "processes": lambda m: events.Processes(events=tuple(_process(e) for e in m.events)),
     "watched": lambda m: events.Watched(

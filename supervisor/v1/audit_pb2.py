@@ -27,7 +27,7 @@ from supervisor.v1 import tool_pb2 as supervisor_dot_v1_dot_tool__pb2
 from supervisor.v1 import types_pb2 as supervisor_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19supervisor/v1/audit.proto\x12\rsupervisor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18supervisor/v1/tool.proto\x1a\x19supervisor/v1/types.proto\"\xb3\x02\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61gent\x18\x08 \x01(\t\x12\x0f\n\x07session\x18\t \x01(\t\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x0e\n\x06\x64\x65nied\x18\x0b \x01(\t\x12\n\n\x02to\x18\x0c \x01(\t\x12\x0f\n\x07program\x18\r \x01(\t\x12\x0c\n\x04text\x18\x0e \x01(\t\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x10GetRecordRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07profile\x18\x03 \x01(\x08\"\x99\x01\n\x0bRecordEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04json\x18\x05 \x01(\x0c\x12#\n\x04leaf\x18\x06 \x01(\x0b\x32\x15.supervisor.v1.Digest\"\x90\x01\n\x11GetRecordResponse\x12!\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x13.supervisor.v1.Call\x12+\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1a.supervisor.v1.RecordEntry\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x14\n\x0cprofile_json\x18\x04 \x01(\x0c\"N\n\x11ReadOutputRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12(\n\x06stream\x18\x02 \x01(\x0e\x32\x18.supervisor.v1.StdStream\"2\n\x12ReadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x32\x89\x02\n\x0c\x41uditService\x12T\n\x0bListRecords\x12!.supervisor.v1.ListRecordsRequest\x1a\".supervisor.v1.ListRecordsResponse\x12N\n\tGetRecord\x12\x1f.supervisor.v1.GetRecordRequest\x1a .supervisor.v1.GetRecordResponse\x12S\n\nReadOutput\x12 .supervisor.v1.ReadOutputRequest\x1a!.supervisor.v1.ReadOutputResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19supervisor/v1/audit.proto\x12\rsupervisor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18supervisor/v1/tool.proto\x1a\x19supervisor/v1/types.proto\"\xb3\x02\n\x12ListRecordsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x05 \x01(\x08\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61gent\x18\x08 \x01(\t\x12\x0f\n\x07session\x18\t \x01(\t\x12\x0f\n\x07outcome\x18\n \x01(\t\x12\x0e\n\x06\x64\x65nied\x18\x0b \x01(\t\x12\n\n\x02to\x18\x0c \x01(\t\x12\x0f\n\x07program\x18\r \x01(\t\x12\x0c\n\x04text\x18\x0e \x01(\t\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x10GetRecordRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x0f\n\x07profile\x18\x03 \x01(\x08\"\x99\x01\n\x0bRecordEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0c\n\x04json\x18\x05 \x01(\x0c\x12#\n\x04leaf\x18\x06 \x01(\x0b\x32\x15.supervisor.v1.Digest\"\x90\x01\n\x11GetRecordResponse\x12!\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x13.supervisor.v1.Call\x12+\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x1a.supervisor.v1.RecordEntry\x12\x15\n\rnext_sequence\x18\x03 \x01(\x04\x12\x14\n\x0cprofile_json\x18\x04 \x01(\x0c\"\x9e\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x12ListEventsResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.supervisor.v1.RecordEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\"8\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x0b\n\x03key\x18\x02 \x01(\t\"$\n\x11GetReceiptRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"%\n\x12GetReceiptResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\",\n\x0c\x45raseRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"6\n\rEraseResponse\x12%\n\x06\x65rased\x18\x01 \x01(\x0b\x32\x15.supervisor.v1.Erased\"N\n\x11ReadOutputRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12(\n\x06stream\x18\x02 \x01(\x0e\x32\x18.supervisor.v1.StdStream\"C\n\x12ReadOutputResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0f\n\x07\x63overed\x18\x03 \x01(\x04\"\x15\n\x13GetRetentionRequest\"R\n\x05Going\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\r\n\x05\x66iles\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\"\xd7\x01\n\x14GetRetentionResponse\x12#\n\x05going\x18\x01 \x03(\x0b\x32\x14.supervisor.v1.Going\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x63ontents_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04rest\x18\x05 \x01(\t\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x0c\n\x04held\x18\x07 \x01(\x04\x12\x0e\n\x06in_use\x18\x08 \x01(\x04\x12\'\n\x03now\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x13HoldContentsRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"%\n\x14HoldContentsResponse\x12\r\n\x05holds\x18\x01 \x01(\r\"6\n\x16ReleaseContentsRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"(\n\x17ReleaseContentsResponse\x12\r\n\x05holds\x18\x01 \x01(\r\"K\n\x14\x41\x64\x64\x43heckpointRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08old_size\x18\x02 \x01(\x04\x12\r\n\x05proof\x18\x03 \x03(\x0c\"\x17\n\x15\x41\x64\x64\x43heckpointResponse2\xbf\x07\n\x0c\x41uditService\x12T\n\x0bListRecords\x12!.supervisor.v1.ListRecordsRequest\x1a\".supervisor.v1.ListRecordsResponse\x12N\n\tGetRecord\x12\x1f.supervisor.v1.GetRecordRequest\x1a .supervisor.v1.GetRecordResponse\x12S\n\nReadOutput\x12 .supervisor.v1.ReadOutputRequest\x1a!.supervisor.v1.ReadOutputResponse0\x01\x12Q\n\nListEvents\x12 .supervisor.v1.ListEventsRequest\x1a!.supervisor.v1.ListEventsResponse\x12Z\n\rGetCheckpoint\x12#.supervisor.v1.GetCheckpointRequest\x1a$.supervisor.v1.GetCheckpointResponse\x12Q\n\nGetReceipt\x12 .supervisor.v1.GetReceiptRequest\x1a!.supervisor.v1.GetReceiptResponse\x12W\n\x0cGetRetention\x12\".supervisor.v1.GetRetentionRequest\x1a#.supervisor.v1.GetRetentionResponse\x12W\n\x0cHoldContents\x12\".supervisor.v1.HoldContentsRequest\x1a#.supervisor.v1.HoldContentsResponse\x12`\n\x0fReleaseContents\x12%.supervisor.v1.ReleaseContentsRequest\x1a&.supervisor.v1.ReleaseContentsResponse\x12\x42\n\x05\x45rase\x12\x1b.supervisor.v1.EraseRequest\x1a\x1c.supervisor.v1.EraseResponse\x12Z\n\rAddCheckpoint\x12#.supervisor.v1.AddCheckpointRequest\x1a$.supervisor.v1.AddCheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDENTRY']._serialized_end=757
   _globals['_GETRECORDRESPONSE']._serialized_start=760
   _globals['_GETRECORDRESPONSE']._serialized_end=904
-  _globals['_READOUTPUTREQUEST']._serialized_start=906
-  _globals['_READOUTPUTREQUEST']._serialized_end=984
-  _globals['_READOUTPUTRESPONSE']._serialized_start=986
-  _globals['_READOUTPUTRESPONSE']._serialized_end=1036
-  _globals['_AUDITSERVICE']._serialized_start=1039
-  _globals['_AUDITSERVICE']._serialized_end=1304
+  _globals['_LISTEVENTSREQUEST']._serialized_start=907
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1065
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1067
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1157
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1159
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1181
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1183
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1239
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1241
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1277
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=1279
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=1316
+  _globals['_ERASEREQUEST']._serialized_start=1318
+  _globals['_ERASEREQUEST']._serialized_end=1362
+  _globals['_ERASERESPONSE']._serialized_start=1364
+  _globals['_ERASERESPONSE']._serialized_end=1418
+  _globals['_READOUTPUTREQUEST']._serialized_start=1420
+  _globals['_READOUTPUTREQUEST']._serialized_end=1498
+  _globals['_READOUTPUTRESPONSE']._serialized_start=1500
+  _globals['_READOUTPUTRESPONSE']._serialized_end=1567
+  _globals['_GETRETENTIONREQUEST']._serialized_start=1569
+  _globals['_GETRETENTIONREQUEST']._serialized_end=1590
+  _globals['_GOING']._serialized_start=1592
+  _globals['_GOING']._serialized_end=1674
+  _globals['_GETRETENTIONRESPONSE']._serialized_start=1677
+  _globals['_GETRETENTIONRESPONSE']._serialized_end=1892
+  _globals['_HOLDCONTENTSREQUEST']._serialized_start=1894
+  _globals['_HOLDCONTENTSREQUEST']._serialized_end=1945
+  _globals['_HOLDCONTENTSRESPONSE']._serialized_start=1947
+  _globals['_HOLDCONTENTSRESPONSE']._serialized_end=1984
+  _globals['_RELEASECONTENTSREQUEST']._serialized_start=1986
+  _globals['_RELEASECONTENTSREQUEST']._serialized_end=2040
+  _globals['_RELEASECONTENTSRESPONSE']._serialized_start=2042
+  _globals['_RELEASECONTENTSRESPONSE']._serialized_end=2082
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=2084
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=2159
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=2161
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_end=2184
+  _globals['_AUDITSERVICE']._serialized_start=2187
+  _globals['_AUDITSERVICE']._serialized_end=3146
 # @@protoc_insertion_point(module_scope)

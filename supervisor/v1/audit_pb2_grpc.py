@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class AuditServiceStub:
     """Every RPC can fail as said at ToolService, and with PERMISSION_DENIED AUDIT_NOT_GRANTED where
-    the configuration gives the caller no right to read records.
+    the configuration gives the caller no right to read records. Each read of records is itself on
+    record before it is answered; where that cannot be, it fails with UNAVAILABLE RECORD_FULL.
     """
 
     def __init__(self, channel):
@@ -51,11 +52,52 @@ class AuditServiceStub:
                 request_serializer=supervisor_dot_v1_dot_audit__pb2.ReadOutputRequest.SerializeToString,
                 response_deserializer=supervisor_dot_v1_dot_audit__pb2.ReadOutputResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/supervisor.v1.AuditService/ListEvents',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/supervisor.v1.AuditService/GetCheckpoint',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/supervisor.v1.AuditService/GetReceipt',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/supervisor.v1.AuditService/GetRetention',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.GetRetentionResponse.FromString,
+                _registered_method=True)
+        self.HoldContents = channel.unary_unary(
+                '/supervisor.v1.AuditService/HoldContents',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.HoldContentsRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.HoldContentsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseContents = channel.unary_unary(
+                '/supervisor.v1.AuditService/ReleaseContents',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.ReleaseContentsRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.ReleaseContentsResponse.FromString,
+                _registered_method=True)
+        self.Erase = channel.unary_unary(
+                '/supervisor.v1.AuditService/Erase',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.EraseRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.EraseResponse.FromString,
+                _registered_method=True)
+        self.AddCheckpoint = channel.unary_unary(
+                '/supervisor.v1.AuditService/AddCheckpoint',
+                request_serializer=supervisor_dot_v1_dot_audit__pb2.AddCheckpointRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_audit__pb2.AddCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
     """Every RPC can fail as said at ToolService, and with PERMISSION_DENIED AUDIT_NOT_GRANTED where
-    the configuration gives the caller no right to read records.
+    the configuration gives the caller no right to read records. Each read of records is itself on
+    record before it is answered; where that cannot be, it fails with UNAVAILABLE RECORD_FULL.
     """
 
     def ListRecords(self, request, context):
@@ -85,8 +127,99 @@ class AuditServiceServicer:
     def ReadOutput(self, request, context):
         """Gives the recorded bytes of one stream back.
 
-        Errors: NOT_FOUND RECORD_NOT_FOUND; DATA_LOSS DIGEST_MISMATCH;
-        INVALID_ARGUMENT STREAM_UNSPECIFIED.
+        Errors: NOT_FOUND RECORD_NOT_FOUND, CONTENT_REMOVED, CONTENT_ERASED; DATA_LOSS DIGEST_MISMATCH,
+        KEY_MISSING, KEY_DAMAGED; FAILED_PRECONDITION CONTENT_LOCKED, where the daemon has no identity
+        that opens it; INVALID_ARGUMENT STREAM_UNSPECIFIED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Lists the daemon's own entries, newest first: starts and stops, what was in force, who was
+        refused, who read the record. Only for callers with `audit: all`.
+
+        A page can have fewer than `page_size` entries, or none, and another follow.
+
+        Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID, FILTER_INVALID; DATA_LOSS
+        CHAIN_BROKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """Gives the head of the log over all that is durable, signed now. Keep it somewhere else: a log
+        that was rewritten or cut back does not have it any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceipt(self, request, context):
+        """Gives the receipt of a call that has ended, under a head that is signed now.
+
+        Errors: NOT_FOUND RECORD_NOT_FOUND; FAILED_PRECONDITION CALL_NOT_CLOSED; UNAVAILABLE
+        TREE_BEHIND; DATA_LOSS CHAIN_BROKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetention(self, request, context):
+        """Tells which contents retention would remove now, and why not more. Removes nothing. Only for
+        callers with `audit: all`.
+
+        Errors: FAILED_PRECONDITION RETENTION_OFF; DATA_LOSS CHAIN_BROKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldContents(self, request, context):
+        """Holds the contents of a call: retention leaves them, and nobody erases them, until they are
+        released as often as they were held. On record before the answer. Only for callers with
+        `holds: true`, and for calls whose record they may read.
+
+        Errors: PERMISSION_DENIED HOLDS_NOT_GRANTED; NOT_FOUND RECORD_NOT_FOUND; FAILED_PRECONDITION
+        CONTENT_REMOVED, CONTENT_ERASED; INVALID_ARGUMENT WHY_MISSING, WHY_TOO_LONG.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseContents(self, request, context):
+        """Takes one hold back: with the last, retention may have the contents again. The same holds.
+
+        Errors: PERMISSION_DENIED HOLDS_NOT_GRANTED; NOT_FOUND RECORD_NOT_FOUND; FAILED_PRECONDITION
+        NOT_HELD; INVALID_ARGUMENT WHY_MISSING, WHY_TOO_LONG.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Erase(self, request, context):
+        """Erases the content of an encrypted call that has ended, by deleting its key: what went through
+        its streams, its files, and a long request. The log keeps all its entries, and has one more that
+        says who did it and why. Doing it again changes nothing and gives the first answer.
+
+        Errors: PERMISSION_DENIED ERASE_NOT_GRANTED, where the configuration gives the caller no right
+        to erase; NOT_FOUND RECORD_NOT_FOUND; INVALID_ARGUMENT WHY_MISSING, WHY_TOO_LONG;
+        FAILED_PRECONDITION CALL_NOT_CLOSED, NOT_ENCRYPTED, CONTENT_HELD; UNAVAILABLE
+        RECORD_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddCheckpoint(self, request, context):
+        """Gives the signed head of another log to this daemon, which keeps it as a witness (C2SP
+        tlog-witness, but for its transport). Durable, and on record, before the answer. Only for
+        callers with `witness: true`; needs no right to read records.
+
+        Errors: PERMISSION_DENIED WITNESS_NOT_GRANTED; NOT_FOUND LOG_NOT_WITNESSED; INVALID_ARGUMENT
+        HEAD_INVALID; FAILED_PRECONDITION HEAD_CONFLICT, where another size is kept, which the metadata
+        has as "size"; HEAD_REWRITTEN, where it does not begin with the head that is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +243,46 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=supervisor_dot_v1_dot_audit__pb2.ReadOutputRequest.FromString,
                     response_serializer=supervisor_dot_v1_dot_audit__pb2.ReadOutputResponse.SerializeToString,
             ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.ListEventsRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.GetReceiptRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.GetRetentionRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.GetRetentionResponse.SerializeToString,
+            ),
+            'HoldContents': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldContents,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.HoldContentsRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.HoldContentsResponse.SerializeToString,
+            ),
+            'ReleaseContents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseContents,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.ReleaseContentsRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.ReleaseContentsResponse.SerializeToString,
+            ),
+            'Erase': grpc.unary_unary_rpc_method_handler(
+                    servicer.Erase,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.EraseRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.EraseResponse.SerializeToString,
+            ),
+            'AddCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCheckpoint,
+                    request_deserializer=supervisor_dot_v1_dot_audit__pb2.AddCheckpointRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_audit__pb2.AddCheckpointResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'supervisor.v1.AuditService', rpc_method_handlers)
@@ -120,7 +293,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
     """Every RPC can fail as said at ToolService, and with PERMISSION_DENIED AUDIT_NOT_GRANTED where
-    the configuration gives the caller no right to read records.
+    the configuration gives the caller no right to read records. Each read of records is itself on
+    record before it is answered; where that cannot be, it fails with UNAVAILABLE RECORD_FULL.
     """
 
     @staticmethod
@@ -194,6 +368,222 @@ class AuditService:
             '/supervisor.v1.AuditService/ReadOutput',
             supervisor_dot_v1_dot_audit__pb2.ReadOutputRequest.SerializeToString,
             supervisor_dot_v1_dot_audit__pb2.ReadOutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/ListEvents',
+            supervisor_dot_v1_dot_audit__pb2.ListEventsRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/GetCheckpoint',
+            supervisor_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/GetReceipt',
+            supervisor_dot_v1_dot_audit__pb2.GetReceiptRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/GetRetention',
+            supervisor_dot_v1_dot_audit__pb2.GetRetentionRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.GetRetentionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldContents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/HoldContents',
+            supervisor_dot_v1_dot_audit__pb2.HoldContentsRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.HoldContentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseContents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/ReleaseContents',
+            supervisor_dot_v1_dot_audit__pb2.ReleaseContentsRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.ReleaseContentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Erase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/Erase',
+            supervisor_dot_v1_dot_audit__pb2.EraseRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.EraseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.AuditService/AddCheckpoint',
+            supervisor_dot_v1_dot_audit__pb2.AddCheckpointRequest.SerializeToString,
+            supervisor_dot_v1_dot_audit__pb2.AddCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,8 +48,18 @@ class InputFile(_message.Message):
     mode: int
     def __init__(self, path: _Optional[bytes] = ..., data: _Optional[bytes] = ..., digest: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ..., mode: _Optional[int] = ...) -> None: ...
 
+class Terminal(_message.Message):
+    __slots__ = ("rows", "columns", "term")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    term: str
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., term: _Optional[str] = ...) -> None: ...
+
 class ExecuteRequest(_message.Message):
-    __slots__ = ("request_id", "profile", "kill_on_disconnect", "command", "tool", "files", "outputs", "stdin", "timeout", "correlation", "stdin_open")
+    __slots__ = ("request_id", "profile", "kill_on_disconnect", "command", "tool", "files", "outputs", "stdin", "timeout", "correlation", "stdin_open", "terminal")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     KILL_ON_DISCONNECT_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +71,7 @@ class ExecuteRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_FIELD_NUMBER: _ClassVar[int]
     STDIN_OPEN_FIELD_NUMBER: _ClassVar[int]
+    TERMINAL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     profile: str
     kill_on_disconnect: bool
@@ -72,7 +83,8 @@ class ExecuteRequest(_message.Message):
     timeout: _duration_pb2.Duration
     correlation: _types_pb2.Correlation
     stdin_open: bool
-    def __init__(self, request_id: _Optional[str] = ..., profile: _Optional[str] = ..., kill_on_disconnect: _Optional[bool] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., tool: _Optional[_Union[ToolCall, _Mapping]] = ..., files: _Optional[_Iterable[_Union[InputFile, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., stdin: _Optional[bytes] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., correlation: _Optional[_Union[_types_pb2.Correlation, _Mapping]] = ..., stdin_open: _Optional[bool] = ...) -> None: ...
+    terminal: Terminal
+    def __init__(self, request_id: _Optional[str] = ..., profile: _Optional[str] = ..., kill_on_disconnect: _Optional[bool] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., tool: _Optional[_Union[ToolCall, _Mapping]] = ..., files: _Optional[_Iterable[_Union[InputFile, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., stdin: _Optional[bytes] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., correlation: _Optional[_Union[_types_pb2.Correlation, _Mapping]] = ..., stdin_open: _Optional[bool] = ..., terminal: _Optional[_Union[Terminal, _Mapping]] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
     __slots__ = ("event",)
@@ -95,7 +107,7 @@ class AttachResponse(_message.Message):
     def __init__(self, event: _Optional[_Union[CallEvent, _Mapping]] = ...) -> None: ...
 
 class CallEvent(_message.Message):
-    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes", "watched", "flow")
+    __slots__ = ("call_id", "sequence", "time", "accepted", "started", "output", "denied", "lost", "keep_alive", "finished", "processes", "watched", "flow", "resized")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +121,7 @@ class CallEvent(_message.Message):
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     WATCHED_FIELD_NUMBER: _ClassVar[int]
     FLOW_FIELD_NUMBER: _ClassVar[int]
+    RESIZED_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     sequence: int
     time: _timestamp_pb2.Timestamp
@@ -122,7 +135,8 @@ class CallEvent(_message.Message):
     processes: Processes
     watched: Watched
     flow: Flow
-    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ..., watched: _Optional[_Union[Watched, _Mapping]] = ..., flow: _Optional[_Union[Flow, _Mapping]] = ...) -> None: ...
+    resized: Resized
+    def __init__(self, call_id: _Optional[str] = ..., sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., denied: _Optional[_Union[Denied, _Mapping]] = ..., lost: _Optional[_Union[Lost, _Mapping]] = ..., keep_alive: _Optional[_Union[KeepAlive, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., processes: _Optional[_Union[Processes, _Mapping]] = ..., watched: _Optional[_Union[Watched, _Mapping]] = ..., flow: _Optional[_Union[Flow, _Mapping]] = ..., resized: _Optional[_Union[Resized, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("profile", "profile_digest", "mode", "attached")
@@ -142,17 +156,27 @@ class Started(_message.Message):
     preparation: _duration_pb2.Duration
     def __init__(self, preparation: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class Resized(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
 class Output(_message.Message):
-    __slots__ = ("stream", "data", "offset", "truncated")
+    __slots__ = ("stream", "data", "offset", "truncated", "covered")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    COVERED_FIELD_NUMBER: _ClassVar[int]
     stream: _types_pb2.StdStream
     data: bytes
     offset: int
     truncated: bool
-    def __init__(self, stream: _Optional[_Union[_types_pb2.StdStream, str]] = ..., data: _Optional[bytes] = ..., offset: _Optional[int] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    covered: int
+    def __init__(self, stream: _Optional[_Union[_types_pb2.StdStream, str]] = ..., data: _Optional[bytes] = ..., offset: _Optional[int] = ..., truncated: _Optional[bool] = ..., covered: _Optional[int] = ...) -> None: ...
 
 class Denied(_message.Message):
     __slots__ = ("wall", "name", "arguments", "detail", "pid", "program", "count", "rule", "used", "allowed")
@@ -305,7 +329,7 @@ class KeepAlive(_message.Message):
     def __init__(self) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("exited", "signaled", "timed_out", "out_of_memory", "limit_exceeded", "stopped", "failed", "interrupted", "timeline", "streams", "outputs", "skipped", "usage", "record", "denials")
+    __slots__ = ("exited", "signaled", "timed_out", "out_of_memory", "limit_exceeded", "stopped", "failed", "interrupted", "timeline", "streams", "outputs", "skipped", "usage", "record", "denials", "receipt")
     EXITED_FIELD_NUMBER: _ClassVar[int]
     SIGNALED_FIELD_NUMBER: _ClassVar[int]
     TIMED_OUT_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +345,7 @@ class Finished(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     DENIALS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
     exited: _types_pb2.Exited
     signaled: _types_pb2.Signaled
     timed_out: _types_pb2.TimedOut
@@ -336,7 +361,8 @@ class Finished(_message.Message):
     usage: _types_pb2.ResourceUsage
     record: _types_pb2.Digest
     denials: int
-    def __init__(self, exited: _Optional[_Union[_types_pb2.Exited, _Mapping]] = ..., signaled: _Optional[_Union[_types_pb2.Signaled, _Mapping]] = ..., timed_out: _Optional[_Union[_types_pb2.TimedOut, _Mapping]] = ..., out_of_memory: _Optional[_Union[_types_pb2.OutOfMemory, _Mapping]] = ..., limit_exceeded: _Optional[_Union[_types_pb2.LimitExceeded, _Mapping]] = ..., stopped: _Optional[_Union[_types_pb2.Stopped, _Mapping]] = ..., failed: _Optional[_Union[_types_pb2.Failed, _Mapping]] = ..., interrupted: _Optional[_Union[_types_pb2.Interrupted, _Mapping]] = ..., timeline: _Optional[_Union[_types_pb2.Timeline, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_types_pb2.StreamSummary, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.OutputFile, _Mapping]]] = ..., skipped: _Optional[_Iterable[_Union[_types_pb2.SkippedFile, _Mapping]]] = ..., usage: _Optional[_Union[_types_pb2.ResourceUsage, _Mapping]] = ..., record: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ..., denials: _Optional[int] = ...) -> None: ...
+    receipt: bytes
+    def __init__(self, exited: _Optional[_Union[_types_pb2.Exited, _Mapping]] = ..., signaled: _Optional[_Union[_types_pb2.Signaled, _Mapping]] = ..., timed_out: _Optional[_Union[_types_pb2.TimedOut, _Mapping]] = ..., out_of_memory: _Optional[_Union[_types_pb2.OutOfMemory, _Mapping]] = ..., limit_exceeded: _Optional[_Union[_types_pb2.LimitExceeded, _Mapping]] = ..., stopped: _Optional[_Union[_types_pb2.Stopped, _Mapping]] = ..., failed: _Optional[_Union[_types_pb2.Failed, _Mapping]] = ..., interrupted: _Optional[_Union[_types_pb2.Interrupted, _Mapping]] = ..., timeline: _Optional[_Union[_types_pb2.Timeline, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_types_pb2.StreamSummary, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[_types_pb2.OutputFile, _Mapping]]] = ..., skipped: _Optional[_Iterable[_Union[_types_pb2.SkippedFile, _Mapping]]] = ..., usage: _Optional[_Union[_types_pb2.ResourceUsage, _Mapping]] = ..., record: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ..., denials: _Optional[int] = ..., receipt: _Optional[bytes] = ...) -> None: ...
 
 class WriteStdinRequest(_message.Message):
     __slots__ = ("call_id", "offset", "data", "end")
@@ -355,6 +381,20 @@ class WriteStdinResponse(_message.Message):
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     next_offset: int
     def __init__(self, next_offset: _Optional[int] = ...) -> None: ...
+
+class ResizeTerminalRequest(_message.Message):
+    __slots__ = ("call_id", "rows", "columns")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    rows: int
+    columns: int
+    def __init__(self, call_id: _Optional[str] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class ResizeTerminalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class SignalRequest(_message.Message):
     __slots__ = ("call_id", "signal", "why")
@@ -383,7 +423,7 @@ class GetCallResponse(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "request_id", "caller", "profile", "profile_digest", "state", "argv", "accepted", "correlation", "finished", "last_sequence", "denials")
+    __slots__ = ("call_id", "request_id", "caller", "profile", "profile_digest", "state", "argv", "accepted", "correlation", "finished", "last_sequence", "denials", "removed", "erased", "encrypted", "holds")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
@@ -396,6 +436,10 @@ class Call(_message.Message):
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     DENIALS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    ERASED_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTED_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     request_id: str
     caller: _types_pb2.Caller
@@ -408,7 +452,11 @@ class Call(_message.Message):
     finished: Finished
     last_sequence: int
     denials: int
-    def __init__(self, call_id: _Optional[str] = ..., request_id: _Optional[str] = ..., caller: _Optional[_Union[_types_pb2.Caller, _Mapping]] = ..., profile: _Optional[str] = ..., profile_digest: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.CallState, str]] = ..., argv: _Optional[_Iterable[bytes]] = ..., accepted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., correlation: _Optional[_Union[_types_pb2.Correlation, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., last_sequence: _Optional[int] = ..., denials: _Optional[int] = ...) -> None: ...
+    removed: _types_pb2.ContentsRemoved
+    erased: _types_pb2.Erased
+    encrypted: bool
+    holds: int
+    def __init__(self, call_id: _Optional[str] = ..., request_id: _Optional[str] = ..., caller: _Optional[_Union[_types_pb2.Caller, _Mapping]] = ..., profile: _Optional[str] = ..., profile_digest: _Optional[str] = ..., state: _Optional[_Union[_types_pb2.CallState, str]] = ..., argv: _Optional[_Iterable[bytes]] = ..., accepted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., correlation: _Optional[_Union[_types_pb2.Correlation, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., last_sequence: _Optional[int] = ..., denials: _Optional[int] = ..., removed: _Optional[_Union[_types_pb2.ContentsRemoved, _Mapping]] = ..., erased: _Optional[_Union[_types_pb2.Erased, _Mapping]] = ..., encrypted: _Optional[bool] = ..., holds: _Optional[int] = ...) -> None: ...
 
 class ListCallsRequest(_message.Message):
     __slots__ = ("live_only", "profile", "page_size", "page_token")
@@ -453,7 +501,9 @@ class ReadBlobRequest(_message.Message):
     def __init__(self, digest: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ReadBlobResponse(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "content")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    content: _types_pb2.Digest
+    def __init__(self, data: _Optional[bytes] = ..., content: _Optional[_Union[_types_pb2.Digest, _Mapping]] = ...) -> None: ...

@@ -58,6 +58,11 @@ class ToolServiceStub:
                 request_serializer=supervisor_dot_v1_dot_tool__pb2.WriteStdinRequest.SerializeToString,
                 response_deserializer=supervisor_dot_v1_dot_tool__pb2.WriteStdinResponse.FromString,
                 _registered_method=True)
+        self.ResizeTerminal = channel.unary_unary(
+                '/supervisor.v1.ToolService/ResizeTerminal',
+                request_serializer=supervisor_dot_v1_dot_tool__pb2.ResizeTerminalRequest.SerializeToString,
+                response_deserializer=supervisor_dot_v1_dot_tool__pb2.ResizeTerminalResponse.FromString,
+                _registered_method=True)
         self.Signal = channel.unary_unary(
                 '/supervisor.v1.ToolService/Signal',
                 request_serializer=supervisor_dot_v1_dot_tool__pb2.SignalRequest.SerializeToString,
@@ -110,13 +115,13 @@ class ToolServiceServicer:
         TIMEOUT_INVALID, REQUEST_ID_INVALID, FILE_PATH_INVALID, STDIN_TOO_LARGE,
         FILE_MODE_INVALID, FILE_CONTENT_MISSING, FILES_TOO_LARGE,
         FILES_TOO_MANY, DIGEST_INVALID, GLOB_INVALID,
-        WORKING_DIRECTORY_INVALID, CORRELATION_TOO_LONG, TOOL_UNSUPPORTED.
-        NOT_FOUND           PROFILE_NOT_FOUND, BLOB_NOT_FOUND.
-        PERMISSION_DENIED   PROFILE_NOT_GRANTED.
+        WORKING_DIRECTORY_INVALID, CORRELATION_TOO_LONG, TOOL_UNSUPPORTED,
+        TERMINAL_INVALID.
+        NOT_FOUND           PROFILE_NOT_FOUND, BLOB_NOT_FOUND, CONTENT_ERASED.
+        PERMISSION_DENIED   PROFILE_NOT_GRANTED, TERMINAL_DENIED.
         ALREADY_EXISTS      REQUEST_ID_REUSED: same id, other body.
         FAILED_PRECONDITION PROFILE_INVALID, WALL_MISSING, WALL_NOT_STANDING, and for a runtime that
-        the host does not have RUNTIME_NEEDS_CGROUP_V2, PROGRAM_MISSING: do not
-        retry before somebody fixed it.
+        the host does not have RUNTIME_NEEDS_CGROUP_V2, PROGRAM_MISSING: no retry.
         RESOURCE_EXHAUSTED  CALLS_LIMIT, JOURNAL_FULL; carries google.rpc.RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -125,19 +130,27 @@ class ToolServiceServicer:
 
     def Attach(self, request, context):
         """Follows a call that was started before, from any of its events on.
-
-        Errors: NOT_FOUND CALL_NOT_FOUND (also for another caller's call, without the right to it);
-        OUT_OF_RANGE SEQUENCE_AHEAD.
+        Errors: NOT_FOUND CALL_NOT_FOUND; OUT_OF_RANGE SEQUENCE_AHEAD; else as AuditService.ReadOutput.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WriteStdin(self, request, context):
-        """Appends to the standard input of a running call. Safe to repeat: `offset` names the place.
+        """Appends to standard input of a running call of this caller. Safe to repeat: `offset` says where.
+        Errors: NOT_FOUND CALL_NOT_FOUND; PERMISSION_DENIED INPUT_NOT_GRANTED: not its own, also with
+        `calls: all`; FAILED_PRECONDITION STDIN_CLOSED, CALL_CLOSED; OUT_OF_RANGE STDIN_OFFSET;
+        INVALID_ARGUMENT STDIN_CHUNK_TOO_LARGE, STDIN_TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Errors: NOT_FOUND CALL_NOT_FOUND; FAILED_PRECONDITION STDIN_CLOSED, CALL_CLOSED;
-        OUT_OF_RANGE STDIN_OFFSET; INVALID_ARGUMENT STDIN_CHUNK_TOO_LARGE, STDIN_TOO_LARGE.
+    def ResizeTerminal(self, request, context):
+        """Gives a call's terminal another size, and its foreground programs SIGWINCH; the same is nothing.
+        Errors: NOT_FOUND CALL_NOT_FOUND; PERMISSION_DENIED INPUT_NOT_GRANTED; FAILED_PRECONDITION
+        CALL_CLOSED, TERMINAL_MISSING; INVALID_ARGUMENT TERMINAL_INVALID; RESOURCE_EXHAUSTED
+        RESIZES_LIMIT: no RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,18 +158,16 @@ class ToolServiceServicer:
 
     def Signal(self, request, context):
         """Sends a signal. SIGKILL ends every process of the call; any other signal goes to its program.
-
-        Errors: NOT_FOUND CALL_NOT_FOUND; FAILED_PRECONDITION CALL_CLOSED;
-        INVALID_ARGUMENT SIGNAL_INVALID, WHY_TOO_LONG.
+        Errors: NOT_FOUND CALL_NOT_FOUND; FAILED_PRECONDITION CALL_CLOSED; INVALID_ARGUMENT
+        SIGNAL_INVALID, WHY_TOO_LONG.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCall(self, request, context):
-        """Tells where a call is, and how it ended.
-
-        Errors: NOT_FOUND CALL_NOT_FOUND.
+        """Tells where a call is, and how it ended; digests of encrypted content only to its caller and to
+        who may read its record. Errors: NOT_FOUND CALL_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +175,6 @@ class ToolServiceServicer:
 
     def ListCalls(self, request, context):
         """Lists calls, newest first: the caller's own, or all with the right to it.
-
         Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,9 +182,8 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteBlob(self, request_iterator, context):
-        """Uploads content that a later Execute names in `files`. The first message carries the digest;
-        content that does not match it is refused and not kept. A caller has 16 uploads open at a
-        time, and each ends where the next message takes longer than 30 seconds.
+        """Uploads content for a later Execute. The first message has its digest; another content is not
+        kept. A caller has 16 uploads open at a time; each ends where a message takes longer than 30 s.
 
         Errors: INVALID_ARGUMENT DIGEST_INVALID, DIGEST_MISMATCH, BLOB_TOO_LARGE,
         BLOB_CHUNK_TOO_LARGE; RESOURCE_EXHAUSTED UPLOADS_LIMIT, JOURNAL_FULL, FDS_EXHAUSTED,
@@ -185,9 +194,9 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """Downloads content that a call of this caller left behind or that this caller uploaded.
+        """Downloads content that this caller uploaded or gave to a call, or that a call of it left behind.
 
-        Errors: NOT_FOUND BLOB_NOT_FOUND; OUT_OF_RANGE BLOB_OFFSET; DATA_LOSS DIGEST_MISMATCH.
+        Errors: NOT_FOUND BLOB_NOT_FOUND; OUT_OF_RANGE BLOB_OFFSET; else as AuditService.ReadOutput.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,6 +219,11 @@ def add_ToolServiceServicer_to_server(servicer, server):
                     servicer.WriteStdin,
                     request_deserializer=supervisor_dot_v1_dot_tool__pb2.WriteStdinRequest.FromString,
                     response_serializer=supervisor_dot_v1_dot_tool__pb2.WriteStdinResponse.SerializeToString,
+            ),
+            'ResizeTerminal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeTerminal,
+                    request_deserializer=supervisor_dot_v1_dot_tool__pb2.ResizeTerminalRequest.FromString,
+                    response_serializer=supervisor_dot_v1_dot_tool__pb2.ResizeTerminalResponse.SerializeToString,
             ),
             'Signal': grpc.unary_unary_rpc_method_handler(
                     servicer.Signal,
@@ -327,6 +341,33 @@ class ToolService:
             '/supervisor.v1.ToolService/WriteStdin',
             supervisor_dot_v1_dot_tool__pb2.WriteStdinRequest.SerializeToString,
             supervisor_dot_v1_dot_tool__pb2.WriteStdinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeTerminal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/supervisor.v1.ToolService/ResizeTerminal',
+            supervisor_dot_v1_dot_tool__pb2.ResizeTerminalRequest.SerializeToString,
+            supervisor_dot_v1_dot_tool__pb2.ResizeTerminalResponse.FromString,
             options,
             channel_credentials,
             insecure,

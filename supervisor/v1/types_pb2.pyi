@@ -191,16 +191,20 @@ class ResourceUsage(_message.Message):
     def __init__(self, cpu_user: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_system: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., memory_peak_bytes: _Optional[int] = ..., pids_peak: _Optional[int] = ...) -> None: ...
 
 class StreamSummary(_message.Message):
-    __slots__ = ("stream", "digest", "stored_bytes", "truncated")
+    __slots__ = ("stream", "digest", "stored_bytes", "truncated", "redactions", "tail_bytes")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    REDACTIONS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_BYTES_FIELD_NUMBER: _ClassVar[int]
     stream: StdStream
     digest: Digest
     stored_bytes: int
     truncated: bool
-    def __init__(self, stream: _Optional[_Union[StdStream, str]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., stored_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ...) -> None: ...
+    redactions: int
+    tail_bytes: int
+    def __init__(self, stream: _Optional[_Union[StdStream, str]] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., stored_bytes: _Optional[int] = ..., truncated: _Optional[bool] = ..., redactions: _Optional[int] = ..., tail_bytes: _Optional[int] = ...) -> None: ...
 
 class OutputFile(_message.Message):
     __slots__ = ("path", "digest", "mode")
@@ -235,3 +239,21 @@ class Timeline(_message.Message):
     ended: _timestamp_pb2.Timestamp
     destroyed: _timestamp_pb2.Timestamp
     def __init__(self, accepted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., preparing: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., armed: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., destroyed: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ContentsRemoved(_message.Message):
+    __slots__ = ("time", "why")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    why: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ...) -> None: ...
+
+class Erased(_message.Message):
+    __slots__ = ("by", "time", "why")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    time: _timestamp_pb2.Timestamp
+    why: str
+    def __init__(self, by: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., why: _Optional[str] = ...) -> None: ...

@@ -9,12 +9,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from supervisor.audit.entry import Head, Position, StoredEntry, leaf_hash
+from supervisor.audit.chosen import Chosen
+from supervisor.audit.entry import Head, Position, StoredEntry, encode_entry, leaf_hash
+from supervisor.audit.holdings import Holder
 from supervisor.audit.index import CallSummary
+from supervisor.audit.masks import Masks
+from supervisor.audit.originals import Originals
+from supervisor.audit.own import OwnFilter
+from supervisor.audit.redaction.found import Piece
+from supervisor.audit.retention import Going, Plan
 from supervisor.audit.search import CallFilter
+from supervisor.audit.vault import Removal
 from supervisor.call.events import (
     Accepted,
     CallEvent,
@@ -30,6 +39,7 @@ from supervisor.call.types import (
     Caller,
     CallRequest,
     Digest,
+    Json,
     Stream,
     StreamSummary,
     Usage,
@@ -58,6 +68,7 @@ from supervisor.profile.model import (
     WritableMount,
 )
 from supervisor.profile.walls import WallState
+from tests.unit.api.fake_locker import FakeEraser, FakeLocker, FakeRecords
 
 START_NS = 1_700_000_000_000_000_000
 WORK_BYTES = 1 << 20
@@ -116,20 +127,20 @@ class FakeProfiles:
 class FakeWriter:
     """A blob that is being written."""
 
-    def __init__(self, blobs: FakeBlobs, expected: Digest) -> None:
+    def __init__(self, blobs: FakeBlobs) -> None:
         self._blobs = blobs
-        self._expected = expected
         self._data = b""
 
     def write(self, data: bytes) -> None:
         self._data += data
-        if len(self._data) > self._expected.size_bytes:
-            raise InvalidRequest("DIGEST_MISMATCH", "more than was announced")
 
     def commit(self) -> Digest:
-        if Digest.of(self._data) != self._expected:
-            raise InvalidRequest("DIGEST_MISMATCH", "another content")
-        self._blobs.contents[self._expected.sha256] = self._data
+        digest = Digest.of(self._data)
+        self._blobs.contents[digest.sha256] = self._data
+        return digest
+
+    @property
+    def stored(self) -> Digest:
         return self._expected
 
     def close(self) -> None:
@@ -157,6 +168,7 @@ class FakeBlobs:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self.originals = Originals()
         self.opened = 0
         self.closed = 0
 
@@ -165,12 +177,80 @@ class FakeBlobs:
             digest.sha256 in self.contents
         )
 
-    def writer(self, expected: Digest) -> FakeWriter:
+    holds = has
+
+    def writer(self) -> FakeWriter:
         self.opened += 1
-        return FakeWriter(self, expected)
+        return FakeWriter(self)
 
     def open(self, digest: Digest) -> FakeReader:
         return FakeReader(self.contents[digest.sha256])
+
+
+class FakeOwn:
+    """The daemon's own entries; `failure` is why none can be written, `fail` why none read."""
+
+    def __init__(self, fail: Callable[[], None] = lambda: None) -> None:
+        self._fail = fail
+        self.written: list[tuple[str, dict[str, Any]]] = []
+        self.chosen = Chosen(Masks(b"k" * 32))
+        self.failure: Exception | None = None
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [body for found, body in self.written if found == kind]
+
+    def append(self, kind: str, body: Mapping[str, Json]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.written.append((kind, dict(body)))
+
+    def find(self, wanted: OwnFilter, *, limit: int, token: str) -> tuple[list[StoredEntry], str]:
+        self._fail()
+        wanted.check()
+        before = int(token) if token else len(self.written)
+        entries = [
+            _own_entry(index, kind, body)
+            for index, (kind, body) in enumerate(self.written[:before])
+            if wanted.kind in ("", kind)
+        ][::-1]
+        found = entries[:limit]
+        return found, str(found[-1].index) if len(entries) > limit else ""
+
+    async def note_read(self, body: Mapping[str, Json]) -> None:
+        self.append("read", body)
+
+
+def _own_entry(index: int, kind: str, body: Mapping[str, Json]) -> StoredEntry:
+    head = Head(index=index, prev=bytes(32), time_ns=START_NS, kind=kind, call="", sequence=0)
+    json = encode_entry(head, body)
+    return StoredEntry(
+        head=head, json=json, leaf=leaf_hash(json).hex(), position=Position(segment=0, offset=0)
+    )
+
+
+class FakeContents:
+    """What is gone, and what was asked to be held."""
+
+    def __init__(self, fail: Callable[[], None]) -> None:
+        self._fail = fail
+        self.gone: dict[str, Removal] = {}
+        self.held: list[tuple[str, Mapping[str, Json], bool]] = []
+
+    def plan(self) -> Plan:
+        self._fail()
+        holder = Holder(first_index=1, last_index=4, call_id="call-1", ended_ns=1, held=False)
+        going = Going(holder=holder, why="age", files={"ab": 10, "cd": 5})
+        return Plan(going=[going] * 2, rest="x", held=3, in_use=4, contents_bytes=99, believed_ns=7)
+
+    async def hold(self, call_id: str, body: Mapping[str, Json], *, release: bool = False) -> int:
+        self.held.append((call_id, body, release))
+        return len(self.held)
+
+    def removal(self, call_id: str) -> Removal | None:
+        return self.gone.get(call_id)
+
+    def blob_removal(self, digest: Digest) -> Removal | None:
+        return self.gone.get(digest.sha256)
 
 
 class FakeStore:
@@ -179,6 +259,12 @@ class FakeStore:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.blobs = FakeBlobs()
+        self.masks = Masks(bytes(32))
+        self.locker = FakeLocker(self)
+        self.records = FakeRecords()
+        self.eraser = FakeEraser()
+        self.own = FakeOwn(engine.fail)
+        self.contents = FakeContents(engine.fail)
         self.granted: set[tuple[Digest, str]] = set()
         self.entry_bytes = 200
         self.wanted: list[CallFilter] = []
@@ -192,6 +278,14 @@ class FakeStore:
             if (call.caller.name, call.request.request_id) == (caller, request_id):
                 return call.call_id, call.request.fingerprint()
         return None
+
+    def head(self) -> tuple[bytes, str]:
+        self._engine.fail()
+        return b"a signed head", "log.example.com+12345678+key"
+
+    def receipt(self, call_id: str) -> bytes:
+        self._engine.fail()
+        return f"a receipt of {call_id}".encode()
 
     def find_calls(
         self, wanted: CallFilter, *, limit: int, page_token: str
@@ -249,13 +343,16 @@ class FakeStore:
                     position=Position(segment=0, offset=0),
                 )
 
-    def read_stream(self, call_id: str, stream: Stream) -> Iterator[tuple[int, bytes]]:
+    def read_stream(self, call_id: str, stream: Stream) -> Iterator[Piece]:
         self._engine.fail()
         for event in self._engine.calls[call_id].events:
             if isinstance(event.event, Output) and event.event.stream is stream:
-                yield event.event.offset, event.event.data
+                output = event.event
+                yield Piece(offset=output.offset, end=output.end, data=output.data)
 
-    def grant_blob(self, digest: Digest, caller: str) -> None:
+    def grant_blob(
+        self, digest: Digest, caller: str, told: Mapping[str, Json] | None = None
+    ) -> None:
         self.granted.add((digest, caller))
 
     def may_read_blob(self, digest: Digest, caller: str) -> bool:
@@ -274,6 +371,7 @@ class FakeCall:
     events: list[CallEvent] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     finished: Finished | None = None
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         sequence = len(self.events) + 1
@@ -415,6 +513,10 @@ class FakeEngine:
         self.fail()
         self._live(call_id)
         return offset + len(data)
+
+    async def resize_terminal(self, call_id: str, *, rows: int, columns: int) -> None:
+        self.fail()
+        self._live(call_id).sizes.append((rows, columns))
 
     async def signal(self, call_id: str, *, by: str, signal: int, why: str) -> None:
         self.fail()

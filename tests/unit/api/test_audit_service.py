@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from supervisor.audit.search import CallFilter
+from supervisor.audit.vault import Removal
 from supervisor.call.events import Output
 from supervisor.call.types import Stream
 from supervisor.v1 import audit_pb2, types_pb2
@@ -28,7 +29,11 @@ def granted(audit: str, calls: str = "own") -> dict[str, Any]:
     ("rpc", "fields"),
     [
         ("ListRecords", {}),
+        ("ListEvents", {}),
         ("GetRecord", {"call_id": "x"}),
+        ("GetCheckpoint", {}),
+        ("GetReceipt", {"call_id": "x"}),
+        ("GetRetention", {}),
         ("ReadOutput", {"call_id": "x", "stream": types_pb2.STD_STREAM_STDOUT}),
     ],
 )
@@ -57,15 +62,17 @@ def test_records_of_others(audit: str, tmp_path: Path) -> None:
             output = client.audit.ReadOutput(
                 audit_pb2.ReadOutputRequest(call_id=theirs, stream=types_pb2.STD_STREAM_STDOUT)
             )
+            receipt = client.audit.GetReceipt(audit_pb2.GetReceiptRequest(call_id=theirs))
             named = client.audit.ListRecords(audit_pb2.ListRecordsRequest(caller="other"))
             if audit == "all":
                 assert listed == [theirs, mine]
                 assert (await record).call.caller.name == "other"
                 assert [part async for part in output] == []
+                assert (await receipt).receipt == f"a receipt of {theirs}".encode()
                 assert [call.call_id for call in (await named).records] == [theirs]
             else:
                 assert listed == [mine]
-                for answer in (record, output):
+                for answer in (record, output, receipt):
                     assert (await refused(answer)).reason == "RECORD_NOT_FOUND"
                 assert (await refused(named)).reason == "AUDIT_NOT_GRANTED"
 
@@ -206,6 +213,16 @@ def test_a_long_record_comes_in_parts(tmp_path: Path) -> None:
     run(main())
 
 
+def test_the_signed_head_and_its_key(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, granted("own")) as (_, client):
+            found = await client.audit.GetCheckpoint(audit_pb2.GetCheckpointRequest())
+            assert found.checkpoint == b"a signed head"
+            assert found.key == "log.example.com+12345678+key"
+
+    run(main())
+
+
 def test_read_output(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (running, client):
@@ -234,5 +251,163 @@ def test_read_output(tmp_path: Path) -> None:
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "STREAM_UNSPECIFIED",
             )
+
+    run(main())
+
+
+def test_the_daemon_s_own_entries_are_not_for_who_reads_its_own_records(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, granted("own", calls="all")) as (_, client):
+            found = await refused(client.audit.ListEvents(audit_pb2.ListEventsRequest()))
+            assert (found.code, found.reason) == (
+                grpc.StatusCode.PERMISSION_DENIED,
+                "AUDIT_NOT_GRANTED",
+            )
+
+    run(main())
+
+
+def test_own_entries_in_pages(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (running, client):
+            own = running.engine.store.own
+            for number in range(5):
+                own.append("policy" if number % 2 else "refused", {"number": number})
+            seen: list[int] = []
+            request = audit_pb2.ListEventsRequest(page_size=2)
+            for left in (3, 1, 0):
+                page = await client.audit.ListEvents(request)
+                seen += [entry.index for entry in page.entries]
+                request.page_token = page.next_page_token
+                assert bool(page.next_page_token) is bool(left)
+            assert seen == [4, 3, 2, 1, 0]
+            assert own.written[5:] == [("read", own.written[5][1])], "one for three pages"
+            assert own.written[5][1]["of"] == {"filter": {}}
+            page = await client.audit.ListEvents(audit_pb2.ListEventsRequest(kind="policy"))
+            assert [entry.index for entry in page.entries] == [3, 1]
+            assert own.written[6][1]["of"] == {"filter": {"kind": "policy"}}
+            wrong = client.audit.ListEvents(audit_pb2.ListEventsRequest(kind="outcome"))
+            assert (await refused(wrong)).reason == "FILTER_INVALID"
+
+    run(main())
+
+
+def test_large_entries_are_cut_into_pages_that_fit(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path) as (running, client):
+            for _ in range(100):
+                running.engine.store.own.append("policy", {"pad": "x" * 60_000})
+            seen: list[int] = []
+            request = audit_pb2.ListEventsRequest(page_size=1000, kind="policy")
+            while not seen or request.page_token:
+                page = await client.audit.ListEvents(request)
+                assert page.ByteSize() < GRPC_DEFAULT_BYTES
+                seen += [entry.index for entry in page.entries]
+                request.page_token = page.next_page_token
+            assert seen == list(range(100))[::-1]
+
+    run(main())
+
+
+def test_what_would_be_removed_is_for_who_reads_all(tmp_path: Path) -> None:
+    async def main() -> None:
+        request = audit_pb2.GetRetentionRequest()
+        async with connected(tmp_path, granted("own")) as (_, client):
+            found = await refused(client.audit.GetRetention(request))
+            assert found.reason == "AUDIT_NOT_GRANTED"
+        async with connected(tmp_path / "all", granted("all")) as (_, client):
+            answer = await client.audit.GetRetention(request)
+            assert (answer.count, answer.bytes, answer.contents_bytes) == (2, 30, 99)
+            assert (answer.held, answer.in_use, answer.rest, answer.problem) == (3, 4, "x", "")
+            going = answer.going[0]
+            assert (going.call_id, going.index, going.why) == ("call-1", 4, "age")
+            assert (going.files, going.bytes, answer.now.nanos) == (2, 15, 7)
+
+    run(main())
+
+
+def erasing(erase: str, calls: str = "own") -> dict[str, Any]:
+    (entry,) = granted("own", calls)["callers"]
+    return {"callers": [{**entry, "erase": erase}]}
+
+
+@pytest.mark.parametrize(
+    ("erase", "own", "theirs"),
+    [
+        ("none", "ERASE_NOT_GRANTED", "ERASE_NOT_GRANTED"),
+        ("own", "", "RECORD_NOT_FOUND"),
+        ("all", "", ""),
+    ],
+)
+def test_erasing_is_a_right_of_its_own(erase: str, own: str, theirs: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, erasing(erase, calls="all")) as (running, client):
+            mine = (await client.execute(b"echo"))[0].call_id
+            other = await foreign_call(running.engine)
+            for call_id, reason in ((mine, own), (other, theirs)):
+                request = audit_pb2.EraseRequest(call_id=call_id, why="asked for")
+                if reason:
+                    assert (await refused(client.audit.Erase(request))).reason == reason
+                    assert call_id not in running.engine.store.eraser.erased
+                else:
+                    answer = await client.audit.Erase(request)
+                    assert (answer.erased.by, answer.erased.why) == ("me", "asked for")
+
+    run(main())
+
+
+@pytest.mark.parametrize("verb", ["HoldContents", "ReleaseContents"])
+def test_to_hold_needs_the_right_a_record_and_a_reason(verb: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        request_of = getattr(audit_pb2, f"{verb}Request")
+        config = granted("own")
+        async with connected(tmp_path, config) as (running, client):
+            mine = (await client.execute(b"echo"))[0].call_id
+            found = await refused(getattr(client.audit, verb)(request_of(call_id=mine, why="x")))
+            assert found.reason == "HOLDS_NOT_GRANTED"
+            assert running.engine.store.contents.held == []
+        config["callers"][0]["holds"] = True
+        async with connected(tmp_path / "may", config) as (running, client):
+            mine = (await client.execute(b"echo"))[0].call_id
+            theirs = await foreign_call(running.engine)
+            call = getattr(client.audit, verb)
+            assert (await refused(call(request_of(call_id=mine, why=" ")))).reason == "WHY_MISSING"
+            long = request_of(call_id=mine, why="x" * 1025)
+            assert (await refused(call(long))).reason == "WHY_TOO_LONG"
+            others = request_of(call_id=theirs, why="x")
+            assert (await refused(call(others))).reason == "RECORD_NOT_FOUND"
+            assert (await call(request_of(call_id=mine, why="a case"))).holds == 1
+            ((held, body, release),) = running.engine.store.contents.held
+            assert (held, body["why"], body["caller"]["name"]) == (mine, "a case", "me")
+            assert release is (verb == "ReleaseContents")
+
+    run(main())
+
+
+def test_a_record_says_that_its_contents_are_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, granted("own")) as (running, client):
+            mine = (await client.execute(b"echo"))[0].call_id
+            request = audit_pb2.GetRecordRequest(call_id=mine)
+            assert not (await client.audit.GetRecord(request)).call.HasField("removed")
+            removal = Removal(name=mine, time_ns=START_NS, why="size")
+            running.engine.store.contents.gone[mine] = removal
+            removed = (await client.audit.GetRecord(request)).call.removed
+            assert (removed.why, removed.time.ToNanoseconds()) == ("size", START_NS)
+            listed = await client.audit.ListRecords(audit_pb2.ListRecordsRequest())
+            assert listed.records[0].removed == removed
+
+    run(main())
+
+
+@pytest.mark.parametrize(("why", "reason"), [("", "WHY_MISSING"), (" \n", "WHY_MISSING"),
+                                             ("x" * 1025, "WHY_TOO_LONG")])  # fmt: skip
+def test_erasing_needs_a_reason(why: str, reason: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, erasing("all")) as (running, client):
+            mine = (await client.execute(b"echo"))[0].call_id
+            request = audit_pb2.EraseRequest(call_id=mine, why=why)
+            assert (await refused(client.audit.Erase(request))).reason == reason
+            assert running.engine.store.eraser.erased == {}
 
     run(main())

@@ -244,10 +244,10 @@ def test_a_writer_that_comes_late_is_closed(tmp_path: Path) -> None:
     started, go = threading.Event(), threading.Event()
     real = store.blobs.writer
 
-    def slow(expected: Digest) -> FakeWriter:
+    def slow() -> FakeWriter:
         started.set()
         assert go.wait(10)
-        return real(expected)
+        return real()
 
     store.blobs.writer = slow  # type: ignore[method-assign]
 

@@ -12,8 +12,12 @@ from pydantic import BaseModel
 
 from supervisor.api import config
 from supervisor.api.config import Configuration
+from supervisor.audit.retention import RetainPolicy
+from supervisor.audit.signers import FileSource, TokenSource
+from supervisor.audit.witness import CommandWitness, FileWitness
 from supervisor.errors import ProfileError
 from supervisor.sandbox.secrets import SecretSource
+from tests.support.records import RECIPIENT
 
 FULL = """\
 listen:
@@ -24,7 +28,8 @@ socket: {mode: 0600, group: agents}
 state: /var/lib/stockade
 profiles: [/etc/stockade/profiles]
 callers:
-  - {name: root, uid: 0, profiles: ["*"], calls: all, audit: all}
+  - {name: root, uid: 0, profiles: ["*"], calls: all, audit: all, holds: true, erase: own,
+     witness: true}
   - {name: agents, gid: 900, profiles: [python, shell]}
   - {name: remote, san: agent.example.com, profiles: [python], audit: own}
   - {name: legacy, cn: agent-7, profiles: [python]}
@@ -42,8 +47,22 @@ secrets:
   github: {file: /etc/stockade/github}
   tracker: {credential: tracker}
   vault: {command: [/bin/get, team]}
+record:
+  origin: log.example.com/host-1
+  key: {pkcs11: {module: /lib/hsm.so, token: log, key: host-1, pin: {file: /etc/stockade/pin}}}
+  retain: {age: 90d, size: 50GiB, exported_by: [siem]}
+  recipients: [RECIPIENT]
+  identity: {credential: reader}
+  redact: {engine: hyperscan}
+witnesses:
+  - file: /mnt/heads
+  - {command: [/bin/keep, here]}
+  - {stockade: "witness.example.com:7443", tls: {cert: /a.pem, key: /b.pem, ca: /c.pem}}
+witness_for:
+  - origin: log.example.com/host-2
+    key: log.example.com/host-2+2b49bf3d+AXMwCHH0TBaOfJSd4sdQ5gwsm7j/UwAXxaJnI06ctNuO
 metrics: {listen: "127.0.0.1:9464"}
-"""
+""".replace("RECIPIENT", RECIPIENT)
 
 
 def load(tmp_path: Path, text: str) -> Configuration:
@@ -75,6 +94,13 @@ def test_all_of_it(tmp_path: Path) -> None:
 def test_egress_and_secrets(tmp_path: Path) -> None:
     found = load(tmp_path, FULL)
     assert found.egress.resolvers == (("192.0.2.53", 53), ("2001:db8::53", 5353))
+    assert [entry.witness for entry in found.witnesses] == [
+        FileWitness(Path("/mnt/heads")),
+        CommandWitness(("/bin/keep", "here")),
+        None,
+    ]
+    assert found.witnesses[2].stockade == "witness.example.com:7443"
+    assert [entry.verifier.name for entry in found.witness_for] == ["log.example.com/host-2"]
     assert found.egress.ca == "/etc/ca.pem"
     secrets = found.secrets_with(tmp_path)
     assert secrets.credentials == tmp_path
@@ -84,6 +110,81 @@ def test_egress_and_secrets(tmp_path: Path) -> None:
         "vault": SecretSource(command=("/bin/get", "team")),
     }
     assert (Configuration().egress.resolvers, Configuration().egress.ca) == ((), None)
+
+
+LABEL = "t"
+PKCS11 = f"module: /m.so, token: {LABEL}, key: k"
+
+
+@pytest.mark.parametrize(
+    ("key", "source"),
+    [
+        ("file: /a", FileSource(file="/a")),
+        ("credential: a", FileSource(credential="a")),
+        (
+            f"pkcs11: {{{PKCS11}, pin: {{credential: p}}}}",
+            TokenSource(module="/m.so", token=LABEL, key="k", pin=FileSource(credential="p")),
+        ),
+    ],
+)
+def test_the_logs_key(key: str, source: FileSource | TokenSource, tmp_path: Path) -> None:
+    record = load(tmp_path, f"record: {{origin: log.example.com, key: {{{key}}}}}\n").record
+    assert record is not None
+    assert record.key is not None
+    assert (record.origin, record.key.source) == ("log.example.com", source)
+    assert Configuration().record is None
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("age: 90d, exported_by: []", RetainPolicy(age_ns=90 * 86_400 * 10**9)),
+        ("age: 36h, exported_by: []", RetainPolicy(age_ns=36 * 3600 * 10**9)),
+        (
+            "size: 1GiB, exported_by: [siem, cold, siem]",
+            RetainPolicy(size_bytes=1 << 30, exported_by=("siem", "cold")),
+        ),
+    ],
+)
+def test_what_is_kept(text: str, policy: RetainPolicy, tmp_path: Path) -> None:
+    record = load(tmp_path, f"record: {{retain: {{{text}}}}}\n").record
+    assert record is not None
+    assert record.retain is not None
+    assert (record.retain.policy, record.key) == (policy, None)
+
+
+def test_who_exports_has_to_be_said(tmp_path: Path) -> None:
+    message = problem(tmp_path, "record: {retain: {age: 90d}}\n").message
+    assert "exported_by: the exporters that have to be past it, or [] for none" in message
+
+
+def test_who_reads_the_content(tmp_path: Path) -> None:
+    record = load(tmp_path, FULL).record
+    assert record is not None
+    assert record.recipients == [RECIPIENT]
+    assert record.identity is not None
+    assert record.identity.source == SecretSource(credential="reader")
+    alone = load(tmp_path, f"record: {{recipients: [{RECIPIENT}]}}\n").record
+    assert alone is not None
+    assert (alone.origin, alone.key, alone.identity) == (None, None, None)
+    assert load(tmp_path, FULL).callers[0].erase == "own"
+    assert load(tmp_path, FULL).callers[1].erase == "none"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("recipients: []", "at least 1"),
+        ("recipients: [age1nobody]", "no age recipient"),
+        (f"recipients: [{RECIPIENT}, {RECIPIENT}]", "stands twice"),
+        ("origin: log.example.com", "belong together"),
+        ("key: {file: /a}", "belong together"),
+        ("identity: {file: /a, credential: b}", "exactly one"),
+        ("identity: {file: a}", "absolute"),
+    ],
+)
+def test_who_cannot_read_the_content(record: str, said: str, tmp_path: Path) -> None:
+    assert said in str(problem(tmp_path, f"record: {{{record}}}\n"))
 
 
 def test_the_example_names_every_key() -> None:
@@ -177,6 +278,10 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("metrics: {listen: 127.0.0.1}\n", 1, 10),
         ("metrics: {}\n", 1, 10),
         ("egress: {resolvers: []}\n", 1, 10),
+        ("witnesses: [{}]\n", 1, 13),
+        ("witnesses: [{file: heads}]\n", 1, 13),
+        ("witnesses: [{command: [keep]}]\n", 1, 13),
+        ("witnesses: [{file: /a, command: [/b]}]\n", 1, 13),
         ("egress: {resolver: []}\n", 1, 20),
         ("egress: {resolver: [example.com]}\n", 1, 20),
         ("egress: {resolver: ['dns.example.com:53']}\n", 1, 20),
@@ -195,6 +300,34 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("secrets: {a: {command: []}}\n", 1, 24),
         ("secrets: {a: {command: [get, x]}}\n", 1, 14),
         ("secrets: {a: {command: /bin/get}}\n", 1, 24),
+        ("record: {key: {file: /a}}\n", 1, 9),
+        ("record: {origin: a}\n", 1, 9),
+        ("record: {}\n", 1, 9),
+        ("record: {retain: {}}\n", 1, 18),
+        ("record: {redact: {}}\n", 1, 18),
+        ("record: {redact: {engine: vectorscan}}\n", 1, 27),
+        ("record: {retain: {age: 1d}}\n", 1, 18),
+        ("record: {retain: {size: 1GiB}}\n", 1, 18),
+        ("record: {retain: {exported_by: []}}\n", 1, 18),
+        ("record: {retain: {age: 59m, exported_by: []}}\n", 1, 24),
+        ("record: {retain: {age: 7w, exported_by: []}}\n", 1, 24),
+        ("record: {retain: {size: 0B, exported_by: []}}\n", 1, 25),
+        ("record: {retain: {age: 1d, exported_by: [../x]}}\n", 1, 42),
+        ("record: {origin: 'a b', key: {file: /a}}\n", 1, 18),
+        ("record: {origin: a, key: {}}\n", 1, 26),
+        ("record: {origin: a, key: {file: /a, credential: b}}\n", 1, 26),
+        ("record: {origin: a, key: {file: a}}\n", 1, 26),
+        ("record: {origin: a, key: {credential: ../b}}\n", 1, 39),
+        (f"record: {{origin: a, key: {{pkcs11: {{{PKCS11}}}}}}}\n", 1, 35),
+        (f"record: {{origin: a, key: {{pkcs11: {{{PKCS11}, pin: {{}}}}}}}}\n", 1, 74),
+        (f"record: {{origin: a, key: {{pkcs11: {{{PKCS11}, pin: '1234'}}}}}}\n", 1, 74),
+        (f"record: {{origin: a, key: {{pkcs11: {{{PKCS11}, pin: {{file: a}}}}}}}}\n", 1, 74),
+        ("record: {origin: a, key: {pkcs11: {module: m.so}}}\n", 1, 44),
+        ("witnesses: [{stockade: 'a:1'}]\n", 1, 13),
+        ("witnesses: [{stockade: nowhere}]\n", 1, 13),
+        ("witnesses: [{stockade: 'unix:///a', file: /a}]\n", 1, 13),
+        ("witnesses: [{file: /a, tls: {cert: a, key: b, ca: c}}]\n", 1, 13),
+        ("witness_for: [{origin: a, key: b}]\n", 1, 15),
         ("listen: []\n", 1, 9),
         ("listen: ['unix:///a', 'unix:///b', 'unix:///a']\n", 1, 9),
         ("listen: [/run/x.sock]\n", 1, 10),
@@ -214,6 +347,7 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("callers:\n  - {name: A b, uid: 1, profiles: [p]}\n", 2, 12),
         (CALLER % "calls: some", 2, 45),
         (CALLER % "audit: some", 2, 45),
+        (CALLER % "holds: all", 2, 45),
         (CALLER % "grant: all", 2, 38),
         (
             "callers:\n  - {name: a, uid: 1, profiles: [p]}\n"
@@ -230,7 +364,7 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
 def test_errors_point(text: str, line: int, column: int, tmp_path: Path) -> None:
     message = problem(tmp_path, text).message
     assert f"config.yaml:{line}:{column}: " in message
-    assert "^" in message or text.startswith("secrets:")  # whose line may hold one
+    assert "^" in message or text.startswith(("secrets:", "record:"))  # may hold one
 
 
 TLS = "{tcp: '127.0.0.1:0', tls: {cert: a, key: b, client_ca: c}}"
@@ -253,6 +387,14 @@ def test_a_caller_that_nothing_can_match(text: str, tmp_path: Path) -> None:
 def test_a_secret_in_the_place_of_its_source_is_not_shown(text: str, tmp_path: Path) -> None:
     error = problem(tmp_path, f"secrets: {text}\n")
     assert "secrets.key" in error.message
+    assert "s3cr3t" not in f"{error.message} {error.hint}"
+
+
+@pytest.mark.parametrize("text", ["s3cr3t", "{value: s3cr3t}"])
+def test_a_pin_in_the_place_of_its_source_is_not_shown(text: str, tmp_path: Path) -> None:
+    key = f"key: {{pkcs11: {{{PKCS11}, pin: {text}}}}}"
+    error = problem(tmp_path, f"record: {{origin: a, {key}}}\n")
+    assert "record.key.pkcs11.pin" in error.message
     assert "s3cr3t" not in f"{error.message} {error.hint}"
 
 

@@ -67,6 +67,7 @@ async def fronted(
     connections_max: int = 8,
     tcp: bool = False,
     knows: Callable[[Peer], bool] = lambda _: True,
+    on_refused: Callable[[Peer], None] = lambda _: None,
 ) -> AsyncIterator[tuple[Front, Peers, Backend, str | tuple[str, int]]]:
     """Run a front before an echo server."""
     backend = Backend()
@@ -80,7 +81,7 @@ async def fronted(
         address = str(folder / "outer")
         listener.bind(address)
         listener.listen()
-    door = Front(listener, str(folder / "inner"), peers)
+    door = Front(listener, str(folder / "inner"), peers, on_refused)
     door.start()
     try:
         yield door, peers, backend, address
@@ -256,8 +257,11 @@ def test_tcp_gives_the_address(tmp_path: Path) -> None:
 
 
 def test_more_connections_than_there_is_room_for(tmp_path: Path) -> None:
+    heard: list[Peer] = []
+
     async def main() -> None:
-        async with fronted(tmp_path, connections_max=2) as (_, peers, backend, address):
+        room = fronted(tmp_path, connections_max=2, on_refused=heard.append)
+        async with room as (_, peers, backend, address):
             backend.reply_first = b"hello"
             streams = [await asyncio.open_unix_connection(str(address)) for _ in range(2)]
             for reader, _writer in streams:
@@ -265,11 +269,26 @@ def test_more_connections_than_there_is_room_for(tmp_path: Path) -> None:
             refused, _ = await asyncio.open_unix_connection(str(address))
             assert await refused.read() == b""
             assert len(peers) == 2
+            assert [peer.pid for peer in heard] == [os.getpid()]
             streams[0][1].close()
             await gone(peers, left=1)
             reader, writer = await asyncio.open_unix_connection(str(address))
             assert await reader.readexactly(5) == b"hello"
             writer.close()
+
+    asyncio.run(main())
+
+
+def test_who_connects_too_often_is_heard_of(tmp_path: Path) -> None:
+    heard: list[Peer] = []
+
+    async def main() -> None:
+        room = fronted(tmp_path, knows=lambda _: False, on_refused=heard.append)
+        async with room as (_, peers, _backend, address):
+            with mock.patch.object(peers, "meet", return_value=False):
+                reader, _ = await asyncio.open_unix_connection(str(address))
+                assert await reader.read() == b""
+            assert [peer.uid for peer in heard] == [os.getuid()]
 
     asyncio.run(main())
 

@@ -107,6 +107,17 @@ def test_profiles(place: str, own: Path) -> None:
     assert check(profiles=(own,)) == "POLICY_WRITABLE"
 
 
+@pytest.mark.parametrize("key", ["file", "module", "pin"])
+def test_what_decides_about_the_logs_key(key: str, own: Path) -> None:
+    paths = {name: str(write(own, name, 0o600)) for name in ("file", "module", "pin")}
+    token = {"token": "t", "key": "k", "module": paths["module"], "pin": {"file": paths["pin"]}}
+    where = {"file": paths["file"]} if key == "file" else {"pkcs11": token}
+    more: dict[str, Any] = {"record": {"origin": "log.example.com", "key": where}}
+    assert check(**more) == ""
+    Path(paths[key]).chmod(0o622)
+    assert check(**more) == "POLICY_WRITABLE"
+
+
 @pytest.mark.parametrize("key", ["file", "command", "ca"])
 def test_what_decides_about_secrets(key: str, own: Path) -> None:
     path = write(own, "x", 0o700)
@@ -117,6 +128,15 @@ def test_what_decides_about_secrets(key: str, own: Path) -> None:
         more = {"egress": {"ca": str(path)}}
     assert check(**more) == ""
     path.chmod(0o722)
+    assert check(**more) == "POLICY_WRITABLE"
+
+
+@pytest.mark.parametrize("kind", ["file", "command"])
+def test_witnesses(kind: str, own: Path) -> None:
+    path = write(own, "w/x", 0o700)
+    more = {"witnesses": [{"file": str(path)} if kind == "file" else {"command": [str(path)]}]}
+    assert check(**more) == ""
+    (path.parent if kind == "file" else path).chmod(0o722)
     assert check(**more) == "POLICY_WRITABLE"
 
 

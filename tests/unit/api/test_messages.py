@@ -79,6 +79,7 @@ EVENTS: list[events.Event] = [
     events.Processes(events=PROCESSES),
     WATCHED,
     *(replace(FLOW, verdict=verdict) for verdict in events.Verdict),
+    events.Resized(rows=50, columns=132),
     events.Lost(what="output", count=2**40, reason="SLOW"),
     events.KeepAlive(),
     *(make_finished(ended) for ended in OUTCOMES),

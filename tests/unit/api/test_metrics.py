@@ -50,6 +50,23 @@ def test_a_phase_that_was_not_reached_is_not_counted() -> None:
     assert value(metrics, "stockade_call_phase_seconds_count", phase="running") is None
 
 
+def test_what_retention_does() -> None:
+    metrics = Metrics([])
+    metrics.removed("age", 3, 1000)
+    metrics.removed("size", 1, 10)
+    metrics.contents(77)
+    assert value(metrics, "stockade_retention_calls_total", why="age") == 3
+    assert value(metrics, "stockade_retention_bytes_total", why="size") == 10
+    assert value(metrics, "stockade_contents_bytes") == 77
+    for problem in ("CURSOR_UNUSABLE", "HOLDINGS_FULL"):
+        metrics.retention_problem(problem)
+    series = "stockade_retention_problem"
+    assert value(metrics, series, problem="CURSOR_UNUSABLE") is None
+    assert value(metrics, series, problem="HOLDINGS_FULL") == 1
+    metrics.retention_problem("")
+    assert value(metrics, series, problem="HOLDINGS_FULL") is None
+
+
 def test_the_rest() -> None:
     metrics = Metrics([])
     metrics.call_rejected("CALLS_LIMIT")

@@ -10,6 +10,8 @@ import pytest
 
 from supervisor.api import refusals
 from supervisor.api.refusals import QUIET_S, Refusals
+from supervisor.audit.chosen import Chosen
+from supervisor.audit.masks import Masks
 from supervisor.errors import (
     CapacityError,
     InvalidRequest,
@@ -24,13 +26,17 @@ from tests.unit.api.harness import connected, execute_request, refused, run
 DENIED = NotPermitted("AUDIT_NOT_GRANTED", "no")
 
 
+CHOSEN = Chosen(Masks(b"k" * 32))
+TOKEN = "ghp_" + "a1B2c3D4e5" * 3 + "f6G7h8"
+
+
 class Desk:
     """Refusals at a time that stands still."""
 
     def __init__(self) -> None:
         self.counted: list[str] = []
         self.now_s = 100.0
-        self.refusals = Refusals(self.counted.append, lambda: self.now_s)
+        self.refusals = Refusals(self.counted.append, lambda: self.now_s, CHOSEN.text)
 
     def note(self, error: StockadeError = DENIED, key: str = "a", **more: str) -> None:
         fields = {"method": "/m", "who": f"caller {key!r} (uid 1, pid 2)", "key": key, **more}
@@ -148,3 +154,12 @@ def test_a_stranger_is_named_by_its_socket(
             assert f"uid {os.getuid()}, pid {os.getpid()}" in line
 
     run(main())
+
+
+def test_a_line_has_no_secret_that_a_caller_put_into_a_name(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.note(NotPermitted("AUDIT_NOT_GRANTED", f"no profile {TOKEN!r}"), profile=TOKEN)
+    (line,) = caplog.messages
+    assert "ghp_" not in line
+    assert line.count("[REDACTED:github-token:") == 2

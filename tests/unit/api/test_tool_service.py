@@ -97,6 +97,33 @@ def test_a_profile_that_cannot_be_used(
     run(main())
 
 
+def test_nobody_types_into_a_call_of_somebody_else(tmp_path: Path) -> None:
+    """What the record has of standard input is what its own caller gave."""
+
+    async def main() -> None:
+        async with connected(tmp_path, entry(calls="all")) as (running, client):
+            theirs = await foreign_call(running.engine)
+            await client.tool.GetCall(tool_pb2.GetCallRequest(call_id=theirs))
+            for call in (
+                lambda: client.tool.WriteStdin(
+                    tool_pb2.WriteStdinRequest(call_id=theirs, data=b"x", end=True)
+                ),
+                lambda: client.tool.ResizeTerminal(
+                    tool_pb2.ResizeTerminalRequest(call_id=theirs, rows=1, columns=1)
+                ),
+            ):
+                found = await refused(call())
+                assert (found.code, found.reason) == (
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    "INPUT_NOT_GRANTED",
+                )
+            assert running.engine.calls[theirs].sizes == []
+            signal = tool_pb2.SignalRequest(call_id=theirs, signal=15, why="enough")
+            await client.tool.Signal(signal)
+
+    run(main())
+
+
 def test_a_full_engine_says_when_to_come_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (running, client):
@@ -158,6 +185,9 @@ def test_calls_of_others(calls: str, tmp_path: Path) -> None:
                 lambda: client.tool.Attach(tool_pb2.AttachRequest(call_id=theirs)),
                 lambda: client.tool.GetCall(tool_pb2.GetCallRequest(call_id=theirs)),
                 lambda: client.tool.WriteStdin(tool_pb2.WriteStdinRequest(call_id=theirs)),
+                lambda: client.tool.ResizeTerminal(
+                    tool_pb2.ResizeTerminalRequest(call_id=theirs, rows=1, columns=1)
+                ),
                 lambda: client.tool.Signal(tool_pb2.SignalRequest(call_id=theirs, signal=9)),
             )
             if calls == "own":
@@ -171,8 +201,8 @@ def test_calls_of_others(calls: str, tmp_path: Path) -> None:
                 assert running.engine.calls[theirs].finished is None
             else:
                 assert [call.call_id for call in listed.calls] == [theirs]
-                attached, *others = answers
-                for answer in others:
+                attached, get, _, _, signal = answers
+                for answer in (get, signal):
                     await answer()
                 assert [e.event.WhichOneof("event") async for e in attached()][-1] == "finished"
                 finished = running.engine.calls[theirs].finished

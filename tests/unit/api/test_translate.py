@@ -18,6 +18,7 @@ from supervisor.call.types import (
     Correlation,
     Digest,
     Stream,
+    Terminal,
 )
 from supervisor.errors import InvalidRequest
 from supervisor.v1 import tool_pb2, types_pb2
@@ -129,6 +130,36 @@ def test_the_longest_argument_is_taken() -> None:
 )
 def test_env(env: dict[str, bytes]) -> None:
     assert reason_of({"env": env}) == "ENV_INVALID"
+
+
+def test_terminal() -> None:
+    assert request().terminal is None
+    found = request(terminal=tool_pb2.Terminal(rows=1, columns=1000))
+    assert found.terminal == Terminal(rows=1, columns=1000, term="xterm")
+    found = request(terminal=tool_pb2.Terminal(rows=24, columns=80, term="xterm+256color.1"))
+    assert found.terminal == Terminal(rows=24, columns=80, term="xterm+256color.1")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"rows": 24},
+        {"columns": 80},
+        {"rows": 1001, "columns": 80},
+        {"rows": 24, "columns": 2**32 - 1},
+        *({"rows": 1, "columns": 1, "term": term} for term in ("../x", "x/y", ".", "x\n", "ä")),
+        {"rows": 1, "columns": 1, "term": "x" * 65},
+    ],
+)
+def test_what_is_no_terminal(fields: dict[str, Any]) -> None:
+    assert reason_of(terminal=tool_pb2.Terminal(**fields)) == "TERMINAL_INVALID"
+
+
+def test_the_kind_of_terminal_is_said_once() -> None:
+    terminal = tool_pb2.Terminal(rows=24, columns=80)
+    assert reason_of({"env": {"TERM": b"vt100"}}, terminal=terminal) == "ENV_INVALID"
+    assert request({"env": {"TERM": b"vt100"}}).env == {"TERM": b"vt100"}
 
 
 def test_env_counts_with_argv() -> None:

@@ -154,6 +154,9 @@ class _Tool(tool_pb2_grpc.ToolServiceServicer):
     def WriteStdin(self, request: Any, context: Any) -> Any:
         return self.daemon.unary("WriteStdin", request, context)
 
+    def ResizeTerminal(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ResizeTerminal", request, context)
+
     def Signal(self, request: Any, context: Any) -> Any:
         return self.daemon.unary("Signal", request, context)
 
@@ -184,8 +187,29 @@ class _Audit(audit_pb2_grpc.AuditServiceServicer):
     def ListRecords(self, request: Any, context: Any) -> Any:
         return self.daemon.unary("ListRecords", request, context)
 
+    def ListEvents(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ListEvents", request, context)
+
     def GetRecord(self, request: Any, context: Any) -> Any:
         return self.daemon.unary("GetRecord", request, context)
+
+    def GetCheckpoint(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("GetCheckpoint", request, context)
+
+    def GetReceipt(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("GetReceipt", request, context)
+
+    def AddCheckpoint(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("AddCheckpoint", request, context)
+
+    def GetRetention(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("GetRetention", request, context)
+
+    def HoldContents(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("HoldContents", request, context)
+
+    def ReleaseContents(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ReleaseContents", request, context)
 
     def ReadOutput(self, request: Any, context: Any) -> Any:
         return self.daemon.stream("ReadOutput", request, context)

@@ -20,6 +20,7 @@ from supervisor.client import (
     Supervisor,
     Unreachable,
 )
+from supervisor.client.values import SignedHead
 from supervisor.errors import AuditCorrupt, CallStateError, NotFound
 from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2, types_pb2
 from tests.unit.client import fake_daemon as fake
@@ -149,9 +150,12 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         "GetCall": tool_pb2.GetCallResponse(call=fake.call()),
         "ListCalls": tool_pb2.ListCallsResponse(calls=[fake.call()]),
         "ListRecords": audit_pb2.ListRecordsResponse(records=[fake.call()]),
+        "ListEvents": audit_pb2.ListEventsResponse(entries=[audit_pb2.RecordEntry(index=7)]),
         "GetRecord": audit_pb2.GetRecordResponse(
             call=fake.call(profile_digest=Digest.of(b"{}").sha256), profile_json=b"{}"
         ),
+        "GetCheckpoint": audit_pb2.GetCheckpointResponse(checkpoint=b"head", key="k"),
+        "GetReceipt": audit_pb2.GetReceiptResponse(receipt=b"receipt"),
         "ListProfiles": profile_pb2.ListProfilesResponse(profiles=[summary]),
         "GetProfile": profile_pb2.GetProfileResponse(summary=summary),
         "ExplainProfile": profile_pb2.ExplainProfileResponse(findings=[finding]),
@@ -163,9 +167,12 @@ def test_the_rest(daemon: FakeDaemon) -> None:
         assert (await client.get("c")).call_id == fake.CALL_ID
         assert [call.call_id async for call in client.list_calls()] == [fake.CALL_ID]
         assert [call.call_id async for call in client.records(since_ns=1)] == [fake.CALL_ID]
+        assert [entry.index async for entry in client.events(kind="read")] == [7]
         assert (await client.record("c")).call.profile == "python"
         assert (await client.recorded_call("c")).profile == "python"
         assert await client.recorded_profile("c") == b"{}"
+        assert (await client.checkpoint()) == SignedHead(checkpoint=b"head", key="k")
+        assert await client.receipt("c") == b"receipt"
         assert [data async for data in client.read_output("c", "stdout")] == [b"ab"]
         assert [profile.name for profile in await client.profiles()] == ["python"]
         assert (await client.get_profile("python")).summary.name == "python"

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.call import outcome
 from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Terminal
 from supervisor.client import AsyncSupervisor
 from supervisor.errors import InvalidRequest
 from supervisor.v1 import tool_pb2, types_pb2
@@ -92,6 +92,22 @@ def test_cancel_stops_the_call(daemon: FakeDaemon) -> None:
         return await execution.wait()
 
     assert isinstance(use(daemon, do).outcome, outcome.Stopped)
+
+
+def test_a_terminal_is_asked_for_and_resized(daemon: FakeDaemon) -> None:
+    daemon.play("Execute", success)
+    daemon.play("ResizeTerminal", lambda _: tool_pb2.ResizeTerminalResponse())
+
+    async def do(client: AsyncSupervisor) -> None:
+        terminal = Terminal(rows=24, columns=80)
+        async with await client.execute(["x"], profile="p", terminal=terminal) as execution:
+            await execution.resize_terminal(rows=50, columns=132)
+
+    use(daemon, do)
+    (asked,), (resized,) = daemon.asked("Execute"), daemon.asked("ResizeTerminal")
+    assert asked.terminal == tool_pb2.Terminal(rows=24, columns=80, term="xterm")
+    wanted = tool_pb2.ResizeTerminalRequest(call_id=fake.CALL_ID, rows=50, columns=132)
+    assert resized == wanted
 
 
 def test_long_stdin(daemon: FakeDaemon) -> None:

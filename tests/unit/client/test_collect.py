@@ -204,3 +204,21 @@ def test_write_output_follows_no_link(tmp_path: Path) -> None:
     write_output(inside, file(b"link"), b"x")
     assert (outside / "kept").read_bytes() == b"kept"
     assert not (inside / "link").is_symlink()
+
+
+def test_a_record_with_marks_is_put_together_and_is_not_what_it_was() -> None:
+    """Also where it has as many bytes as the stream had."""
+    summary = StreamSummary(
+        stream=Stream.STDOUT, digest=Digest.of(b"a secret b"), stored_bytes=10, redactions=1
+    )
+    collector = Collector()
+    for part in (
+        Accepted(profile="p", profile_digest="ab" * 32, mode="enforce"),
+        Output(stream=Stream.STDOUT, data=b"a ", offset=0),
+        Output(stream=Stream.STDOUT, data=b"[mark]", offset=2, covered=6),
+        Output(stream=Stream.STDOUT, data=b" b", offset=8),
+        finished(SUCCESS, summary),
+    ):
+        collector.take(CallEvent(call_id="c", sequence=1, time_ns=0, event=part))
+    call = collector.finish(lambda digest: b"")
+    assert (call.stdout, call.stdout_truncated) == (b"a [mark] b", True)

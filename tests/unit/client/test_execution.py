@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.call import outcome
 from supervisor.call.events import SLOW_SUBSCRIBER, Accepted, Finished, KeepAlive, Output
-from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
+from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, Terminal
 from supervisor.client import Supervisor
 from supervisor.errors import CallStateError, InvalidRequest, NotFound
 from supervisor.v1 import tool_pb2, types_pb2
@@ -104,6 +104,20 @@ def test_cancel_stops_the_call(daemon: FakeDaemon, client: Supervisor) -> None:
         assert execution.wait().outcome == outcome.Stopped(by="me", reason="SIGNAL")
     (request,) = daemon.asked("Signal")
     assert (request.call_id, request.signal, request.why) == (fake.CALL_ID, 9, "enough")
+
+
+def test_a_terminal_is_asked_for_and_resized(daemon: FakeDaemon, client: Supervisor) -> None:
+    daemon.play("Execute", success)
+    daemon.play("ResizeTerminal", lambda _: tool_pb2.ResizeTerminalResponse())
+    terminal = Terminal(rows=24, columns=80, term="vt100")
+    with client.execute(["x"], profile="python", terminal=terminal) as execution:
+        execution.resize_terminal(rows=50, columns=132)
+    (asked,), (resized,) = daemon.asked("Execute"), daemon.asked("ResizeTerminal")
+    assert asked.terminal == tool_pb2.Terminal(rows=24, columns=80, term="vt100")
+    wanted = tool_pb2.ResizeTerminalRequest(call_id=fake.CALL_ID, rows=50, columns=132)
+    assert resized == wanted
+    with client.execute(["x"], profile="python"):
+        assert not daemon.asked("Execute")[-1].HasField("terminal")
 
 
 def test_cancel_of_an_ended_call_is_no_error(daemon: FakeDaemon, client: Supervisor) -> None:

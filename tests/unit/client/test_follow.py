@@ -238,3 +238,16 @@ def test_bytes_come_once_and_in_order_over_any_breaks(data: st.DataObject) -> No
         else:
             position = upto
     assert bytes(got) == whole
+
+
+def test_a_mark_stays_whole_where_a_part_was_delivered_as_it_was() -> None:
+    one = follower()
+    one.take(piece(1, b"abcd", 0))
+    mark = Output(stream=Stream.STDOUT, data=b"[mark]", offset=2, covered=6)
+    given = one.take(event(2, mark))
+    assert given is not None
+    assert given.event == Output(stream=Stream.STDOUT, data=b"[mark]", offset=4, covered=4)
+    assert one.take(event(2, mark)) is None
+    last = one.take(piece(3, b"xyz", 6))
+    assert last is not None
+    assert last.event == Output(stream=Stream.STDOUT, data=b"z", offset=8)

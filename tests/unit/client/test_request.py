@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.call.types import BLOB_CHUNK_BYTES_MAX, STDIN_CHUNK_BYTES_MAX, Correlation, Digest
-from supervisor.client.request import INLINE_FILES_BYTES_MAX, prepare, read_some, upload_of
+from supervisor.client.request import INLINE_FILES_BYTES_MAX, Stored, prepare, read_some, upload_of
 from supervisor.errors import InvalidRequest
 
 
@@ -107,6 +107,17 @@ def test_small_files_are_inline_and_keep_that_they_are_programs(tmp_path: Path) 
     assert (first.path, first.data, first.mode) == (b"a.txt", b"A", 0)
     assert (second.path, second.data, second.mode) == (b"bin/s", b"#!", 0o755)
     assert not prepared.uploads
+
+
+def test_what_the_daemon_has_is_named_by_its_digest() -> None:
+    digest = Digest.of(b"x" * 9)
+    files = {"d/\udcff": Stored(digest=digest, mode=0o600), "b": b"here"}
+    prepared = prepare(["x"], profile="python", files=files)
+    assert prepared.uploads == ()
+    one, other = prepared.execute.files
+    assert (one.path, one.mode, one.WhichOneof("content")) == (b"d/\xff", 0o600, "digest")
+    assert (one.digest.sha256, one.digest.size_bytes) == (digest.sha256, 9)
+    assert (other.path, other.data) == (b"b", b"here")
 
 
 def test_what_has_no_room_is_uploaded(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -51,6 +55,32 @@ def test_class(kind: type[errors.StockadeError]) -> None:
     assert type(error) is kind
     assert (error.reason, error.message, error.hint) == (REASONS[kind], "what", "do this")
     assert error.metadata == {"profile": "python"}
+
+
+def raised_by_the_daemon() -> Iterator[tuple[type[errors.StockadeError], str]]:
+    """Give each class with each reason that the daemon's code makes it with in plain text."""
+    classes = {kind.__name__: kind for kind in REASONS}
+    for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
+        if {"cli", "client", "v1"} & set(path.parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Name):
+                reason = node.args[0]
+                if node.func.id in classes and isinstance(reason, ast.Constant) and reason.value:
+                    yield classes[node.func.id], str(reason.value)
+
+
+INWARD = {"ABANDONED"}
+"""Reasons that never leave the daemon."""
+
+
+def test_each_state_that_the_daemon_tells_of_a_call_comes_back_as_that() -> None:
+    """HostError has the same code: the reason alone tells them apart."""
+    raised = {one for kind, one in raised_by_the_daemon() if kind is errors.CallStateError}
+    told = raised - INWARD
+    assert len(told) > 5
+    code = errors.CallStateError.code
+    assert {one for one in told if status.class_of(code, one) is not errors.CallStateError} == set()
 
 
 def test_retry_delay() -> None:

@@ -17,6 +17,7 @@ from supervisor.call import outcome
 from supervisor.call.types import Digest, Stream
 from supervisor.client import Retry, Supervisor, Unreachable, address
 from supervisor.client.request import INLINE_FILES_BYTES_MAX
+from supervisor.client.values import SignedHead
 from supervisor.errors import (
     AuditCorrupt,
     AuditUnavailable,
@@ -260,6 +261,15 @@ def test_write_blob(daemon: FakeDaemon, client: Supervisor, tmp_path: Path) -> N
     assert daemon.blobs == {Digest.of(b"x").sha256: b"x"}
 
 
+def test_the_signed_head_and_a_receipt(daemon: FakeDaemon, client: Supervisor) -> None:
+    head = audit_pb2.GetCheckpointResponse(checkpoint=b"head", key="k")
+    daemon.play("GetCheckpoint", lambda _: head)
+    daemon.play("GetReceipt", lambda _: audit_pb2.GetReceiptResponse(receipt=b"receipt"))
+    assert client.checkpoint() == SignedHead(checkpoint=b"head", key="k")
+    assert client.receipt(fake.CALL_ID) == b"receipt"
+    assert daemon.asked("GetReceipt")[0].call_id == fake.CALL_ID
+
+
 def test_read_output_skips_what_it_has(daemon: FakeDaemon, client: Supervisor) -> None:
     def first(_: Any) -> Iterator[audit_pb2.ReadOutputResponse]:
         yield audit_pb2.ReadOutputResponse(data=WHOLE[:700], offset=0)
@@ -427,6 +437,23 @@ def test_records(daemon: FakeDaemon, client: Supervisor) -> None:
     assert request.denied_only
     assert (request.since.seconds, request.since.nanos, request.page_size) == (5, 1, 9)
     assert (request.until.seconds, request.until.nanos) == (6, 2)
+
+
+def test_events_are_read_to_the_last_page(daemon: FakeDaemon, client: Supervisor) -> None:
+    """Also where a page in between has none."""
+
+    def page(request: audit_pb2.ListEventsRequest) -> audit_pb2.ListEventsResponse:
+        number = int(request.page_token or 3)
+        entries = [] if number == 2 else [audit_pb2.RecordEntry(index=number, kind="read")]
+        following = str(number - 1) if number > 1 else ""
+        return audit_pb2.ListEventsResponse(entries=entries, next_page_token=following)
+
+    daemon.play("ListEvents", page)
+    found = list(client.events(kind="read", since_ns=5_000_000_001, until_ns=6_000_000_002))
+    assert [entry.index for entry in found] == [3, 1]
+    request = daemon.asked("ListEvents")[0]
+    assert (request.kind, request.since.seconds, request.until.nanos) == ("read", 5, 2)
+    assert [entry.index for entry in client.events(limit=1)] == [3]
 
 
 def test_record_is_read_to_its_end(daemon: FakeDaemon, client: Supervisor) -> None:

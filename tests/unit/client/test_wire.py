@@ -60,8 +60,8 @@ def test_outcome(kind: str) -> None:
             events.Started(preparation_s=0.5),
         ),
         (
-            fake.output(2, b"\xff", 7, truncated=True),
-            events.Output(stream=Stream.STDOUT, data=b"\xff", offset=7, truncated=True),
+            fake.output(2, b"\xff", 7, truncated=True, covered=9),
+            events.Output(stream=Stream.STDOUT, data=b"\xff", offset=7, truncated=True, covered=9),
         ),
         (
             fake.denied(2, program=b"p"),
@@ -73,6 +73,10 @@ def test_outcome(kind: str) -> None:
                 program=b"p",
                 rule="syscalls",
             ),
+        ),
+        (
+            fake.event(2, resized=tool_pb2.Resized(rows=50, columns=132)),
+            events.Resized(rows=50, columns=132),
         ),
         (fake.lost(2, "why"), events.Lost(what="output", count=3, reason="why")),
         (fake.event(2, keep_alive=tool_pb2.KeepAlive()), events.KeepAlive()),
@@ -141,3 +145,15 @@ def test_unknown(message: tool_pb2.CallEvent, reason: str) -> None:
     with pytest.raises(InvariantError) as caught:
         wire.event(message)
     assert caught.value.reason == reason
+
+
+def test_pieces_that_are_given_again() -> None:
+    def piece(offset: int, data: bytes, covered: int = 0) -> audit_pb2.ReadOutputResponse:
+        return audit_pb2.ReadOutputResponse(data=data, offset=offset, covered=covered)
+
+    assert wire.not_given(piece(0, b"abc"), 0) == (b"abc", 3)
+    assert wire.not_given(piece(0, b"abc"), 2) == (b"c", 3)
+    assert wire.not_given(piece(3, b"[mark]", 90), 3) == (b"[mark]", 93)
+    assert wire.not_given(piece(3, b"[mark]", 90), 93) == (b"", 93)
+    assert wire.not_given(piece(3, b"[mark]", 2), 3) == (b"[mark]", 5)
+    assert wire.not_given(piece(93, b"d"), 93) == (b"d", 94)
