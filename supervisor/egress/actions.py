@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ToServer:
-    """Send these bytes to the far side."""
+    """Send these bytes to the far side. Those that are `last` are only ours, and no part of what
+    the other side said: where it has gone before it heard them, nothing is lost."""
 
     data: bytes = field(repr=False)  # It may hold a secret.
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ToClient:
-    """Send these bytes to the sandbox."""
+    """Send these bytes to the sandbox; `last` as in `ToServer`."""
 
     data: bytes = field(repr=False)  # It may hold a secret.
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,11 @@ class Denied:
 @dataclass(frozen=True, slots=True)
 class Close:
     """Send what is still to be sent, then end both connections; `reason` is empty where that is in
-    order. The client may still be sending: end its side gently, or a reset outruns the answer."""
+    order. The client may still be sending: end its side gently, or a reset outruns the answer. But
+    where an answer is `cut` short, reset it: there are bodies that end with their connection."""
 
     reason: str = ""
+    cut: bool = False
 
 
 Action = (

@@ -37,7 +37,7 @@ from supervisor.egress.terminate import Terminator
 from supervisor.profile.addresses import SYNTHETIC4, SYNTHETIC6, Address
 from supervisor.profile.model import EgressRule, Inspect
 
-FLOWS_LARGE = 64
+FLOWS_LARGE = 32
 """How many flows of a call have buffers towards the far side that grow as the kernel likes, to some
 megabytes each: that is memory which no call is charged for. Those beyond are slower over long
 ways."""

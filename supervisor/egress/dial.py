@@ -34,6 +34,8 @@ ADDRESSES_MAX = 8
 """Of one name that are dialled."""
 
 OWN = "the host's own address"
+LEADS_TO = "the name leads to "
+"""Said before the addresses: who asked for a name has not seen them."""
 
 
 class Resolves(Protocol):
@@ -103,7 +105,8 @@ def allowed_of(addresses: Sequence[Address], rule: EgressRule) -> list[Address]:
     allowed = [address for address, reason in refused.items() if not reason]
     if not allowed:
         told = [f"{address}: {reason}" for address, reason in refused.items()][:ADDRESSES_MAX]
-        raise DialRefused("; ".join(told) or "the name has no address")
+        led = LEADS_TO if rule.host else ""
+        raise DialRefused(led + "; ".join(told) if told else "the name has no address")
     return allowed
 
 

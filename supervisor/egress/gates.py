@@ -54,7 +54,21 @@ class Gate(Protocol):
         told of it."""
 
 
-class Tls:
+class Unspliced:
+    """What offers nothing to splice, and can tell a client nothing."""
+
+    def spliced_from_client(self, count: int) -> list[Action]:
+        """Nothing was offered."""
+        raise ValueError(f"{count} bytes that were not offered")
+
+    spliced_from_server = spliced_from_client
+
+    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
+        """There is no way to say it."""
+        return []
+
+
+class Tls(Unspliced):
     """`tls.TlsGate` in that shape."""
 
     def __init__(self, name: str) -> None:
@@ -76,20 +90,10 @@ class Tls:
         """Take that the far side sends no more: of a handshake there is no rest to wait for."""
         return [Close()]
 
-    def spliced_from_client(self, count: int) -> list[Action]:
-        """Nothing is offered before the gate is free."""
-        raise ValueError(f"{count} bytes that were not offered")
-
-    spliced_from_server = spliced_from_client
-
-    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
-        """There is no way to say it."""
-        return []
-
     def _actions(self, said: tls.Step | tls.Refused) -> list[Action]:
         if isinstance(said, tls.Refused):
             return [
-                ToClient(tls.refusal_alert),
+                ToClient(tls.refusal_alert, last=True),
                 Denied(reason=said.reason, name=Inspect.TLS.value),
                 Close(),
             ]
@@ -103,7 +107,7 @@ class Tls:
         return actions
 
 
-class Closed:
+class Closed(Unspliced):
     """Refuses all: what a rule asks for and this broker cannot do is not let through instead."""
 
     def __init__(self, reason: str) -> None:
@@ -120,18 +124,8 @@ class Closed:
     server_ended = client_ended
     from_server = from_client
 
-    def spliced_from_client(self, count: int) -> list[Action]:
-        """Nothing is ever offered."""
-        raise ValueError(f"{count} bytes that were not offered")
 
-    spliced_from_server = spliced_from_client
-
-    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
-        """There is no way to say it."""
-        return []
-
-
-class Scan:
+class Scan(Unspliced):
     """Lets all pass, but no placeholder of a secret: none belongs where nobody looks for it."""
 
     def __init__(self, scanner: Scanner) -> None:
@@ -160,16 +154,6 @@ class Scan:
     def _ended(self, action: Action) -> list[Action]:
         half, self._half = self._half, True
         return [action, Close()] if half else [action]
-
-    def spliced_from_client(self, count: int) -> list[Action]:
-        """Nothing is ever offered."""
-        raise ValueError(f"{count} bytes that were not offered")
-
-    spliced_from_server = spliced_from_client
-
-    def unreached(self, reason: str, *, refused: bool) -> list[Action]:
-        """There is no way to say it."""
-        return []
 
 
 def make_gate(

@@ -1,10 +1,9 @@
 """Hold an HTTP/1.1 connection in the clear to its rule, request by request. No I/O.
 
-Two `h11` connections stand back to back: a server towards the sandbox, a client towards the far
-side. Each head is looked at before `h11` reads it (`head`), judged, and written anew (`requests`),
-so the far side sees what was checked and nothing else. A body whose length was announced
-passes as it is, and may be spliced; chunks are taken apart and written anew, without extensions and
-trailers.
+Each head is read (`head`), judged, and written anew (`requests`), so the far side sees what was
+checked and nothing else. A body whose length was announced passes as it is, and may be spliced.
+Around any other, `h11` connections stand back to back, a server towards the sandbox, a client
+towards the far side: chunks are taken apart and written anew, without extensions and trailers.
 
 One request at a time: bytes of a next one before the response to the first is whole are refused, so
 each response belongs to the request that was checked. When in doubt the connection ends.
@@ -31,10 +30,19 @@ from supervisor.egress.actions import (
     Upgraded,
 )
 from supervisor.egress.clear import Scanner
-from supervisor.egress.head import CHUNKED, HEAD_BYTES_MAX, HeadError, Heads, framing_of
+from supervisor.egress.head import (
+    CHUNKED,
+    HEAD_BYTES_MAX,
+    HeadError,
+    Heads,
+    framing_of,
+    request_of,
+    response_of,
+)
 from supervisor.egress.requests import (
     FORBIDDEN,
     MALFORMED,
+    Admitted,
     RequestRefused,
     RequestRule,
     written,
@@ -66,25 +74,32 @@ class _Part(enum.Enum):
 class _Exchange:
     """One request and its response."""
 
-    __slots__ = ("chunked", "client", "close", "informational", "method", "old", "server")
-
-    def __init__(self) -> None:
-        self.server = h11.Connection(h11.SERVER, HEAD_BYTES_MAX)  # What faces the sandbox.
-        self.client = h11.Connection(h11.CLIENT, HEAD_BYTES_MAX)  # What faces the far side.
-        self.method = b""
-        self.old = False  # HTTP/1.0, which knows neither chunks nor interim responses.
-        self.close = self.chunked = False
+    def __init__(self, request: h11.Request, admitted: Admitted, *, chunked: bool) -> None:
+        self.method = request.method
+        self.old = request.http_version == b"1.0"  # Knows neither chunks nor interim responses.
+        self.upgrade, self.close = admitted.upgrade, admitted.close
+        self.asks_in_chunks, self.answers_in_chunks = chunked, False
         self.informational = 0
+
+    @functools.cached_property
+    def server(self) -> h11.Connection:
+        """What faces the sandbox, where its request is in chunks."""
+        return h11.Connection(h11.SERVER, HEAD_BYTES_MAX)
+
+    @functools.cached_property
+    def client(self) -> h11.Connection:
+        """What faces the far side, where either body is in chunks or ends with its connection."""
+        client = h11.Connection(h11.CLIENT, HEAD_BYTES_MAX)
+        client.send(_shape(self.method, chunked=self.asks_in_chunks))
+        return client
 
 
 @functools.lru_cache(maxsize=64)
-def _shape(method: bytes, chunked: bool, upgrade: bool) -> h11.Request:
+def _shape(method: bytes, *, chunked: bool) -> h11.Request:
     """Give what `h11` has to know of a request to read its response and frame its body."""
     headers = [(b"Host", b"-")]
     if chunked:
         headers.append((b"Transfer-Encoding", b"chunked"))
-    if upgrade:
-        headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     return h11.Request(method=method, target=b"/", headers=headers)
 
 
@@ -106,6 +121,11 @@ class HttpGate:
         self._request_left = self._response_left = 0
         self._raw = self._ended = False
         self._out: list[Action] = []
+
+    @property
+    def answering(self) -> bool:
+        """Say whether a response has begun that is not whole."""
+        return self._response is not _Part.HEAD
 
     def from_client(self, data: bytes) -> list[Action]:
         """Take what the client sent."""
@@ -179,22 +199,19 @@ class HttpGate:
             return False
         if head.startswith(b"PRI * HTTP/2"):
             raise RequestRefused("HTTP/2, where only HTTP/1.1 is checked", MALFORMED)
-        self._exchange = exchange = _Exchange()
         framing = framing_of(head)
-        exchange.server.receive_data(head)
-        request = exchange.server.next_event()
-        if not isinstance(request, h11.Request):
-            raise RequestRefused("no request", MALFORMED)
+        request = request_of(head)
         admitted = self._rule.admit(request, framing)
-        exchange.method, exchange.old = request.method, request.http_version == b"1.0"
-        exchange.close = admitted.close
+        self._exchange = exchange = _Exchange(request, admitted, chunked=framing == CHUNKED)
         headers = admitted.headers
         if self._swap is not None:
             headers = self._swap.apply(request.method, request.target, headers)
             self._scanner = self._swap.scanner()
-        exchange.client.send(_shape(request.method, framing == CHUNKED, admitted.upgrade))
+        if exchange.asks_in_chunks:
+            exchange.server.receive_data(head)
+            exchange.server.next_event()
         self._out.append(ToServer(written(request.method, request.target, headers)))
-        if framing == CHUNKED:
+        if exchange.asks_in_chunks:
             self._request = _Part.FRAMED
         elif framing:
             self._request, self._request_left = _Part.LENGTH, framing
@@ -243,7 +260,7 @@ class HttpGate:
         elif self._request is _Part.HEAD and not self._from_client:
             self._end(Close())
         else:
-            self._end(Close("the client ended within its request"))
+            self._end(Close("the client ended within its request", cut=self.answering))
 
     # What the far side says.
 
@@ -271,20 +288,21 @@ class HttpGate:
         head = self._server_heads.take(self._from_server)
         if head is None:
             return False
-        exchange.client.receive_data(head)
-        response = exchange.client.next_event()
+        response = response_of(head)
         if isinstance(response, h11.InformationalResponse):
             self._inform(exchange, response)
             return True
-        if not isinstance(response, h11.Response):
-            raise HeadError("no response")
         answer = responses.read(head, exchange.method, response)
         # A response before the request was whole: no further request can be trusted to be one.
         early = self._request is not _Part.DONE
         exchange.close = exchange.close or early or answer.closes
-        exchange.chunked = answer.framing < 0 and not exchange.old
-        anew = responses.written(answer, response, close=exchange.close, chunked=exchange.chunked)
+        exchange.answers_in_chunks = answer.framing < 0 and not exchange.old
+        anew = responses.written(
+            answer, response, close=exchange.close, chunked=exchange.answers_in_chunks
+        )
         if answer.framing < 0:
+            exchange.client.receive_data(head)
+            exchange.client.next_event()
             self._out.append(ToClient(anew))
             self._response = _Part.FRAMED
             return True
@@ -301,10 +319,13 @@ class HttpGate:
         exchange.informational += 1
         if exchange.informational > INFORMATIONAL_MAX:
             raise HeadError(f"more than {INFORMATIONAL_MAX} interim responses")
+        switches = response.status_code == 101
+        if switches and not exchange.upgrade:
+            raise HeadError("an upgrade that was not asked for")
         anew = responses.informational(response)
         if not exchange.old:  # HTTP/1.0 knows of no interim response (RFC 9110, section 15.2).
             self._out.append(ToClient(anew))
-        if response.status_code == 101:  # `h11` has refused one that was not asked for.
+        if switches:
             self._raw = True
             self._out.append(Upgraded())
             if self._from_server:
@@ -323,9 +344,11 @@ class HttpGate:
     def _pass_response_chunks(self, exchange: _Exchange) -> None:
         data, whole = _events(exchange.client)
         if data:
-            self._out.append(ToClient(responses.chunk(data) if exchange.chunked else data))
+            self._out.append(
+                ToClient(responses.chunk(data) if exchange.answers_in_chunks else data)
+            )
         if whole:
-            if exchange.chunked:
+            if exchange.answers_in_chunks:
                 self._out.append(ToClient(responses.chunk(b"")))
             self._from_server += exchange.client.trailing_data[0]
             self._finish()
@@ -361,21 +384,21 @@ class HttpGate:
 
     def _tell(self, status: int, text: str) -> None:
         """Answer the client, where the response has not begun."""
-        if self._response is not _Part.HEAD:
+        if self.answering:
             return
         body = f"stockade: {text}\n".encode("ascii", "backslashreplace")
         head = (
             f"HTTP/1.1 {_STATUS[status]}\r\nContent-Type: text/plain\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
-        self._out.append(ToClient(head.encode() + body))
+        self._out.append(ToClient(head.encode() + body, last=True))
 
     def _deny(self, error: Exception) -> None:
         if not isinstance(error, RequestRefused):
             error = RequestRefused(str(error), MALFORMED)
         reason = error.reason[:REASON_CHARACTERS_MAX]
         self._tell(error.status, f"{reason}\nrule: egress: {self._rule.called}")
-        self._end(Denied(reason=reason, name=error.name), Close())
+        self._end(Denied(reason=reason, name=error.name), Close(cut=self.answering))
 
     def _fail(self, error: Exception) -> None:
         text = str(error)
@@ -383,7 +406,7 @@ class HttpGate:
             text = _QUOTED.split(text)[0]
         reason = f"the far side sent {text}"[:REASON_CHARACTERS_MAX]
         self._tell(502, reason)
-        self._end(Close(reason))
+        self._end(Close(reason, cut=self.answering))
 
 
 def _events(connection: h11.Connection) -> tuple[bytes, bool]:

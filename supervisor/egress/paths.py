@@ -12,8 +12,10 @@ _REFUSED = {
     ord("\\"): "an encoded backslash",
     ord(";"): "an encoded semicolon",
 }
-_TWICE = re.compile(rb"%25(?:25)*(?:2[ef]|5c|00)", re.IGNORECASE)
-"""A dot, slash, backslash or NUL that is encoded more than once."""
+_TWICE = re.compile(rb"%25(?:25)*(?:2[ef]|3b|5c|00)", re.IGNORECASE)
+"""A dot, slash, semicolon, backslash or NUL that is encoded more than once."""
+_OVERLONG = re.compile(rb"%(?:C[01]|E0%[89]|F0%8)")
+"""The first byte of a character in more bytes of UTF-8 than it takes: some decoders read ASCII."""
 
 
 class PathError(Exception):
@@ -32,9 +34,12 @@ def comparable(path: bytes) -> bytes:
         raise PathError("a backslash in the path")
     plain = path
     if b"%" in path:
-        if _TWICE.search(path):
-            raise PathError("an escape within an escape")
         plain = _ESCAPE.sub(_decoded, path)
+        # Looked for behind that: digits may be encoded, too.
+        if _TWICE.search(plain):
+            raise PathError("an escape within an escape")
+        if _OVERLONG.search(plain):
+            raise PathError("UTF-8 that is longer than it need be in the path")
     # Some servers take what follows a semicolon out of a segment before they look for dots.
     if b"/." in plain and any(
         segment.split(b";", 1)[0] in {b".", b".."} for segment in plain.split(b"/")

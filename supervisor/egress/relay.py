@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from select import EPOLLERR
 
 from supervisor.call.events import Verdict
-from supervisor.egress.watch import READABLE, WRITABLE, Watch
+from supervisor.egress.watch import READABLE, URGENT, URGENT_REASON, WRITABLE, Watch
 from supervisor.linux.fds import Pipe, make_pipe
 
 PIPE_BYTES = 1024 * 1024
@@ -39,7 +39,7 @@ PIPES_MAX = 32
 SMALL_BYTES = 64 * 1024
 """Of each buffer of a small socket; the kernel takes twice as much for its own needs."""
 
-NEAR_BYTES = 512 * 1024
+NEAR_BYTES = 1024 * 1024
 """Of what waits for a sandbox in any socket: it is no long way there."""
 
 ROUNDS_MAX = 2
@@ -198,6 +198,9 @@ class Relay:
         if self.ended:
             return
         near, far = (self._out, self._back) if from_client else (self._back, self._out)
+        if events & URGENT:
+            self.end(Verdict.RESET, URGENT_REASON)
+            return
         if events & EPOLLERR:
             number = near.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:

@@ -53,8 +53,12 @@ _OTHER_HOST = frozenset({
     b"x-http-host-override", b"http2-settings",
 })  # fmt: skip
 _OTHER_METHOD = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
-_OTHER_PATH = frozenset({b"x-original-url", b"x-rewrite-url"})
+_OTHER_PATH = frozenset({b"x-original-url", b"x-rewrite-url", b"destination"})
+"""`Destination` is where WebDAV copies or moves the path to (RFC 4918, section 10.3)."""
 _GUARDED = _HOP | _OTHER_HOST | _OTHER_METHOD | _OTHER_PATH
+_DASHED = bytes(byte if chr(byte).isalnum() and byte < 128 else ord("-") for byte in range(256))
+"""Servers that hand headers to programs as variables write one letter for all that a variable's
+name cannot hold: some for `_` only, some for every other sign."""
 
 
 class RequestRule:
@@ -116,7 +120,7 @@ class RequestRule:
                 raise RequestRefused(f"the header {header.decode()}")
             if header in _HOP:
                 named.setdefault(header, []).append(value)
-            elif b"_" in header and header.replace(b"_", b"-") in _GUARDED:
+            elif (dashed := header.translate(_DASHED)) != header and dashed in _GUARDED:
                 raise RequestRefused(
                     f"the header {shown(raw)}, which can shadow another", MALFORMED
                 )

@@ -94,7 +94,8 @@ class TerminatedGate:
             return []
         if not self._server.ready:
             return self._broken(PipeError("an end within its handshake"))
-        return self._end(Close("" if self._server.ended else "the far side was cut off"))
+        reason = "" if self._server.ended else "the far side was cut off"
+        return self._end(Close(reason, cut=self._http.answering))
 
     def spliced_from_client(self, count: int) -> list[Action]:
         """Nothing may pass untouched: none was offered."""
@@ -112,7 +113,7 @@ class TerminatedGate:
             return []
         if isinstance(said, Refused):
             return self._end(
-                ToClient(refusal_alert), Denied(reason=said.reason, name="tls"), Close()
+                ToClient(refusal_alert, last=True), Denied(reason=said.reason, name="tls"), Close()
             )
         self._check = None
         self._held += said.hello + said.rest
@@ -123,7 +124,8 @@ class TerminatedGate:
         try:
             said = self._client.feed(data)
         except PipeError as error:
-            return self._end(*self._sent_to_client(), Close(f"the client sent {error}"))
+            close = Close(f"the client sent {error}", cut=self._http.answering)
+            return self._end(*self._sent_to_client(), close)
         actions = self._sent_to_client()
         if said:
             actions += self._within(self._http.from_client(said))
@@ -138,7 +140,8 @@ class TerminatedGate:
             try:
                 actions += self._do(action)
             except PipeError as error:
-                return actions + self._end(Close(f"one side ended {error}"))
+                close = Close(f"one side ended {error}", cut=self._http.answering)
+                return actions + self._end(close)
         return actions
 
     def _do(self, action: Action) -> list[Action]:
@@ -146,13 +149,16 @@ class TerminatedGate:
             case ToServer(data):
                 self._server.write(data)
                 return self._sent_to_server()
-            case ToClient(data):
+            case ToClient(data, last):
                 self._client.write(data)
-                return self._sent_to_client()
-            case Close():
-                self._client.finish()
+                return self._sent_to_client(last=last)
+            case Close(cut=cut):
+                said = [*self._sent_to_server(), *self._sent_to_client()]
+                if not cut:  # In TLS as well an end in order would say that this was all.
+                    self._client.finish()
                 self._server.finish()
-                return self._end(*self._sent_to_server(), *self._sent_to_client(), action)
+                farewell = *self._sent_to_server(last=True), *self._sent_to_client(last=True)
+                return self._end(*said, *farewell, action)
             case SpliceFromClient() | SpliceFromServer() | Upgraded():
                 return []  # Bytes go on through here, each way encrypted anew.
             case EndToServer() | EndToClient():
@@ -163,16 +169,17 @@ class TerminatedGate:
     def _broken(self, error: PipeError) -> list[Action]:
         """The far side does not hold: neither side hears more of the other."""
         alert = [] if self._client.ready else [ToClient(_HANDSHAKE_FAILURE)]
-        return self._end(*self._sent_to_server(), *alert, Close(f"the far side sent {error}"))
+        close = Close(f"the far side sent {error}", cut=self._http.answering)
+        return self._end(*self._sent_to_server(), *alert, close)
 
     def _end(self, *actions: Action) -> list[Action]:
         self._ended = True
         return list(actions)
 
-    def _sent_to_server(self) -> list[Action]:
+    def _sent_to_server(self, *, last: bool = False) -> list[Action]:
         data = self._server.outgoing()
-        return [ToServer(data)] if data else []
+        return [ToServer(data, last)] if data else []
 
-    def _sent_to_client(self) -> list[Action]:
+    def _sent_to_client(self, *, last: bool = False) -> list[Action]:
         data = self._client.outgoing()
-        return [ToClient(data)] if data else []
+        return [ToClient(data, last)] if data else []

@@ -13,10 +13,13 @@ from collections.abc import Callable
 EVENTS_MAX = 64
 """Taken from epoll at once."""
 
-MUTED = select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+MUTED = select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 EVENTS = MUTED | select.EPOLLIN
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP
 WRITABLE = select.EPOLLOUT | select.EPOLLHUP
+URGENT = select.EPOLLPRI
+"""TCP's urgent data: splice(2) stops in front of it, and recv(2) leaves it out."""
+URGENT_REASON = "urgent data, which is not carried"
 
 
 class Watch:

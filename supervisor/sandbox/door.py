@@ -31,7 +31,7 @@ from supervisor.linux.netns import Listeners, open_listeners
 from supervisor.oci.spec import AUTHORITIES_ENV, AUTHORITIES_PATH
 from supervisor.profile.hosts import HostnameError, canonical
 from supervisor.profile.model import EffectiveProfile, Inspect, terminates
-from supervisor.sandbox.secrets import Secrets
+from supervisor.sandbox.secrets import CallSecrets, Secrets
 
 DOOR_PORT = 1
 """Below 1024, where no program of a sandbox listens, and not one that anybody looks for."""
@@ -71,6 +71,7 @@ class CallDoor:
         profile: EffectiveProfile,
         uid_base: int,
         options: EgressOptions,
+        secrets: CallSecrets,
     ) -> None:
         """Take what a door is made of; nothing is opened yet."""
         self._fence = fence
@@ -79,6 +80,7 @@ class CallDoor:
         self._profile = profile
         self._uid = uid_base + BROKER_ID
         self._options = options
+        self._sources = secrets
         self._plan = Plan.of(profile.egress)
         self._names = {number: name for name, number in self._plan.numbers.items()}
         self._secrets: tuple[Secret, ...] = ()
@@ -109,7 +111,7 @@ class CallDoor:
         held: dict[str, tuple[str, str]] = {}
         for name in sorted({use.name for use in self._profile.secrets}):
             # One for all its uses: a program has one variable for a secret, wherever that goes.
-            held[name] = make_placeholder(name), await self._options.secrets.value(name)
+            held[name] = make_placeholder(name), await self._sources.value(name)
         self._secrets = tuple(
             Secret(name=use.name, header=use.header, host=use.host, placeholder=held[use.name][0],
                    value=held[use.name][1])
@@ -128,13 +130,17 @@ class CallDoor:
 
         path = self._options.authorities
         try:
-            return path.read_text() if path is not None else host_authorities()
+            found = path.read_text() if path is not None else host_authorities()
+            if not found:  # The broker would take the host's instead.
+                raise FileNotFoundError(f"{path or 'the file of the host'} is empty")
         except (OSError, UnicodeDecodeError) as error:
             raise HostError(
                 "AUTHORITIES_MISSING",
-                f"nobody could vouch for a far side: {error}",
-                hint="apt-get install ca-certificates, or egress: {ca: /path} in the configuration",
+                "nobody could vouch for a far side: its authorities cannot be read",
+                hint=f"{error}: apt-get install ca-certificates, or egress: {{ca: /path}} in the "
+                "configuration",
             ) from error
+        return found
 
     def environment(self) -> dict[str, bytes]:
         """Give the variables that the program finds: placeholders, where its authorities are."""

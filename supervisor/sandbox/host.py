@@ -39,6 +39,7 @@ from supervisor.sandbox.door import CallDoor, EgressOptions
 from supervisor.sandbox.fenced import Event, events_of, missing_of, not_recorded
 from supervisor.sandbox.listener import NotifyListener
 from supervisor.sandbox.places import find_canary, find_cell, find_probes
+from supervisor.sandbox.secrets import CallSecrets
 from supervisor.sandbox.uids import UidRanges, base_of
 
 RUNTIMES: tuple[type[Runtime], ...] = (Runc, Crun)
@@ -272,7 +273,13 @@ class SandboxHost:
                 found[kind.NAME] = WallState(standing=False, why=error.message, hint=error.hint)
         return found
 
-    def door(self, call_id: str, profile: EffectiveProfile, uid_base: int) -> CallDoor:
+    def secrets(self) -> CallSecrets:
+        """Give the secrets as one call reads them."""
+        return CallSecrets(self._egress.secrets)
+
+    def door(
+        self, call_id: str, profile: EffectiveProfile, uid_base: int, secrets: CallSecrets
+    ) -> CallDoor:
         """Give the way out of a call whose profile has one."""
         return CallDoor(
             fence=self.fence,
@@ -281,6 +288,7 @@ class SandboxHost:
             profile=profile,
             uid_base=uid_base,
             options=self._egress,
+            secrets=secrets,
         )
 
     async def end_brokers(self) -> None:

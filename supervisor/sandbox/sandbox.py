@@ -30,6 +30,7 @@ from supervisor.linux.cgroup import KILL_ROUNDS_MAX
 from supervisor.linux.fds import PIPE_BYTES, make_pipe, wait_readable
 from supervisor.linux.host import filter_knows
 from supervisor.linux.netns import NetlinkBuffers
+from supervisor.linux.terminal import open_terminal, set_size
 from supervisor.oci.runtime import StandardFds
 from supervisor.oci.spec import MASKED, SHM_PATH, Program, SandboxPlaces, build_spec
 from supervisor.profile.model import EffectiveProfile
@@ -55,9 +56,9 @@ log = logging.getLogger("stockade.sandbox")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramEnd:
-    """How the program ended by `cell`'s word: "exit", "signal", "chdir", "exec"; without one
-    "killed" where the init was ended, "init" where it ended by itself before the program ran.
-    `value` is a code, a signal or an errno."""
+    """How the program ended by `cell`'s word: "exit", "signal", "chdir", "exec", "terminal";
+    without one "killed" where the init was ended, "init" where it ended by itself before the
+    program ran. `value` is a code, a signal or an errno."""
 
     what: str
     value: int
@@ -105,6 +106,7 @@ class Sandbox:
         self._pid = 0
         self._pidfd = -1
         self._status_fd = -1
+        self._master_fd = -1
         self._ready: asyncio.Task[None] | None = None
         self._uid_base = 0
         self._work_fd = -1
@@ -112,12 +114,20 @@ class Sandbox:
         self._writable: list[tuple[int, bool]] = []
         self._fenced: CallFence | None = None
         self._door: CallDoor | None = None
+        self._secrets = host.secrets()
         self._netlink: NetlinkBuffers | None = None
         self._watcher: DenialWatcher | None = None
         self.cgroup = host.cgroup(call_id)
         self.stdin_fd = -1
         self.stdout_fd = -1
         self.stderr_fd = -1
+
+    async def read_secrets(self) -> dict[str, bytes]:
+        """Read the secrets of the profile; give the values by name, of those that can be had.
+
+        Whatever is wrong keeps the call from starting: `prepare` says so.
+        """
+        return await self._secrets.known({use.name for use in self._profile.secrets})
 
     async def prepare(self, content: Callable[[InputFile], Iterator[bytes]]) -> None:
         """Build everything; the program waits before its first instruction afterwards.
@@ -128,13 +138,16 @@ class Sandbox:
         self._require_known_kills()
         self._uid_base = self._stack.enter_context(self._host.uids.lease())
         if self._profile.egress:
-            self._door = self._host.door(self._call_id, self._profile, self._uid_base)
+            self._door = self._host.door(
+                self._call_id, self._profile, self._uid_base, self._secrets
+            )
             await self._door.prepare()
         bundle = self._make_bundle()
         await self._let_in()
         self._host.listener.expect(self._call_id)
         self._stack.callback(self._host.listener.forget, self._call_id)
         await self._create(bundle)
+        self._open_terminal()
         notify_fd = await self._host.listener.take(self._call_id, self._pidfd)
         try:
             self._watcher = DenialWatcher(
@@ -218,12 +231,15 @@ class Sandbox:
             ),
             covered=MASKED_FILES if self._runtime.BINDS_NULL else (),
             authorities=self._door.write_authorities(bundle) if self._door is not None else "",
+            terminal=self._request.terminal is not None,
         )
+        terminal = self._request.terminal
+        kind = {} if terminal is None else {"TERM": terminal.term.encode()}
         environment = {name: value.encode() for name, value in self._profile.env.items()}
         ours = self._door.environment() if self._door is not None else {}
         program = Program(
             argv=self._request.argv,
-            env={**environment, **self._request.env, **ours},
+            env={**kind, **environment, **self._request.env, **ours},
             working_directory=self._request.working_directory,
         )
         spec = build_spec(self._profile, places, program)
@@ -257,6 +273,33 @@ class Sandbox:
         except ProcessLookupError as error:
             raise RuntimeFailed("SANDBOX_GONE", "the sandbox ended as it was created") from error
         self._stack.callback(os.close, self._pidfd)
+
+    def _open_terminal(self) -> None:
+        """Let the program's streams be a terminal, where one was asked for.
+
+        The pipes stay: the container's init had to have some, and its last words come through the
+        one for errors. The program does not get them.
+
+        Raises:
+            RuntimeFailed: `TERMINAL_NOT_PRIVATE`, `SANDBOX_GONE`.
+        """
+        asked = self._request.terminal
+        if asked is None:
+            return
+        folder = Path(f"/proc/{self._pid}/root/dev/pts")
+        try:
+            pair = open_terminal(folder, rows=asked.rows, columns=asked.columns)
+        except OSError as error:
+            raise RuntimeFailed("SANDBOX_GONE", f"no terminal can be made: {error}") from error
+        for fd in (pair.master, pair.peer):
+            self._stack.callback(os.close, fd)
+        self.close_stdin()
+        self.stdin_fd = os.dup(pair.master)
+        self.stdout_fd = self._master_fd = pair.master
+
+    def resize_terminal(self, rows: int, columns: int) -> None:
+        """Give the program's terminal another size; there has to be one."""
+        set_size(self._master_fd, rows=rows, columns=columns)
 
     def _hold_mounts(self) -> None:
         """Keep the writable mounts within reach after the sandbox's last process is gone."""
@@ -447,7 +490,7 @@ class Sandbox:
 def _parse_end(line: str, status: int) -> ProgramEnd:
     """Read cell's word; where there is none, the init was killed, or the runtime's init failed."""
     words = line.removeprefix(READY).split()
-    known = {"exit": 2, "signal": 3, "chdir": 2, "exec": 2}
+    known = {"exit": 2, "signal": 3, "chdir": 2, "exec": 2, "terminal": 2}
     if words and known.get(words[0]) == len(words) and all(w.isdecimal() for w in words[1:]):
         core = len(words) == 3 and words[2] == "1"
         return ProgramEnd(what=words[0], value=int(words[1]), core_dumped=core)

@@ -1,15 +1,17 @@
 """Secrets of the daemon, read when a call needs them: from a file, a credential, or a command.
 
 A value is held for as long as its call, goes to the broker alone, and stands in no message, log or
-record. Whatever is wrong with a source keeps the call from starting.
+record. Whatever is wrong with a source keeps the call from starting; whoever made the call is told
+what, and the hint, which says where, is for the daemon's log alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +48,8 @@ class Secrets:
         """Read the secret `name` now.
 
         Raises:
-            HostError: `SECRET_UNAVAILABLE`; the message holds nothing of what was read.
+            HostError: `SECRET_UNAVAILABLE`; the message holds nothing of what was read, and no
+                path of the daemon's.
         """
         source = self.sources.get(name)
         if source is None:
@@ -71,6 +74,38 @@ class Secrets:
         return self.credentials / source.credential
 
 
+class CallSecrets:
+    """The secrets of one call: each is read once, and one that could not be had stays so."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._values: dict[str, str] = {}
+        self._failed: dict[str, HostError] = {}
+
+    async def value(self, name: str) -> str:
+        """Give the secret `name`.
+
+        Raises:
+            HostError: `SECRET_UNAVAILABLE`.
+        """
+        if name in self._failed:
+            raise self._failed[name]
+        if name not in self._values:
+            try:
+                self._values[name] = await self._secrets.value(name)
+            except HostError as error:
+                self._failed[name] = error
+                raise
+        return self._values[name]
+
+    async def known(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Give the values of those that can be had; whoever needs the others is told then."""
+        for name in names:
+            with contextlib.suppress(HostError):
+                await self.value(name)
+        return {name: value.encode("ascii") for name, value in self._values.items()}
+
+
 def _unavailable(name: str, why: str, hint: str = "") -> HostError:
     return HostError(
         "SECRET_UNAVAILABLE", f"the secret {name}: {why}", hint=hint, metadata={"secret": name}
@@ -92,11 +127,11 @@ def _content(name: str, path: Path) -> bytes:
         return read_private(path, _RAW_MAX)
     except Exposed as error:
         hint = f"make a new secret, chmod 0600 {path}"
-        raise _unavailable(name, str(error), hint) from error
+        raise _unavailable(name, f"its file {error.why}", hint) from error
     except Foreign as error:
-        raise _unavailable(name, str(error), f"chown root {path}") from error
+        raise _unavailable(name, f"its file {error.why}", f"chown root {path}") from error
     except NotPrivate as error:
-        raise _unavailable(name, str(error)) from error
+        raise _unavailable(name, f"its file {error.why}", f"the file is {path}") from error
 
 
 async def _output(name: str, command: tuple[str, ...]) -> bytes:
@@ -113,23 +148,23 @@ async def _output(name: str, command: tuple[str, ...]) -> bytes:
     finally:
         os.close(pipe.write)
     pidfd = process.adopt(pid)
-    raw = b""
+    raw, hint = b"", f"the command is {command[0]}"
     try:
         async with asyncio.timeout(COMMAND_DEADLINE_S):
             raw = await _read_all(pipe.read)
             if len(raw) <= _RAW_MAX:
                 await _readable(pidfd)
     except TimeoutError:
-        why = f"{command[0]} was not done within {COMMAND_DEADLINE_S:g} s"
-        raise _unavailable(name, why) from None
+        why = f"its command was not done within {COMMAND_DEADLINE_S:g} s"
+        raise _unavailable(name, why, hint) from None
     finally:
         os.close(pipe.read)
         status = _end(pid, pidfd)
     if len(raw) > _RAW_MAX:
-        raise _unavailable(name, f"{command[0]} wrote more than {VALUE_BYTES_MAX} bytes")
+        raise _unavailable(name, f"its command wrote more than {VALUE_BYTES_MAX} bytes", hint)
     if status != 0:
         how = f"exited with {status}" if status > 0 else f"was ended by signal {-status}"
-        raise _unavailable(name, f"{command[0]} {how}")
+        raise _unavailable(name, f"its command {how}", hint)
     return raw
 
 
@@ -138,7 +173,8 @@ def _spawn(name: str, command: tuple[str, ...], writing: int) -> int:
     try:
         return process.spawn(command, fds={0: nothing, 1: writing, 2: nothing})
     except OSError as error:
-        raise _unavailable(name, f"{command[0]} cannot be run: {error.strerror}") from error
+        why = f"its command cannot be run: {error.strerror}"
+        raise _unavailable(name, why, f"the command is {command[0]}") from error
     finally:
         os.close(nothing)
 

@@ -29,6 +29,7 @@ class Talk:
     def __init__(self, gate: HttpGate | None = None, **kept: tuple[str, ...]) -> None:
         self.gate = gate or HttpGate(name=HOST, port=80, rule=rule(**kept))
         self.to_server = self.to_client = b""
+        self.last_to_server = self.last_to_client = b""
         self.denied: Denied | None = None
         self.closed: Close | None = None
         self.upgraded = False
@@ -48,12 +49,14 @@ class Talk:
         for action in actions:
             assert self.closed is None, f"{action} behind {self.closed}"
             match action:
-                case ToServer(data):
+                case ToServer(data, last):
                     assert data
                     self.to_server += data
-                case ToClient(data):
+                    self.last_to_server += data if last else b""
+                case ToClient(data, last):
                     assert data
                     self.to_client += data
+                    self.last_to_client += data if last else b""
                 case Denied():
                     assert self.denied is None
                     self.denied = action

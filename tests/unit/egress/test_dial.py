@@ -105,8 +105,11 @@ def test_the_hosts_own_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_of_several_addresses_only_the_allowed_are_left() -> None:
     found = [ip_address(text) for text in ("10.0.0.1", "203.0.113.9", "127.0.0.1")]
     assert allowed_of(found, NAMED) == [ip_address("203.0.113.9")]
-    with pytest.raises(DialRefused, match=r"10\.0\.0\.1: private; 127\.0\.0\.1: loopback"):
+    with pytest.raises(DialRefused) as caught:
         allowed_of([found[0], found[2]], NAMED)
+    assert str(caught.value) == "the name leads to 10.0.0.1: private; 127.0.0.1: loopback"
+    with pytest.raises(DialRefused, match=r"^127\.0\.0\.1: loopback$"):  # no name was asked for
+        allowed_of([found[2]], NETWORK)
     with pytest.raises(DialRefused, match="no address"):
         allowed_of([], NAMED)
 

@@ -81,7 +81,7 @@ def test_tls_is_free_once_both_have_said_hello() -> None:
 
 def test_tls_to_another_name_is_told_in_its_own_words() -> None:
     actions = Tls(NAME).from_client(openssl_hello("evil.example.com"))
-    assert actions[0] == ToClient(tls.refusal_alert)
+    assert actions[0] == ToClient(tls.refusal_alert, last=True)
     assert isinstance(actions[1], Denied)
     assert actions[1].name == "tls"
     assert actions[2] == Close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h11
 import pytest
 
 from supervisor.egress.head import (
@@ -11,6 +12,8 @@ from supervisor.egress.head import (
     HeadError,
     Heads,
     framing_of,
+    request_of,
+    response_of,
     shown,
 )
 
@@ -82,6 +85,48 @@ def test_heads_are_bounded() -> None:
 )
 def test_framing(lines: bytes, framing: int | None) -> None:
     assert framing_of(b"GET / HTTP/1.1\r\n" + lines + b"\r\n") == framing
+
+
+def test_a_request_in_parts() -> None:
+    request = request_of(b"GET /a?b HTTP/1.1\r\nHost:\t a.example.com \r\nX:\r\n\r\n")
+    assert (request.method, request.target, request.http_version) == (b"GET", b"/a?b", b"1.1")
+    assert request.headers.raw_items() == [(b"Host", b"a.example.com"), (b"X", b"")]
+
+
+def test_a_response_in_parts() -> None:
+    response = response_of(b"HTTP/1.0 404 Not: found\r\nX: y: z\r\n\r\n")
+    assert isinstance(response, h11.Response)
+    assert (response.status_code, response.reason) == (404, b"Not: found")
+    assert response.http_version == b"1.0"
+    assert response.headers.raw_items() == [(b"X", b"y: z")]
+    assert isinstance(response_of(b"HTTP/1.1 199\r\n\r\n"), h11.InformationalResponse)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"", b"GET /", b"GET / HTTP/1.1 ", b"GET  / HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/11",
+        b"GET / http/1.1", b"G\xe4T / HTTP/1.1", b"GET /\xa0 HTTP/1.1", b"GET / HTTP/1.1\r\nHost",
+        b"GET / HTTP/1.1\r\nHost : x", b"GET / HTTP/1.1\r\n: x", b"GET / HTTP/1.1",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: a", b"GET / HTTP/1.1\r\nHost: a\r\nA\xe4: b",
+    ],
+)  # fmt: skip
+def test_what_is_no_request(lines: bytes) -> None:
+    with pytest.raises((HeadError, h11.LocalProtocolError)):
+        request_of(lines + b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"", b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1 200OK",
+        b"HTTP/11 200 OK", b"HTTP/1.1  200 OK", b"HTTP/1.1 099 OK", b"HTTP/1.1 200 OK\r\nA",
+        b"HTTP/1.1 200 OK\r\nA : b", b"ICY 200 OK",
+    ],
+)  # fmt: skip
+def test_what_is_no_response(lines: bytes) -> None:
+    with pytest.raises((HeadError, h11.LocalProtocolError)):
+        response_of(lines + b"\r\n\r\n")
 
 
 def test_what_is_shown_is_short_and_plain() -> None:

@@ -273,6 +273,13 @@ def test_a_refusal_within_a_response_closes_without_a_word() -> None:
     talk.client(GET)
     assert talk.denied is not None
     assert talk.to_client == b""
+    assert talk.closed == Close(cut=True)
+
+
+def test_a_refusal_before_a_response_is_an_answer_that_is_whole() -> None:
+    talk = Talk().client(GET).server(OK).client(b"\x16")
+    assert b"HTTP/1.1 400" in talk.to_client
+    assert talk.closed == Close()
 
 
 @pytest.mark.parametrize(
@@ -295,19 +302,20 @@ def test_a_client_that_ends_behind_its_request_gets_the_response() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "reason"),
+    ("before", "reason", "cut"),
     [
-        (b"", ""),
-        (b"HTTP/1.1 200", "the end within"),
-        (OK[:-1], "the end within"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na", "closed"),
+        (b"", "", False),
+        (b"HTTP/1.1 200", "the end within", False),
+        (OK[:-1], "the end within", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na", "closed", True),
     ],
 )
-def test_a_server_that_ends(before: bytes, reason: str) -> None:
+def test_a_server_that_ends(before: bytes, reason: str, cut: bool) -> None:
     talk = Talk().client(GET).server(before)
     talk.do(talk.gate.server_ended())
     assert talk.closed is not None
     assert reason in talk.closed.reason
+    assert talk.closed.cut is cut
 
 
 def test_behind_its_end_the_gate_says_nothing() -> None:

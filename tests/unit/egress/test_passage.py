@@ -9,8 +9,16 @@ import socket
 import pytest
 
 from supervisor.call.events import Verdict, Wall
+from supervisor.egress import connection as connection_module
 from supervisor.egress import dial as dial_module
+from supervisor.egress import passage as passage_module
+from supervisor.egress.actions import Action, Close, SpliceFromServer, ToClient, ToServer, Upgraded
 from supervisor.egress.control import Secret
+from supervisor.egress.ends import splice_now
+from supervisor.egress.gates import Unspliced
+from supervisor.egress.passage import Passage
+from supervisor.egress.relay import PIPE_BYTES
+from supervisor.egress.watch import URGENT_REASON
 from supervisor.profile.model import EgressRule, Inspect
 from tests.support.brokers import rule
 from tests.unit.egress.hellos import openssl_hello, record, server_hello
@@ -278,6 +286,32 @@ def test_a_reset_in_the_middle_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     wired(monkeypatch, scenario, tls)
 
 
+@pytest.mark.parametrize("told", [b"", b"x" * 6 + b"\r\nzz\r\n"], ids=["end", "no chunk"])
+def test_an_answer_that_is_cut_does_not_look_whole(
+    monkeypatch: pytest.MonkeyPatch, told: bytes
+) -> None:
+    """HTTP/1.0 knows no chunks: its body ends with the connection."""
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        port = port_of(server)
+        rig.asks(NAME, port)
+        client = rig.connect()
+        await send(client, head(port).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        far = await accepted(server)
+        await until_head(far)
+        await send(far, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhe")
+        await until_head(client)
+        assert await receive(client, 2) == b"he"
+        await send(far, told)
+        far.close()
+        with pytest.raises(ConnectionResetError):
+            await receive(client)
+        client.close()
+        assert (await rig.flow()).verdict is Verdict.RESET
+
+    wired(monkeypatch, scenario, http)
+
+
 def test_a_secret_is_put_in_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(rig: Rig, server: socket.socket) -> None:
         port = port_of(server)
@@ -377,6 +411,164 @@ def test_a_spliced_body_arrives_whole_however_it_is_read(
         client.close()
         far.close()
         assert (await rig.flow()).verdict in (Verdict.CLOSED, Verdict.RESET)
+
+    wired(monkeypatch, scenario, http)
+
+
+class Both(Unspliced):
+    """A gate that lets all of a server's bytes by, and answers its client in between."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def from_client(self, data: bytes) -> list[Action]:
+        if self._asked:
+            return [ToClient(b"pong")]
+        self._asked = True
+        return [ToServer(data), SpliceFromServer(len(BODY))]
+
+    def from_server(self, data: bytes) -> list[Action]:
+        return [ToClient(data)]
+
+    def client_ended(self) -> list[Action]:
+        return [Close()]
+
+    server_ended = client_ended
+
+    def spliced_from_server(self, count: int) -> list[Action]:
+        return []
+
+
+def test_what_a_pipe_still_holds_arrives_before_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        client, far = await begun(rig, server, down=True, bytes_count=len(BODY))
+        await send(far, BODY)  # All of it is on its way: much in a pipe, since nobody reads.
+        await asyncio.sleep(0.05)
+        far.close()
+        await asyncio.sleep(0.05)  # Its end is seen.
+        await until_head(client)
+        assert await receive(client) == BODY
+        assert (await rig.flow()).verdict is Verdict.CLOSED
+        client.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+def test_urgent_data_ends_a_flow(monkeypatch: pytest.MonkeyPatch, down: bool) -> None:
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        client, far = await begun(rig, server, down=down, bytes_count=len(BODY))
+        source = far if down else client
+        await send(source, BODY[:100_000])
+        source.send(b"!", socket.MSG_OOB)
+        flow = await rig.flow()
+        assert (flow.verdict, flow.reason) == (Verdict.RESET, URGENT_REASON)
+        client.close()
+        far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+def test_room_that_was_told_of_before_anybody_waited_is_used(
+    monkeypatch: pytest.MonkeyPatch, down: bool
+) -> None:
+    body = BODY[: PIPE_BYTES // 4]
+    moved, withheld = 0, False
+
+    def late(source: int, sink: int, count: int) -> int:
+        """Take nothing of the last bytes at first, as a sink that has room again at once: epoll
+        tells nothing more of it."""
+        nonlocal moved, withheld
+        if moved + count == len(body) and not withheld:
+            withheld = True
+            return 0
+        sent = splice_now(source, sink, count)
+        moved += sent
+        return sent
+
+    monkeypatch.setattr(passage_module, "splice_now", late)
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        client, far = await begun(rig, server, down=down, bytes_count=len(body))
+        if down:
+            await until_head(client)
+        source, sink = (far, client) if down else (client, far)
+        await asyncio.sleep(0.05)  # It may be spliced from here on.
+        sending = asyncio.create_task(send(source, body))
+        assert await receive(sink, len(body)) == body
+        await sending
+        assert withheld
+        client.close()
+        far.close()
+
+    wired(monkeypatch, scenario, http)
+
+
+def test_who_is_muted_goes_on_where_another_has_made_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "make_gate", lambda *_, **__: Both())
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        await send(client, b"ask")
+        far = await accepted(server)
+        assert await receive(far, 3) == b"ask"
+        sending = asyncio.create_task(send(far, BODY))
+        await asyncio.sleep(0.05)  # What can be moved is: the client's side is full.
+        await send(client, b"ping")
+        await asyncio.sleep(0.05)  # The answer waits for room in its task.
+        got = await receive(client, len(BODY) + 4)
+        at = got.index(b"pong")
+        assert got[:at] + got[at + 4 :] == BODY
+        await sending
+        client.close()
+        far.close()
+        assert (await rig.flow()).received == len(BODY)
+
+    wired(monkeypatch, scenario, http)
+
+
+class Agrees(Unspliced):
+    """A gate that need not look any more once the far side has said something."""
+
+    def from_client(self, data: bytes) -> list[Action]:
+        return [ToServer(data)]
+
+    def from_server(self, data: bytes) -> list[Action]:
+        return [ToClient(data), Upgraded()]
+
+    def client_ended(self) -> list[Action]:
+        return [Close()]
+
+    server_ended = client_ended
+
+
+def test_what_was_read_before_both_are_joined_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "make_gate", lambda *_, **__: Agrees())
+    wake = Passage._wake_readers
+
+    def late(passage: Passage) -> None:
+        """As where it was read in the same turn of the loop, to a far side that was busy."""
+        passage._client.undone = [ToServer(b"late ")]
+        wake(passage)
+
+    monkeypatch.setattr(Passage, "_wake_readers", late)
+
+    async def scenario(rig: Rig, server: socket.socket) -> None:
+        rig.asks(NAME, port_of(server))
+        client = rig.connect()
+        await send(client, b"ask")
+        far = await accepted(server)
+        assert await receive(far, 3) == b"ask"
+        await asyncio.sleep(0.05)  # The client's task waits.
+        await send(far, b"yes")
+        assert await receive(client, 3) == b"yes"
+        await send(client, b"more")
+        client.close()
+        assert await receive(far) == b"late more"
+        far.close()
+        assert (await rig.flow()).sent == len(b"asklate more")
 
     wired(monkeypatch, scenario, http)
 

@@ -23,6 +23,7 @@ from supervisor.egress.relay import (
     close_in_order,
     prepare,
 )
+from supervisor.egress.watch import URGENT_REASON
 from tests.unit.egress.pairs import receive, send, tcp_pair, until
 
 MANY = 5 << 20
@@ -111,6 +112,23 @@ def test_a_reset_is_passed_on(by_client: bool) -> None:
         assert rig.ends[0].verdict is Verdict.RESET
         side = "the sandbox's side" if by_client else "the far side"
         assert rig.ends[0].reason == f"{side}: Connection reset by peer"
+        other.close()
+
+    with_rig(scenario)
+
+
+@pytest.mark.parametrize("by_client", [True, False])
+def test_urgent_data_ends_a_flow(by_client: bool) -> None:
+    async def scenario(rig: Rig) -> None:
+        client, server = rig.start()
+        one, other = (client, server) if by_client else (server, client)
+        one.send(b"!", socket.MSG_OOB)
+        one.close()
+        await until(lambda: rig.ends)
+        # Else it would be an end in order, as if nothing had been left out.
+        assert (rig.ends[0].verdict, rig.ends[0].reason) == (Verdict.RESET, URGENT_REASON)
+        with pytest.raises(ConnectionResetError):
+            await receive(other)
         other.close()
 
     with_rig(scenario)

@@ -82,13 +82,19 @@ def test_another_host_is_refused(name: str, said: str) -> None:
         ("X-Forwarded-Host", {}, True),
         ("Content_Length", {}, True),
         ("X_Custom", {}, False),
+        ("X.Original.URL", {"paths": ("/a",)}, True),
+        ("X-HTTP-Method!Override", {"methods": ("GET",)}, True),
+        ("Transfer~Encoding", {}, True),
+        ("X.Custom", {}, False),
+        ("Destination", {"paths": ("/a",)}, True),
+        ("Destination", {}, False),
     ],
 )
 def test_headers_that_speak_of_another_request(
     header: str, kept: dict[str, tuple[str, ...]], is_refused: bool
 ) -> None:
     if is_refused:
-        with pytest.raises(RequestRefused, match=header.lower() if "_" not in header else header):
+        with pytest.raises(RequestRefused, match=f"(?i){header}"):
             admitted(("Host", HOST), (header, "x"), **kept)
     else:
         headers = admitted(("Host", HOST), (header, "x"), **kept).headers

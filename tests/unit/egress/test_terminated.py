@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.egress.actions import Close
 from supervisor.egress.http import HttpGate
 from supervisor.egress.pipe import PipeError, TlsPipe
 from supervisor.egress.secrets import Swap
 from supervisor.egress.terminate import Terminator, make_authority, server_context, upstream_context
 from supervisor.egress.terminated import TerminatedGate
+from supervisor.egress.tls import refusal_alert
 from tests.unit.egress import hellos
 from tests.unit.egress.battery import EVIL, HOST
 from tests.unit.egress.gates import Talk, rule
@@ -154,6 +156,27 @@ def test_a_response_that_ends_with_its_connection_ends_in_order() -> None:
     assert chain.talk.closed.reason == ""
 
 
+def test_what_says_that_all_was_said_is_last_and_nothing_else() -> None:
+    """Of a response with its end, of which the far side asks for no more."""
+    chain = Chain().run().say().answer(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert chain.talk.closed == Close()
+    alert = 5 + 2 + 1 + 16  # record, alert, its type, the tag (RFC 8446, section 5.2)
+    assert len(chain.talk.last_to_client) == len(chain.talk.last_to_server) == alert
+    assert chain.client.ended
+    assert chain.far.ended
+
+
+def test_a_refusal_is_last() -> None:
+    chain = Chain().run().say()
+    chain.client.write(b"GET / HTTP/1.1\r\nHost: " + EVIL.encode() + b"\r\n\r\n")
+    chain.run()
+    assert chain.talk.denied is not None
+    assert len(chain.talk.last_to_client) > len(b"HTTP/1.1 403 Forbidden")
+    talk = Chain().talk.client(hellos.openssl_hello(EVIL))
+    assert talk.denied is not None
+    assert talk.last_to_client == refusal_alert
+
+
 def test_a_response_that_is_cut_off_does_not_look_whole() -> None:
     chain = Chain().run().say()
     chain.answer(b"HTTP/1.1 200 OK\r\n\r\nabc")
@@ -162,6 +185,19 @@ def test_a_response_that_is_cut_off_does_not_look_whole() -> None:
     assert not chain.told_client.endswith(b"0\r\n\r\n")
     assert chain.talk.closed is not None
     assert "cut off" in chain.talk.closed.reason
+    assert chain.talk.closed.cut
+
+
+def test_chunks_that_are_cut_off_do_not_look_whole_to_http_1_0() -> None:
+    chain = Chain().run()
+    chain.client.write(f"GET /a HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+    chain.run().answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc")
+    chain.far.finish()
+    chain.run()
+    assert chain.told_client.endswith(b"\r\n\r\nabc")
+    assert not chain.client.ended
+    assert chain.talk.closed is not None
+    assert chain.talk.closed.cut
 
 
 def test_ends_within_a_handshake() -> None:

@@ -25,7 +25,7 @@ from supervisor.oci.spec import AUTHORITIES_ENV, AUTHORITIES_PATH
 from supervisor.profile.model import EffectiveProfile, EgressRule, Inspect, PortRange, SecretUse
 from supervisor.sandbox import door as module
 from supervisor.sandbox.door import BROKER_ID, CallDoor, EgressOptions, unnamed
-from supervisor.sandbox.secrets import Secrets, SecretSource
+from supervisor.sandbox.secrets import CallSecrets, Secrets, SecretSource
 from tests.support.records import make_profile
 
 HTTPS = (PortRange(low=443, high=443),)
@@ -100,6 +100,7 @@ def made(
         profile=profile,
         uid_base=UID_BASE,
         options=options or EgressOptions(),
+        secrets=CallSecrets((options or EgressOptions()).secrets),
     )
     return Made(fence=fence, zygote=zygote, door=door)
 
@@ -358,10 +359,15 @@ def test_the_authorities_of_the_configuration_are_read_by_the_daemon(
     one = made((rule,))
     asyncio.run(scenario(one))
     assert "BEGIN CERTIFICATE" in one.zygote.orders[0].authorities
-    one = made((rule,), options=EgressOptions(authorities=tmp_path / "none"))
-    with pytest.raises(HostError) as caught:
-        asyncio.run(scenario(one))
-    assert caught.value.reason == "AUTHORITIES_MISSING"
+    empty = tmp_path / "empty"
+    empty.write_text("")  # nobody is not everybody
+    for path in (tmp_path / "none", empty):
+        one = made((rule,), options=EgressOptions(authorities=path))
+        with pytest.raises(HostError) as caught:
+            asyncio.run(scenario(one))
+        assert caught.value.reason == "AUTHORITIES_MISSING"
+        assert str(path) in caught.value.hint
+        assert str(path) not in caught.value.message  # which an agent is told
 
 
 def test_a_host_that_trusts_nobody_leaves_the_sandbox_its_own_authority(

@@ -13,7 +13,7 @@ import pytest
 from supervisor.errors import HostError
 from supervisor.linux import process
 from supervisor.sandbox import secrets
-from supervisor.sandbox.secrets import VALUE_BYTES_MAX, Secrets, SecretSource
+from supervisor.sandbox.secrets import VALUE_BYTES_MAX, CallSecrets, Secrets, SecretSource
 
 VALUE = "Bearer t0ken-that-nobody-may-see"
 SH = "/bin/sh"
@@ -25,13 +25,16 @@ def read(source: SecretSource | None, *, credentials: Path | None = None) -> str
 
 
 def refused(source: SecretSource | None, *, credentials: Path | None = None) -> str:
-    """Give the message of the refusal, in which nothing of the value stands."""
+    """Give the message of the refusal, in which nothing of the value stands, and no path."""
     with pytest.raises(HostError) as caught:
         read(source, credentials=credentials)
     error = caught.value
     assert (error.reason, error.metadata) == ("SECRET_UNAVAILABLE", {"secret": "s"})
     assert "t0ken" not in f"{error} {error.__cause__} {error.__context__}"
     assert error.message.startswith("the secret s: ")
+    assert "/" not in error.message
+    if source is not None:
+        return f"{error.message}; {error.hint}"
     return error.message
 
 
@@ -113,7 +116,9 @@ def test_what_a_value_is(how: str, content: bytes, value: str | None, file: Path
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o620, 0o644])
 def test_a_file_that_is_open_to_others(mode: int, file: Path) -> None:
     file.chmod(mode)
-    assert f"(mode {mode:04o}) is open to others" in refused(SecretSource(file=str(file)))
+    told = refused(SecretSource(file=str(file)))
+    assert f"its file (mode {mode:04o}) is open to others; " in told
+    assert told.endswith(f"chmod 0600 {file}")
     file.chmod(0o640)
     assert read(SecretSource(file=str(file))) == VALUE
 
@@ -123,7 +128,8 @@ def test_somebody_elses_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         os.chown(file, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
-    assert "belongs to user" in refused(SecretSource(file=str(file)))
+    told = refused(SecretSource(file=str(file)))
+    assert "belongs to user" in told and told.endswith(f"; chown root {file}")
 
 
 def test_what_is_no_plain_file(tmp_path: Path) -> None:
@@ -131,13 +137,15 @@ def test_what_is_no_plain_file(tmp_path: Path) -> None:
     os.mkfifo(fifo, 0o600)
     assert "no plain file" in refused(SecretSource(file=str(fifo)))
     assert "no plain file" in refused(SecretSource(file=str(tmp_path)))
-    assert "cannot be opened" in refused(SecretSource(file=str(tmp_path / "none")))
+    told = refused(SecretSource(file=str(tmp_path / "none")))
+    assert "cannot be opened" in told and told.endswith(f"; the file is {tmp_path / 'none'}")
 
 
 def test_a_command_that_fails() -> None:
-    assert "/bin/sh exited with 3" in refused(sh(f"echo {VALUE}; exit 3"))
-    assert "/bin/sh was ended by signal 15" in refused(sh(f"echo {VALUE}; kill -15 $$"))
-    assert "cannot be run" in refused(SecretSource(command=("/nothing/here",)))
+    assert refused(sh(f"echo {VALUE}; exit 3")).endswith("exited with 3; the command is /bin/sh")
+    assert "its command was ended by signal 15" in refused(sh(f"echo {VALUE}; kill -15 $$"))
+    told = refused(SecretSource(command=("/nothing/here",)))
+    assert "cannot be run" in told and told.endswith("; the command is /nothing/here")
 
 
 def test_a_command_gets_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,3 +213,24 @@ def test_nothing_stays_behind() -> None:
         refused(sh("exit 1"))
         refused(SecretSource(command=("/nothing/here",)))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+def test_a_call_reads_each_secret_once(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("first\n")
+    path.chmod(0o600)
+    missing = tmp_path / "missing"
+    sources = {"api": SecretSource(file=str(path)), "none": SecretSource(file=str(missing))}
+    held = CallSecrets(Secrets(sources=sources))
+
+    async def scenario() -> None:
+        assert await held.known(["api", "none"]) == {"api": b"first"}
+        path.write_text("second\n")
+        missing.write_text("there now\n")
+        missing.chmod(0o600)
+        assert await held.value("api") == "first"
+        with pytest.raises(HostError) as caught:
+            await held.value("none")
+        assert caught.value.reason == "SECRET_UNAVAILABLE"
+
+    asyncio.run(scenario())
