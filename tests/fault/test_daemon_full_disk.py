@@ -4,7 +4,7 @@ refused with the reason, and service comes back by itself."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from supervisor.audit.verify import verify
 from supervisor.call.outcome import Exited, Failed, Interrupted, Stopped
 from supervisor.call.types import Digest, Stream
 from supervisor.client import Execution
-from supervisor.errors import CapacityError
+from supervisor.errors import AuditUnavailable, CapacityError
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.disk import fill, filled, small_disk
 from tests.support.following import end_of, is_output, is_started, until, wait_for
@@ -72,6 +72,23 @@ def require_refusal(daemon: Daemon) -> None:
     assert [call.call_id for call in daemon.client.list_calls()] == before
 
 
+def require_unread(daemon: Daemon, call_id: str) -> None:
+    """See that nobody reads a record while that cannot be put on record itself."""
+    client = daemon.client
+    reads: tuple[Callable[[], object], ...] = (
+        lambda: client.record(call_id),
+        lambda: list(client.read_output(call_id, Stream.STDOUT)),
+        lambda: client.receipt(call_id),
+        lambda: list(client.records()),
+        lambda: list(client.events()),
+    )
+    for read in reads:
+        with pytest.raises(AuditUnavailable) as raised:
+            read()
+        assert raised.value.reason == "RECORD_FULL"
+    assert client.get(call_id).call_id == call_id
+
+
 def require_service(daemon: Daemon) -> None:
     wait_for(daemon.serving)
     assert daemon.client.run(["echo", "back"], profile="base").stdout == b"back\n"
@@ -82,7 +99,7 @@ def test_filled_by_somebody_else(disk: Path, tmp_path: Path) -> None:
         for _ in range(rounds(2)):
             quiet, told, killed = (begin(daemon, "cat") for _ in range(3))
             silent = [begin(daemon, "cat") for _ in range(10)]
-            told.write_stdin(b"before")
+            told.write_stdin(b"before\n")
             until(told, is_output)
             with filled(disk):
                 require_refusal(daemon)
@@ -94,11 +111,12 @@ def test_filled_by_somebody_else(disk: Path, tmp_path: Path) -> None:
                     execution.close_stdin()
                     assert end_of(execution).outcome == Exited(code=0)
                 assert not daemon.serving()
-                recorded = daemon.client.record(quiet.call_id)
-                assert recorded.entries[-1].kind == "outcome"
-                read = b"".join(daemon.client.read_output(told.call_id, Stream.STDOUT))
-                assert read == b"before"
+                require_unread(daemon, quiet.call_id)
             require_service(daemon)
+            recorded = daemon.client.record(quiet.call_id)
+            assert recorded.entries[-1].kind == "outcome"
+            read = b"".join(daemon.client.read_output(told.call_id, Stream.STDOUT))
+            assert read == b"before\n"
             told.close_stdin()
             assert end_of(told).outcome == Exited(code=0)
 
@@ -117,10 +135,11 @@ def test_output_that_does_not_fit_ends_the_call(disk: Path, tmp_path: Path) -> N
             assert finished.outcome.reason == "RECORD_FULL"
             (stdout,) = [s for s in finished.streams if s.stream is Stream.STDOUT]
             assert stdout.truncated
-            recorded = b"".join(daemon.client.read_output(talker.call_id, Stream.STDOUT))
-            assert recorded.startswith(b"first\n")
-            assert len(recorded) == stdout.stored_bytes
+            require_unread(daemon, talker.call_id)
         require_service(daemon)
+        recorded = b"".join(daemon.client.read_output(talker.call_id, Stream.STDOUT))
+        assert recorded.startswith(b"first\n")
+        assert len(recorded) == stdout.stored_bytes
 
 
 def test_filled_by_a_call(disk: Path, tmp_path: Path) -> None:

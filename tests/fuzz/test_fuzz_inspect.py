@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.fuzz import (
     runner,
     target_handshake,
+    target_heads,
     target_http,
     target_responses,
     target_tls,
@@ -17,6 +18,7 @@ from tests.support.rounds import rounds
 from tests.unit.egress.battery import HOST
 
 TARGETS = {
+    "heads": target_heads.TARGET,
     "http": target_http.TARGET,
     "responses": target_responses.TARGET,
     "tls": target_tls.TARGET,

@@ -78,8 +78,11 @@ class Daemon:
         self._footprint = Footprint(
             folders=(folder, self.runtime), cgroup=f"{PARENT_CGROUP}/{instance_of(self.state)}"
         )
-        # JSON is YAML.
-        self.config.write_text(json.dumps(dict(config or {}), indent=2) + "\n")
+        self.configure(config or {})
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Write what the next start reads."""
+        self.config.write_text(json.dumps(dict(config), indent=2) + "\n")  # JSON is YAML.
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from supervisor.profile.model import (
     Limits,
     PortRange,
     RecordPolicy,
+    Redact,
     SyscallPolicy,
 )
 
@@ -64,8 +65,13 @@ FLOW = Flow(
 
 RULE = EgressRule(host="*.example.com", ports=(PortRange(low=443, high=443),))
 
+IDENTITY = "AGE-SECRET-KEY-1F5VEZRMLWWA6PU7J259PSWA3N7F5ZVWF89KKDWLPEGTRHUJJQ2ASCZH5MM"
+RECIPIENT = "age1fn4xrkhun9x6kflu55w438zne89xsaxhmpvzcuq9a42zl2d7l4wqdnajw7"
+"""A key pair for tests alone."""
+
 CALLER = Caller(name="tester", transport="unix", uid=1000, gid=1000, pid=4242)
 FULL = Capture(mode="full")
+AS_IT_IS = Redact(off="Tests look for the very bytes.")
 HOST = {"kernel": "6.1.0", "hostname": "host.example.com"}
 
 
@@ -77,6 +83,7 @@ def make_profile(
     name: str = "python",
     mode: str = "enforce",
     egress: tuple[EgressRule, ...] = (),
+    redact: Redact = AS_IT_IS,
 ) -> EffectiveProfile:
     """Give a profile that records as said."""
     canonical = f'{{"profile":"{name}"}}'.encode()
@@ -96,7 +103,7 @@ def make_profile(
         limits=Limits(
             wall_s=60, cpu_s=30, memory_bytes=1 << 29, pids=64, files=256, output_bytes=1 << 24
         ),
-        record=RecordPolicy(stdin=stdin, stdout=stdout, stderr=stderr),
+        record=RecordPolicy(stdin=stdin, stdout=stdout, stderr=stderr, redact=redact),
         mode=mode,
         canonical=canonical,
         digest=hashlib.sha256(canonical).hexdigest(),
@@ -152,8 +159,10 @@ async def begin(
     call_id: str = "call-1",
     *,
     profile: EffectiveProfile | None = None,
+    secrets: Mapping[str, bytes] | None = None,
     **changes: Any,
 ) -> CallRecorder:
     """Begin a call, with a request id that follows from its id."""
     request = make_request(f"request-of-{call_id}", **changes)
-    return await store.begin(call_id, CALLER, request, profile or make_profile(), HOST)
+    profile = profile or make_profile()
+    return await store.begin(call_id, CALLER, request, profile, HOST, secrets)
