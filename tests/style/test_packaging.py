@@ -14,8 +14,8 @@ import pytest
 from tests.style.tree import ROOT, files, run
 
 DAEMON_MODULES = (
-    "apsw", "google_crc32c", "grpc_health", "grpc_reflection", "prometheus_client", "pydantic",
-    "re2", "ruamel.yaml", "zstandard",
+    "apsw", "google_crc32c", "grpc_health", "grpc_reflection", "orjson", "prometheus_client",
+    "pydantic", "pyrage", "re2", "ruamel.yaml", "zstandard",
 )  # fmt: skip
 HIDE = "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); exec(sys.argv[1])"
 

@@ -23,6 +23,7 @@ from tests.support.threads import at_once
 
 MIB = 1 << 20
 FLOOD_MIB = 1024 if SOAK else 256
+TAIL = 64 * 1024
 STORED_MAX = 8 * MIB
 GROWTH_MAX = 64 * MIB
 CALLS = 50
@@ -104,7 +105,7 @@ def test_a_gibibyte_of_output(daemon: Daemon) -> None:
     assert finished.outcome == Exited(code=0)  # type: ignore[union-attr]
     (stdout,) = [s for s in finished.streams if s.stream is Stream.STDOUT]  # type: ignore[union-attr]
     assert stdout.digest == expected_digest()
-    assert stdout.stored_bytes == STORED_MAX
+    assert (stdout.stored_bytes, stdout.tail_bytes) == (STORED_MAX + TAIL, TAIL)
     assert stdout.truncated
     assert seen == {"stored": STORED_MAX, "truncated": FLOOD_MIB * MIB - STORED_MAX}
     assert received.hexdigest() == stdout.digest.sha256
@@ -113,9 +114,10 @@ def test_a_gibibyte_of_output(daemon: Daemon) -> None:
     for data in daemon.client.read_output(execution.call_id, Stream.STDOUT):
         recorded.update(data)
         size += len(data)
-    assert size == STORED_MAX
+    assert size == STORED_MAX + TAIL
     beginning = b"".join(number.to_bytes(8, "big") * 131072 for number in range(8))
-    assert recorded.digest() == hashlib.sha256(beginning).digest()
+    end = (FLOOD_MIB - 1).to_bytes(8, "big") * (TAIL // 8)
+    assert recorded.digest() == hashlib.sha256(beginning + end).digest()
     assert growth < GROWTH_MAX
 
 

@@ -60,6 +60,8 @@ BODIES = {
     "no-stdin": "record: {stdin: digest}",
     "no-stdout": "record: {stdout: digest}",
     "no-stderr": "record: {stderr: digest}",
+    "private": "record: {redact: pii}",
+    "as-it-was": "record: {redact: {off: A test}}",
     "parent": PARENT,
     **{name: CHILD.replace("child", name).format(drop) for name, drop in DROPS.items()},
 }
@@ -300,6 +302,24 @@ def test_what_is_stored_of_a_stream(daemon: Daemon, stream: Stream) -> None:
         stored[profile] = summary.stored_bytes
     assert stored[f"no-{stream.value}"] == 0
     assert stored["plain"] > 0
+
+
+@pytest.mark.key("record.redact", "record.redact.off")
+def test_what_is_redacted(daemon: Daemon) -> None:
+    token, mail = "ghp_" + "a1B2c3D4e5" * 3 + "f6G7h8", "somebody@mail.example.com"
+    kept = {}
+    for profile in ("plain", "private", "as-it-was"):
+        call = sh(daemon, profile, "cat", stdin=f"{token} {mail}\n".encode())
+        assert call.stdout == f"{token} {mail}\n".encode()  # what the caller gets is as it was
+        stored = b"".join(daemon.client.read_output(call.call_id, Stream.STDOUT)).decode()
+        kept[profile] = (token in stored, mail in stored)
+        [summary] = [one for one in call.finished.streams if one.stream is Stream.STDOUT]
+        assert summary.redactions == 2 - sum(kept[profile])
+    assert kept == {
+        "plain": (False, True),
+        "private": (False, False),
+        "as-it-was": (True, True),
+    }
 
 
 @pytest.mark.key("drop.files.read")

@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from supervisor.audit.checkpoints import Receipt, open_checkpoint
 from supervisor.audit.entry import HEADER, LEAF_BYTES, Kind, StoredEntry
+from supervisor.audit.notes import VerifierKey
 from supervisor.audit.segment import segment_name
 from supervisor.audit.verify import verify
 from supervisor.audit.verify_log import LogCheck, Problem
+from supervisor.audit.witness import heads_in
 from supervisor.call.outcome import Exited
 from supervisor.client import Output, Started, Verdict
+from supervisor.errors import NotFound
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.no_tls import PROGRAM, RULE
 from tests.support.profiles import with_profiles
@@ -29,8 +33,10 @@ LARGE_FILE_BYTES = 3_000_000
 WRITTEN = {
     Kind.INTENT, Kind.STARTED, Kind.OUTPUT, Kind.TRUNCATED, Kind.DENIED, Kind.SIGNAL, Kind.OUTCOME,
     Kind.PROCESSES, Kind.FLOW, Kind.DAEMON_STARTED, Kind.DAEMON_STOPPED, Kind.BLOB, Kind.LOG_CUT,
+    Kind.POLICY, Kind.READ, Kind.REFUSED,
 }  # fmt: skip
-"""The kinds that the daemon writes here, each at least once. `lost` needs a full disk."""
+"""The kinds that the daemon writes here, each at least once. `lost` needs a full disk, and those of
+strangers and floods are in test_decisions.py."""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,24 @@ class TestOneCall:
         assert finished is not None
         assert record.entries[-1].leaf.sha256 == finished.record
 
+    def test_whoever_has_the_key_can_check_a_receipt(
+        self, daemon: Daemon, call_id: str, tmp_path: Path
+    ) -> None:
+        done = daemon.client.run(["/bin/true"], profile="python")
+        key = VerifierKey.parse((daemon.state / "log.pub").read_text())
+        leaf = bytes.fromhex(done.record)
+        head = Receipt.parse(done.finished.receipt).verify(leaf, [key])
+        later = open_checkpoint(daemon.client.checkpoint().checkpoint, [key])[0]
+        assert later.size >= head.size
+        path = tmp_path / "call.tlog-proof"
+        assert daemon.command("audit", "proof", "-o", str(path), call_id).returncode == 0
+        checked = daemon.command("audit", "check", "--key", str(key), str(path))
+        assert checked.returncode == 0, checked.stdout
+        assert call_id.encode() in checked.stdout
+        kept = daemon.command("audit", "verify", "--head", str(path), str(daemon.state))
+        assert kept.returncode == 0, kept.stdout
+        assert b"1 head that you kept" in kept.stdout
+
     def test_cat(self, daemon: Daemon, call_id: str) -> None:
         done = daemon.command("audit", "cat", "--stream", "stdout", call_id)
         assert (done.returncode, done.stdout) == (0, b"42\n")
@@ -128,6 +152,7 @@ class TestOneCall:
         done = daemon.command("audit", "verify", "--expect", expect, str(daemon.state))
         assert done.returncode == 0, done.stdout
         assert b"verified" in done.stdout
+        assert b"signed by the key beside it" in done.stdout
         forged = f"{call_id}={'0' * 64}"
         done = daemon.command("audit", "verify", "--expect", forged, str(daemon.state))
         assert done.returncode == 8
@@ -193,7 +218,7 @@ class TestFlips:
 
 
 def write_every_kind(daemon: Daemon) -> None:
-    """Have the daemon write each kind of entry that belongs to a call, and a blob's."""
+    """Have the daemon write each kind of entry that belongs to a call, a blob's, a reader's."""
     client = daemon.client
     large = daemon.folder / "large"
     large.write_bytes(random.randbytes(LARGE_FILE_BYTES))
@@ -204,6 +229,9 @@ def write_every_kind(daemon: Daemon) -> None:
     assert call.denials
     call = client.run(["/usr/bin/python3", "-c", PROGRAM], profile="little")
     assert [flow.verdict for flow in call.flows] == [Verdict.DENIED], call.stderr
+    assert client.record(call.call_id).entries
+    with pytest.raises(NotFound):
+        client.record("no such call")
     with client.execute(["cat"], profile="base", stdin=b"typed", stdin_open=True) as execution:
         next(event for event in execution if isinstance(event.event, Started))
         next(event for event in execution if isinstance(event.event, Output))
@@ -243,3 +271,22 @@ def flipped(path: Path, offset: int) -> Iterator[str]:
         with path.open("r+b") as file:
             file.seek(offset)
             file.write(bytes([before]))
+
+
+def test_witnesses_get_heads_that_hold_the_record_to_what_it_was(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    kept, program = tmp_path / "kept", tmp_path / "keep"
+    program.write_text(f"#!/bin/sh\ncat >{tmp_path}/last\n")
+    program.chmod(0o700)
+    config = {"witnesses": [{"file": str(kept)}, {"command": [str(program)]}]}
+    with running_daemon(config=config) as daemon:
+        assert daemon.client.run(["true"], profile="base").outcome == Exited(code=0)
+        daemon.stop()
+        key = VerifierKey.parse((daemon.state / "log.pub").read_text())
+        heads = list(heads_in(kept.read_bytes()))
+        assert (tmp_path / "last").read_bytes() == heads[-1]
+        head = open_checkpoint(heads[-1], [key])[0]
+        report = verify(daemon.state, key=key, heads=[("kept", one) for one in heads])
+        assert report.ok, report.problems
+        assert report.consistent == len(heads)
+        assert head.size == report.entries  # Also the daemon's last entry, that it stopped.

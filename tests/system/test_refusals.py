@@ -160,7 +160,7 @@ class TestRequests:
     def test_the_command_line(self, daemon: Daemon) -> None:
         done = daemon.command("run", "-p", "base", "--")
         assert done.returncode == 2
-        done = daemon.command("run", "-p", "base", "-t", "2h", "--", "true")
+        done = daemon.command("run", "-p", "base", "-T", "2h", "--", "true")
         assert done.returncode == 125
         assert b"[TIMEOUT_TOO_LONG]" in done.stderr
 

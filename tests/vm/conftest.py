@@ -26,6 +26,7 @@ WATCH = "syscalls: {watch: [getpriority, execve]}\n"
 PROFILES = {
     "runc": f"runtime: runc\n{TIGHT}",
     "crun": f"runtime: crun\n{TIGHT}",
+    "terminal-in-crun": "runtime: crun\nterminal: allow\n",
     "brief": "limits: {wall: 300s, cpu: 1s}\n",
     "pure": "require: [cgroup-v2]\n",
     "watching": f"profile: watching\n{PYTHON}{WATCH}{LIMITS}",

@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.call.events import Processes, ProgramStarted
 from supervisor.call.outcome import Exited, LimitKind, OutOfMemory, Stopped
-from supervisor.client import Execution, FinishedCall, Supervisor
+from supervisor.client import Execution, FinishedCall, Supervisor, Terminal
 from tests.support.following import end_of, is_started, until
 from tests.vm.service import cgroups
 
@@ -110,3 +110,15 @@ def test_many_at_once(client: Supervisor) -> None:
         ]
         ends = [end_of(one) for one in running]
     assert [end.outcome for end in ends] == [Exited(code=0)] * 8
+
+
+@pytest.mark.parametrize("profile", ["terminal", "terminal-in-crun"])
+def test_a_terminal(client: Supervisor, profile: str) -> None:
+    """Of a mount of the sandbox's own, ours before anything runs, and open to its user alone."""
+    terminal = Terminal(rows=30, columns=100)
+    script = "tty; stty size; stat -c '%u %a' /dev/pts/0; ls /dev/pts; : >/dev/tty; read x; exit $x"
+    call = client.run(["sh", "-c", script], profile=profile, terminal=terminal, stdin=b"7\n")
+    assert call.outcome == Exited(code=7)
+    typed, tty, size, owner, *rest = call.stdout.decode().replace("\r", "").splitlines()
+    assert (typed, tty, size, owner) == ("7", "/dev/pts/0", "30 100", "1000 620")
+    assert " ".join(rest).split() == ["0", "ptmx"]
