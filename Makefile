@@ -41,5 +41,6 @@ proto: setup ## Generate supervisor/v1 from proto/ again
 
 clean: ## Remove what the build and the tests left in this folder
 	@rm -rf .venv .output .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
-		dist build cell/.output probes/.output
+		dist build cell/.output probes/.output \
+		supervisor/audit/native/.output
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

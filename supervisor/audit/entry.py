@@ -57,6 +57,9 @@ _TAIL = re.compile(
     _AFTER_BODY + rb'([A-Za-z0-9._-]{0,64})","index":(\d{1,20}),"kind":"([a-z_]{1,32})",'
     rb'"prev":"([0-9a-f]{64})","sequence":(\d{1,20}),"time_ns":(\d{1,20})\}'
 )
+NAMES = re.compile(r"[A-Za-z0-9._-]{0,64} [a-z_]{1,32}")
+"""A call and a kind, as a tail can have them."""
+
 CALL, INDEX, KIND, PREV, SEQUENCE, TIME = range(1, 7)
 """What the groups of a tail are."""
 _LONG = re.compile(rb"[0-9]{20}")
@@ -195,36 +198,69 @@ def encode_entry(head: Head, body: Mapping[str, Json]) -> bytes:
     """Give the exact bytes of an entry.
 
     Raises:
-        InvariantError: `ENTRY_TOO_LARGE`; whoever makes a body keeps it small.
+        InvariantError: `ENTRY_TOO_LARGE`; whoever makes a body keeps it small. `ENTRY_INTEGER`.
     """
+    plain = body if type(body) is dict else dict(body)
     payload = _encoded(
         {
-            "body": body if type(body) is dict else dict(body),
+            "body": plain,
             "call": head.call,
             "index": head.index,
             "kind": head.kind,
             "prev": head.prev.hex(),
             "sequence": head.sequence,
             "time_ns": head.time_ns,
-        }
+        },
+        plain,
     )
-    if len(payload) > ENTRY_BYTES_MAX:
-        raise InvariantError(
-            TOO_LARGE, f"a {head.kind} entry of {len(payload)} bytes: {ENTRY_BYTES_MAX} fit"
-        )
+    _require_fit(head.kind, payload)
     return payload
 
 
-def _encoded(value: dict[str, Json]) -> bytes:
+def encode_body(body: Mapping[str, Json]) -> bytes:
+    """Give the exact bytes of a body, as an entry has them.
+
+    Raises:
+        InvariantError: `ENTRY_INTEGER`.
+    """
+    plain = body if type(body) is dict else dict(body)
+    return _encoded(plain, plain)
+
+
+def _encoded(value: dict[str, Json], body: dict[str, Json]) -> bytes:
     """Give canonical JSON, where it can be by `orjson`, which needs a sixth of the time: it writes
     the same for all that is ASCII, but for how floats are spelled."""
     try:
-        payload = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:  # A lone surrogate, or an integer beyond 64 bits.
-        payload = canonical_json(value)
-        if body_of(payload) != json.loads(payload)["body"]:
+        encoded, text = canonical_json(value), canonical_json(body)
+        if _decoded(text) != json.loads(text):
             raise InvariantError("ENTRY_INTEGER", "an integer below 64 bits") from None
-    return payload if payload.isascii() else canonical_json(value)
+    return encoded if encoded.isascii() else canonical_json(value)
+
+
+def around(head: Head, body: bytes) -> bytes:
+    """Give the exact bytes of an entry whose body is encoded.
+
+    Raises:
+        InvariantError: `ENTRY_TOO_LARGE`; `ENTRY_NAMES`, where call or kind are spelled as neither.
+    """
+    if not NAMES.fullmatch(f"{head.call} {head.kind}"):
+        raise InvariantError("ENTRY_NAMES", f"an entry of kind {head.kind!r} of {head.call!r}")
+    tail = (
+        f',"call":"{head.call}","index":{head.index},"kind":"{head.kind}",'
+        f'"prev":"{head.prev.hex()}","sequence":{head.sequence},"time_ns":{head.time_ns}}}'
+    )
+    payload = b"".join((PAYLOAD_PREFIX, body, tail.encode()))
+    _require_fit(head.kind, payload)
+    return payload
+
+
+def _require_fit(kind: str, payload: bytes) -> None:
+    if len(payload) > ENTRY_BYTES_MAX:
+        raise InvariantError(
+            TOO_LARGE, f"a {kind} entry of {len(payload)} bytes: {ENTRY_BYTES_MAX} fit"
+        )
 
 
 def tail_of(payload: bytes) -> re.Match[bytes] | None:
@@ -265,7 +301,10 @@ def mark_of_index(index: int) -> bytes:
 
 def body_of(payload: bytes) -> dict[str, Json]:
     """Decode the body of an entry."""
-    text = payload[len(PAYLOAD_PREFIX) : payload.rindex(_AFTER_BODY)]
+    return _decoded(payload[len(PAYLOAD_PREFIX) : payload.rindex(_AFTER_BODY)])
+
+
+def _decoded(text: bytes) -> dict[str, Json]:
     try:
         # `orjson` takes no lone surrogate, and would make a float of an integer beyond 64 bits.
         body = orjson.loads(text) if _LONG.search(text) is None else json.loads(text)

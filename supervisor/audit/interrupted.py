@@ -248,7 +248,7 @@ def _shown(event: Leftover, masked: Masked | None) -> Sequence[tuple[Leftover, l
         case Processes() if masked is not None:
             return masked.processes(event)
         case Denied() | Watched() | Flow() if masked is not None:
-            return [masked.event(event)]
+            return masked.events([event])
         case _:
             return [(event, [])]
 

@@ -23,7 +23,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,10 +33,12 @@ from supervisor.audit.entry import (
     Leaf,
     Position,
     StoredEntry,
+    encode_body,
     encode_entry,
     encode_frame,
     leaf_hash,
 )
+from supervisor.audit.frames import make_frames
 from supervisor.audit.mark import NEW_NAME, DurableMark, open_mark
 from supervisor.audit.recovery import LogEnd, recover
 from supervisor.audit.segment import MAGIC, segment_name, write_again, write_exactly
@@ -235,30 +237,70 @@ class Journal:
                 and none will.
         """
         with self._lock:
-            if self.failure is not None or self._closing:
-                self._check()
-            head = Head(
-                index=self._size,
-                prev=self._leaf,
-                time_ns=time_ns,
-                kind=kind,
-                call=call,
-                sequence=sequence,
-            )
+            head = self._next(kind, time_ns, call, sequence)
             payload = encode_entry(head, body)
             leaf = leaf_hash(payload)
             frame = encode_frame(payload, leaf, self._durable)
-            end = self._offset + len(frame)
-            if not reserved and end > self._unreserved:
-                self._require_reserve(end)
-            self._write(frame)
-            position = Position(self._segment, self._offset)
-            self._size, self._leaf, self._offset = self._size + 1, leaf, end
-            if self._on_durable is not None:
-                self._fresh.append((payload, leaf))
-                if len(self._fresh) >= FRESH_MAX:
-                    self._wake.notify()
+            position = self._put(frame, [(payload, leaf)], reserved=reserved)
         return StoredEntry(head=head, json=payload, leaf=leaf.hex(), position=position)
+
+    def append_many(
+        self,
+        kind: str,
+        bodies: Sequence[Mapping[str, Json]],
+        *,
+        time_ns: int,
+        call: str,
+        sequence: int,
+    ) -> StoredEntry:
+        """Write entries of one kind and call, two at least, whose sequences follow each other from
+        `sequence` on: all of them or none. Give the last.
+
+        Raises:
+            AuditUnavailable: as `append`.
+        """
+        encoded = [encode_body(body) for body in bodies]
+        with self._lock:
+            first = self._next(kind, time_ns, call, sequence)
+            made = make_frames(first, encoded, self._durable)
+            begin = self._put(made.data, list(zip(made.payloads, made.leaves, strict=True)))
+        *_, before, last = made.leaves
+        more = len(bodies) - 1
+        head = replace(first, index=first.index + more, sequence=sequence + more, prev=before)
+        position = Position(begin.segment, begin.offset + made.ends[-2])
+        return StoredEntry(head=head, json=made.payloads[-1], leaf=last.hex(), position=position)
+
+    def _next(self, kind: str, time_ns: int, call: str, sequence: int) -> Head:
+        """Give the head of the next entry."""
+        if self.failure is not None or self._closing:
+            self._check()
+        return Head(
+            index=self._size,
+            prev=self._leaf,
+            time_ns=time_ns,
+            kind=kind,
+            call=call,
+            sequence=sequence,
+        )
+
+    def _put(self, frames: bytes, entries: Sequence[Leaf], *, reserved: bool = False) -> Position:
+        """Write what comes next; give where it begins.
+
+        Raises:
+            AuditUnavailable: `RECORD_FULL`, `JOURNAL_UNAVAILABLE`.
+        """
+        end = self._offset + len(frames)
+        if not reserved and end > self._unreserved:
+            self._require_reserve(end)
+        self._write(frames)
+        position = Position(self._segment, self._offset)
+        self._size, self._leaf = self._size + len(entries), entries[-1][1]
+        self._offset = end
+        if self._on_durable is not None:
+            self._fresh += entries
+            if len(self._fresh) >= FRESH_MAX:
+                self._wake.notify()
+        return position
 
     async def commit(self) -> None:
         """Wait until everything that was appended is on disk.

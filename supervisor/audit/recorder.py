@@ -16,8 +16,8 @@ import collections
 import hashlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from supervisor.audit.codec import (
     NAME_CHARACTERS_MAX,
@@ -32,7 +32,7 @@ from supervisor.audit.codec import (
 from supervisor.audit.entry import TOO_LARGE, Kind, StoredEntry, marked
 from supervisor.audit.files import CallFiles
 from supervisor.audit.journal import Journal
-from supervisor.audit.masked import E, Masked, told
+from supervisor.audit.masked import Masked, told
 from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWriter, Redacted
 from supervisor.audit.redaction.literals import RedactionFailed
 from supervisor.audit.search import SEARCHED, Trail
@@ -71,6 +71,16 @@ REDACTION = "redaction"
 """Why nothing more of a stream is stored where its redaction failed."""
 
 NOTHING: Mapping[str, Json] = {}
+
+Told = Denied | Watched | Flow
+TOLD_AT_ONCE = 256
+"""Events that should go on record together, at most."""
+
+TELLING: Mapping[type[Told], tuple[Kind, Callable[[Any], dict[str, Json]]]] = {
+    Denied: (Kind.DENIED, denied_to_json),
+    Watched: (Kind.WATCHED, watched_to_json),
+    Flow: (Kind.FLOW, flow_to_json),
+}
 
 GAPS = frozenset({"RECORD_FULL", "RECORD_UNAVAILABLE"})
 """Reasons after which a call still gets its outcome, with a `truncated` entry that says why."""
@@ -176,15 +186,26 @@ class CallRecorder:
         entry = self.append(Kind.STARTED, {"preparation_s": preparation_s}, reserved=True)
         return self._event(entry, Started(preparation_s=preparation_s))
 
-    def denied(self, denied: Denied) -> CallEvent:
-        """Record that a wall held.
+    def tell(self, events: Sequence[Told]) -> list[CallEvent]:
+        """Record that walls held, watched system calls were let through, or connections through the
+        broker have ended: events of one type, in their order, all of them or none.
 
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
         """
-        entry = self._tell(Kind.DENIED, denied, denied_to_json)
-        self.denials += denied.count
-        return self._event(entry, denied)
+        kind, to_json = TELLING[type(events[0])]
+        if self._masked is None:
+            bodies = [to_json(event) for event in events]
+        else:
+            shown = self._masked.events(events)
+            bodies = [{**to_json(event), **told(found)} for event, found in shown]
+        last = self._append_many(kind, bodies)
+        self.denials += sum(event.count for event in events if isinstance(event, Denied))
+        first = last.sequence - len(events) + 1
+        return [
+            CallEvent(call_id=self.call_id, sequence=sequence, time_ns=last.time_ns, event=event)
+            for sequence, event in enumerate(events, first)
+        ]
 
     def processes(self, processes: Processes) -> CallEvent:
         """Record what the call's processes did; of what is too large for an entry, that it is lost.
@@ -202,22 +223,6 @@ class CallRecorder:
                     self.lost(Lost(what=what, count=count, reason=TOO_LARGE))
             raise
         return self._event(entry, processes)
-
-    def watched(self, watched: Watched) -> CallEvent:
-        """Record that a watched system call was let through.
-
-        Raises:
-            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
-        """
-        return self._event(self._tell(Kind.WATCHED, watched, watched_to_json), watched)
-
-    def flow(self, flow: Flow) -> CallEvent:
-        """Record that a connection through the broker has ended.
-
-        Raises:
-            AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
-        """
-        return self._event(self._tell(Kind.FLOW, flow, flow_to_json), flow)
 
     def lost(self, lost: Lost) -> CallEvent:
         """Record that something could not be recorded or delivered.
@@ -290,12 +295,6 @@ class CallRecorder:
         shown = self._masked.finished(finished)
         return shown, {**told(self._masked.told()), **files}
 
-    def _tell(self, kind: Kind, event: E, to_json: Callable[[E], dict[str, Json]]) -> StoredEntry:
-        if self._masked is None:
-            return self.append(kind, to_json(event))
-        shown, found = self._masked.event(event)
-        return self.append(kind, {**to_json(shown), **told(found)})
-
     def _tell_processes(self, processes: Processes) -> StoredEntry:
         """Write what processes did, in more than one entry where it grew; give the last."""
         if self._masked is None:
@@ -316,9 +315,7 @@ class CallRecorder:
             return self._append(kind, body, reserved=reserved)
 
     def _append(self, kind: Kind, body: Mapping[str, Json], *, reserved: bool) -> StoredEntry:
-        late = kind is Kind.OUTCOME or (self._flushing and kind in (Kind.OUTPUT, Kind.TRUNCATED))
-        if self._closed and not late:
-            raise InvariantError("RECORDER_CLOSED", f"{kind} of call {self.call_id} after its end")
+        self._require_open(kind)
         entry = self._journal.append(
             kind,
             marked(body, self._mode),
@@ -327,10 +324,36 @@ class CallRecorder:
             sequence=self._sequence + 1,
             reserved=reserved,
         )
-        self._sequence, self._last = entry.sequence, entry
+        return self._note(kind, [body], entry)
+
+    def _append_many(self, kind: Kind, bodies: Sequence[Mapping[str, Json]]) -> StoredEntry:
+        """Write entries that follow each other; give the last."""
+        if len(bodies) == 1:
+            return self.append(kind, bodies[0])
+        with self._lock:
+            self._require_open(kind)
+            last = self._journal.append_many(
+                kind,
+                [marked(body, self._mode) for body in bodies],
+                time_ns=self._clock_ns(),
+                call=self.call_id,
+                sequence=self._sequence + 1,
+            )
+            return self._note(kind, bodies, last)
+
+    def _require_open(self, kind: Kind) -> None:
+        late = kind is Kind.OUTCOME or (self._flushing and kind in (Kind.OUTPUT, Kind.TRUNCATED))
+        if self._closed and not late:
+            raise InvariantError("RECORDER_CLOSED", f"{kind} of call {self.call_id} after its end")
+
+    def _note(
+        self, kind: Kind, bodies: Sequence[Mapping[str, Json]], last: StoredEntry
+    ) -> StoredEntry:
+        self._sequence, self._last = last.sequence, last
         if kind in SEARCHED:
-            self._trail.take(kind, body)
-        return entry
+            for body in bodies:
+                self._trail.take(kind, body)
+        return last
 
     def end(self, stream: Stream) -> None:
         """Record what was held back of a stream that has ended, and its tail.

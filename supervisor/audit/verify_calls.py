@@ -99,12 +99,12 @@ class CallCheck:
 
     def take_run(self, run: Run) -> None:
         """Check the entries of a run."""
-        for place, (call, kind, sequence) in enumerate(run.calls()):
+        for place, (call, kind, sequence) in enumerate(run.calls):
             if kind in _PLAIN:
                 opened = self._open.get(call.decode())
                 if (
                     opened is not None
-                    and int(sequence) == opened.last_sequence + 1
+                    and sequence == opened.last_sequence + 1
                     and _mode_of(run.body(place)) == opened.mode
                 ):
                     opened.last_sequence += 1

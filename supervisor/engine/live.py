@@ -22,13 +22,9 @@ from supervisor.call.events import (
     CallEvent,
     Denied,
     Finished,
-    Flow,
-    Lost,
-    Processes,
     Resized,
     Timeline,
     Wall,
-    Watched,
 )
 from supervisor.call.outcome import (
     SIGKILL,
@@ -48,6 +44,7 @@ from supervisor.engine.limits import LimitWatch, as_denial
 from supervisor.engine.options import EngineObserver, EngineOptions
 from supervisor.engine.pumps import StdinWriter, pump_output
 from supervisor.engine.subscription import Subscribers
+from supervisor.engine.telling import Teller
 from supervisor.errors import CallStateError, CapacityError, HostError, StockadeError
 from supervisor.profile.model import EffectiveProfile
 from supervisor.sandbox import ProgramEnd, Sandbox, SandboxHost
@@ -109,7 +106,13 @@ class LiveCall:
         self._watch: LimitWatch | None = None
         self._times = Timeline()
         self._stdin = StdinWriter(self._record_stdin, profile.limits.output_bytes)
-        self._sandbox = Sandbox(host, call_id, profile, request, self.told, self.lose)
+        self._teller = Teller(
+            profile, observer, self._record, publish=self.publish, fail=self._fail,
+            stop=self.stop_because,
+        )  # fmt: skip
+        self._sandbox = Sandbox(
+            host, call_id, profile, request, self._teller.take, self._teller.lose
+        )
 
     async def admit(self) -> None:
         """Write INTENT; whoever waits on `accepted` goes on afterwards.
@@ -211,7 +214,7 @@ class LiveCall:
             self._stdin.feed(self.request.stdin, end=not self.request.stdin_open)
         )
         self.request = replace(self.request, stdin=b"")
-        self._watch = LimitWatch(sandbox, self.profile, self.tell)
+        self._watch = LimitWatch(sandbox, self.profile, self._teller.denied)
         watch = asyncio.ensure_future(self._watch.run(self.stop_because))
         self._pumps = [
             asyncio.ensure_future(self._pump(Stream.STDOUT, sandbox.stdout_fd)),
@@ -265,7 +268,7 @@ class LiveCall:
         self._tell_limit()
         self._tell_filter_kill()
         for denied in self._sandbox.socket_denials():
-            self.tell(denied)
+            self._teller.denied(denied)
         if not self.request.outputs:
             return Collected([], [])
         self._collecting = True
@@ -285,13 +288,13 @@ class LiveCall:
             wall_ms = int(self._cause.limit_s * 1000)
             denied = as_denial(LimitExceeded(limit=LimitKind.WALL, used=wall_ms, allowed=wall_ms))
         if denied is not None:
-            self.tell(denied)
+            self._teller.denied(denied)
 
     def _tell_filter_kill(self) -> None:
         """Tell that the filter may have killed the program: for a foreign ABI it does not ask."""
         end = self._end
         if end is not None and end.what == "signal" and end.value == signal.SIGSYS:
-            self.tell(
+            self._teller.denied(
                 Denied(
                     wall=Wall.SYSCALL,
                     name="SIGSYS",
@@ -422,64 +425,6 @@ class LiveCall:
     def _require_open(self) -> None:
         if self.state in (State.DRAINING, State.CLOSED):
             raise CallStateError("CALL_CLOSED", f"call {self.call_id} has ended")
-
-    def tell(self, denied: Denied) -> None:
-        """Record and publish a denial; one that cannot be recorded ends the call."""
-        self._observer.denied(denied.wall.value, denied.name, denied.count)
-        try:
-            self.publish(self._record().denied(denied))
-        except StockadeError as error:
-            self._fail(error)
-        if denied.wall is Wall.SYSCALL and denied.name in self.profile.syscalls.kill:
-            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
-
-    def told(self, event: Denied | Processes | Watched | Flow | Lost) -> None:
-        """Record and publish what a wall, the probes or the broker tell of the call."""
-        match event:
-            case Denied():
-                self.tell(event)
-            case Processes():
-                try:
-                    self.publish(self._record().processes(event))
-                except StockadeError as error:
-                    self._fail(error)
-            case Watched():
-                self._watched(event)
-            case Flow():
-                self._flow(event)
-            case Lost():
-                self._lost(event)
-
-    def _watched(self, watched: Watched) -> None:
-        self._observer.watched(watched.name, watched.count)
-        try:
-            self.publish(self._record().watched(watched))
-        except StockadeError as error:
-            self._fail(error)
-        if watched.killed:
-            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
-
-    def _flow(self, flow: Flow) -> None:
-        self._observer.flow(flow.verdict.value, flow.sent, flow.received)
-        try:
-            self.publish(self._record().flow(flow))
-        except StockadeError as error:
-            self._fail(error)
-
-    def lose(self, count: int) -> None:
-        """Record that denied system calls were gone before they could be read.
-
-        Where some kill, one of these may have been among them, so the call ends.
-        """
-        self._lost(Lost(what="denial", count=count, reason="THREAD_GONE"))
-        if self.profile.syscalls.kill:
-            self.stop_because(Stopped(by="daemon", reason="SYSCALL_KILL"))
-
-    def _lost(self, lost: Lost) -> None:
-        try:
-            self.publish(self._record().lost(lost))
-        except StockadeError as error:
-            self._fail(error)
 
     def publish(self, event: CallEvent) -> None:
         """Deliver an event that was recorded just now, in the order of the record."""

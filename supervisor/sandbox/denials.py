@@ -19,7 +19,7 @@ import collections
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from supervisor.call.events import OTHER_ARGUMENTS, Denied, Wall
@@ -73,7 +73,7 @@ class DenialWatcher:
         fd: int,
         init_pid: int,
         policy: SyscallPolicy,
-        tell: Callable[[Denied], None],
+        tell: Callable[[Sequence[Denied]], None],
         lose: Callable[[int], None],
         fail: Callable[[Exception], None],
     ) -> None:
@@ -202,7 +202,7 @@ class DenialWatcher:
             return
         self._folded[key] = _Folded(denied, mixed=not key[1])
         self._flush_later()
-        self._tell(denied)
+        self._tell([denied])
 
     def _flush_later(self) -> None:
         if self._timer is None:
@@ -219,7 +219,7 @@ class DenialWatcher:
         folded, self._folded = self._folded, {}
         for entry in folded.values():
             if entry.repeats:
-                self._tell(entry.rest())
+                self._tell([entry.rest()])
         if self._gone:
             gone, self._gone = self._gone, 0
             self._lose(gone)

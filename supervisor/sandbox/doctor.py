@@ -323,15 +323,16 @@ async def _attempt(host: SandboxHost, code: str, profile: EffectiveProfile) -> A
     flows: list[Flow] = []
     watched: set[str] = set()
 
-    def note(event: Event) -> None:
-        if isinstance(event, Denied):
-            denied.append(event)
-        elif isinstance(event, Processes):
-            processes.append(event)
-        elif isinstance(event, Watched):
-            watched.add(event.name)
-        elif isinstance(event, Flow):
-            flows.append(event)
+    def note(events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Denied):
+                denied.append(event)
+            elif isinstance(event, Processes):
+                processes.append(event)
+            elif isinstance(event, Watched):
+                watched.add(event.name)
+            elif isinstance(event, Flow):
+                flows.append(event)
 
     request = CallRequest(
         request_id="doctor", profile=profile.name, argv=(PYTHON.encode(), b"-c", code.encode())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -100,7 +100,7 @@ class CallDoor:
             flows_max=FLOWS_MAX,
         )
         self._broker: Broker | None = None
-        self._tell: Callable[[Event], None] | None = None
+        self._tell: Callable[[Sequence[Event]], None] | None = None
 
     async def prepare(self) -> None:
         """Read the secrets, and make an authority where the profile asks for one.
@@ -177,7 +177,7 @@ class CallDoor:
         self._fence.open_door(cgroup_id, self._door)
 
     async def open(
-        self, pid: int, tell: Callable[[Event], None], fail: Callable[[Exception], None]
+        self, pid: int, tell: Callable[[Sequence[Event]], None], fail: Callable[[Exception], None]
     ) -> None:
         """Open the listeners in the network namespace of `pid`, and start the broker behind them.
 
@@ -215,7 +215,7 @@ class CallDoor:
         elif self._tell is None:
             raise InvariantError("TOLD_BEFORE_OPEN", "a broker tells before it was started")
         else:
-            self._tell(event)
+            self._tell([event])
 
     def _take_name(self, taken: NameTaken) -> None:
         """Believe a broker what a name's address is where it can be so; the first word holds."""

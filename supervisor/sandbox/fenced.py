@@ -114,7 +114,7 @@ class CallFence:
         self._guarded = False
         self._before: list[Process] = []
         self._budget = Budget()
-        self._tell: Callable[[Event], None] | None = None
+        self._tell: Callable[[Sequence[Event]], None] | None = None
         self._fold: asyncio.TimerHandle | None = None
 
     def guard(self, mounts: Sequence[tuple[int, bool]]) -> None:
@@ -177,16 +177,20 @@ class CallFence:
             missing += untold([denial.refused.name for denial in told])
         return [f"denied, but not told: {one}" for one in missing]
 
-    def tell(self, tell: Callable[[Event], None], fail: Callable[[Exception], None]) -> None:
+    def tell(
+        self, tell: Callable[[Sequence[Event]], None], fail: Callable[[Exception], None]
+    ) -> None:
         """Tell what happens from here on; `fail` is told where that went wrong."""
 
         def take(told: Told) -> None:
             told.processes += self._before
             self._before = []
-            for event in events_of(told, self._uid_base, self._mode, self._budget):
-                if isinstance(event, Denied) and self._named is not None:
-                    event = self._named(event)
-                tell(event)
+            tell(
+                [
+                    self._named(event) if isinstance(event, Denied) and self._named else event
+                    for event in events_of(told, self._uid_base, self._mode, self._budget)
+                ]
+            )
             if self._budget.over and self._fold is None:
                 self._fold = asyncio.get_running_loop().call_later(FOLD_S, fold)
 
@@ -202,9 +206,9 @@ class CallFence:
     def _tell_over(self) -> None:
         """Tell how much the budget had no room for, since it was told last."""
         self._stop_folding()
-        for lost in self._budget.lost():
-            if self._tell is not None:
-                self._tell(lost)
+        lost = list(self._budget.lost())
+        if self._tell is not None:
+            self._tell(lost)
 
     def _stop_folding(self) -> None:
         if self._fold is not None:

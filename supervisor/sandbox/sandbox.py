@@ -18,7 +18,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ class Sandbox:
         call_id: str,
         profile: EffectiveProfile,
         request: CallRequest,
-        tell: Callable[[Event], None],
+        tell: Callable[[Sequence[Event]], None],
         lose: Callable[[int], None],
     ) -> None:
         self._host = host

@@ -238,7 +238,7 @@ def test_a_segment_that_cannot_be_followed_grows(disk: Path) -> None:
             filler = fill(disk)
             for recorder in recorders:
                 for _ in range(20):
-                    recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", detail="d" * 1000))
+                    recorder.tell([Denied(wall=Wall.SYSCALL, name="mount", detail="d" * 1000)])
                 await recorder.finish(make_finished())
             assert len(list((state / "log").glob("*.seg"))) == 1
             filler.unlink()

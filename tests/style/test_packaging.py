@@ -40,6 +40,8 @@ def test_wheel_holds_the_profiles_and_the_cell(built: Path) -> None:
         assert wheel.read("supervisor/_data/cell") == (ROOT / "cell/.output/cell").read_bytes()
         mode = wheel.getinfo("supervisor/_data/cell").external_attr >> 16
         assert mode & 0o111, "the cell is not executable"
+        library = ROOT / "supervisor/audit/native/.output/libframes.so"
+        assert wheel.read("supervisor/_data/libframes.so") == library.read_bytes()
     assert "supervisor/v1/tool_pb2.py" in names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"supervisor", "stockade"}
 
@@ -55,7 +57,8 @@ def test_sdist_holds_what_the_wheel_is_built_from(built: Path) -> None:
     with tarfile.open(path) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {".ci/hatch_build.py", "cell/Makefile", "cell/cell.c", "pyproject.toml"} <= names
-    assert "cell/.output/cell" not in names
+    assert {f"supervisor/audit/native/{name}" for name in ("Makefile", "frames.c")} <= names
+    assert not [name for name in names if ".output/" in name]
 
 
 def test_editable_install_reads_the_tree() -> None:

@@ -15,8 +15,10 @@ from supervisor.audit.entry import (
     NO_LEAF,
     Head,
     Kind,
+    around,
     body_of,
     decode_head,
+    encode_body,
     encode_entry,
     encode_frame,
     leaf_hash,
@@ -42,6 +44,7 @@ def test_head_and_body_come_back(body: dict[str, Any]) -> None:
     payload = encode_entry(HEAD, body)
     assert decode_head(payload) == HEAD
     assert body_of(payload) == body
+    assert payload == around(HEAD, encode_body(body))
 
 
 @given(bodies)
@@ -66,9 +69,11 @@ def test_what_json_is_written_in_two_ways_comes_back(value: object) -> None:
 
 
 def test_an_integer_that_would_come_back_as_another_is_refused() -> None:
-    with pytest.raises(InvariantError) as caught:
-        encode_entry(HEAD, {"x": [-(2**63) - 1]})
-    assert caught.value.reason == "ENTRY_INTEGER"
+    beyond: dict[str, Any] = {"x": [-(2**63) - 1]}
+    for encode in (lambda: encode_entry(HEAD, beyond), lambda: encode_body(beyond)):
+        with pytest.raises(InvariantError) as caught:
+            encode()
+        assert caught.value.reason == "ENTRY_INTEGER"
 
 
 def test_the_leaf_hash_is_that_of_rfc_6962() -> None:

@@ -25,7 +25,7 @@ async def leave_open(directory: Path, chunks: list[bytes]) -> None:
     async with opened(directory) as store:
         recorder = await begin(store)
         recorder.started(0.1)
-        recorder.denied(Denied(wall=Wall.LIMIT, name="pids", count=2))
+        recorder.tell([Denied(wall=Wall.LIMIT, name="pids", count=2)])
         for chunk in chunks:
             recorder.output(Stream.STDOUT, chunk)
 
@@ -70,7 +70,7 @@ def test_every_entry_of_an_observed_call_says_so_to_the_end(tmp_path: Path) -> N
         async with opened(tmp_path) as store:
             recorder = await begin(store, profile=make_profile(mode="observe"))
             recorder.started(0.1)
-            recorder.watched(WATCHED)
+            recorder.tell([WATCHED])
         async with opened(tmp_path) as store:
             (call,) = store.interrupted
             assert call.mode == "observe"
@@ -96,7 +96,7 @@ def test_connections_that_were_open_are_lost_where_there_was_a_way_out(
         async with opened(tmp_path) as store:
             recorder = await begin(store, profile=make_profile(egress=egress))
             recorder.started(0.1)
-            recorder.flow(FLOW)
+            recorder.tell([FLOW])
         async with opened(tmp_path) as store:
             (call,) = store.interrupted
             await store.close_interrupted(call, "the daemon died", events=[FLOW])

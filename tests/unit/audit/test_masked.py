@@ -64,12 +64,21 @@ def test_an_event(event: Any, names: tuple[str, ...]) -> None:
     for name in names:
         value: Any = f"xx {API} yy"
         dirty = replace(event, **{name: value.encode() if name == "program" else value})
-        clean, found = masked().event(dirty)
+        ((clean, found),) = masked().events([dirty])
         assert API not in repr(clean)
         assert MARK in str(getattr(clean, name))
         replaced: Any = found
         ((pointer, offset, length, rule, _),) = replaced
         assert (pointer, offset, length, rule) == (f"/{name}", 3, len(API), "api")
+
+
+def test_many_events_of_which_some_hold_a_secret() -> None:
+    clean = Denied(wall=Wall.NETWORK, name="connect")
+    dirty = replace(clean, detail=f"xx {API}"), replace(clean, program=API.encode())
+    given = [clean, dirty[0], clean, dirty[1]]
+    done = masked().events(given)
+    assert [bool(found) for _, found in done] == [False, True, False, True]
+    assert done[0][0] is clean and API not in repr(done)
 
 
 def test_a_reason() -> None:
@@ -81,7 +90,7 @@ def test_a_reason() -> None:
 
 def test_what_is_clean_is_left_alone() -> None:
     for event in (FLOW, WATCHED, Denied(wall=Wall.LIMIT, name="pids")):
-        clean, found = masked().event(event)
+        ((clean, found),) = masked().events([event])
         assert clean is event and found == []
     whole = Processes(events=(replace(PROCESSES[0], argv_bytes=1), *PROCESSES[1:]))
     ((same, found),) = masked().processes(whole)
@@ -228,8 +237,8 @@ def test_the_end_of_a_call() -> None:
 
 def test_where_it_fails_nothing_is_kept() -> None:
     broken = Masked(replace(mask(), failed="on purpose"))
-    event, _ = broken.event(Denied(wall=Wall.SYSCALL, name="mount"))
-    assert event.name == FAILED.decode()
+    ((event, found),) = broken.events([Denied(wall=Wall.SYSCALL, name="mount")])
+    assert found and event.name == FAILED.decode()
     clean = broken.request(json.loads(make_request(env={"A": b"b"}).canonical()))
     assert clean["argv"] == [FAILED.decode()]
     assert clean["env"] == {"REDACTED": FAILED.decode()}

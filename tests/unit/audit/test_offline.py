@@ -20,7 +20,7 @@ async def fill(directory: Path) -> None:
     async with opened(directory) as store:
         for name in ("call-1", "call-2", "call-3"):
             recorder = await begin(store, name)
-            recorder.watched(WATCHED)
+            recorder.tell([WATCHED])
             await recorder.finish(make_finished())
 
 

@@ -130,7 +130,7 @@ async def written(store: Store, count: int) -> None:
     recorder = await begin(store)
     for number in range(count):
         await store.note("policy" if number % 3 == 0 else "read", {"number": number})
-        recorder.denied(Denied(wall=Wall.SYSCALL, name='"call":"","index":', count=1))
+        recorder.tell([Denied(wall=Wall.SYSCALL, name='"call":"","index":', count=1)])
     await recorder.finish(make_finished())
 
 

@@ -151,13 +151,13 @@ def test_a_rebuilt_index_finds_what_the_first_one_did(tmp_path: Path) -> None:
                 store, "loud", correlation=Correlation(agent="writer", session="s")
             )
             recorder.processes(Processes(events=PROCESSES))
-            recorder.flow(FLOW)
-            recorder.watched(WATCHED)
-            recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", detail="mount(a)"))
-            recorder.denied(Denied(wall=Wall.NETWORK, name="connect", detail="203.0.113.9:80 tcp"))
+            recorder.tell([FLOW])
+            recorder.tell([WATCHED])
+            recorder.tell([Denied(wall=Wall.SYSCALL, name="mount", detail="mount(a)")])
+            recorder.tell([Denied(wall=Wall.NETWORK, name="connect", detail="203.0.113.9:80 tcp")])
             await recorder.finish(make_finished(TimedOut(limit_s=1), denials=2))
             left = await begin(store, "left")
-            left.denied(Denied(wall=Wall.SYSCALL, name="mount"))
+            left.tell([Denied(wall=Wall.SYSCALL, name="mount")])
         async with opened(tmp_path, SMALL) as store:
             (call,) = store.interrupted
             leftover = Denied(wall=Wall.NETWORK, name="connect", detail="203.0.113.9:80 tcp")

@@ -205,9 +205,9 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
         lost = Lost(what="output", count=2, reason="slow")
         assert recorder.started(0.5).event == Started(preparation_s=0.5)
         recorder.stdin(b"in")
-        assert recorder.denied(denied).event == denied
-        assert recorder.watched(WATCHED).event == WATCHED
-        assert recorder.flow(FLOW).event == FLOW
+        assert recorder.tell([denied])[0].event == denied
+        assert recorder.tell([WATCHED])[0].event == WATCHED
+        assert recorder.tell([FLOW])[0].event == FLOW
         assert recorder.lost(lost).event == lost
         recorder.signalled("tester", 15, "w" * 10_000)
         assert recorder.denials == 3
@@ -228,6 +228,26 @@ def test_everything_that_happens_has_its_entry(tmp_path: Path) -> None:
         assert len(entries[7].json) < 5000
 
     run(tmp_path, scenario)
+
+
+def test_many_at_once_have_their_entries_in_their_order(tmp_path: Path) -> None:
+    async def scenario(store: Store, recorder: CallRecorder) -> None:
+        recorder.started(0.5)
+        many = [Denied(wall=Wall.SYSCALL, name="mount", count=n) for n in range(1, 5)]
+        told = recorder.tell(many)
+        assert [one.event for one in told] == many
+        assert recorder.denials == sum(range(1, 5))
+        [flow] = recorder.tell([FLOW])
+        await recorder.finish(make_finished())
+        entries = list(store.entries("call-1"))
+        assert [entry.sequence for entry in entries] == list(range(1, 9))
+        assert [entry.body()["count"] for entry in entries[2:6]] == [1, 2, 3, 4]
+        assert [(one.sequence, one.time_ns) for one in [*told, flow]] == [
+            (entry.sequence, entry.time_ns) for entry in entries[2:7]
+        ]
+
+    run(tmp_path, scenario)
+    assert verify(tmp_path).ok
 
 
 def test_threads_keep_one_order(tmp_path: Path) -> None:
@@ -324,7 +344,7 @@ def test_nothing_comes_after_the_end(tmp_path: Path) -> None:
         for attempt in (
             lambda: recorder.output(Stream.STDOUT, b"x"),
             lambda: recorder.started(1.0),
-            lambda: recorder.denied(Denied(wall=Wall.LIMIT, name="pids")),
+            lambda: recorder.tell([Denied(wall=Wall.LIMIT, name="pids")]),
         ):
             with pytest.raises(InvariantError) as caught:
                 attempt()

@@ -68,7 +68,7 @@ def test_a_run_has_what_the_frames_have() -> None:
     assert len(run) == 20
     assert run.end == OFFSET + sum(map(len, frames))
     assert run.places_of(Kind.LOST) == [2, 5, 8, 11, 14, 17]
-    assert run.calls()[0] == (b"c-1", b"denied", b"7")
+    assert run.calls[0] == (b"c-1", b"denied", 7)
     assert run.body(0) == b'{"text":"\\"call\\":\\"7"}'
 
 

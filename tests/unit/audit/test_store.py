@@ -49,7 +49,7 @@ def test_a_call_is_known_from_intent_to_outcome(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with opened(tmp_path) as store:
             recorder = await begin(store)
-            recorder.denied(Denied(wall=Wall.SYSCALL, name="mount", count=4))
+            recorder.tell([Denied(wall=Wall.SYSCALL, name="mount", count=4)])
             live = store.get_call("call-1")
             assert (live.last_sequence, live.denials, live.finished) == (2, 4, None)
             assert store.list_calls(limit=10) == ([live], "")

@@ -540,9 +540,9 @@ def test_planted_secrets_in_all_that_an_entry_tells(redact: Redact, tmp_path: Pa
                     correlation=Correlation(agent=value, session=value),
                 )
                 denied = Denied(wall=Wall.NETWORK, name=value, detail=value, program=text)
-                recorder.denied(denied)
-                recorder.watched(replace(WATCHED, detail=value))
-                recorder.flow(replace(FLOW, name=value, reason=value))
+                recorder.tell([denied])
+                recorder.tell([replace(WATCHED, detail=value)])
+                recorder.tell([replace(FLOW, name=value, reason=value)])
                 recorder.signalled("me", 15, value)
                 event = replace(PROCESSES[0], argv=(b"a", text), path=text, directory=text)
                 told = recorder.processes(Processes(events=(event,)))

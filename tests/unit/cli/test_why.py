@@ -206,7 +206,7 @@ def test_out_of_a_state_folder(stockade: Stockade, tmp_path: Path) -> None:
         async with opened(tmp_path) as store:
             recorder = await begin(store, CALL, profile=github())
             for denied in DENIED:
-                recorder.denied(denied)
+                recorder.tell([denied])
             await recorder.finish(make_finished())
 
     asyncio.run(fill())

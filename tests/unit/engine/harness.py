@@ -8,7 +8,15 @@ import contextlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +25,7 @@ from unittest import mock
 from supervisor.call.events import (
     CallEvent,
     Denied,
+    Event,
     Finished,
     KeepAlive,
     Lost,
@@ -79,12 +88,12 @@ class FakeSandbox:
         call_id: str,
         profile: EffectiveProfile,
         request: CallRequest,
-        tell: Callable[[Denied], None],
+        tell: Callable[[Sequence[Event]], None],
         lose: Callable[[int], None],
     ) -> None:
         self.lose = lose
         self.host, self.call_id, self.profile, self.request = host, call_id, profile, request
-        self.tell = tell
+        self.tell: Callable[..., None] = lambda *events: tell(events)
         self.cgroup = FakeCgroup()
         self.log: list[str] = []
         self.inputs: dict[bytes, bytes] = {}

@@ -310,7 +310,7 @@ def test_a_denial_that_cannot_be_recorded_ends_the_call(tmp_path: Path) -> None:
             await until(subscription, Started)
             recorder = world.engine._live[subscription.call_id].recorder
             error = AuditUnavailable("RECORD_FULL", "no room")
-            with mock.patch.object(recorder, "denied", side_effect=error):
+            with mock.patch.object(recorder, "tell", side_effect=error):
                 world.host.sandbox.tell(MOUNT)
             outcome = end_of(await collect(subscription)).outcome
             assert isinstance(outcome, Failed)
@@ -404,7 +404,7 @@ def test_a_connection_that_cannot_be_recorded_ends_the_call(
         async with running(tmp_path) as world:
             world.host.programs[b"fetch"] = fetch
             with monkeypatch.context() as patch:
-                patch.setattr(CallRecorder, "flow", full)
+                patch.setattr(CallRecorder, "tell", full)
                 events = await world.run(b"fetch")
             assert "Flow" not in kinds(events)
             assert end_of(events).outcome == Failed(reason="RECORD_FULL", message="no space")

@@ -96,7 +96,7 @@ def made(
 ) -> Sandbox:
     """Make a sandbox that was not prepared yet."""
     return Sandbox(
-        host, new_call_id(), profile or shipped(), wanted or request("true"), told.append, _lose
+        host, new_call_id(), profile or shipped(), wanted or request("true"), told.extend, _lose
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,8 +79,8 @@ class Kernel:
         self.answered.append(notification.id)
         self.order.append("answered")
 
-    def tell(self, denied: Denied) -> None:
-        self.told.append(denied)
+    def tell(self, denied: Sequence[Denied]) -> None:
+        self.told += denied
         self.order.append("told")
 
     async def settled(self) -> None:

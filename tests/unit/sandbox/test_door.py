@@ -155,7 +155,7 @@ def test_what_the_broker_is_told(opened: list[int]) -> None:
     async def scenario() -> None:
         await one.door.prepare()
         one.door.let(7)
-        await one.door.open(4711, lambda event: None, lambda error: None)
+        await one.door.open(4711, lambda events: None, lambda error: None)
 
     asyncio.run(scenario())
     (order,) = one.zygote.orders
@@ -176,7 +176,7 @@ def test_without_a_broker_that_lives_or_rows_that_stand_it_is_no_door(opened: li
 
     async def scenario() -> None:
         one.door.let(7)
-        await one.door.open(4711, lambda event: None, lambda error: None)
+        await one.door.open(4711, lambda events: None, lambda error: None)
         one.door.require()
         one.fence.stands = False
         with pytest.raises(HostError, match="rows"):
@@ -202,7 +202,7 @@ def test_what_the_broker_tells_goes_on_but_for_names(opened: list[int]) -> None:
 
     async def scenario() -> None:
         one.door.let(7)
-        await one.door.open(4711, told.append, lambda error: None)
+        await one.door.open(4711, told.extend, lambda error: None)
         for event in (flow, NameTaken(name="a.example.com", number=BLOCKS_START), lost):
             one.zygote.tells[0](event)
 
@@ -233,7 +233,7 @@ def test_a_broker_gives_names_no_address_but_their_own(
 
     async def scenario() -> None:
         one.door.let(7)
-        await one.door.open(4711, lambda event: None, lambda error: None)
+        await one.door.open(4711, lambda events: None, lambda error: None)
         one.zygote.tells[0](NameTaken(name="api.github.com", number=1))  # as it is written out
         one.zygote.tells[0](NameTaken(name="b.example.com", number=BLOCKS_START + 1))
         with pytest.raises(BrokerFailed) as caught:
@@ -289,7 +289,7 @@ def test_secrets_stay_with_the_broker(tmp_path: Path, opened: list[int]) -> None
     async def scenario() -> None:
         await one.door.prepare()
         one.door.let(7)
-        await one.door.open(4711, lambda event: None, lambda error: None)
+        await one.door.open(4711, lambda events: None, lambda error: None)
 
     asyncio.run(scenario())
     (secret,) = one.zygote.orders[0].secrets
@@ -351,7 +351,7 @@ def test_the_authorities_of_the_configuration_are_read_by_the_daemon(
     async def scenario(one: Made) -> None:
         await one.door.prepare()
         one.door.let(7)
-        await one.door.open(4711, lambda event: None, lambda error: None)
+        await one.door.open(4711, lambda events: None, lambda error: None)
 
     one = made((rule,), options=EgressOptions(authorities=file))
     asyncio.run(scenario(one))

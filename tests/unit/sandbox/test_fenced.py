@@ -135,7 +135,7 @@ def test_what_is_over_the_budget_is_counted_to_the_end(
         watch = Quiet()
         one = CallFence(cast("Fence", None), Path(), cast("Watch", watch), BASE)
         told: list[object] = []
-        one.tell(told.append, _fail)
+        one.tell(told.extend, _fail)
         watch.take(Told(processes=[program(1), end(2)]))
         watch.take(Told(processes=[program(n) for n in range(3, 8)]))
         watch.take(Told(processes=[end(8)]))
@@ -321,7 +321,7 @@ def test_the_canary_is_denied_told_and_not_on_record() -> None:
             one = await fenced(here, fence)
             await one.try_canary(find_canary())
             told: list[object] = []
-            one.tell(told.append, _fail)
+            one.tell(told.extend, _fail)
             one.finish()
             assert told == []
             one.close()

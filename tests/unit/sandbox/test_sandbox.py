@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -156,8 +156,8 @@ class Refusing(list[Any]):
     def __init__(self, kind: type[object]) -> None:
         self.kind = kind
 
-    def append(self, event: object) -> None:
-        if isinstance(event, self.kind):
+    def extend(self, events: Iterable[object]) -> None:
+        if any(isinstance(event, self.kind) for event in events):
             raise RuntimeError("it cannot be told")
 
 
