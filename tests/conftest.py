@@ -26,9 +26,10 @@ SKIPS_ALLOWED = (
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in what a script starts with `&`, and daemons and programs of ours would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # As `nohup` leaves it.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for ignored in (signal.SIGQUIT, signal.SIGHUP):
+    # As `&` leaves the one, and `nohup` the other.
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.SIG_DFL)
 
 hypothesis.settings.register_profile(
     "stockade",

@@ -71,6 +71,12 @@ class Internet:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def end(self) -> None:
+        """Have it end, and read what it said until then."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._reader.join(COME_S)
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -168,9 +174,8 @@ def internet(near: str) -> Iterator[Internet]:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT,
             )
         )  # fmt: skip
-        assert process.stdin is not None
-        stack.callback(process.stdin.close)
         there = Internet(process, near)
+        stack.callback(there.end)
         there.wait_for(lambda line: "ready" in line)
         _run(near, [PYTHON, "-c", IS_LAID, str(COME_S), FAR4, FAR6])
         yield there

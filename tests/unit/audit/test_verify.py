@@ -74,7 +74,7 @@ async def write_every_kind(directory: Path) -> None:
         other.output(Stream.STDOUT, b"more than three")
         await other.finish(make_finished())
         third = await begin(store, "call-c", profile=make_profile(mode="observe"))
-        third.watched(WATCHED)
+        third.tell([WATCHED])
         await third.finish(make_finished())
     async with opened(directory, OPTIONS, encryption=Encryption(recipients=(RECIPIENT,))) as store:
         for call_id in ("call-d", "call-e"):
