@@ -149,7 +149,7 @@ def test_entries_of_talkative_calls_leave_the_reserve_alone(disk: Path) -> None:
             denied = Denied(wall=Wall.SYSCALL, name="mount", detail="d" * 4000)
             with pytest.raises(AuditUnavailable) as caught:
                 for _ in range(10_000):
-                    recorders[0].denied(denied)
+                    recorders[0].tell([denied])
             assert caught.value.reason == "RECORD_FULL"
             for recorder in recorders:
                 await recorder.finish(make_finished())

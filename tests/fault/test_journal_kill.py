@@ -25,8 +25,11 @@ import asyncio, base64, os, sys
 from pathlib import Path
 from supervisor.audit.journal import JournalOptions
 from supervisor.audit.store import Store
+from supervisor.call.events import Denied, Wall
 from supervisor.call.types import Stream
 from tests.support.records import begin, make_finished
+
+MOUNT = Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2, 3))
 
 async def one(store, name):
     recorder = await begin(store, name)
@@ -34,6 +37,7 @@ async def one(store, name):
     recorder.started(0.1)
     for size in range(1, 12):
         recorder.output(Stream.STDOUT, os.urandom(size * 300))
+        recorder.tell([MOUNT] * size)  # as many of them together
         await asyncio.sleep(0)
     done = await recorder.finish(make_finished())
     print("done", name, done.event.record, base64.b64encode(done.event.receipt).decode(), ".",

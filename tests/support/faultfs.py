@@ -192,6 +192,10 @@ class Server:
 
     def rename(self, old: str, new: str) -> None:
         self._disk.rename(old, new)
+        node = self._disk.find(new)
+        for fh, (_, file) in list(self._open.items()):
+            if file is node:  # faults find it by the name that it has now
+                self._open[fh] = new, file
 
     def chmod(self, path: str, mode: int) -> None:
         node = self._disk.find(path)

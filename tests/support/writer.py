@@ -23,7 +23,7 @@ from supervisor.audit.retention import RetainPolicy
 from supervisor.audit.store import Store
 from supervisor.audit.vault import PLAIN, Encryption
 from supervisor.audit.witness import FileWitness
-from supervisor.call.events import Finished
+from supervisor.call.events import Denied, Finished, Wall
 from supervisor.call.types import Stream
 from supervisor.errors import StockadeError
 from tests.support.records import RECIPIENT, begin, make_finished
@@ -36,6 +36,7 @@ OPTIONS = JournalOptions(
 )
 EXIT_RECORD = 7
 RETAINED = RetainPolicy(size_bytes=10_000)
+MOUNT = Denied(wall=Wall.SYSCALL, name="mount", arguments=(1, 2, 3))
 CONTENT = b"what nobody may find in the clear "
 
 
@@ -52,6 +53,7 @@ async def one(store: Store, call_id: str) -> None:
         recorder.started(0.1)
         for size in range(1, 12):
             recorder.output(Stream.STDOUT, CONTENT + os.urandom(size * 300))
+            recorder.tell([MOUNT] * size)  # as many of them together
             await asyncio.sleep(0)
         done = await recorder.finish(make_finished())
     except StockadeError as error:
