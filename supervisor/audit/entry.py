@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -225,6 +225,15 @@ def encode_body(body: Mapping[str, Json]) -> bytes:
     """
     plain = body if type(body) is dict else dict(body)
     return _encoded(plain, plain)
+
+
+def encode_bodies(bodies: Sequence[Mapping[str, Json]]) -> list[bytes]:
+    """Do as `encode_body` does with each."""
+    try:
+        encoded = [orjson.dumps(body, option=orjson.OPT_SORT_KEYS) for body in bodies]
+    except orjson.JSONEncodeError:
+        return [encode_body(body) for body in bodies]
+    return encoded if all(map(bytes.isascii, encoded)) else [encode_body(body) for body in bodies]
 
 
 def _encoded(value: dict[str, Json], body: dict[str, Json]) -> bytes:

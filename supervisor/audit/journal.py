@@ -33,7 +33,7 @@ from supervisor.audit.entry import (
     Leaf,
     Position,
     StoredEntry,
-    encode_body,
+    encode_bodies,
     encode_entry,
     encode_frame,
     leaf_hash,
@@ -259,7 +259,7 @@ class Journal:
         Raises:
             AuditUnavailable: as `append`.
         """
-        encoded = [encode_body(body) for body in bodies]
+        encoded = encode_bodies(bodies)
         with self._lock:
             first = self._next(kind, time_ns, call, sequence)
             made = make_frames(first, encoded, self._durable)

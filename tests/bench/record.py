@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -133,8 +132,8 @@ async def _denied(store: Store, number: int, each: int) -> None:
     recorder.started(0.01)
     for first in range(0, each - 3, TOLD_AT_ONCE):
         some = range(first, min(first + TOLD_AT_ONCE, each - 3))
-        mount = Denied(wall=Wall.SYSCALL, name="mount")
-        recorder.tell([replace(mount, arguments=(other, number)) for other in some])
+        wall = Wall.SYSCALL
+        recorder.tell([Denied(wall=wall, name="mount", arguments=(n, number)) for n in some])
     await recorder.finish(make_finished())
 
 

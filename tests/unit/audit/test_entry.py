@@ -18,6 +18,7 @@ from supervisor.audit.entry import (
     around,
     body_of,
     decode_head,
+    encode_bodies,
     encode_body,
     encode_entry,
     encode_frame,
@@ -37,6 +38,11 @@ bodies = st.dictionaries(
     ),
     max_size=4,
 )
+
+
+@given(st.lists(bodies, max_size=4))
+def test_many_bodies_are_encoded_as_each(many: list[dict[str, Any]]) -> None:
+    assert encode_bodies(many) == [encode_body(body) for body in many]
 
 
 @given(bodies)
@@ -70,7 +76,11 @@ def test_what_json_is_written_in_two_ways_comes_back(value: object) -> None:
 
 def test_an_integer_that_would_come_back_as_another_is_refused() -> None:
     beyond: dict[str, Any] = {"x": [-(2**63) - 1]}
-    for encode in (lambda: encode_entry(HEAD, beyond), lambda: encode_body(beyond)):
+    for encode in (
+        lambda: encode_entry(HEAD, beyond),
+        lambda: encode_body(beyond),
+        lambda: encode_bodies([{}, beyond]),
+    ):
         with pytest.raises(InvariantError) as caught:
             encode()
         assert caught.value.reason == "ENTRY_INTEGER"
