@@ -102,6 +102,7 @@ def rule_samples(rng: random.Random) -> dict[str, Sample]:
         "bearer": inside("-H 'auth: Bearer ", some(ALNUM, 40) + "4711", "'"),
         "url-password": inside("postgres://robot:", password, "@db.example.com/x"),
         "quoted-secret": inside('"client_secret": "', password, '"'),
+        "quoted-secret-long": inside('"client_secret": "', some(ALNUM, 240), '"'),
         "header-secret": inside("X-Api-Key: ", password + some(ALNUM, 10)),
         "environment-secret": inside("DB_PASSWORD=", some(string.ascii_lowercase, 9) + "ab", "\n"),
         "assigned-secret": inside("password: ", password),

@@ -132,6 +132,23 @@ def test_what_rules_know_is_never_left(seed: int) -> None:
         assert f"[REDACTED:{name}:{one.hmac8}]".encode() in out
 
 
+CALLED = ("pwd={}", "password: {}", "DB_PASSWORD={}", "login me password {}", "x://me:{}@host",
+          "secret = '{}'")  # fmt: skip
+
+
+@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize("length", [9, 100, 200, 201, 202, 300])
+def test_nothing_of_a_long_one_is_left_where_another_follows(called: str, length: int) -> None:
+    """Arguments follow each other with a zero byte between them."""
+    rng = random.Random(length)
+    values = ["".join(rng.choices("abcXYZ0189", k=length)) for _ in range(30)]
+    for between in ("\0", "\n", " "):
+        stream = between.join(called.format(value) for value in values).encode()
+        out, redactor = _run(stream, [1000], LITERALS, PACK)
+        assert len(redactor.found) == len(values)
+        assert not any(value[-5:].encode() in out for value in values)
+
+
 def test_all_of_them_in_one_stream() -> None:
     rng = random.Random(99)
     texts = [text for seed in range(4) for text, _ in rule_samples(random.Random(seed)).values()]
