@@ -120,6 +120,7 @@ class CallRecorder:
         self._finishing: asyncio.Task[CallEvent] | None = None
         mask = files.mask
         self._masked = Masked(mask) if mask is not None else None
+        self._masked_processes = Masked(mask) if mask is not None else None  # another thread's
         self._flushing = False
         self._streams = {
             Stream.STDIN: _state(policy.stdin, mask),
@@ -142,6 +143,11 @@ class CallRecorder:
         """Say whether there may be something to `flush`."""
         streams = self._streams.values()
         return any(state.redactor is not None or state.tail is not None for state in streams)
+
+    @property
+    def searches(self) -> bool:
+        """Say whether what is told is searched for secrets."""
+        return self._masked is not None
 
     @property
     def record_full(self) -> bool:
@@ -209,6 +215,7 @@ class CallRecorder:
 
     def processes(self, processes: Processes) -> CallEvent:
         """Record what the call's processes did; of what is too large for an entry, that it is lost.
+        May take a while. Not for two threads at once.
 
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
@@ -297,9 +304,9 @@ class CallRecorder:
 
     def _tell_processes(self, processes: Processes) -> StoredEntry:
         """Write what processes did, in more than one entry where it grew; give the last."""
-        if self._masked is None:
+        if self._masked_processes is None:
             return self.append(Kind.PROCESSES, processes_to_json(processes))
-        for shown, found in self._masked.processes(processes):
+        for shown, found in self._masked_processes.processes(processes):
             entry = self.append(Kind.PROCESSES, {**processes_to_json(shown), **told(found)})
         return entry
 

@@ -84,6 +84,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._executor = concurrent.futures.ThreadPoolExecutor(self._options.pump_threads, "pump")
+        self._masking = concurrent.futures.ThreadPoolExecutor(1, "masking")
         # A thread for each watch: what holds up one, or the calls, must not hold up another.
         self._lock_thread = concurrent.futures.ThreadPoolExecutor(1, "locks")
         self._fence_thread = concurrent.futures.ThreadPoolExecutor(1, "fence")
@@ -137,6 +138,7 @@ class Engine:
             for thread in (self._lock_thread, self._fence_thread):
                 stack.callback(thread.shutdown, wait=False)
             stack.callback(self._executor.shutdown)
+            stack.callback(self._masking.shutdown)
             if host is not None:
                 stack.callback(host.close)
                 await host.end_brokers()
@@ -255,6 +257,7 @@ class Engine:
             observer=self._observer,
             options=self._options,
             executor=self._executor,
+            masking=self._masking,
         )
         self._live[call.call_id] = call
         self._requests[caller.name, request.request_id] = call

@@ -72,6 +72,7 @@ class LiveCall:
         observer: EngineObserver,
         options: EngineOptions,
         executor: concurrent.futures.Executor,
+        masking: concurrent.futures.Executor,
     ) -> None:
         self.call_id = call_id
         self.caller = caller
@@ -107,8 +108,8 @@ class LiveCall:
         self._times = Timeline()
         self._stdin = StdinWriter(self._record_stdin, profile.limits.output_bytes)
         self._teller = Teller(
-            profile, observer, self._record, publish=self.publish, fail=self._fail,
-            stop=self.stop_because,
+            profile, observer, self._record, executor=masking, publish=self.publish,
+            fail=self._give_up, stop=self.stop_because,
         )  # fmt: skip
         self._sandbox = Sandbox(
             host, call_id, profile, request, self._teller.take, self._teller.lose
@@ -311,6 +312,7 @@ class LiveCall:
             log.error("call %s: could not be taken down whole: %s", self.call_id, error)
 
     async def _seal(self, collected: Collected, usage: Usage) -> None:
+        await self._teller.drain()
         self._sealing = True
         outcome = self._outcome(self._end)
         recorder = self._record()

@@ -1,8 +1,10 @@
 """What the walls, the probes and the broker tell of a call: it goes on record, then to whoever
-follows the call, in the order in which it was told. What cannot be recorded ends the call."""
+follows the call, in the order in which it was told, but for what processes did: that has an order
+of its own (`processes`). What cannot be recorded ends the call."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
@@ -11,6 +13,7 @@ from supervisor.audit.recorder import TOLD_AT_ONCE, CallRecorder, Told
 from supervisor.call.events import CallEvent, Denied, Flow, Lost, Processes, Wall, Watched
 from supervisor.call.outcome import Outcome, Stopped
 from supervisor.engine.options import EngineObserver
+from supervisor.engine.processes import ProcessLane
 from supervisor.errors import StockadeError
 from supervisor.profile.model import EffectiveProfile
 
@@ -26,16 +29,19 @@ class Teller:
         observer: EngineObserver,
         record: Callable[[], CallRecorder],
         *,
+        executor: concurrent.futures.Executor,
         publish: Callable[[CallEvent], None],
-        fail: Callable[[StockadeError], None],
+        fail: Callable[[Exception], None],
         stop: Callable[[Outcome], None],
     ) -> None:
+        """Use `executor` for what may take long; `fail` and `stop` end the call."""
         self._profile = profile
         self._observer = observer
         self._record = record
         self._publish = publish
         self._fail = fail
         self._stop = stop
+        self._processes = ProcessLane(record, executor, publish=publish, fail=fail)
 
     def denied(self, denied: Denied) -> None:
         """Record and publish a denial."""
@@ -63,10 +69,15 @@ class Teller:
         if self._profile.syscalls.kill:
             self._stop(Stopped(by="daemon", reason="SYSCALL_KILL"))
 
+    async def drain(self) -> None:
+        """Wait until all that was told is on record."""
+        await self._processes.drain()
+
     def _recorded(self, batch: Sequence[Happening]) -> Sequence[CallEvent]:
         match batch[0]:
             case Processes() as processes:
-                return [self._record().processes(processes)]
+                self._processes.take(processes)
+                return []
             case Lost() as lost:
                 return [self._record().lost(lost)]
         return self._record().tell(cast("Sequence[Told]", batch))

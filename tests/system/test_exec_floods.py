@@ -111,3 +111,33 @@ def test_what_finds_no_place_is_counted(daemon: Daemon, flood: Path) -> None:
     assert started > 0
     assert lost > 0
     assert started + lost == EACH + 1
+
+
+HOSTILE = """
+import os, sys
+argv = ["true"] + ["pwd=x9Yz77abcQ"] * int(sys.argv[2])
+for _ in range(int(sys.argv[1])):
+    os.waitpid(os.posix_spawn("/usr/bin/true", argv, {}), 0)
+"""
+"""Starts a program with as many arguments, each of which looks as if it held a secret."""
+
+
+def test_arguments_that_take_long_to_look_through_hold_up_nobody(daemon: Daemon) -> None:
+    """Beside it small calls come and go; what the programs did is on record or counted as lost."""
+    starts = rounds(40)
+    argv = ["python3", "-c", HOSTILE, str(starts), "3500"]
+    waits = []
+    with daemon.client.execute(argv, profile="python") as hostile:
+        until(hostile, is_started)
+        while daemon.client.get(hostile.call_id).finished is None:
+            began = time.monotonic()
+            assert daemon.client.run(["true"], profile="shell").outcome == Exited(code=0)
+            waits.append(time.monotonic() - began)
+        assert end_of(hostile).outcome == Exited(code=0)
+    started, lost = started_and_lost(daemon.client, hostile.call_id, "/usr/bin/true")
+    assert started + lost == starts
+    entries = daemon.client.record(hostile.call_id).entries
+    assert entries[-1].kind == "outcome"
+    told = b"".join(entry.json for entry in entries if entry.kind == "processes")
+    assert b"7abcQ" not in told and b'"true","pwd=[REDACTED:' in told
+    log.info("beside it: %d small calls, the slowest %.3f s", len(waits), max(waits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +12,17 @@ from unittest import mock
 import pytest
 
 from supervisor.audit.recorder import CallRecorder
-from supervisor.call.events import Denied, Flow, Output, Started, Wall, Watched
+from supervisor.call.events import (
+    CallEvent,
+    Denied,
+    Flow,
+    Output,
+    Processes,
+    ProgramStarted,
+    Started,
+    Wall,
+    Watched,
+)
 from supervisor.call.outcome import (
     Exited,
     Failed,
@@ -23,14 +34,14 @@ from supervisor.call.outcome import (
     Stopped,
     TimedOut,
 )
-from supervisor.call.types import Digest, Stream
+from supervisor.call.types import Digest, Stream, as_list, as_map
 from supervisor.engine import limits
 from supervisor.errors import (
     AuditUnavailable,
 )
-from supervisor.profile.model import EffectiveProfile
+from supervisor.profile.model import EffectiveProfile, Redact
 from supervisor.sandbox import ProgramEnd
-from tests.support.records import FLOW, make_profile
+from tests.support.records import FLOW, PROCESSES, make_profile
 
 from .harness import (
     EXIT_0,
@@ -315,6 +326,44 @@ def test_a_denial_that_cannot_be_recorded_ends_the_call(tmp_path: Path) -> None:
             outcome = end_of(await collect(subscription)).outcome
             assert isinstance(outcome, Failed)
             assert outcome.reason == "RECORD_FULL"
+
+    asyncio.run(scenario())
+
+
+def test_a_call_is_sealed_once_all_that_its_programs_did_is_on_record(tmp_path: Path) -> None:
+    """It may still be looked through when the program, and the call, have ended."""
+    first = PROCESSES[0]
+    assert isinstance(first, ProgramStarted)
+    told = [
+        Processes(events=(replace(first, pid=n, argv=(b"pwd=b " * 2000,)),)) for n in range(1, 6)
+    ]
+    gate = threading.Event()
+    real = CallRecorder.processes
+
+    def slow(recorder: CallRecorder, processes: Processes) -> CallEvent:
+        assert gate.wait(20)
+        return real(recorder, processes)
+
+    async def busy(sandbox: FakeSandbox) -> ProgramEnd:
+        sandbox.tell(*told)
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        return EXIT_0
+
+    async def scenario() -> None:
+        async with running(tmp_path, profile=make_profile(redact=Redact())) as world:
+            world.host.programs[b"busy"] = busy
+            with mock.patch.object(CallRecorder, "processes", slow):
+                events = await world.run(b"busy")
+            assert end_of(events).outcome == Exited(code=0)
+            entries = list(world.store.entries(events[-1].call_id))
+            pids = [
+                as_map(event)["pid"]
+                for entry in entries
+                if entry.kind == "processes"
+                for event in as_list(entry.body()["events"])
+            ]
+            assert sorted(set(pids)) == pids == [1, 2, 3, 4, 5]
+            assert entries[-1].kind == "outcome"
 
     asyncio.run(scenario())
 

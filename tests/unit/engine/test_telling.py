@@ -12,7 +12,7 @@ from supervisor.audit.recorder import TOLD_AT_ONCE
 from supervisor.call.events import CallEvent, Denied, Event, Lost, Processes, Wall, Watched
 from supervisor.call.outcome import Stopped
 from supervisor.engine.telling import Teller
-from supervisor.errors import AuditUnavailable, StockadeError
+from supervisor.errors import AuditUnavailable
 from tests.support.records import FLOW, PROCESSES, make_profile
 
 MOUNT = Denied(wall=Wall.SYSCALL, name="mount")
@@ -29,6 +29,8 @@ class Record:
     def __init__(self) -> None:
         self.taken: list[list[Event]] = []
         self.refused: type[Any] | None = None
+
+    searches = False
 
     def tell(self, events: list[Any]) -> list[CallEvent]:
         if self.refused is not None and isinstance(events[0], self.refused):
@@ -48,13 +50,14 @@ class World:
         self.record = Record()
         self.observer = mock.Mock()
         self.published: list[Event] = []
-        self.failed: list[StockadeError] = []
+        self.failed: list[Exception] = []
         self.stopped: list[Any] = []
         profile = make_profile()
         self.teller = Teller(
             replace(profile, syscalls=replace(profile.syscalls, kill=frozenset(kill))),
             self.observer,
             lambda: cast("Any", self.record),
+            executor=mock.Mock(),
             publish=lambda one: self.published.append(one.event),
             fail=self.failed.append,
             stop=self.stopped.append,
