@@ -118,6 +118,7 @@ class Metrics:
             ("problem",), registry=self.registry,
         )  # fmt: skip
         self._retention = _Retention(self.registry)
+        self._witnesses = _Witnesses(self.registry)
         self._tell_constants(state)
 
     def _tell_constants(self, state: Path | None) -> None:
@@ -183,6 +184,18 @@ class Metrics:
         self._retention.calls.labels(why).inc(calls)
         self._retention.bytes.labels(why).inc(bytes_)
 
+    def witness_took(self, witness: str, time_s: float) -> None:
+        """Say when a witness had the newest head."""
+        self._witnesses.time.labels(witness).set(time_s)
+
+    def witness_fails(self, witness: str, *, fails: bool) -> None:
+        """Say whether a witness takes no head."""
+        self._witnesses.failing.labels(witness).set(int(fails))
+
+    def head_contradicted(self, witness: str) -> None:
+        """Count a head that the log does not begin with."""
+        self._witnesses.contradicted.labels(witness).inc()
+
     def retention_problem(self, problem: str) -> None:
         """Say what keeps retention from removing; "" where nothing does."""
         self._retention.tell(problem)
@@ -213,6 +226,24 @@ class Metrics:
         """
         server, thread = start_http_server(port, host, registry=self.registry)
         return MetricsServer(server, thread)
+
+
+class _Witnesses:
+    """What there is to tell of who is given the log's heads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.time = Gauge(
+            "stockade_witness_head_time_seconds", "When a witness had the log's newest head.",
+            ("witness",), registry=registry,
+        )  # fmt: skip
+        self.failing = Gauge(
+            "stockade_witness_failing", "1 where a witness takes no head of the log.",
+            ("witness",), registry=registry,
+        )  # fmt: skip
+        self.contradicted = Counter(
+            "stockade_heads_contradicted", "Heads of a witness that the log does not begin with.",
+            ("witness",), registry=registry,
+        )  # fmt: skip
 
 
 class _Retention:

@@ -96,6 +96,7 @@ class Kind(enum.StrEnum):
     RELEASED = "released"
     ERASED = "erased"
     WITNESSED = "witnessed"
+    HEAD_CONTRADICTED = "head_contradicted"
 
 
 CALL_KINDS = frozenset(

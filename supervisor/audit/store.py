@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from supervisor.audit import interrupted as interruption
-from supervisor.audit import journal as journal_module
 from supervisor.audit.account import (
     inputs_of,
     intent_body,
@@ -34,13 +33,20 @@ from supervisor.audit.account import (
 )
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.contents import Contents
+from supervisor.audit.contradicted import push_heads
 from supervisor.audit.directory import BLOBS_NAME, INDEX_NAME, LOG_NAME, TREE_NAME, lock_state
 from supervisor.audit.entry import CALL_ID, Kind, StoredEntry, marked
 from supervisor.audit.erasing import Eraser
 from supervisor.audit.files import CallFiles
 from supervisor.audit.index import CallSummary, Index, LowWater, with_outcome
 from supervisor.audit.interrupted import OpenCall
-from supervisor.audit.journal import Journal, JournalObserver, JournalOptions, journal_full
+from supervisor.audit.journal import (
+    RETRY_AFTER_S,
+    Journal,
+    JournalObserver,
+    JournalOptions,
+    journal_full,
+)
 from supervisor.audit.keys import keep_public, keys_of
 from supervisor.audit.locker import Locker, plainly
 from supervisor.audit.masked import Kept, as_it_was, is_quick, keep
@@ -65,7 +71,7 @@ from supervisor.audit.search import EVERYTHING, CallFilter, Trail
 from supervisor.audit.space import make_folder, sync_directory
 from supervisor.audit.tree import LogTree
 from supervisor.audit.vault import PLAIN, Encryption, Erasure, Vault
-from supervisor.audit.witness import Pusher, Witness
+from supervisor.audit.witness import Pusher, Witness, WitnessObserver
 from supervisor.call.events import CallEvent, Finished
 from supervisor.call.types import Caller, CallRequest, Digest, Json, Stream
 from supervisor.errors import (
@@ -147,6 +153,7 @@ class Store:
         options: JournalOptions | None = None,
         on_fatal: Callable[[StockadeError], None] | None = None,
         witnesses: Sequence[Witness] = (),
+        witness_observer: WitnessObserver | None = None,
         retain: RetainPolicy | None = None,
         encryption: Encryption = PLAIN,
         masks: Callable[[bytes], Masks] = Masks,
@@ -195,7 +202,7 @@ class Store:
             undo.callback(retention.close if retention else lambda: None)
             store = cls(
                 journal, index, blobs, Locker(blobs, vault), tree=tree,
-                witnesses=Pusher(tree.current, witnesses, prove=tree.consistency),
+                witnesses=push_heads(tree, journal, witnesses, witness_observer, clock_ns),
                 retention=retention, found=found, lock_fd=lock_fd,
                 masks=masks(redact_key(directory)), clock_ns=clock_ns,
             )  # fmt: skip
@@ -239,7 +246,7 @@ class Store:
                 "HEAD_UNSIGNED",
                 f"the log's head cannot be signed: {error.message}",
                 hint=error.hint,
-                retry_after_s=journal_module.RETRY_AFTER_S,
+                retry_after_s=RETRY_AFTER_S,
             )
         self._journal.admit(live_calls)
         self._placing.again()
@@ -472,6 +479,7 @@ class Store:
         self._executor.shutdown()
         for live in self._live.values():
             live.recorder.recording.close()
+        await asyncio.to_thread(self._witnesses.settle)  # what they say is still to be recorded
         await asyncio.to_thread(self._journal.close)
         if self.healthy:
             await asyncio.to_thread(self._tree.close)
@@ -566,22 +574,13 @@ class Store:
         self._index.put([row], refs_of(stored, row.summary.caller.name, entry.body()), water)
         self._forget(recorder.call_id)
         self._settle()
-        receipt = await self._in_thread(lambda: self._receipt_or_none(entry.index))
+        receipt = await self._in_thread(lambda: self._tree.receipt_or_none(entry.index))
         return CallEvent(
             call_id=entry.call_id,
             sequence=entry.sequence,
             time_ns=entry.time_ns,
             event=replace(as_it_was(finished, told, stored), receipt=receipt),
         )
-
-    def _receipt_or_none(self, index: int) -> bytes:
-        """Give a receipt; b"" where there is none now: the entry is durable, and it can be had
-        later."""
-        try:
-            return self._tree.receipt(index).encode()
-        except StockadeError as error:
-            log.warning("no receipt of entry %d: %s", index, error.message)
-            return b""
 
     def _low_water(self, *, without: str = "") -> LowWater:
         size_leaf = self._journal.head

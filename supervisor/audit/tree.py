@@ -228,6 +228,11 @@ class LogTree:
         """Give the public key that its heads are signed with."""
         return self._signer.key
 
+    @property
+    def keys(self) -> tuple[VerifierKey, ...]:
+        """Give that key, and those former ones that are known."""
+        return self._keys
+
     def head(self) -> bytes:
         """Give the published head, a signed note."""
         with self._lock:
@@ -272,6 +277,15 @@ class LogTree:
             raise _broken(str(error)) from error
         return Receipt(index=index, hashes=hashes, checkpoint=note)
 
+    def receipt_or_none(self, index: int) -> bytes:
+        """Give a receipt, encoded; b"" where there is none now: the entry is durable, and it can be
+        had later."""
+        try:
+            return self.receipt(index).encode()
+        except StockadeError as error:
+            log.warning("no receipt of entry %d: %s", index, error.message)
+            return b""
+
     def consistency(self, old: int, new: int) -> list[bytes]:
         """Give the hashes that show the log of `new` entries to begin with that of `old`.
 
@@ -288,6 +302,19 @@ class LogTree:
             raise ValueError(f"the tree has {size} entries, not {new}")
         try:
             return merkle.consistency_proof(old, new, TileReader(size, self._reader(recent), rows))
+        except TileError as error:
+            raise _broken(str(error)) from error
+
+    def root(self, size: int) -> bytes:
+        """Give the root over the first `size` entries; raises as `consistency` does."""
+        with self._lock:
+            if self._behind:
+                raise _tree_behind("it is being made again")
+            whole, recent, rows = self._growth.size, dict(self._recent), self._growth.rows()
+        if size > whole:
+            raise ValueError(f"the tree has {whole} entries, not {size}")
+        try:
+            return merkle.root(size, TileReader(whole, self._reader(recent), rows))
         except TileError as error:
             raise _broken(str(error)) from error
 

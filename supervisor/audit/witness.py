@@ -8,12 +8,14 @@ begins and when it is over, and the next head covers all that came before it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -25,12 +27,40 @@ PUSH_EVERY_S = 5.0
 COMMAND_S = 30.0
 WITNESSES_MAX = 8
 STDERR_CHARACTERS_MAX = 200
+SIGNATURE_MARK = "\N{EM DASH} ".encode()
+"""What each line of signatures begins with (C2SP signed-note)."""
+
+KEPT_BYTES_MAX = 256 << 10
+"""Of the end of a file of heads: a thousand of them."""
 
 log = logging.getLogger(__name__)
 
 
 class WitnessFailed(Exception):
     """A witness did not take a head, and why."""
+
+
+class Contradicted(WitnessFailed):
+    """A witness has a head that our log does not begin with: its size, and its root in base64 where
+    it is known."""
+
+    def __init__(self, why: str, *, size: int, root: str = "") -> None:
+        super().__init__(why)
+        self.size = size
+        self.root = root
+
+
+class WitnessObserver(Protocol):
+    """Who wants to know how witnesses do. Called from their threads."""
+
+    def witness_took(self, witness: str, time_s: float) -> None:
+        """Take note of when a witness had the newest head, in seconds since the epoch."""
+
+    def witness_fails(self, witness: str, *, fails: bool) -> None:
+        """Take note of whether a witness takes no head."""
+
+    def head_contradicted(self, witness: str) -> None:
+        """Take note of a head that the log does not begin with."""
 
 
 class Witness(Protocol):
@@ -54,6 +84,18 @@ class Proving(Protocol):
 
     def prove_with(self, prove: Callable[[int, int], Sequence[bytes]]) -> None:
         """Take what makes consistency proofs, from one size to another."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A witness that can be asked which heads it has."""
+
+    def kept(self) -> list[bytes]:
+        """Give the newest of them.
+
+        Raises:
+            WitnessFailed: they cannot be read.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +124,19 @@ class FileWitness:
                 os.close(fd)
         except OSError as error:
             raise WitnessFailed(error.strerror or str(error)) from error
+
+    def kept(self) -> list[bytes]:
+        """Give the heads at its end."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - KEPT_BYTES_MAX))
+                data = file.read(KEPT_BYTES_MAX)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise WitnessFailed(error.strerror or str(error)) from error
+        return list(_heads_within(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +183,42 @@ class Pusher:
         witnesses: Sequence[Witness],
         *,
         prove: Callable[[int, int], Sequence[bytes]] | None = None,
+        check: Callable[[Sequence[bytes]], None] | None = None,
+        contradicted: Callable[[str, Contradicted], None] | None = None,
+        observer: WitnessObserver | None = None,
         every_s: float = PUSH_EVERY_S,
     ) -> None:
-        """Take from `head` what is signed now, and from `prove` that one begins with another."""
+        """Take from `head` what is signed now, and from `prove` that one begins with another.
+        `check` raises `Contradicted` where the log does not begin with what a witness has, of which
+        `contradicted` is told."""
         for one in witnesses:
             if prove is not None and isinstance(one, Proving):
                 one.prove_with(prove)
         self._head = head
+        self._check = check
+        self._contradicted = contradicted
+        self._observer = observer
         self._every_s = every_s
         self._stop = threading.Event()
+        self._asked = [threading.Event() for _ in witnesses]
         self._threads = [
-            threading.Thread(target=self._run, args=(one,), name=f"witness {number}", daemon=True)
-            for number, one in enumerate(witnesses)
+            threading.Thread(
+                target=self._run, args=(one, asked), name=f"witness {number}", daemon=True
+            )
+            for number, (one, asked) in enumerate(zip(witnesses, self._asked, strict=True))
         ]
 
     def start(self) -> None:
         """Begin, with the head that there is."""
         for thread in self._threads:
             thread.start()
+
+    def settle(self) -> None:
+        """Wait until each was asked once what it has, where they were started. Blocks, for as long
+        as a witness takes."""
+        for thread, asked in zip(self._threads, self._asked, strict=True):
+            if thread.ident is not None:
+                asked.wait()
 
     def close(self) -> None:
         """Give the last head away and stop. Blocks, for as long as a witness takes."""
@@ -154,28 +227,73 @@ class Pusher:
             if thread.ident is not None:
                 thread.join()
 
-    def _run(self, witness: Witness) -> None:
-        taken, failed = b"", False
-        while True:
-            is_last = self._stop.is_set()
-            taken, failed = self._push(witness, taken, failed)
-            if is_last:
-                return
-            self._stop.wait(self._every_s)
-
-    def _push(self, witness: Witness, taken: bytes, failed: bool) -> tuple[bytes, bool]:
-        """Give a witness what it has not had yet; give what it has now, and whether it failed."""
+    def _run(self, witness: Witness, asked: threading.Event) -> None:
+        turn = _Turn(witness)
         try:
+            self._push(turn)
+        finally:
+            asked.set()
+        while not self._stop.wait(self._every_s):
+            self._push(turn)
+        self._push(turn)
+
+    def _look_back(self, turn: _Turn) -> None:
+        """Hold the log to what a witness has, before it gets more."""
+        if self._check is None or not isinstance(turn.witness, Keeping):
+            return
+        try:
+            self._check(turn.witness.kept())
+        except Contradicted as error:
+            self._tell(turn, error)
+
+    def _push(self, turn: _Turn) -> None:
+        """Give a witness what it has not had yet."""
+        try:
+            if not turn.looked_back:
+                self._look_back(turn)
+                turn.looked_back = True
             head = self._head()
-            if head != taken:
-                witness.take(head)
+            if head != turn.taken:
+                turn.witness.take(head)
         except (WitnessFailed, StockadeError, ValueError) as error:
-            if not failed:
-                log.warning("the witness %s takes no head of the record: %s", witness.name, error)
-            return taken, True
-        if failed:
-            log.info("the witness %s has the head of the record again", witness.name)
-        return head, False
+            self._tell(turn, error)
+            self._observe(turn, failed=True)
+            return
+        if turn.failed:
+            log.info("the witness %s has the head of the record again", turn.witness.name)
+        turn.taken = head
+        self._observe(turn, failed=False)
+
+    def _tell(self, turn: _Turn, error: Exception) -> None:
+        name = turn.witness.name
+        if isinstance(error, Contradicted):
+            if str(error) not in turn.told and self._contradicted is not None:
+                self._contradicted(name, error)
+                if self._observer is not None:
+                    self._observer.head_contradicted(name)
+            turn.told.add(str(error))
+        elif not turn.failed:
+            log.warning("the witness %s takes no head of the record: %s", name, error)
+
+    def _observe(self, turn: _Turn, *, failed: bool) -> None:
+        turn.failed = failed
+        if self._observer is None:
+            return
+        self._observer.witness_fails(turn.witness.name, fails=failed)
+        if not failed:
+            self._observer.witness_took(turn.witness.name, time.time())
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """What one witness was asked and has had, whether it failed last, and which contradictions were
+    told."""
+
+    witness: Witness
+    looked_back: bool = False
+    taken: bytes = b""
+    failed: bool = False
+    told: set[str] = field(default_factory=set)
 
 
 def heads_in(data: bytes) -> Iterator[bytes]:
@@ -183,3 +301,10 @@ def heads_in(data: bytes) -> Iterator[bytes]:
     blocks = data.split(b"\n\n")
     for text, signatures in zip(blocks[::2], blocks[1::2], strict=False):
         yield text.lstrip(b"\n") + b"\n\n" + signatures.rstrip(b"\n") + b"\n"
+
+
+def _heads_within(data: bytes) -> Iterator[bytes]:
+    """Give the whole heads in a part of such a file, wherever it begins and whatever is between."""
+    for text, signatures in itertools.pairwise(data.split(b"\n\n")):
+        if signatures.startswith(SIGNATURE_MARK):
+            yield text.lstrip(b"\n") + b"\n\n" + signatures.rstrip(b"\n") + b"\n"

@@ -26,6 +26,7 @@ from supervisor.errors import CallStateError, InvalidRequest, NotFound
 
 WITNESSED_NAME = "witnessed"
 CONFLICT = "HEAD_CONFLICT"
+REWRITTEN = "HEAD_REWRITTEN"
 SIZE_KEY = "size"
 PROOF_HASHES_MAX = 128
 CHECKPOINT_BYTES_MAX = 16 << 10
@@ -110,7 +111,7 @@ class Witnessed:
             "over %d that is kept here", head.origin, head.size, size,
         )  # fmt: skip
         raise CallStateError(
-            "HEAD_REWRITTEN",
+            REWRITTEN,
             f"{head.origin}: the head over {head.size} entries does not begin with the one over "
             f"{size} that is kept here",
             metadata={SIZE_KEY: str(size)},

@@ -33,6 +33,7 @@ KINDS = (
     "released",
     "erased",
     "witnessed",
+    "head_contradicted",
 )
 """Those of `audit.entry.Kind` that belong to no call; a client has no such room."""
 

@@ -267,6 +267,7 @@ def build_daemon(
             observer=metrics,
             on_fatal=_stop,
             witnesses=[witness_of(entry) for entry in config.witnesses],
+            witness_observer=metrics,
             retain=retain_of(config, metrics),
             encryption=Encryption(recipients=_recipients(config), identities=identities),
             masks=masks_of(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from supervisor.audit.checkpoints import read_checkpoint
-from supervisor.audit.witness import Witness, WitnessFailed
-from supervisor.audit.witnessed import CONFLICT, SIZE_KEY
+from supervisor.audit.witness import Contradicted, Witness, WitnessFailed
+from supervisor.audit.witnessed import CONFLICT, REWRITTEN, SIZE_KEY
 from supervisor.client import rpc
 from supervisor.client.address import Address, Tls, channel_options, resolve
 from supervisor.client.status import error_of
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from supervisor.errors import StockadeError
 
 SUBMIT_S = 20.0
-LOUD = frozenset({"HEAD_REWRITTEN"})
-
-log = logging.getLogger("stockade.audit")
 
 
 class StockadeWitness:
@@ -54,20 +50,19 @@ class StockadeWitness:
         if error is not None and error.reason == CONFLICT:
             self._size = int(error.metadata.get(SIZE_KEY, "0"))
             error = self._submit(head)
+        if error is not None and error.reason == REWRITTEN:
+            raise Contradicted(error.message, size=self._size)
         if error is not None:
-            if error.reason in LOUD:
-                log.critical("the witness %s says: %s", self.name, error.message)
             raise WitnessFailed(f"{error.message} [{error.reason}]")
         self._size = read_checkpoint(head).size
 
     def _submit(self, head: bytes) -> StockadeError | None:
         size = read_checkpoint(head).size
         if size < self._size:
-            log.critical(
-                "the witness %s has a head over %d entries of this log, which has %d: it was cut "
-                "back", self.name, self._size, size,
-            )  # fmt: skip
-            raise WitnessFailed(f"it has a head over {self._size} entries, and here are {size}")
+            raise Contradicted(
+                f"it has a head over {self._size} entries, and here are {size}: it was cut back",
+                size=self._size,
+            )
         proof: Sequence[bytes] = ()
         if self._prove is not None and 0 < self._size < size:
             proof = self._prove(self._size, size)

@@ -46,6 +46,10 @@ def witnessed(daemon: Daemon) -> list[dict[str, Any]]:
     return [entry.body()["body"] for entry in daemon.client.events(kind="witnessed")]
 
 
+def contradicted(daemon: Daemon) -> list[dict[str, Any]]:
+    return [entry.body()["body"] for entry in daemon.client.events(kind="head_contradicted")]
+
+
 def test_a_log_that_was_cut_back_is_refused(pair: tuple[Daemon, Daemon], tmp_path: Path) -> None:
     witness, logged = pair
     logged.start()
@@ -67,11 +71,14 @@ def test_a_log_that_was_cut_back_is_refused(pair: tuple[Daemon, Daemon], tmp_pat
     (tmp_path / "earlier").rename(logged.state)  # as root could
     assert logged.command("audit", "verify", str(logged.state)).returncode == 0  # it fits itself
     logged.start()
-    wait_for(lambda: "cut back" in logged.tail(), witness, logged)
+    wait_for(lambda: contradicted(logged), witness, logged)
+    assert "it was cut back" in contradicted(logged)[0]["why"] and "CRITICAL" in logged.tail()
     for _ in range(6):  # until it is longer than it was
         logged.client.run(["true"], profile="base")
     assert logged.stop() == 0
     assert "does not begin with the one over" in logged.tail(), logged.tail()
+    verified = logged.command("audit", "verify", str(logged.state))
+    assert verified.returncode == 0, verified.stdout
     assert "was rewritten, or cut back" in witness.tail()
     refused = [entry.body()["body"]["reason"] for entry in witness.client.events(kind="refused")]
     assert "HEAD_REWRITTEN" in refused

@@ -50,6 +50,18 @@ def test_a_phase_that_was_not_reached_is_not_counted() -> None:
     assert value(metrics, "stockade_call_phase_seconds_count", phase="running") is None
 
 
+def test_how_witnesses_do() -> None:
+    metrics = Metrics([])
+    metrics.witness_took("/heads", 1234.5)
+    metrics.witness_fails("/heads", fails=True)
+    assert value(metrics, "stockade_witness_head_time_seconds", witness="/heads") == 1234.5
+    assert value(metrics, "stockade_witness_failing", witness="/heads") == 1
+    metrics.witness_fails("/heads", fails=False)
+    assert value(metrics, "stockade_witness_failing", witness="/heads") == 0
+    metrics.head_contradicted("/heads")
+    assert value(metrics, "stockade_heads_contradicted_total", witness="/heads") == 1
+
+
 def test_what_retention_does() -> None:
     metrics = Metrics([])
     metrics.removed("age", 3, 1000)

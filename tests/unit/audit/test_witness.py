@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from supervisor.audit import witness as witness_module
 from supervisor.audit.checkpoints import open_checkpoint
 from supervisor.audit.witness import (
     CommandWitness,
+    Contradicted,
     FileWitness,
     Pusher,
     WitnessFailed,
@@ -147,6 +149,127 @@ def test_a_key_that_cannot_sign_is_an_outage_too(
     pusher.start()
     pusher.close()
     assert "the token was taken out" in caplog.text
+
+
+class Remembering(Kept):
+    """A witness that says what it has."""
+
+    def __init__(self, *has: bytes) -> None:
+        super().__init__()
+        self.has = list(has)
+        self.unreadable = 0
+
+    def kept(self) -> list[bytes]:
+        if self.unreadable:
+            self.unreadable -= 1
+            raise WitnessFailed("it cannot be read")
+        return self.has
+
+
+class Told:
+    """What an observer, and who is told of contradictions, heard."""
+
+    def __init__(self) -> None:
+        self.contradictions: list[tuple[str, int]] = []
+        self.taken: list[str] = []
+        self.fails: list[bool] = []
+        self.counted: list[str] = []
+
+    def check(self, heads: Sequence[bytes]) -> None:
+        if b"other" in heads:
+            raise Contradicted("it is another", size=9)
+
+    def contradicted(self, witness: str, why: Contradicted) -> None:
+        self.contradictions.append((witness, why.size))
+
+    def witness_took(self, witness: str, time_s: float) -> None:
+        assert abs(time_s - time.time()) < 60
+        self.taken.append(witness)
+
+    def witness_fails(self, witness: str, *, fails: bool) -> None:
+        self.fails.append(fails)
+
+    def head_contradicted(self, witness: str) -> None:
+        self.counted.append(witness)
+
+    def pusher(self, log: Log, *witnesses: Kept) -> Pusher:
+        return Pusher(
+            log.tree.signed, witnesses, check=self.check, contradicted=self.contradicted,
+            observer=self, every_s=0.01,
+        )  # fmt: skip
+
+
+def test_a_witness_is_asked_what_it_has_before_it_gets_more(tmp_path: Path) -> None:
+    log, told = Log(tmp_path), Told()
+    same, other = Remembering(b"same"), Remembering(b"same", b"other")
+    pusher = told.pusher(log, same, other)
+    pusher.start()
+    pusher.settle()
+    assert told.contradictions == [("memory", 9)]
+    log.write(1)
+    pusher.close()
+    assert told.contradictions == [("memory", 9)]  # and not again
+    assert len(told.counted) == 1
+    assert len(same.heads) == len(other.heads) >= 1  # it gets ours all the same
+    assert told.taken and not any(told.fails)
+
+
+def test_one_that_cannot_be_read_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, witness = Told(), Remembering(b"other")
+    witness.unreadable = 2
+    pusher = told.pusher(Log(tmp_path), witness)
+    pusher.start()
+    until(witness.asked)
+    pusher.close()
+    assert told.contradictions == [("memory", 9)]
+    assert told.fails[:3] == [True, True, False]
+    assert caplog.text.count("it cannot be read") == 1
+
+
+def test_one_that_says_so_when_it_is_given_a_head_is_told_once(tmp_path: Path) -> None:
+    class Contradicting(Kept):
+        def take(self, head: bytes) -> None:
+            self.asked.set()
+            raise Contradicted("it has more", size=11)
+
+    told, witness = Told(), Contradicting()
+    pusher = told.pusher(Log(tmp_path), witness)
+    pusher.start()
+    for _ in range(3):
+        until(witness.asked)
+        witness.asked.clear()
+    pusher.close()
+    assert told.contradictions == [("memory", 11)]
+    assert told.counted == ["memory"] and all(told.fails)
+
+
+def test_settling_waits_for_nobody_who_was_not_started(tmp_path: Path) -> None:
+    Told().pusher(Log(tmp_path), Kept()).settle()
+
+
+def test_the_end_of_a_file_of_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, witness = Log(tmp_path), FileWitness(tmp_path / "heads")
+    assert witness.kept() == []
+    given = []
+    for _ in range(6):
+        log.write(1)
+        given.append(log.tree.signed())
+        witness.take(given[-1])
+    assert witness.kept() == given
+    whole = witness.path.read_bytes()
+    for cut in range(1, 2 * len(given[0]), 7):
+        monkeypatch.setattr(witness_module, "KEPT_BYTES_MAX", len(whole) - cut)
+        *rest, last = witness.kept()
+        whole_ones = [head for head in (*rest, last) if head in given]
+        assert whole_ones == given[-len(whole_ones) :] and len(whole_ones) >= 3
+        assert len(rest) + 1 - len(whole_ones) <= 1  # what is cut is signed by nobody
+    witness.path.write_bytes(b"somebody's\n\nown words\n" + whole)
+    monkeypatch.setattr(witness_module, "KEPT_BYTES_MAX", 1 << 20)
+    assert [head for head in witness.kept() if head in given] == given[1:]
+    with pytest.raises(WitnessFailed, match="directory"):
+        FileWitness(tmp_path).kept()
 
 
 def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:

@@ -355,6 +355,19 @@ def test_what_retention_does_is_measured(tmp_path: Path) -> None:
     assert serve.retain_of(serve.configuration(config_with(tmp_path, "*")), metrics) is None
 
 
+def test_how_witnesses_do_is_measured(tmp_path: Path) -> None:
+    path, heads = tmp_path / "config.yaml", tmp_path / "heads"
+    path.write_text(f"witnesses: [{{file: {heads}}}, {{file: {tmp_path}}}]\n")
+    config = serve.configuration(path, state=tmp_path / "state", folders=(shipped_profiles(),))
+    daemon = serve.build_daemon(config, tmp_path / "run")
+    asyncio.run(close(daemon))
+    value = daemon.metrics.registry.get_sample_value
+    for name, fails in ((heads, 0), (tmp_path, 1)):
+        assert value("stockade_witness_failing", {"witness": str(name)}) == fails
+    assert value("stockade_witness_head_time_seconds", {"witness": str(heads)})
+    assert not value("stockade_heads_contradicted_total", {"witness": str(heads)})
+
+
 @pytest.mark.parametrize(("redact", "is_used"), [("", False), ("re2", False), ("hyperscan", True)])
 def test_secrets_are_looked_for_by_what_the_configuration_names(
     redact: str, is_used: bool, tmp_path: Path
