@@ -37,6 +37,9 @@ from supervisor.audit.entry import (
 )
 
 LIBRARY_NAME = "libframes.so"
+VERSION = 1
+"""Of what the library takes and gives."""
+
 AROUND_BYTES = 512
 """More than a frame has around its body."""
 
@@ -105,6 +108,9 @@ def native() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
         make, see = library.stockade_make_frames, library.stockade_read_frames
+        version = library.stockade_frames_version()
+        if version != VERSION:
+            raise OSError(f"{path} is of version {version}, and {VERSION} is wanted: run make")
     except (OSError, AttributeError) as error:
         log.warning("the log is written and read without its library, and slower: %s", error)
         return None

@@ -120,6 +120,15 @@ def test_a_library_that_cannot_be_had_is_told(
     assert "none.so" in caplog.text
 
 
+def test_a_library_of_another_version_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(frames_module, "VERSION", 99)
+    with caplog.at_level(logging.WARNING):
+        assert native.__wrapped__() is None
+    assert "99 is wanted: run make" in caplog.text
+
+
 def limits() -> Iterator[int]:
     around = len(encode_entry(FIRST, {})) - len(b"{}")
     yield from (ENTRY_BYTES_MAX - around + more for more in (-1, 0, 1))
