@@ -53,10 +53,10 @@ def check(tree: LogTree, heads: Iterable[bytes]) -> None:
     """
     signed = {head for data in heads if (head := _signed(data, tree.keys)) is not None}
     for head in sorted(signed, key=lambda one: one.size, reverse=True):
-        size = tree.size
-        if head.size > size:
+        size, root = tree.root(head.size)
+        if size < head.size:
             why = f"it has a head over {head.size} entries, and here are {size}: it was cut back"
-        elif tree.root(head.size) != head.root:
+        elif root != head.root:
             why = f"its head over {head.size} entries has another root: it was rewritten"
         else:
             continue

@@ -305,16 +305,17 @@ class LogTree:
         except TileError as error:
             raise _broken(str(error)) from error
 
-    def root(self, size: int) -> bytes:
-        """Give the root over the first `size` entries; raises as `consistency` does."""
+    def root(self, size: int) -> tuple[int, bytes]:
+        """Give how many entries it has, and the root over the first `size`, b"" where it has fewer;
+        raises as `consistency` does."""
         with self._lock:
             if self._behind:
                 raise _tree_behind("it is being made again")
             whole, recent, rows = self._growth.size, dict(self._recent), self._growth.rows()
         if size > whole:
-            raise ValueError(f"the tree has {whole} entries, not {size}")
+            return whole, b""
         try:
-            return merkle.root(size, TileReader(whole, self._reader(recent), rows))
+            return whole, merkle.root(size, TileReader(whole, self._reader(recent), rows))
         except TileError as error:
             raise _broken(str(error)) from error
 

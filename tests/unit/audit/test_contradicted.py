@@ -51,6 +51,16 @@ def test_one_that_was_cut_back_is_found_and_then_is_another(tmp_path: Path, more
     assert (caught.value.size, len(caught.value.root)) == (305, 44)
 
 
+def test_a_tree_that_is_behind_its_log_says_nothing(tmp_path: Path) -> None:
+    """On a full disk the tree has fewer entries than the log, and catches up later."""
+    _, heads = grown(tmp_path / "a", 5, 300)
+    behind, _ = grown(tmp_path / "b", 5)
+    behind.tree._behind = True
+    with pytest.raises(AuditUnavailable) as caught:
+        check(behind.tree, heads)
+    assert caught.value.reason == "TREE_BEHIND"
+
+
 def test_the_largest_is_named(tmp_path: Path) -> None:
     _, heads = grown(tmp_path / "a", 5, 3, 3)
     other, _ = grown(tmp_path / "b", 2)
