@@ -72,6 +72,9 @@ REDACTION = "redaction"
 
 NOTHING: Mapping[str, Json] = {}
 
+Shown = list[tuple[Processes, list[Json]]]
+"""What entries hold of what processes did, and what was replaced in each."""
+
 Told = Denied | Watched | Flow
 TOLD_AT_ONCE = 256
 """Events that should go on record together, at most."""
@@ -213,16 +216,24 @@ class CallRecorder:
             for sequence, event in enumerate(events, first)
         ]
 
-    def processes(self, processes: Processes) -> CallEvent:
-        """Record what the call's processes did; of what is too large for an entry, that it is lost.
-        May take a while. Not for two threads at once.
+    def shown_processes(self, processes: Processes) -> Shown:
+        """Give what goes on record of what the call's processes did. May take a while. For one
+        thread at a time, in their order: what begins one secret may come in two of them."""
+        if self._masked_processes is None:
+            return [(processes, [])]
+        return self._masked_processes.processes(processes)
+
+    def processes(self, processes: Processes, shown: Shown | None = None) -> CallEvent:
+        """Record what the call's processes did, and of it what is `shown`, which is found out here
+        where it is not given; of what is too large for an entry, that it is lost.
 
         Raises:
             AuditUnavailable: `RECORD_FULL`; `JOURNAL_UNAVAILABLE`.
             InvariantError: `ENTRY_TOO_LARGE`.
         """
         try:
-            entry = self._tell_processes(processes)
+            for part, found in self.shown_processes(processes) if shown is None else shown:
+                entry = self.append(Kind.PROCESSES, {**processes_to_json(part), **told(found)})
         except InvariantError as error:
             if error.reason == TOO_LARGE:
                 kinds = collections.Counter(process_kind(event) for event in processes.events)
@@ -301,14 +312,6 @@ class CallRecorder:
             return finished, files
         shown = self._masked.finished(finished)
         return shown, {**told(self._masked.told()), **files}
-
-    def _tell_processes(self, processes: Processes) -> StoredEntry:
-        """Write what processes did, in more than one entry where it grew; give the last."""
-        if self._masked_processes is None:
-            return self.append(Kind.PROCESSES, processes_to_json(processes))
-        for shown, found in self._masked_processes.processes(processes):
-            entry = self.append(Kind.PROCESSES, {**processes_to_json(shown), **told(found)})
-        return entry
 
     def append(
         self, kind: Kind, body: Mapping[str, Json], *, reserved: bool = False

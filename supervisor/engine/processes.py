@@ -2,8 +2,10 @@
 
 A sandbox chooses the arguments of its programs, and so how long it takes to look for secrets in
 them: up to half a second for one entry. What may take a while is looked through in a thread, one
-entry of a call after the other, in the order in which it was told. Calls take turns there. What
-waits is bounded: above that, it is counted as lost. A call is sealed once nothing waits.
+entry of a call after the other, in the order in which it was told. Calls take turns there. It goes
+on record on the event loop again, so that whoever follows the call gets it in the record's order.
+What waits is bounded, and so is how long a call that has ended waits for it: above that, it is
+counted as lost. A call is sealed once nothing waits.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 WAITING_BYTES_MAX = 4 << 20
 """Of one call, as they are written."""
+
+DRAIN_S = 20.0
+"""What waits of a call that has ended may take so long: less than a daemon has to stop."""
 
 BEHIND = "REDACTION_BEHIND"
 """Why what processes did is lost where more came than could be looked through."""
@@ -54,7 +59,7 @@ class ProcessLane:
         if self._working is None and (not self._record().searches or size <= SEARCHED_INLINE_BYTES):
             self._try(self._record().processes, processes)
         elif self._bytes + size > WAITING_BYTES_MAX:
-            self._lost.update(process_kind(event) for event in processes.events)
+            self._lose(processes)
         else:
             self._waiting.append((processes, size))
             self._bytes += size
@@ -63,7 +68,16 @@ class ProcessLane:
 
     async def drain(self) -> None:
         """Wait until all that was taken is on record, or is said to be lost."""
-        if self._working is not None:
+        if self._working is None:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await asyncio.shield(self._working)
+        except TimeoutError:
+            for processes, size in self._waiting:
+                self._lose(processes)
+                self._bytes -= size
+            self._waiting.clear()
             await asyncio.shield(self._working)
 
     async def _work(self) -> None:
@@ -71,13 +85,17 @@ class ProcessLane:
         while self._waiting:
             processes, size = self._waiting.popleft()
             try:
-                recorded = self._record().processes
-                self._publish(await loop.run_in_executor(self._executor, recorded, processes))
+                look = self._record().shown_processes
+                shown = await loop.run_in_executor(self._executor, look, processes)
+                self._publish(self._record().processes(processes, shown))
             except Exception as error:  # noqa: BLE001 (the call ends; what follows is tried all the same)
                 self._fail(error)
             self._bytes -= size
             self._tell_lost()
         self._working = None
+
+    def _lose(self, processes: Processes) -> None:
+        self._lost.update(process_kind(event) for event in processes.events)
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, collections.Counter()

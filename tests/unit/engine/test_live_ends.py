@@ -11,9 +11,8 @@ from unittest import mock
 
 import pytest
 
-from supervisor.audit.recorder import CallRecorder
+from supervisor.audit.recorder import CallRecorder, Shown
 from supervisor.call.events import (
-    CallEvent,
     Denied,
     Flow,
     Output,
@@ -338,9 +337,9 @@ def test_a_call_is_sealed_once_all_that_its_programs_did_is_on_record(tmp_path: 
         Processes(events=(replace(first, pid=n, argv=(b"pwd=b " * 2000,)),)) for n in range(1, 6)
     ]
     gate = threading.Event()
-    real = CallRecorder.processes
+    real = CallRecorder.shown_processes
 
-    def slow(recorder: CallRecorder, processes: Processes) -> CallEvent:
+    def slow(recorder: CallRecorder, processes: Processes) -> Shown:
         assert gate.wait(20)
         return real(recorder, processes)
 
@@ -352,7 +351,7 @@ def test_a_call_is_sealed_once_all_that_its_programs_did_is_on_record(tmp_path: 
     async def scenario() -> None:
         async with running(tmp_path, profile=make_profile(redact=Redact())) as world:
             world.host.programs[b"busy"] = busy
-            with mock.patch.object(CallRecorder, "processes", slow):
+            with mock.patch.object(CallRecorder, "shown_processes", slow):
                 events = await world.run(b"busy")
             assert end_of(events).outcome == Exited(code=0)
             entries = list(world.store.entries(events[-1].call_id))

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from supervisor.audit.codec import process_bytes
+from supervisor.audit.recorder import Shown
 from supervisor.call.events import CallEvent, Event, Lost, Processes, ProgramStarted
 from supervisor.engine import processes as processes_module
 from supervisor.engine.processes import BEHIND, ProcessLane
@@ -37,30 +38,43 @@ class Record:
         self.gate = threading.Event()
         self.begun = threading.Event()
         self.threads: list[str] = []
+        self.looked: list[bool] = []
+        self.sequence = 0
         self.refuse: set[int] = set()
 
-    def processes(self, one: Processes) -> CallEvent:
+    def shown_processes(self, one: Processes) -> Shown:
         self.threads.append(threading.current_thread().name)
-        if threading.current_thread() is not threading.main_thread():
-            self.begun.set()
-            assert self.gate.wait(WAIT_S)
+        self.begun.set()
+        assert self.gate.wait(WAIT_S)
+        return [(one, ["looked through"])]
+
+    def processes(self, one: Processes, shown: Shown | None = None) -> CallEvent:
+        assert threading.current_thread() is threading.main_thread()
+        assert shown in (None, [(one, ["looked through"])])
+        self.looked.append(shown is not None)
         if one.events[0].pid in self.refuse:
             raise AuditUnavailable("RECORD_FULL", "no space")
-        return CallEvent(call_id="c", sequence=0, time_ns=0, event=one)
+        return self.lost(one)
 
-    def lost(self, one: Lost) -> CallEvent:
-        return CallEvent(call_id="c", sequence=0, time_ns=0, event=one)
+    def lost(self, one: Lost | Processes) -> CallEvent:
+        self.sequence += 1
+        return CallEvent(call_id="c", sequence=self.sequence, time_ns=0, event=one)
 
 
 class World:
     def __init__(self, executor: concurrent.futures.Executor) -> None:
         self.record = Record()
         self.published: list[Event] = []
+        self.sequences: list[int] = []
         self.failed: list[Exception] = []
         self.lane = ProcessLane(
             lambda: cast("Any", self.record), executor,
-            publish=lambda one: self.published.append(one.event), fail=self.failed.append,
+            publish=self.publish, fail=self.failed.append,
         )  # fmt: skip
+
+    def publish(self, one: CallEvent) -> None:
+        self.published.append(one.event)
+        self.sequences.append(one.sequence)
 
     async def begun(self) -> None:
         assert await asyncio.to_thread(self.record.begun.wait, WAIT_S)
@@ -83,7 +97,7 @@ def test_what_is_short_or_is_not_searched_is_on_record_at_once() -> None:
             here.record.searches = False
             here.lane.take(started(2))
             assert here.published == [started(1, 10), started(2)]
-            assert set(here.record.threads) == {"MainThread"}
+            assert here.record.looked == [False, False]
             await here.lane.drain()
 
     asyncio.run(scenario())
@@ -143,6 +157,44 @@ def test_what_is_above_the_bound_is_counted_as_lost(monkeypatch: pytest.MonkeyPa
             here.lane.take(started(6))  # there is room again
             await here.lane.drain()
             assert here.published[-1] == started(6)
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_for_too_long_once_the_call_has_ended_is_counted_as_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes_module, "DRAIN_S", 0)
+
+    async def scenario() -> None:
+        with world() as here:
+            for number in range(4):
+                here.lane.take(started(number))
+            await here.begun()
+            drained = asyncio.ensure_future(here.lane.drain())
+            while here.lane._waiting:
+                await asyncio.sleep(0)
+            here.record.gate.set()
+            await asyncio.wait_for(drained, WAIT_S)
+            assert here.published == [started(0), Lost(what="exec", count=3, reason=BEHIND)]
+            here.lane.take(started(5))  # nothing of it counts any more
+            assert here.lane._bytes == process_bytes(started(5).events[0])
+
+    asyncio.run(scenario())
+
+
+def test_what_happens_meanwhile_is_published_in_the_order_of_the_record() -> None:
+    """Whoever follows takes up the call again after the last sequence that it has seen."""
+
+    async def scenario() -> None:
+        with world() as here:
+            here.lane.take(started(1))
+            await here.begun()
+            here.publish(here.record.lost(Lost(what="denial", count=1, reason="x")))
+            here.record.gate.set()
+            await here.lane.drain()
+            assert here.sequences == [1, 2]
+            assert here.published[-1] == started(1)
 
     asyncio.run(scenario())
 
