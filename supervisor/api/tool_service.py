@@ -8,6 +8,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from supervisor.api import callers, messages, translate
 from supervisor.api.blobs import BlobDoor
@@ -15,6 +16,8 @@ from supervisor.api.intercept import Context
 from supervisor.api.paging import page, to_end
 from supervisor.api.reads import Reads
 from supervisor.audit.index import CallSummary
+from supervisor.audit.locker import without_any_digest
+from supervisor.call.events import CallEvent, Finished
 from supervisor.call.state import State
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest, Json
 from supervisor.engine import Engine, Subscription
@@ -83,13 +86,16 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
         # What has happened so far is read back from the record. Its own caller may follow a live
         # call from here on without: of that, nothing is.
         is_recorded = call.finished is not None or first <= call.last_sequence
-        if is_recorded or call.caller.name != grants.caller:
+        owner = call.caller.name
+        if is_recorded or owner != grants.caller:
             of: dict[str, Json] = {"call": request.call_id}
             await self._reads.note("Attach", of, following=first if first > 1 else "")
+        reads = owner == grants.caller or grants.reads_audit(owner)
         subscription = await self._engine.attach(request.call_id, first)
         try:
             async for event in subscription:
-                yield tool_pb2.AttachResponse(event=messages.call_event(event))
+                told = event if reads else _without_digests(event, encrypted=call.encrypted)
+                yield tool_pb2.AttachResponse(event=messages.call_event(told))
         finally:
             await subscription.close()
 
@@ -258,3 +264,9 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
 
     def _require_own(self, call_id: str) -> None:
         self._require_sight(call_id).require_input(self._engine.owner(call_id))
+
+
+def _without_digests(event: CallEvent, *, encrypted: bool) -> CallEvent:
+    if not encrypted or not isinstance(event.event, Finished):
+        return event
+    return replace(event, event=without_any_digest(event.event))

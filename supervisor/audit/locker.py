@@ -436,6 +436,12 @@ def without_digests(finished: Finished) -> Finished:
     return replace(finished, streams=streams)
 
 
+def without_any_digest(finished: Finished) -> Finished:
+    """Give it without those of its files as well: for who may follow the call and not read it."""
+    outputs = tuple(replace(one, digest=unnamed(one.digest)) for one in finished.outputs)
+    return replace(without_digests(finished), outputs=outputs)
+
+
 def _digests(body: Mapping[str, Any]) -> str | None:
     encrypted = body.get("encrypted")
     return str(encrypted["digests"]) if isinstance(encrypted, dict) else None

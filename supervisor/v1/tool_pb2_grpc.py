@@ -129,7 +129,7 @@ class ToolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Follows a call that was started before, from any of its events on.
+        """Follows a call that was started before, from any of its events on; digests as in GetCall.
         Errors: NOT_FOUND CALL_NOT_FOUND; OUT_OF_RANGE SEQUENCE_AHEAD; else as AuditService.ReadOutput.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,26 +13,17 @@ import pytest
 from supervisor.api.refusal_entries import REASON_BURST
 from supervisor.client import StockadeError
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
-from tests.support.daemon import STOCKADE, Daemon, running_daemon
+from tests.support.daemon import Daemon, running_daemon
+from tests.support.users import NOBODY, callers, run_as
 
-LITTLE, STRANGER = 65534, 65533
+STRANGER = 65533
 TYPED = "hunter2-in-the-arguments"
 FLOOD = 200
 
 
-def callers(audit: str) -> dict[str, Any]:
-    return {
-        "callers": [
-            {"name": "owner", "uid": 0, "profiles": ["*"], "calls": "all", "audit": "all"},
-            {"name": "little", "uid": LITTLE, "profiles": ["base"], "audit": audit},
-        ],
-        "socket": {"group": "nogroup", "mode": "0660"},
-    }
-
-
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running_daemon(config=callers("own")) as running:
+    with running_daemon(config=callers(audit="own")) as running:
         yield running
 
 
@@ -48,14 +37,6 @@ def logged(daemon: Daemon, kind: str, *options: str) -> list[dict[str, Any]]:
     done = daemon.command("audit", "log", "--json", "--kind", kind, *options)
     assert done.returncode == 0, done.stderr
     return [json.loads(entry["json"])["body"] for entry in json.loads(done.stdout)]
-
-
-def run_as(daemon: Daemon, uid: int, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [STOCKADE, *arguments],
-        check=False, capture_output=True, timeout=60, user=uid, group=65534, extra_groups=[],
-        env={**os.environ, "STOCKADE_ADDR": daemon.address}, cwd="/",
-    )  # fmt: skip
 
 
 def test_what_is_in_force(daemon: Daemon) -> None:
@@ -90,14 +71,14 @@ def test_who_reads_what(daemon: Daemon, call_id: str) -> None:
 
 
 def test_who_is_refused(daemon: Daemon, call_id: str) -> None:
-    refused = run_as(daemon, LITTLE, "run", "-p", "python", "--", "python3", TYPED)
+    refused = run_as(daemon, NOBODY, "run", "-p", "python", "--", "python3", TYPED)
     assert b"[PROFILE_NOT_GRANTED]" in refused.stderr
-    assert run_as(daemon, LITTLE, "audit", "show", call_id).returncode == 3
-    assert run_as(daemon, LITTLE, "audit", "log").returncode == 4
+    assert run_as(daemon, NOBODY, "audit", "show", call_id).returncode == 3
+    assert run_as(daemon, NOBODY, "audit", "log").returncode == 4
     found = {
         body["reason"]: body
         for body in logged(daemon, "refused")
-        if body["caller"]["uid"] == LITTLE
+        if body["caller"]["uid"] == NOBODY
     }
     asked = found["PROFILE_NOT_GRANTED"]["asked"]
     assert (asked["profile"], asked["program"], asked["arguments"]) == ("python", "python3", 1)
@@ -125,7 +106,7 @@ def test_a_list_for_people(daemon: Daemon, call_id: str) -> None:
 
 
 def test_a_flood_is_counted_to_the_last_and_a_change_shows(tmp_path: Path) -> None:
-    with running_daemon(config=callers("own"), folder=tmp_path) as daemon:
+    with running_daemon(config=callers(audit="own"), folder=tmp_path) as daemon:
         with grpc.insecure_channel(f"unix:{daemon.socket}") as channel:
             get: Any = tool_pb2_grpc.ToolServiceStub(channel)  # type: ignore[no-untyped-call]
             for _ in range(FLOOD):
@@ -134,7 +115,7 @@ def test_a_flood_is_counted_to_the_last_and_a_change_shows(tmp_path: Path) -> No
         with pytest.raises(StockadeError):
             daemon.client.get("another")
         assert daemon.stop() == 0
-    with running_daemon(config=callers("all"), folder=tmp_path) as daemon:
+    with running_daemon(config=callers(audit="all"), folder=tmp_path) as daemon:
         named = [body for body in logged(daemon, "refused") if body["asked"]["call_id"] == "gone"]
         assert REASON_BURST <= len(named) < FLOOD / 2
         dropped = logged(daemon, "refusals_dropped")

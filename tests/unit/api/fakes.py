@@ -371,6 +371,7 @@ class FakeCall:
     events: list[CallEvent] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     finished: Finished | None = None
+    encrypted: bool = False
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
@@ -588,5 +589,6 @@ def _row(call: FakeCall) -> tuple[CallSummary, State]:
         last_sequence=len(call.events),
         denials=call.denials,
         finished=call.finished,
+        encrypted=call.encrypted,
     )
     return summary, State.CLOSED if call.finished is not None else State.RUNNING

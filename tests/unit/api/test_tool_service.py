@@ -124,6 +124,30 @@ def test_nobody_types_into_a_call_of_somebody_else(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("encrypted", "audit", "told"),
+    [(True, "none", False), (True, "all", True), (False, "none", True)],
+)
+def test_who_may_only_follow_gets_no_digest_of_encrypted_content(
+    encrypted: bool, audit: str, told: bool, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with connected(tmp_path, entry(calls="all", audit=audit)) as (running, client):
+            theirs = await foreign_call(running.engine)
+            running.engine.calls[theirs].encrypted = encrypted
+            live = client.tool.Attach(tool_pb2.AttachRequest(call_id=theirs))
+            await live.read()
+            await client.tool.Signal(tool_pb2.SignalRequest(call_id=theirs, signal=9, why="x"))
+            ended = client.tool.Attach(tool_pb2.AttachRequest(call_id=theirs))
+            for stream in (live, ended):
+                while (answer := await stream.read()) is not grpc.aio.EOF:
+                    last = answer.event
+                (stdout,) = last.finished.streams
+                assert bool(stdout.digest.sha256) == told
+
+    run(main())
+
+
 def test_a_full_engine_says_when_to_come_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (running, client):

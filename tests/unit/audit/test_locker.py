@@ -165,6 +165,10 @@ def test_the_record_has_no_digest_that_a_guess_could_be_held_to(tmp_path: Path) 
         *_, last = store.events("call-1")
         assert isinstance(last.event, Finished)
         assert last.event.streams == restored.streams
+        hidden = module.without_any_digest(restored)
+        assert {one.digest.sha256 for one in (*hidden.streams, *hidden.outputs)} == {""}
+        sizes = [one.digest.size_bytes for one in restored.outputs]
+        assert [one.digest.size_bytes for one in hidden.outputs] == sizes
 
     with_store(tmp_path, scenario)
 
