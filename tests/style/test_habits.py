@@ -1,4 +1,5 @@
-"""Nothing swallows an exception, uses a shell, or inherits the daemon's environment."""
+"""Nothing swallows an exception, uses a shell, inherits the daemon's environment, or has subprocess
+fork where there may be threads of gRPC's."""
 
 from __future__ import annotations
 
@@ -50,6 +51,16 @@ def _reads_the_environment(node: ast.AST) -> bool:
     }
 
 
+def _has_a_child_fork(node: ast.AST) -> bool:
+    """What subprocess can do in a child of fork(2) only, and not of vfork(2): gRPC's handlers of a
+    fork abort such a child now and then (grpc/grpc issue 43055)."""
+    forking = {"preexec_fn", "user", "extra_groups"}
+    return isinstance(node, ast.Call) and (
+        any(keyword.arg in forking for keyword in node.keywords)
+        and ast.unparse(node.func).startswith(("subprocess.", "asyncio.create_subprocess"))
+    )
+
+
 def _hits(paths: list[Path], bad: Callable[[ast.AST], bool]) -> Iterator[str]:
     for path in paths:
         for node in ast.walk(parse(path)):
@@ -65,6 +76,12 @@ def test_no_shell() -> None:
     assert not list(_hits(list(python_files()), _uses_a_shell))
 
 
+def test_no_child_of_ours_forks() -> None:
+    """`stockade trace` asks no daemon, so it has no such thread."""
+    paths = [path for path in python_files() if path != Path("supervisor/cli/trace.py")]
+    assert not list(_hits(paths, _has_a_child_fork))
+
+
 def test_only_the_front_reads_the_environment() -> None:
     inside = [p for p in PACKAGE if not p.is_relative_to("supervisor/cli")
               and not p.is_relative_to("supervisor/client")]  # fmt: skip
@@ -78,6 +95,8 @@ def test_only_the_front_reads_the_environment() -> None:
         (_swallows, "try: f()\nexcept: raise"),
         (_uses_a_shell, "run('x', shell=True)"),
         (_uses_a_shell, "os.system('x')"),
+        (_has_a_child_fork, "subprocess.run(['x'], user=1, group=1)"),
+        (_has_a_child_fork, "subprocess.Popen(['x'], preexec_fn=f)"),
         (_reads_the_environment, "a = os.environ['A']"),
     ],
 )

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.users import become
+
 USER = "nobody"
 DATABASE, PORT = "postgres", 5432
 START_S = 30.0
@@ -38,21 +40,21 @@ def programs() -> Path:
 def postgres(network: str, address: str) -> Iterator[None]:
     """Run a server that listens on one address of a network namespace."""
     user = pwd.getpwnam(USER)
-    who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    drop = become(user.pw_uid, user.pw_gid)
     with tempfile.TemporaryDirectory(prefix="stockade-postgres-") as name:
         folder, log = Path(name) / "data", Path(name) / "log"
         Path(name).chmod(0o755)
         folder.mkdir(mode=0o700)
         os.chown(folder, user.pw_uid, user.pw_gid)
         subprocess.run(
-            [programs() / "initdb", "--no-sync", "--auth=trust", f"--username={USER}", folder],
-            check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/", **who,
-        )  # type: ignore[call-overload]  # fmt: skip
+            [*drop, programs() / "initdb", "--no-sync", "--auth=trust", f"--username={USER}",
+             folder],
+            check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/",
+        )  # fmt: skip
         (folder / "pg_hba.conf").write_text(HBA)
         settings = [f"-c{key}={value}" for key, value in QUICK.items()]
-        drop = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         with log.open("wb") as errors, subprocess.Popen(
-            ["nsenter", f"--net={network}", "setpriv", *drop, str(programs() / "postgres"),
+            ["nsenter", f"--net={network}", *drop, str(programs() / "postgres"),
              "-D", str(folder), f"-clisten_addresses={address}", *settings],
             stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=ENVIRONMENT, cwd="/",
         ) as process:  # fmt: skip

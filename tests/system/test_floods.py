@@ -18,6 +18,7 @@ from supervisor.api.front import QUIET_S
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 from tests.support.daemon import STOCKADE, Daemon, running_daemon
 from tests.support.rounds import SOAK, rounds
+from tests.support.users import become
 
 MIB = 1 << 20
 GROWTH_MAX = 64 * MIB
@@ -124,9 +125,8 @@ def test_a_flood_of_connections_keeps_nobody_out(daemon: Daemon, uid: int) -> No
     with flood(daemon, uid):
         done = [
             subprocess.run(
-                [STOCKADE, "run", "-p", "base", "--", "echo", str(number)],
+                [*become(ANOTHER), STOCKADE, "run", "-p", "base", "--", "echo", str(number)],
                 check=False, capture_output=True, timeout=120, cwd="/",
-                user=ANOTHER, group=GROUP, extra_groups=[],
                 env={"PATH": "/usr/bin:/bin", "STOCKADE_ADDR": daemon.address},
             )
             for number in range(CALLS)

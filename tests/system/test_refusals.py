@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -23,13 +24,14 @@ from grpc_status import rpc_status
 from supervisor.client import Retry, StockadeError, Supervisor
 from supervisor.v1 import tool_pb2, tool_pb2_grpc
 from tests.style.tree import ROOT
-from tests.support.daemon import STOCKADE, Daemon, running_daemon
+from tests.support.daemon import Daemon, running_daemon
 from tests.support.following import wait_for
 from tests.support.profiles import with_profiles
 from tests.support.rounds import rounds
+from tests.support.users import NOBODY, run_as
 
 MIB = 1 << 20
-NOBODY, STRANGER = 65534, 65533
+STRANGER = 65533
 UUID = "00000000-0000-4000-8000-000000000001"
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """An empty SETTINGS frame, with which a client of HTTP/2 begins (RFC 9113, 3.4)."""
@@ -243,41 +245,32 @@ class TestRequests:
 class TestCallers:
     """Another user: what it may not do is refused, whatever its request says."""
 
-    def run_as(
-        self, daemon: Daemon, uid: int, *arguments: str, group: int = NOBODY
-    ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [STOCKADE, *arguments],
-            check=False, capture_output=True, timeout=60, user=uid, group=group, extra_groups=[],
-            env={"PATH": os.environ["PATH"], "STOCKADE_ADDR": daemon.address}, cwd="/",
-        )  # fmt: skip
-
     def test_a_profile_without_a_grant(self, daemon: Daemon) -> None:
-        done = self.run_as(daemon, NOBODY, "run", "-p", "python", "--", "true")
+        done = run_as(daemon, NOBODY, "run", "-p", "python", "--", "true")
         assert done.returncode == 125
         assert b"[PROFILE_NOT_GRANTED]" in done.stderr
 
     def test_records_without_a_grant(self, daemon: Daemon) -> None:
-        done = self.run_as(daemon, NOBODY, "audit", "ls")
+        done = run_as(daemon, NOBODY, "audit", "ls")
         assert done.returncode == 4
         assert b"[AUDIT_NOT_GRANTED]" in done.stderr
 
     def test_the_call_of_another(self, daemon: Daemon) -> None:
         (call_id, *_) = calls_of(daemon)
         for arguments in (("kill", call_id), ("attach", call_id)):
-            done = self.run_as(daemon, NOBODY, *arguments)
+            done = run_as(daemon, NOBODY, *arguments)
             assert done.returncode == 3, (arguments, done.stderr)
             assert b"[CALL_NOT_FOUND]" in done.stderr
-        done = self.run_as(daemon, NOBODY, "ps", "--all", "--json")
+        done = run_as(daemon, NOBODY, "ps", "--all", "--json")
         assert call_id.encode() not in done.stdout
 
     def test_somebody_whom_nobody_knows(self, daemon: Daemon) -> None:
-        done = self.run_as(daemon, STRANGER, "run", "-p", "base", "--", "true")
+        done = run_as(daemon, STRANGER, "run", "-p", "base", "--", "true")
         assert done.returncode == 125
         assert b"[PEER_UNKNOWN]" in done.stderr
 
     def test_somebody_who_may_not_connect(self, daemon: Daemon) -> None:
-        done = self.run_as(daemon, STRANGER, "run", "-p", "base", "--", "true", group=STRANGER)
+        done = run_as(daemon, STRANGER, "run", "-p", "base", "--", "true", group=STRANGER)
         assert done.returncode == 125
         assert b"[SOCKET_DENIED]" in done.stderr
 
@@ -338,19 +331,24 @@ class TestGarbage:
 
     def test_connections_that_say_nothing(self, daemon: Daemon) -> None:
         """More than there are places for: others are refused until they go, and not after."""
-        idle = [self.connect(daemon) for _ in range(100)]
-        try:
-            with Supervisor(daemon.address) as client:
-                assert client.profiles()
-            idle += [self.connect(daemon) for _ in range(100)]
-            with Supervisor(daemon.address, retry=Retry(attempts_max=1), timeout=3) as client:
-                with pytest.raises(StockadeError) as raised:
-                    client.profiles()
-                assert raised.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        with contextlib.ExitStack() as held:
+            for _ in range(100):
+                held.enter_context(self.connect(daemon))
+            assert held.enter_context(Supervisor(daemon.address)).profiles()
+            for _ in range(100):
+                held.enter_context(self.connect(daemon))
+
+            def kept_out() -> bool:
+                # Who has just gone may leave a place a moment later: whoever gets it, stays.
+                late = Supervisor(daemon.address, retry=Retry(attempts_max=1), timeout=3)
+                try:
+                    return not held.enter_context(late).profiles()
+                except StockadeError as error:
+                    assert error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+                    return True
+
+            wait_for(kept_out)
             assert list(daemon.client.list_calls(limit=1))
-        finally:
-            for connection in idle:
-                connection.close()
         wait_for(daemon.serving)
 
     def test_a_client_that_goes_in_the_middle_of_a_request(self, daemon: Daemon) -> None:
