@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.audit.verify import verify
+from supervisor.call.events import Processes
 from supervisor.call.outcome import Exited
 from supervisor.client import Supervisor
 from supervisor.client.request import Content
@@ -118,8 +120,10 @@ import os, sys
 argv = ["true"] + ["pwd=x9Yz77abcQ"] * int(sys.argv[2])
 for _ in range(int(sys.argv[1])):
     os.waitpid(os.posix_spawn("/usr/bin/true", argv, {}), 0)
+    os.write(1, b".")
 """
-"""Starts a program with as many arguments, each of which looks as if it held a secret."""
+"""Starts a program with as many arguments, each of which looks as if it held a secret, and writes a
+byte once that has ended."""
 
 
 def test_arguments_that_take_long_to_look_through_hold_up_nobody(daemon: Daemon) -> None:
@@ -138,6 +142,37 @@ def test_arguments_that_take_long_to_look_through_hold_up_nobody(daemon: Daemon)
     assert started + lost == starts
     entries = daemon.client.record(hostile.call_id).entries
     assert entries[-1].kind == "outcome"
+    assert verify(daemon.state).problems == ()
     told = b"".join(entry.json for entry in entries if entry.kind == "processes")
     assert b"7abcQ" not in told and b'"true","pwd=[REDACTED:' in told
     log.info("beside it: %d small calls, the slowest %.3f s", len(waits), max(waits))
+
+
+@pytest.mark.parametrize("end", ["kill", "deadline", "stop"])
+def test_however_it_ends_its_outcome_is_behind_all_that_was_still_looked_through(
+    tmp_path: Path, end: str
+) -> None:
+    with running_daemon(config={"limits": {"drain_grace": "1s"}}, folder=tmp_path) as daemon:
+        argv = ["python3", "-c", HOSTILE, "1000000", "3500"]
+        timeout = 3.0 if end == "deadline" else None
+        with daemon.client.execute(argv, profile="python", timeout=timeout) as hostile:
+            for _ in range(10):  # the next ones wait by then
+                until(hostile, lambda event: isinstance(event.event, Processes))
+            call_id = hostile.call_id
+            if end == "stop":
+                assert daemon.stop() == 0, daemon.tail()
+            else:
+                if end == "kill":
+                    hostile.signal(signal.SIGKILL, why="enough")
+                end_of(hostile)
+        if end == "stop":
+            daemon.start()
+        kinds = [entry.kind for entry in daemon.client.record(call_id).entries]
+        assert kinds.count("outcome") == 1 and kinds[-1] == "outcome"
+        started, lost = started_and_lost(daemon.client, call_id, "/usr/bin/true")
+        ended = len(b"".join(daemon.client.read_output(call_id, "stdout")))
+        log.info("%s: %d started, %d lost, %d ended", end, started, lost, ended)
+        assert started > 0
+        assert started + lost >= ended > 0
+        assert daemon.stop() == 0
+        assert verify(daemon.state).problems == ()
