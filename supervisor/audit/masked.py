@@ -7,8 +7,9 @@ value is kept.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,9 +109,10 @@ def told(found: list[Json]) -> dict[str, Json]:
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Rest:
     """An argv of which more follows, up to byte `end`; `is_named` while its value is a secret by
-    its name."""
+    its name. What the redactor sees begins at byte `begin` of the argv."""
 
     redactor: Redactor
+    begin: int
     end: int
     is_named: bool = False
 
@@ -159,7 +161,11 @@ class Masked:
         ]
 
     def _tell(self, part: Sequence[tuple[ProcessEvent, list[Found]]]) -> list[Json]:
-        self._found = [one for _, found in part for one in found]
+        self._found = [
+            replace(one, pointer=f"/events/{place}{one.pointer}")
+            for place, (_, found) in enumerate(part)
+            for one in found
+        ]
         return self.told()
 
     def why(self, said: str) -> tuple[str, list[Json]]:
@@ -247,11 +253,16 @@ class Masked:
             self._rest_lost = True
             return [*self._arguments(argv[:-1], "/argv"), FAILED]
         is_named = self._values.is_told_by_name(argv)
-        rest = _Rest(redactor=self._mask.stream(), end=event.argv_bytes, is_named=is_named)
+        rest = _Rest(
+            redactor=self._mask.stream(),
+            begin=_begins(argv)[len(argv) - 1],
+            end=event.argv_bytes,
+            is_named=is_named,
+        )
         self._rest[event.pid] = rest
         if is_named:
             return self._arguments(argv, "/argv")
-        last = self._feed(rest, argv[-1], is_last=False)
+        last = self._feed(rest, argv[-1], f"/argv/{len(argv) - 1}", is_last=False)
         return [*self._arguments(argv[:-1], "/argv"), last]
 
     def _more_argv(self, event: MoreArgv) -> bytes:
@@ -262,19 +273,25 @@ class Masked:
         if rest.is_named:  # it goes on with the value that was replaced as a whole
             value, end, _ = data.partition(b"\0")
             data, rest.is_named = data[len(value) :], not end
+            rest.begin = event.offset + len(value)
         is_last = event.offset + len(event.data) >= rest.end
         if is_last:
             del self._rest[event.pid]
-        return self._feed(rest, data, is_last=is_last)
+        before = len(self._found)
+        clean = self._feed(rest, data, "/data", is_last=is_last)
+        self._found[before:] = [
+            replace(one, offset=one.offset + rest.begin) for one in self._found[before:]
+        ]
+        return clean
 
-    def _feed(self, rest: _Rest, data: bytes, *, is_last: bool) -> bytes:
+    def _feed(self, rest: _Rest, data: bytes, pointer: str, *, is_last: bool) -> bytes:
         def redact() -> tuple[bytes, list[Found]]:
             clean = rest.redactor.feed(data)
             clean += rest.redactor.finish() if is_last else b""
             found, rest.redactor.found = rest.redactor.found, []
             return clean, found
 
-        return self._guarded(redact, FAILED, "/argv")
+        return self._guarded(redact, FAILED, pointer)
 
     def _arguments(self, argv: Sequence[bytes], pointer: str) -> Sequence[bytes]:
         if not self._mask.failed and self._values.is_clean(argv):
@@ -371,11 +388,10 @@ def _fitting(event: ProcessEvent, clean: ProcessEvent, found: list[Found]) -> li
         if len(clean.argv) != len(event.argv):
             return [(_without_argv(clean), found)]
         started, rest = _divided(event, clean)
-        given, found = [(started, found)], []
+        kept, found = _found_in(event, len(started.argv), found)
+        given = [(started, kept)]
     if isinstance(rest, MoreArgv):
-        for piece in _pieces(rest.data):
-            given.append((replace(rest, data=piece), found))
-            found = []
+        given += _pieces(rest, found)
     return given or [(_without_argv(clean), found)]
 
 
@@ -397,6 +413,37 @@ def _divided(event: ProgramStarted, clean: ProgramStarted) -> tuple[ProgramStart
     return replace(clean, argv=clean.argv[:count]), more
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), PIECE_BYTES):
-        yield data[start : start + PIECE_BYTES]
+def _found_in(
+    event: ProgramStarted, count: int, found: Sequence[Found]
+) -> tuple[list[Found], list[Found]]:
+    """Give what was replaced in a start with its first `count` arguments, and what in the others:
+    that has its offset in the whole argv."""
+    kept: list[Found] = []
+    rest: list[Found] = []
+    begins = _begins(event.argv)
+    for one in found:
+        name, _, number = one.pointer.removeprefix("/").partition("/")
+        if name != "argv" or not number or int(number) < count:
+            kept.append(one)
+        else:
+            offset = begins[int(number)] + one.offset
+            rest.append(replace(one, pointer="/data", offset=offset))
+    return kept, rest
+
+
+def _begins(argv: Sequence[bytes]) -> list[int]:
+    """Give where each argument begins in an argv."""
+    return list(itertools.accumulate((len(one) + 1 for one in argv), initial=0))
+
+
+def _pieces(rest: MoreArgv, found: Sequence[Found]) -> list[_Told]:
+    """Give it in pieces, each with what was replaced where a mark in it begins."""
+    starts = range(0, len(rest.data), PIECE_BYTES)
+    told: list[list[Found]] = [[] for _ in starts]
+    at = 0
+    for one in found:
+        at = max(at, rest.data.find(one.mark, at))
+        told[at // PIECE_BYTES].append(one)
+        at = min(at + 1, len(rest.data) - 1)
+    pieces = (replace(rest, data=rest.data[start : start + PIECE_BYTES]) for start in starts)
+    return list(zip(pieces, told, strict=True))

@@ -24,7 +24,15 @@ from supervisor.audit.masked import (
     told,
 )
 from supervisor.audit.masks import Mask, Masks
-from supervisor.call.events import Denied, MoreArgv, Processes, ProcessEvent, ProgramStarted, Wall
+from supervisor.call.events import (
+    Denied,
+    MoreArgv,
+    ProcessEnded,
+    Processes,
+    ProcessEvent,
+    ProgramStarted,
+    Wall,
+)
 from supervisor.call.outcome import Failed
 from supervisor.call.types import (
     Correlation,
@@ -124,7 +132,8 @@ def test_processes() -> None:
     assert first.argv[:2] == (b"curl", b"-u")
     assert len(first.argv) == len(argv)
     assert {one[0] for one in found if isinstance(one, list)} == {
-        "/path", "/directory", "/argv/2", "/argv/4", "/argv",
+        "/events/0/path", "/events/0/directory", "/events/0/argv/2", "/events/0/argv/4",
+        "/events/1/data",
     }  # fmt: skip
 
 
@@ -143,7 +152,8 @@ def test_what_grows_too_large_for_an_entry_goes_on_in_another() -> None:
     one = masked()
     parts = one.processes(Processes(events=(started, other)))
     assert 1 < len(parts) <= PARTS_MAX
-    assert parts[0][1][FOUND_TOLD_MAX:] == [2500]
+    counts = [found[-1] if len(found) > FOUND_TOLD_MAX else len(found) for _, found in parts]
+    assert sum(int(str(count)) for count in counts) == 2500
     shown = _entries(masked(), started, other)
     first, *more, last = (event for part in shown for event in part.events)
     assert isinstance(first, ProgramStarted) and isinstance(last, ProgramStarted)
@@ -153,6 +163,45 @@ def test_what_grows_too_large_for_an_entry_goes_on_in_another() -> None:
     told_all = (b"\0".join(first.argv) + rest).split(b"\0")
     assert len(told_all) == 2502 and told_all[0] == b"sh"
     assert all(one.startswith(b"say " + MARK.encode()) for one in told_all[1:-1])
+
+
+def test_each_piece_of_an_argv_says_what_was_replaced_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supervisor.audit.masked.FOUND_TOLD_MAX", 10_000)
+    argv = (b"sh", *(b"say " + API.encode(),) * 2500)
+    whole = b"\0".join(argv) + b"\0"
+    started = replace(PROCESSES[0], argv=argv, argv_bytes=len(whole))
+    assert len(_replaced(started, whole)) == 2500
+    begun, more = started_with((b"sh", b"-c", b"EVIL"), b"; " + b"xoxb-1234567890 " * 3500)
+    whole = b"sh\0-c\0EVIL" + more.data
+    assert len(_replaced(begun, whole, more)) == 3500
+
+
+def _replaced(begun: ProgramStarted, whole: bytes, *more: ProcessEvent) -> set[int]:
+    """Give where in an argv something was replaced, and see that it was what is said, there."""
+    seen = set()
+    for shown, found in masked().processes(Processes(events=(begun, *more))):
+        texts = [
+            b"\0".join(event.argv) if isinstance(event, ProgramStarted) else event.data
+            for event in shown.events
+            if not isinstance(event, ProcessEnded)
+        ]
+        marks = [0] * len(texts)
+        for pointer, offset, length, *_ in found:  # type: ignore[misc]
+            number, _, place = str(pointer).removeprefix("/events/").partition("/")
+            at = int(str(offset))
+            if place.startswith("argv/"):
+                before = begun.argv[: int(place.removeprefix("argv/"))]
+                at += len(b"\0".join(before)) + 1
+            else:
+                assert place == "data"
+            assert whole[at : at + int(str(length))] in (API.encode(), b"xoxb-1234567890")
+            marks[int(number)] += 1
+            seen.add(at)
+        for text, count in zip(texts, marks, strict=True):
+            assert abs(text.count(b"[REDACTED:") - count) <= 1  # one may be cut where it begins
+    return seen
 
 
 def test_an_argv_that_goes_on_and_grows_keeps_what_is_beside_it() -> None:
