@@ -295,9 +295,12 @@ def missing_of(left: Told, recorded: Iterable[object]) -> Iterator[Lost]:
     if left.read is None:
         return
     known = 0
+    last: ProcessEvent | None = None
     for event in recorded:
         if isinstance(event, Processes):
-            known += sum(map(_of_kernel, event.events))
+            for one in event.events:
+                known += _of_kernel(one) and not _goes_on(one, last)
+                last = one
         elif (
             isinstance(event, Lost) and event.reason != LOST_REASON and event.what in PROCESS_KINDS
         ):
@@ -309,6 +312,15 @@ def missing_of(left: Told, recorded: Iterable[object]) -> Iterator[Lost]:
 def _of_kernel(event: ProcessEvent) -> bool:
     """Say whether it is an event of the kernel's; it tells no argv that it had room for before."""
     return not (isinstance(event, MoreArgv) and event.offset < layout.ARGV_BYTES)
+
+
+def _goes_on(event: ProcessEvent, last: ProcessEvent | None) -> bool:
+    """Say whether it is a piece more of one event, which has grown where secrets were replaced."""
+    return (
+        isinstance(event, MoreArgv)
+        and isinstance(last, MoreArgv)
+        and replace(event, data=b"") == replace(last, data=b"")
+    )
 
 
 def _place(wall: Wall, name: str, detail: str) -> tuple[str, ...]:

@@ -333,6 +333,12 @@ def test_an_argv_that_is_cut_in_a_value_with_a_telling_name() -> None:
         assert isinstance(first, ProgramStarted) and isinstance(second, MoreArgv)
         assert b"quack" not in repr(first.argv).encode()
         assert second.data == b"\0and more\0"
+        begun, more = started_with(argv, b"ack\0" + API.encode() + b"\0")
+        whole = b"\0".join(argv) + more.data
+        ((_, found),) = masked().processes(Processes(events=(begun, more)))
+        pointer, offset, length, *_ = found[-1]  # type: ignore[misc]
+        assert pointer == "/events/1/data"
+        assert whole[int(str(offset)) :][: int(str(length))] == API.encode()
 
 
 def test_of_too_many_that_are_cut_the_rest_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from supervisor.audit.masked import Masked
+from supervisor.audit.masks import Masks
 from supervisor.bpf import layout
 from supervisor.bpf.decode import HOOK_NAMES, ArgvRecord, ExecRecord, ExitRecord, Refused
 from supervisor.bpf.fence import Fence
@@ -29,7 +31,7 @@ from supervisor.call.events import (
 )
 from supervisor.errors import HostError
 from supervisor.profile.addresses import never
-from supervisor.profile.model import SyscallPolicy
+from supervisor.profile.model import Redact, SyscallPolicy
 from supervisor.profile.syscall_numbers import NUMBERS
 from supervisor.sandbox import fenced as fenced_module
 from supervisor.sandbox.batches import Budget
@@ -274,6 +276,30 @@ def test_what_was_read_and_is_not_on_record_is_missing() -> None:
         [lost] = missing_of(Told(read=read), recorded)
         assert lost == Lost(what="probe events", count=count, reason="DAEMON_DIED")
     assert list(missing_of(Told(), [])) == []
+
+
+def test_what_has_grown_on_record_counts_once() -> None:
+    """Else, what is in pieces would make up for what is missing."""
+    cut = ArgvRecord(
+        sequence=2, call=5, time_ns=0, pid=70, offset=layout.ARGV_BYTES,
+        data=b"xoxb-1234567890 " * 3000,
+    )  # fmt: skip
+    more = replace(cut, sequence=3, offset=60_000, data=b"x\0")
+    whole = program(1, argv_bytes=60_002, argv=b"sh\0" + b"x" * (layout.ARGV_BYTES - 3))
+    mask = Masks(b"k" * 32).make(Redact(), {})
+    assert mask is not None
+    masked = Masked(mask)
+    recorded = [
+        shown
+        for batch in events_of(Told(processes=[whole, cut, more]), BASE)
+        if isinstance(batch, Processes)
+        for shown, _ in masked.processes(batch)
+    ]
+    pieces = [one for part in recorded for one in part.events if isinstance(one, MoreArgv)]
+    assert len(pieces) > 2
+    assert list(missing_of(Told(read=3), recorded)) == []
+    [lost] = missing_of(Told(read=4), recorded)
+    assert lost.count == 1
 
 
 def test_denials_of_the_guard_have_their_walls() -> None:
