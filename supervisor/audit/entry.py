@@ -319,10 +319,23 @@ def _decoded(text: bytes) -> dict[str, Json]:
         # `orjson` takes no lone surrogate, and would make a float of an integer beyond 64 bits.
         body = orjson.loads(text) if _LONG.search(text) is None else json.loads(text)
     except orjson.JSONDecodeError:
-        body = json.loads(text)
+        body = _slowly(text)
+    except RecursionError:
+        raise _too_deep() from None
     if not isinstance(body, dict):
         raise TypeError("the body of an entry is an object")
     return body
+
+
+def _slowly(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> ValueError:
+    return ValueError("it is nested too deeply")
 
 
 def encode_frame(payload: bytes, leaf: bytes, durable: int) -> bytes:

@@ -373,8 +373,16 @@ class Journal:
             if error.errno in NO_SPACE:
                 # The promise of the reserve was broken: it has to be given anew.
                 self._allocated, self._unreserved = self._offset, 0
+                self._take_back()
                 raise _record_full(error) from error
             raise self._fail("pwrite", error) from error
+
+    def _take_back(self) -> None:
+        """Cut off what was written of what did not fit: some of its frames may be whole."""
+        try:
+            os.ftruncate(self._fd, self._offset)
+        except OSError as error:
+            raise self._fail("ftruncate", error) from error
 
     def _fail(self, what: str, error: OSError) -> StockadeError:
         if self.failure is None:

@@ -48,7 +48,7 @@ class DurableMark:
             ValueError: where they are not one.
         """
         if len(data) != MARK_BYTES:
-            raise ValueError(f"the durable mark has {len(data)} bytes, not {MARK_BYTES}")
+            raise ValueError(f"the durable mark has not {MARK_BYTES} bytes")
         body, checksum = data[: _MARK.size], data[_MARK.size :]
         if struct.pack(">I", google_crc32c.value(body)) != checksum:
             raise ValueError("the checksum of the durable mark is wrong")
@@ -65,7 +65,8 @@ def read_mark(directory: Path) -> DurableMark | None:
         ValueError: where it is damaged.
     """
     try:
-        data = (directory / MARK_NAME).read_bytes()
+        with (directory / MARK_NAME).open("rb") as file:
+            data = file.read(MARK_BYTES + 1)
     except FileNotFoundError:
         return None
     return DurableMark.decode(data)

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 FRAME_BYTES_MAX = 1 << 20
 """Of a stream, before compression."""
 
+STORED_BYTES_MAX = FRAME_BYTES_MAX + (64 << 10)
+"""Of a frame in the file: what does not shrink grows a little, and is sealed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redacted:
@@ -287,6 +290,8 @@ class RecordingReader:
         """
         if ref.is_empty:
             return b""
+        if ref.frame_length > STORED_BYTES_MAX:
+            raise damaged(f"the frame at offset {ref.frame_offset} claims {ref.frame_length} bytes")
         frame = read_exactly(self._fd, ref.frame_length, ref.frame_offset)
         if hashlib.sha256(frame).hexdigest() != ref.frame_sha256:
             raise damaged(f"the frame at offset {ref.frame_offset} of the recording is damaged")
@@ -361,4 +366,6 @@ def _place(stream: Stream, begin: int, end: int) -> list[str | int]:
 def _int(value: Json) -> int:
     if not isinstance(value, int):
         raise TypeError(f"not a number: {value!r}")
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"no place or length in a file: {value}")
     return value

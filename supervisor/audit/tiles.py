@@ -26,6 +26,9 @@ HEIGHT = 8
 LEVELS_MAX = 8
 """A tree has fewer than 2^64 leaves."""
 
+FILE_BYTES_MAX = WIDTH * (2 + 65_535) + 1
+"""One more than a full bundle of the longest entries has."""
+
 TILES_KEPT = 64
 """Of one reader, 8 KiB each."""
 
@@ -280,7 +283,12 @@ def _either(read: Read, path: str, full: str) -> tuple[bytes, bool]:
 
 def folder_reader(folder: Path) -> Read:
     """Read files of a log that lies in a folder."""
-    return lambda path: (folder / path).read_bytes()
+
+    def read(path: str) -> bytes:
+        with (folder / path).open("rb") as file:
+            return file.read(FILE_BYTES_MAX)
+
+    return read
 
 
 def tile_hash(data: bytes) -> bytes:

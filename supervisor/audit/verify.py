@@ -9,6 +9,8 @@ kept something of it: pass heads as `heads`, and leaf hashes as `expect`. A key 
 log says no more than that the log fits itself: pass the one that you know as `key`. Where the log
 was handed over since, the later ones follow from it.
 
+Where something in the folder is no file, as a pipe, that is all that is said: nothing is read.
+
 A daemon may write meanwhile. Its log is checked up to where it had been made durable, and further
 as far as it goes.
 """
@@ -25,6 +27,7 @@ from supervisor.audit.entry import NO_LEAF
 from supervisor.audit.keys import PUBLIC_NAME, first_key
 from supervisor.audit.notes import VerifierKey
 from supervisor.audit.verify_calls import CallCheck
+from supervisor.audit.verify_files import strange_files
 from supervisor.audit.verify_keys import KeyCheck
 from supervisor.audit.verify_log import LogCheck, Problem
 from supervisor.audit.verify_tree import TreeCheck
@@ -89,6 +92,10 @@ def verify(
         if len(problems) < PROBLEMS_MAX:
             problems.append(problem)
 
+    for strange in strange_files(directory):
+        report(strange)
+    if count:
+        return _unread(problems, count)
     live = is_locked(directory)
     blobs = BlobStore(directory / BLOBS_NAME, _never)
     tree = TreeCheck(directory / TREE_NAME, report, key=key or _own(directory, report), heads=heads)
@@ -133,3 +140,23 @@ def _own(directory: Path, report: Callable[[Problem], None]) -> VerifierKey | No
 
 def _never(what: str, error: OSError) -> StockadeError:
     return InvariantError("VERIFY_WROTE", f"verification wrote: {what}: {error}")
+
+
+def _unread(problems: Sequence[Problem], count: int) -> VerifyReport:
+    """Make the report on a folder that was not read, for what lies in it."""
+    return VerifyReport(
+        entries=0,
+        calls=0,
+        open_calls=(),
+        removed_calls=0,
+        erased=0,
+        head_index=-1,
+        head_leaf=NO_LEAF.hex(),
+        live=False,
+        origin="",
+        signed_size=-1,
+        signers=(),
+        consistent=0,
+        problems=tuple(problems),
+        problem_count=count,
+    )

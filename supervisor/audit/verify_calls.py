@@ -124,7 +124,7 @@ class CallCheck:
                 self._keys.take(entry)
             for digest in self._blobs_of(entry):
                 self._check_blob(entry, digest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             self._problem(entry, f"its body is not that of its kind: {error!r}")
 
     def finish(self) -> None:

@@ -67,7 +67,11 @@ class KeyCheck:
         made = {sha256: (call_id, entry) for call_id, (entry, sha256) in self._keys.items()}
         for name in sorted(self._there - self._keys.keys()):
             path = self._folder / name
-            data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            if path.is_symlink():
+                self._report(Problem(message=f"keys/{name} is a link"))
+                continue
+            with path.open("rb") as file:
+                data = file.read(KEY_FILE_BYTES_MAX)
             copied = made.get(hashlib.sha256(data).hexdigest())
             if copied is not None:
                 self._problem(copied[1], f"keys/{name} is a copy of the key of {copied[0]}")

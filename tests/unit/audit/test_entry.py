@@ -124,3 +124,10 @@ def test_a_frame_covers_how_much_was_durable() -> None:
     one, two = encode_frame(payload, leaf, 1), encode_frame(payload, leaf, 2)
     assert one[:4] == two[:4]
     assert one[4:8] != two[4:8]  # the checksum
+
+
+@pytest.mark.parametrize("number", [b"1", b"123456789012345678901"])
+def test_a_body_that_is_nested_too_deeply_is_none(number: bytes) -> None:
+    nested = b'{"x":' + b"[" * 30_000 + number + b"]" * 30_000 + b"}"
+    with pytest.raises(ValueError, match="too deeply"):
+        body_of(around(HEAD, nested))

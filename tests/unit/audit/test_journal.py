@@ -20,7 +20,7 @@ from supervisor.audit.entry import NO_LEAF, Kind, Position, StoredEntry
 from supervisor.audit.journal import Journal, JournalOptions, Leaf
 from supervisor.audit.mark import read_mark
 from supervisor.audit.reading import read_log
-from supervisor.audit.segment import MAGIC, list_segments
+from supervisor.audit.segment import MAGIC, list_segments, segment_name
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, InvariantError, StockadeError
 from tests.support.descriptors import no_descriptors
@@ -127,6 +127,8 @@ def test_many_for_which_there_is_no_room_are_none(
                 append_many(journal, 5)
             assert caught.value.reason == "RECORD_FULL"
         assert journal.head[0] == 1
+        whole = (tmp_path / "log" / segment_name(0)).read_bytes()
+        assert len(whole) == journal.tail.offset  # no frame of those is left, whole or not
         append_many(journal, 2)
         journal.sync()
         assert [entry.kind for entry in read_log(journal, START)] == [

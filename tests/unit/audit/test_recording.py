@@ -15,6 +15,7 @@ from supervisor.audit.blobs import BlobStore, compress
 from supervisor.audit.recording import (
     FRAME_BYTES_MAX,
     FrameRef,
+    RecordingReader,
     RecordingWriter,
     open_recording,
 )
@@ -219,3 +220,26 @@ def test_a_deleted_recording_that_finds_no_room_is_lost_alone(blobs: BlobStore) 
     assert sealed is not None
     assert blobs.place_recording("call-1", sealed.sha256)
     assert open_recording(blobs, "call-1", sealed.sha256) is None
+
+
+@pytest.mark.parametrize("name", ["offset", "length", "frame_offset", "frame_length"])
+@pytest.mark.parametrize("value", [-1, 2**63, 2**70])
+def test_a_place_that_no_file_has_is_none(name: str, value: int) -> None:
+    ref = FrameRef(
+        stream=Stream.STDOUT, offset=0, length=1, frame_offset=0, frame_length=9, frame_sha256="0"
+    )
+    with pytest.raises(ValueError, match="no place or length"):
+        FrameRef.from_json({**ref.to_json(), name: value})
+
+
+def test_a_frame_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "recording").write_bytes(b"x")
+    fd = os.open(tmp_path / "recording", os.O_RDONLY)
+    ref = FrameRef(
+        stream=Stream.STDOUT, offset=0, length=1, frame_offset=0, frame_length=1 << 40,
+        frame_sha256="0",
+    )  # fmt: skip
+    reader = RecordingReader(fd)
+    with pytest.raises(AuditCorrupt, match="claims"):
+        reader.check(ref)
+    reader.close()

@@ -1,0 +1,95 @@
+"""A copy of a state folder in which something is no file is named, and not read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.audit.verify import verify
+from supervisor.audit.verify_files import strange_files
+from tests.support.records import begin, make_finished, opened
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(os.path.relpath(path))
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+def link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    async def write() -> None:
+        async with opened(tmp_path) as store:
+            await (await begin(store, "call-1")).finish(make_finished())
+
+    asyncio.run(write())
+    return tmp_path
+
+
+def test_a_folder_as_it_should_be(state: Path) -> None:
+    assert list(strange_files(state)) == []
+    assert verify(state).ok
+
+
+def test_rooms_may_be_links_to_folders_elsewhere(
+    state: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "blobs"
+    (state / "blobs").rename(elsewhere)
+    (state / "blobs").symlink_to(elsewhere)
+    assert verify(state).ok
+
+
+@pytest.mark.parametrize("make", [fifo, bound_socket, link_to_nothing, link_to_device])
+@pytest.mark.parametrize(
+    "place",
+    ["log/00000000000000000009.seg", "log/durable", "tlog/checkpoint", "tlog/tile/x", "keys/call-1",
+     "blobs/part/x", "lock", "log.pub", "log.first.pub"],
+)  # fmt: skip
+def test_what_is_no_file_is_named_and_nothing_is_read(
+    state: Path, place: str, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = state / place
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.unlink(missing_ok=True)
+    monkeypatch.chdir(path.parent)
+    make(path)
+    report = verify(state)
+    assert [one.message for one in report.problems] == [f"{place} is no file"]
+    assert (report.ok, report.entries) == (False, 0)
+
+
+@pytest.mark.parametrize("room", ["log", "tlog", "keys", "blobs"])
+def test_a_file_in_the_place_of_a_room(state: Path, room: str) -> None:
+    if (state / room).exists():
+        (state / room).rename(state / "aside")
+    (state / room).write_bytes(b"")
+    assert [one.message for one in verify(state).problems] == [f"{room} is no folder"]
+
+
+@pytest.mark.parametrize("place", ["log/00000000000000000009.seg", "keys/deeper"])
+def test_a_folder_in_the_place_of_a_file(state: Path, place: str) -> None:
+    (state / place).mkdir(parents=True)
+    assert [one.message for one in verify(state).problems] == [f"{place} is no file"]
+
+
+@pytest.mark.parametrize("room", ["tlog", "blobs", "log"])
+def test_a_link_that_leads_round_in_a_circle(state: Path, room: str) -> None:
+    (state / room / "loop").symlink_to("..")
+    assert [one.message for one in verify(state).problems] == [f"{room}/loop is a link to a folder"]
