@@ -30,7 +30,7 @@ from supervisor.audit.verify_calls import CallCheck
 from supervisor.audit.verify_files import strange_files
 from supervisor.audit.verify_keys import KeyCheck
 from supervisor.audit.verify_log import LogCheck, Problem
-from supervisor.audit.verify_tree import TreeCheck
+from supervisor.audit.verify_tree import KeptHead, TreeCheck
 from supervisor.errors import HostError, InvariantError, StockadeError
 
 PROBLEMS_MAX = 1000
@@ -45,7 +45,8 @@ class VerifyReport:
 
     `signed_size` is how many entries the signed head of `origin` is over, -1 where nothing is
     signed; `signers` are the public keys from the one that was known on, of which the last signs
-    the log now; `consistent` are the heads that were given, and are of this log.
+    the log now; `heads` are those that were given, and `consistent` how many of them are of this
+    log.
     """
 
     entries: int
@@ -60,6 +61,7 @@ class VerifyReport:
     signed_size: int
     signers: tuple[str, ...]
     consistent: int
+    heads: tuple[KeptHead, ...]
     problems: tuple[Problem, ...]
     problem_count: int
 
@@ -123,6 +125,7 @@ def verify(
         signed_size=tree.head.size if tree.head else -1,
         signers=tuple(map(str, tree.signers)),
         consistent=tree.consistent,
+        heads=tree.heads,
         problems=tuple(problems),
         problem_count=count,
     )

@@ -29,9 +29,11 @@ from supervisor.audit.segment import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something wrong, and where: `index` is -1 and `segment` is "" where it is in no entry."""
+    """Something wrong, and where: `index` is -1 and `segment` is "" where it is in no entry.
+    `reason` is its name, where it has one."""
 
     message: str
+    reason: str = ""
     segment: str = ""
     offset: int = 0
     index: int = -1

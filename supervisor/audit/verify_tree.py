@@ -17,7 +17,10 @@ import contextlib
 import functools
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from supervisor.audit.checkpoints import Checkpoint, CheckpointError, read_checkpoint
@@ -57,6 +60,33 @@ _NEW = re.compile(r"new\.[0-9]{1,2}")
 _HEAD = -1
 """The place of the folder's own head among those that were given."""
 
+HEAD_MISSING = "head_missing"
+"""What the problem is called where entries are there, and no signed head."""
+
+
+class Verdict(StrEnum):
+    """What a head that was kept says of the log. All but the first are problems by that name, and
+    so is why it cannot be told, where nothing can be."""
+
+    FITS = "fits"
+    CUT_BACK = "head_cut_back"
+    REWRITTEN = "head_rewritten"
+    OTHER_ORIGIN = "head_of_other_log"
+    OTHER_KEY = "head_of_other_key"
+    UNREADABLE = "head_unreadable"
+    UNTOLD = "untold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptHead:
+    """A head that was given: what it is called, and what it came to; `size` is -1 where it cannot
+    be read."""
+
+    name: str
+    origin: str
+    size: int
+    verdict: Verdict
+
 
 class TreeCheck:
     """Checks a `tlog` folder while the log is read.
@@ -84,8 +114,8 @@ class TreeCheck:
         self._growth = Growth()
         self._bundle: list[bytes] = []
         self._whole = True
-        self._until = 0
         self._wanted: dict[int, list[tuple[int, bytes]]] = {}
+        self._sizes: list[int] = []
         self._fits: dict[int, bool] = {}
         self._differing: list[StoredEntry] = []
         self._in_tiles: dict[str, None] = {}
@@ -96,8 +126,13 @@ class TreeCheck:
         problem."""
         self.signers: tuple[VerifierKey, ...] = ()
         """The keys of the log in their order, from the one that was given on."""
-        self.consistent = 0
-        """How many of the heads that were given have the root of this log."""
+        self.heads: tuple[KeptHead, ...] = ()
+        """What the heads that were given came to, in their order."""
+
+    @property
+    def consistent(self) -> int:
+        """Give how many of the heads that were given have the root of this log."""
+        return sum(head.verdict is Verdict.FITS for head in self.heads)
 
     def begin(self) -> None:
         """Read the head, before the log is read: a daemon may write both meanwhile."""
@@ -106,14 +141,13 @@ class TreeCheck:
                 self._note = file.read(HEAD_BYTES_MAX)
             self.head = read_checkpoint(self._note)
         except FileNotFoundError:
-            self._problem("there is no signed head of the log")
+            self._problem("there is no signed head of the log", HEAD_MISSING)
         except OSError as error:
             self._problem(f"{CHECKPOINT}: {error.strerror}")
         except CheckpointError as error:
             self._problem(f"{CHECKPOINT}: {error}")
-        if self.head is not None:
-            self._want(self.head)
-            self._compare_at(self.head)
+        self._want()
+        self._compare_at()
 
     def take(self, run: Run) -> None:
         """Put entries into the tree, and hold what they fill to the folder."""
@@ -125,30 +159,35 @@ class TreeCheck:
                 except (TypeError, ValueError) as error:
                     self._problem(f"entry {index}: its body is not that of its kind: {error}")
         begin = 0
-        while self.head is not None and begin < len(run) and run.index + begin < self._until:
-            begin = self._take_part(self.head, run, begin)
+        while begin < len(run) and run.index + begin < self._sizes[-1]:
+            begin = self._take_part(run, begin)
 
-    def _take_part(self, head: Checkpoint, run: Run, begin: int) -> int:
+    def _take_part(self, run: Run, begin: int) -> int:
         """Take the entries of a run from a place on, up to where there is something to compare;
         give where that is."""
-        index = run.index + begin
-        ends = [(index // WIDTH + 1) * WIDTH, head.size, *self._wanted]
-        end = min(len(run), min(size for size in ends if size > index) - run.index)
+        index, signed = run.index + begin, self._signed_size
+        next_size = self._sizes[bisect_right(self._sizes, index)]
+        end = min(len(run), min((index // WIDTH + 1) * WIDTH, next_size) - run.index)
         leaves = run.leaves[begin:end]
-        if index < head.size:
+        if index < signed:
             self._compare_leaves(run, begin, leaves)
         if not self._whole or index != self._growth.size:
             self._whole = False  # One is missing: what is above it cannot be made again.
             return end
         filled = self._growth.extend(leaves)
-        if self._growth.size <= head.size:
+        if self._growth.size <= signed:
             self._bundle += run.payloads[begin:end]
             for path, content in filled:
                 self._compare_tile(path, content)
-            if self._growth.size % WIDTH == 0 or self._growth.size == head.size:
+            if self._growth.size % WIDTH == 0 or self._growth.size == signed:
                 self._compare_bundle(index // WIDTH)
-        self._compare_at(head)
+        self._compare_at()
         return end
+
+    @property
+    def _signed_size(self) -> int:
+        """Give how many entries the folder's own head is over, 0 where there is none."""
+        return self.head.size if self.head is not None else 0
 
     def _compare_leaves(self, run: Run, begin: int, leaves: Sequence[bytes]) -> None:
         number, place = divmod(run.index + begin, WIDTH)
@@ -164,7 +203,12 @@ class TreeCheck:
         chain = self._chain()
         self.head = self._opened(CHECKPOINT, self._note, chain) if self.head is not None else None
         if chain is not None and self.head is not None:
-            self._tell_roots(chain, self.head, entries)
+            self._tell_root(self.head, entries)
+        self.heads = tuple(
+            self._held(name, data, self._fits.get(place), chain, entries)
+            for place, (name, data) in enumerate(self._given)
+        )
+        if chain is not None and self.head is not None:
             self._tell_files(self.head)
         self._check_files()
 
@@ -190,25 +234,28 @@ class TreeCheck:
             self._problem(f"{name}: {error}")
             return None
 
-    def _tell_roots(self, chain: KeyChain, head: Checkpoint, entries: int) -> None:
+    def _tell_root(self, head: Checkpoint, entries: int) -> None:
         if entries < head.size:
             self._problem(f"a head over {head.size} entries was signed, and the log has {entries}")
-        self._tell_root(CHECKPOINT, head, self._fits.get(_HEAD))
-        for place, (name, data) in enumerate(self._given):
-            given = self._opened(name, data, chain)
-            if given is None:
-                continue
-            fits = self._fits.get(place)
-            self.consistent += fits is True
-            self._tell_root(name, given, fits)
-            if fits is None and self._whole:
-                self._problem(f"{name}: it is over {given.size} entries, and the log has {entries}")
-
-    def _tell_root(self, name: str, head: Checkpoint, fits: bool | None) -> None:
-        if fits is False:
+        if self._fits.get(_HEAD) is False:
             self._problem(
-                f"{name}: the log's first {head.size} entries have not the root that was signed"
+                f"{CHECKPOINT}: the log's first {head.size} entries have not the root that was "
+                "signed"
             )
+
+    def _held(
+        self, name: str, data: bytes, fits: bool | None, chain: KeyChain | None, entries: int
+    ) -> KeptHead:
+        """Hold the log to a head that was kept, and tell what is wrong."""
+        try:
+            head = read_checkpoint(data)
+        except CheckpointError as error:
+            self._problem(f"{name}: {error}", Verdict.UNREADABLE)
+            return KeptHead(name=name, origin="", size=-1, verdict=Verdict.UNREADABLE)
+        verdict, why = _judged(head, data, fits, chain, entries)
+        if why:
+            self._problem(f"{name}: {why}", verdict)
+        return KeptHead(name=name, origin=head.origin, size=head.size, verdict=verdict)
 
     def _tell_files(self, head: Checkpoint) -> None:
         for message in self._in_bundles:
@@ -222,19 +269,20 @@ class TreeCheck:
             for message in self._in_tiles:
                 self._problem(message)
 
-    def _want(self, head: Checkpoint) -> None:
+    def _want(self) -> None:
         """Note the roots that the tree must have, by its size: a receipt's head may be newer than
         the one that lies in the folder."""
-        self._wanted[head.size] = [(_HEAD, head.root)]
+        if self.head is not None:
+            self._wanted[self.head.size] = [(_HEAD, self.head.root)]
         for place, (_, data) in enumerate(self._given):
             with contextlib.suppress(CheckpointError):  # `finish` tells.
                 given = read_checkpoint(data)
                 self._wanted.setdefault(given.size, []).append((place, given.root))
-        self._until = max(self._wanted)
+        self._sizes = sorted({0, *self._wanted})
 
-    def _compare_at(self, head: Checkpoint) -> None:
+    def _compare_at(self) -> None:
         """Compare what there is to compare with the tree as it is now."""
-        if self._growth.size == head.size:
+        if self.head is not None and self._growth.size == self.head.size:
             for path, content in self._growth.partial():
                 self._compare_tile(path, content)
         for place, root in self._wanted.pop(self._growth.size, ()):
@@ -303,8 +351,7 @@ class TreeCheck:
 
     def _load(self, number: int) -> Sequence[bytes] | None:
         """Read the leaves of a tile; None where it cannot be, which is told once all are seen."""
-        size = self.head.size if self.head is not None else 0
-        width = min(WIDTH, size - number * WIDTH)
+        width = min(WIDTH, self._signed_size - number * WIDTH)
         try:
             return read_tile(self._read, 0, number, width)
         except (TileError, OSError) as error:
@@ -349,8 +396,39 @@ class TreeCheck:
         except (OSError, TileError):
             return  # What came after it is told of already; a former one may be taken away.
 
-    def _problem(self, message: str) -> None:
-        self._report(Problem(message=message))
+    def _problem(self, message: str, reason: str = "") -> None:
+        self._report(Problem(message=message, reason=reason))
+
+
+def _judged(
+    head: Checkpoint, data: bytes, fits: bool | None, chain: KeyChain | None, entries: int
+) -> tuple[Verdict, str]:
+    """Say what a head that was kept says of a log of so many `entries`, and what is wrong with
+    that; `fits` is None where no root over as many could be made."""
+    if chain is None:
+        return (
+            Verdict.UNTOLD,
+            "not verified, since nobody knows which key it has to be of",
+        )
+    if head.origin != (origin := chain.current.name):
+        return Verdict.OTHER_ORIGIN, f"it is a head of the log {head.origin}, and this is {origin}"
+    try:
+        chain.open(data)
+    except CheckpointError as error:
+        return Verdict.OTHER_KEY, f"it is not of this log's key: {error}"
+    if head.size > entries:
+        return (
+            Verdict.CUT_BACK,
+            f"it is over {head.size} entries, and the log has {entries}: it was cut back",
+        )
+    if fits is None:  # Entries are missing, which is told.
+        return Verdict.UNTOLD, ""
+    if fits:
+        return Verdict.FITS, ""
+    return (
+        Verdict.REWRITTEN,
+        f"the log's first {head.size} entries have not the root that was signed: it was rewritten",
+    )
 
 
 def _text(error: TileError | OSError) -> str:

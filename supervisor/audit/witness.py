@@ -136,7 +136,7 @@ class FileWitness:
             return []
         except OSError as error:
             raise WitnessFailed(error.strerror or str(error)) from error
-        return list(_heads_within(data))
+        return list(heads_within(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ def heads_in(data: bytes) -> Iterator[bytes]:
         yield text.lstrip(b"\n") + b"\n\n" + signatures.rstrip(b"\n") + b"\n"
 
 
-def _heads_within(data: bytes) -> Iterator[bytes]:
+def heads_within(data: bytes) -> Iterator[bytes]:
     """Give the whole heads in a part of such a file, wherever it begins and whatever is between."""
     for text, signatures in itertools.pairwise(data.split(b"\n\n")):
         if signatures.startswith(SIGNATURE_MARK):

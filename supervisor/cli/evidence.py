@@ -17,7 +17,7 @@ from supervisor.call.outcome import describe
 from supervisor.call.safe import safe
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids
-from supervisor.cli.folders import STATE_FOLDER, require_record
+from supervisor.cli.folders import STATE_FOLDER, require_record, unreadable
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.errors import AuditCorrupt
 
@@ -271,7 +271,10 @@ def verify(
     With --json, one document: `ok`, `entries`, `calls`, `open_calls`, `removed_calls` (whose
     contents retention removed), `erased` (how many calls), `head_index`, `head_leaf`, `live`,
     `origin`, `signed_size` (-1 where nothing is signed), `signers` (the keys from the one that was
-    given on), `consistent` (of the heads that were given), `problem_count` and `problems`.
+    given on), `heads` (those that were given: `name`, `origin`, `size`, and `verdict`, which is
+    fits, or what the problem is called), `consistent` (how many of them fit), `problem_count` and
+    `problems`, of which some have a name, `reason`: head_missing, head_cut_back, head_rewritten,
+    head_of_other_log, head_of_other_key.
 
     \b
     Examples:
@@ -283,20 +286,20 @@ def verify(
     \b
     Exit codes:
       0  nothing is wrong
-      2  there is no record in DIRECTORY
+      2  there is no record in DIRECTORY, or it, the key or a head cannot be read
       8  the record is damaged; each problem names its entry
     """
     from supervisor.audit.verify import verify as verify_record
 
     require_record(directory)
+    kept = [head for path in heads for head in _heads_in(path)]
     with _Progress(shown=not quiet) as progress:
-        report = verify_record(
-            directory,
-            progress=progress.step,
-            expect=_expected(expect),
-            key=key,
-            heads=[head for path in heads for head in _heads_in(path)],
-        )
+        try:
+            report = verify_record(
+                directory, progress=progress.step, expect=_expected(expect), key=key, heads=kept
+            )
+        except PermissionError as error:
+            raise unreadable(directory, error) from error
     if session().json:
         out.document({"ok": report.ok, **out.to_json(report)})
     else:
@@ -309,20 +312,28 @@ def _heads_in(path: Path) -> Iterator[tuple[str, bytes]]:
     """Give the signed heads in a file, each with what it is called: one, those that a witness has
     kept, or the one that a receipt lies below."""
     from supervisor.audit.checkpoints import RECEIPT_BYTES_MAX, CheckpointError, Receipt
-    from supervisor.audit.witness import heads_in
+    from supervisor.audit.witness import heads_within
 
-    with path.open("rb") as file:
-        data = file.read(HEADS_BYTES_MAX)
+    try:
+        with path.open("rb") as file:
+            data = file.read(HEADS_BYTES_MAX + 1)
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--head") from error
+    if len(data) > HEADS_BYTES_MAX:
+        said = f"{path} has more than {out.size(HEADS_BYTES_MAX)}: give it in parts"
+        raise click.BadParameter(said, param_hint="--head")
     if len(data) <= RECEIPT_BYTES_MAX:
         with contextlib.suppress(CheckpointError):  # It is another kind of file.
             yield str(path), Receipt.parse(data).checkpoint
             return
-    found = list(heads_in(data))
-    if len(found) < 2:
-        yield str(path), data
-        return
+    found = list(heads_within(data))
+    if not found:
+        raise click.BadParameter(f"there is no signed head in {path}", param_hint="--head")
+    other = len(data) - sum(len(head) + 1 for head in found)
+    if other > 0:
+        out.note(f"{path}: {out.count(other, 'byte')} in it are no head")
     for number, head in enumerate(found, start=1):
-        yield f"{path}, head {number}", head
+        yield f"{path}, head {number}" if len(found) > 1 else str(path), head
 
 
 def _expected(given: tuple[str, ...]) -> dict[str, str]:

@@ -75,14 +75,27 @@ def beside(folders: Sequence[Path], *, alone: bool) -> Sequence[Path]:
 
 
 def require_record(state: Path) -> None:
-    """Refuse a folder that is no state folder.
+    """Refuse a folder that is no state folder, or that cannot be read.
 
     Raises:
-        InvalidRequest: `RECORD_MISSING`.
+        InvalidRequest: `RECORD_MISSING`, `RECORD_UNREADABLE`.
     """
-    if not (state / LOG_NAME).is_dir():
+    try:
+        next((state / LOG_NAME).iterdir(), None)
+    except (FileNotFoundError, NotADirectoryError):
         raise InvalidRequest(
             "RECORD_MISSING",
             f"there is no record in {state}",
             hint="name the daemon's state folder, the one that holds log/ and blobs/",
-        )
+        ) from None
+    except OSError as error:
+        raise unreadable(state, error) from error
+
+
+def unreadable(state: Path, error: OSError) -> InvalidRequest:
+    """Give the error for a record of which nobody here can say whether it is well."""
+    return InvalidRequest(
+        "RECORD_UNREADABLE",
+        f"the record in {state} cannot be read: {error.filename}: {error.strerror}",
+        hint="run it as who owns the state folder, or as root",
+    )

@@ -25,6 +25,7 @@ from tests.unit.audit.keys import ORIGIN, TestSigner
 SIGNER = TestSigner()
 OTHER = TestSigner(seed=bytes(32))
 COUNT = 2 * WIDTH + 40
+REWRITTEN = "{}: the log's first {} entries have not the root that was signed: it was rewritten"
 
 
 def made(count: int, *, changed: int = -1) -> list[StoredEntry]:
@@ -251,7 +252,7 @@ def test_a_head_that_was_kept_tells_a_log_that_was_rewritten_by_who_has_its_key(
     assert check(folder, forged)[0] == []  # The control: it fits itself.
     kept = [("before", head_of(entries[:300])), ("after", head_of(entries[:301]))]
     problems, tree = check(folder, forged, heads=kept)
-    assert problems == ["after: the log's first 301 entries have not the root that was signed"]
+    assert problems == [REWRITTEN.format("after", 301)]
     assert tree.consistent == 1
 
 
@@ -262,7 +263,7 @@ def test_a_head_that_was_kept_tells_a_log_that_was_cut_back(
     grown(folder, entries[:400])
     assert check(folder, entries[:400])[0] == []  # The control.
     (problem,) = check(folder, entries[:400], heads=[("kept", head_of(entries))])[0]
-    assert problem == f"kept: it is over {COUNT} entries, and the log has 400"
+    assert problem == f"kept: it is over {COUNT} entries, and the log has 400: it was cut back"
 
 
 def test_a_receipt_may_be_newer_than_the_head_in_the_folder(
@@ -275,7 +276,7 @@ def test_a_receipt_may_be_newer_than_the_head_in_the_folder(
     assert problems == []
     assert tree.consistent == 1
     problems, _ = check(folder, [*entries[:450], *made(COUNT, changed=450)[450:]], heads=newer)
-    assert problems == ["kept: the log's first 500 entries have not the root that was signed"]
+    assert problems == [REWRITTEN.format("kept", 500)]
 
 
 def test_what_is_no_head_of_the_log_is_told(whole: Path, entries: list[StoredEntry]) -> None:
@@ -301,3 +302,33 @@ def test_a_rotation_that_cannot_be_read_is_named(folder: Path) -> None:
     check.begin()
     check.take(Run.of(entry))
     assert any("entry 0: its body is not that of its kind" in one.message for one in found)
+
+
+def test_each_head_that_was_kept_has_its_own_verdict(
+    whole: Path, entries: list[StoredEntry]
+) -> None:
+    theirs = TestSigner("log.example.com/other")
+    other = Checkpoint(origin=theirs.key.name, size=5, root=bytes(32))
+    heads = [
+        ("fits", head_of(entries[:5])),
+        ("head_of_other_key", head_of(entries[:5], OTHER)),
+        ("head_of_other_log", notes.sign(other.text(), [theirs]).encode()),
+        ("head_unreadable", b"nothing"),
+        ("head_cut_back", head_of(made(COUNT + 1))),
+        ("head_rewritten", head_of(made(5, changed=2))),
+    ]
+    problems, tree = check(whole, entries, heads=heads)
+    assert [head.verdict for head in tree.heads] == [name for name, _ in heads]
+    assert [head.size for head in tree.heads] == [5, 5, 5, -1, COUNT + 1, 5]
+    assert [problem.partition(":")[0] for problem in problems] == [name for name, _ in heads[1:]]
+    assert "is a head of the log log.example.com/other, and this is" in problems[1]
+    assert tree.consistent == 1
+
+
+def test_heads_that_were_kept_are_held_to_a_log_without_its_own(
+    tmp_path: Path, entries: list[StoredEntry]
+) -> None:
+    heads = [("kept", head_of(entries[:300])), ("other", head_of(made(300, changed=2)))]
+    problems, tree = check(tmp_path / "tlog", entries, heads=heads)
+    assert problems == ["there is no signed head of the log", REWRITTEN.format("other", 300)]
+    assert [head.verdict for head in tree.heads] == ["fits", "head_rewritten"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import shutil
 import time
@@ -182,6 +183,46 @@ def test_the_file_of_a_witness_has_many_heads(stockade: Stockade, tmp_path: Path
     result = stockade("audit", "verify", *kept)
     assert result.exit_code == 8
     assert f"{tmp_path / 'heads'}, head " in result.stdout
+
+
+def test_a_head_torn_in_the_middle_hides_no_other(stockade: Stockade, state: Path) -> None:
+    head, heads = (state / "tlog/checkpoint").read_bytes(), state / "heads"
+    heads.write_bytes(head + b"\n" + head[:40] + b"\n\n" + head + b"\n")
+    result = stockade("audit", "verify", "--json", "--head", heads, state)
+    assert result.exit_code == 0
+    assert [one["verdict"] for one in json.loads(result.stdout)["heads"]] == ["fits", "fits"]
+    assert "in it are no head" in result.stderr
+
+
+@pytest.mark.parametrize("data", [b"", b"nothing\n", b"a\n1\nAAAA\n\n"])
+def test_a_file_without_a_head_is_no_damage(stockade: Stockade, state: Path, data: bytes) -> None:
+    (state / "kept").write_bytes(data)
+    result = stockade("audit", "verify", "--head", state / "kept", state)
+    assert result.exit_code == 2
+    assert "there is no signed head in" in " ".join(result.stderr.split())
+
+
+def test_a_record_that_may_not_be_read_is_no_damage(
+    stockade: Stockade, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    result = stockade("audit", "verify", state)
+    assert result.exit_code == 2
+    assert f"{state / 'log'}: Permission denied" in " ".join(result.stderr.split())
+    monkeypatch.undo()
+    monkeypatch.setattr("supervisor.audit.verify.is_locked", denied)
+    assert stockade("audit", "verify", state).exit_code == 2
+
+
+def test_a_missing_head_has_a_name(stockade: Stockade, state: Path) -> None:
+    (state / "tlog/checkpoint").unlink()
+    result = stockade("audit", "verify", "--json", state)
+    assert result.exit_code == 8
+    reasons = [problem["reason"] for problem in json.loads(result.stdout)["problems"]]
+    assert "head_missing" in reasons
 
 
 def test_check(stockade: Stockade, receipt: bytes, tmp_path: Path) -> None:
