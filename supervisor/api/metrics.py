@@ -188,11 +188,11 @@ class Metrics:
         """Say when a witness had the newest head."""
         self._witnesses.time.labels(witness).set(time_s)
 
-    def witness_fails(self, witness: str, *, fails: bool) -> None:
-        """Say whether a witness takes no head."""
-        self._witnesses.failing.labels(witness).set(int(fails))
+    def witness_fails(self, witness: str, why: str) -> None:
+        """Say whether there is a reason why a witness takes no head."""
+        self._witnesses.failing.labels(witness).set(int(bool(why)))
 
-    def head_contradicted(self, witness: str) -> None:
+    def head_contradicted(self, witness: str, _why: str) -> None:
         """Count a head that the log does not begin with."""
         self._witnesses.contradicted.labels(witness).inc()
 

@@ -56,10 +56,10 @@ class WitnessObserver(Protocol):
     def witness_took(self, witness: str, time_s: float) -> None:
         """Take note of when a witness had the newest head, in seconds since the epoch."""
 
-    def witness_fails(self, witness: str, *, fails: bool) -> None:
-        """Take note of whether a witness takes no head."""
+    def witness_fails(self, witness: str, why: str) -> None:
+        """Take note of why a witness takes no head; "" where it takes them."""
 
-    def head_contradicted(self, witness: str) -> None:
+    def head_contradicted(self, witness: str, why: str) -> None:
         """Take note of a head that the log does not begin with."""
 
 
@@ -257,12 +257,12 @@ class Pusher:
                 turn.witness.take(head)
         except (WitnessFailed, StockadeError, ValueError) as error:
             self._tell(turn, error)
-            self._observe(turn, failed=True)
+            self._observe(turn, str(error) or type(error).__name__)
             return
         if turn.failed:
             log.info("the witness %s has the head of the record again", turn.witness.name)
         turn.taken = head
-        self._observe(turn, failed=False)
+        self._observe(turn, "")
 
     def _tell(self, turn: _Turn, error: Exception) -> None:
         name = turn.witness.name
@@ -270,17 +270,17 @@ class Pusher:
             if str(error) not in turn.told and self._contradicted is not None:
                 self._contradicted(name, error)
                 if self._observer is not None:
-                    self._observer.head_contradicted(name)
+                    self._observer.head_contradicted(name, str(error))
             turn.told.add(str(error))
         elif not turn.failed:
             log.warning("the witness %s takes no head of the record: %s", name, error)
 
-    def _observe(self, turn: _Turn, *, failed: bool) -> None:
-        turn.failed = failed
+    def _observe(self, turn: _Turn, why: str) -> None:
+        turn.failed = bool(why)
         if self._observer is None:
             return
-        self._observer.witness_fails(turn.witness.name, fails=failed)
-        if not failed:
+        self._observer.witness_fails(turn.witness.name, why)
+        if not why:
             self._observer.witness_took(turn.witness.name, time.time())
 
 

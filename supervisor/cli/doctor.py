@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisor.cli import output as out
+from supervisor.cli.doctor_record import log_key, witness_rows
 from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.session import json_option, session
 from supervisor.cli.trace import search_path
@@ -47,8 +48,9 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
     A wall is `absent` where this host lacks what some hosts have: the row says what it would add.
     That is no failure, unless a profile that the daemon would load requires it. What could not be
     tried, since something before it failed, is `not tried`. The row `configuration` says whether
-    the daemon would start under it, and `retention`, where it is asked for, whether anything keeps
-    it from removing.
+    the daemon would start under it, `log key` what signs the log and who can read contents,
+    `witness`, for each, how it does as the daemon left word, and `retention`, where it is asked
+    for, whether anything keeps it from removing.
 
     With --json, one document: a list of `wall`, `verdict` (holds, absent, fails, not tried),
     `detail`, `advice`.
@@ -79,11 +81,16 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
 
 
 def _configured(config_path: Path | None) -> tuple[dict[str, list[str]], list[Row]]:
-    """Give what `_judged` does, and a row on retention where the daemon would have it."""
+    """Give what `_judged` does, and rows on the log's key and its witnesses, and on retention where
+    the daemon would have it."""
     required, row, config = _judged(config_path)
-    if config is None or config.record is None or config.record.retain is None:
+    if config is None:
         return required, [row]
-    return required, [row, _retention(Path(config.state), config.record.retain.policy.exported_by)]
+    state = Path(config.state)
+    rows = [row, log_key(state, config.record), *witness_rows(state, config.witnesses)]
+    if config.record is not None and config.record.retain is not None:
+        rows.append(_retention(state, config.record.retain.policy.exported_by))
+    return required, rows
 
 
 def _retention(state: Path, exporters: tuple[str, ...]) -> Row:

@@ -249,6 +249,7 @@ def build_daemon(
     from supervisor.api.metrics import Metrics
     from supervisor.audit.store import Store
     from supervisor.audit.vault import Encryption
+    from supervisor.audit.witness_word import WitnessWord
     from supervisor.cli.witnesses import witness_of
     from supervisor.engine import Engine, EngineOptions
     from supervisor.profile.load import ProfileSet
@@ -267,7 +268,7 @@ def build_daemon(
             observer=metrics,
             on_fatal=_stop,
             witnesses=[witness_of(entry) for entry in config.witnesses],
-            witness_observer=metrics,
+            witness_observer=WitnessWord(state, metrics),
             retain=retain_of(config, metrics),
             encryption=Encryption(recipients=_recipients(config), identities=identities),
             masks=masks_of(config),

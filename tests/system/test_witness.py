@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.audit.witness_word import read_word
 from tests.support.daemon import Daemon
 
 WAIT_S = 60.0
@@ -73,6 +74,7 @@ def test_a_log_that_was_cut_back_is_refused(pair: tuple[Daemon, Daemon], tmp_pat
     logged.start()
     wait_for(lambda: contradicted(logged), witness, logged)
     assert "it was cut back" in contradicted(logged)[0]["why"] and "CRITICAL" in logged.tail()
+    wait_for(lambda: any(one.contradicted for one in read_word(logged.state).values()), logged)
     for _ in range(6):  # until it is longer than it was
         logged.client.run(["true"], profile="base")
     assert logged.stop() == 0

@@ -53,12 +53,12 @@ def test_a_phase_that_was_not_reached_is_not_counted() -> None:
 def test_how_witnesses_do() -> None:
     metrics = Metrics([])
     metrics.witness_took("/heads", 1234.5)
-    metrics.witness_fails("/heads", fails=True)
+    metrics.witness_fails("/heads", "no room")
     assert value(metrics, "stockade_witness_head_time_seconds", witness="/heads") == 1234.5
     assert value(metrics, "stockade_witness_failing", witness="/heads") == 1
-    metrics.witness_fails("/heads", fails=False)
+    metrics.witness_fails("/heads", "")
     assert value(metrics, "stockade_witness_failing", witness="/heads") == 0
-    metrics.head_contradicted("/heads")
+    metrics.head_contradicted("/heads", "it was cut back")
     assert value(metrics, "stockade_heads_contradicted_total", witness="/heads") == 1
 
 

@@ -186,10 +186,10 @@ class Told:
         assert abs(time_s - time.time()) < 60
         self.taken.append(witness)
 
-    def witness_fails(self, witness: str, *, fails: bool) -> None:
-        self.fails.append(fails)
+    def witness_fails(self, witness: str, why: str) -> None:
+        self.fails.append(bool(why))
 
-    def head_contradicted(self, witness: str) -> None:
+    def head_contradicted(self, witness: str, why: str) -> None:
         self.counted.append(witness)
 
     def pusher(self, log: Log, *witnesses: Kept) -> Pusher:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import supervisor.sandbox
+from supervisor.api.metrics import Metrics
 from supervisor.audit.cursors import Cursor, Cursors
 from supervisor.audit.retention import PROBLEM_NAME, write_problem
+from supervisor.audit.witness_word import WitnessWord
 from tests.support.profiles import with_profiles
 from tests.unit.cli.conftest import Stockade
 
@@ -172,3 +174,19 @@ def test_what_keeps_retention_from_removing(stockade: Stockade, tmp_path: Path) 
     write_problem(state / PROBLEM_NAME, "CLOCK_AHEAD: by a year")
     code, row = configured(stockade, path, "retention")
     assert (code, row["verdict"], row["detail"]) == (5, "fails", "CLOCK_AHEAD: by a year")
+
+
+@pytest.mark.usefixtures("given")
+def test_a_witness_that_contradicts_the_log_fails(stockade: Stockade, tmp_path: Path) -> None:
+    state, path = tmp_path / "state", tmp_path / "config.yaml"
+    config = with_profiles(tmp_path / "own", good="")
+    witnesses = [{"file": "/mnt/heads"}]
+    path.write_text(json.dumps({**config, "state": str(state), "witnesses": witnesses}))
+    state.mkdir()
+    assert configured(stockade, path, "log key")[1]["verdict"] == "absent"
+    code, row = configured(stockade, path, "witness /mnt/heads")
+    assert (code, row["verdict"]) == (0, "absent")
+    WitnessWord(state, Metrics([])).head_contradicted("/mnt/heads", "it was cut back")
+    code, row = configured(stockade, path, "witness /mnt/heads")
+    assert (code, row["verdict"]) == (5, "fails")
+    assert "it was cut back" in row["detail"]
