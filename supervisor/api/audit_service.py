@@ -126,6 +126,8 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             kind=request.kind,
             since_ns=_moment(request.HasField("since"), request.since),
             until_ns=_moment(request.HasField("until"), request.until),
+            call=request.call_id,
+            caller=request.caller,
         )
         found, token = await to_end(
             lambda: self._store.own.find(wanted, limit=rows_max, token=request.page_token)

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from supervisor.audit.chosen import Chosen
-from supervisor.audit.entry import CALL_KINDS, Kind, StoredEntry
+from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
 from supervisor.audit.journal import RETRY_AFTER_S, Journal
 from supervisor.audit.masks import Masks
 from supervisor.audit.reading import read_own
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, InvalidRequest, InvariantError
 
+CALLER_BYTES_MAX = 4096
 _KIND = re.compile(r"[a-z_]{1,32}")
 _TOKEN = re.compile(r"[0-9]{1,20}", re.ASCII)
 
@@ -34,6 +36,8 @@ class OwnFilter:
     kind: str = ""
     since_ns: int = 0
     until_ns: int = 0
+    call: str = ""
+    caller: str = ""
 
     def check(self) -> None:
         """Make sure that it can be looked for.
@@ -43,6 +47,10 @@ class OwnFilter:
         """
         if self.kind and (self.kind in CALL_KINDS or not _KIND.fullmatch(self.kind)):
             raise InvalidRequest("FILTER_INVALID", "kind: the daemon has no entries of its own so")
+        if self.call and not CALL_ID.fullmatch(self.call):
+            raise InvalidRequest("FILTER_INVALID", f"call: {self.call[:80]!r} is no call id")
+        if len(self.caller.encode(errors="replace")) > CALLER_BYTES_MAX:
+            raise InvalidRequest("FILTER_INVALID", f"caller: more than {CALLER_BYTES_MAX} bytes")
 
     def fits(self, entry: StoredEntry) -> bool:
         """Say whether an entry is wanted."""
@@ -50,7 +58,34 @@ class OwnFilter:
             self.kind in ("", entry.kind)
             and entry.time_ns >= self.since_ns
             and (not self.until_ns or entry.time_ns < self.until_ns)
+            and (not (self.call or self.caller) or self._fits_body(entry))
         )
+
+    def _fits_body(self, entry: StoredEntry) -> bool:
+        if self.call and self.call.encode() not in entry.json:
+            return False  # A call id stands there as it is.
+        body: Mapping[str, Any] = entry.body()
+        return (not self.call or self.call in _calls(body)) and (
+            not self.caller or self.caller in _callers(body)
+        )
+
+
+def _calls(body: Mapping[str, Any]) -> Iterator[object]:
+    """Give the calls that an entry is about."""
+    yield body.get("call")
+    if isinstance(body.get("calls"), list):
+        yield from body["calls"]
+    for name, key in (("of", "call"), ("asked", "call_id")):
+        if isinstance(body.get(name), dict):
+            yield body[name].get(key)
+
+
+def _callers(body: Mapping[str, Any]) -> Iterator[object]:
+    """Give the names of who it was."""
+    caller = body.get("caller")
+    yield caller.get("name") if isinstance(caller, dict) else caller
+    if isinstance(body.get("of"), list):  # Of refusals that were dropped.
+        yield from (row.get("who") for row in body["of"] if isinstance(row, dict))
 
 
 class OwnEntries:

@@ -60,6 +60,10 @@ Body = Mapping[str, Any]
     help="Only entries since then: 2h, 7d, 2026-01-31, or RFC 3339 (UTC where not said).",
 )
 @click.option("--until", type=Moment(), default=None, metavar="TIME", help="Only entries before.")
+@click.option("--call", default="", metavar="CALL", help="Only what is about this call.")
+@click.option(
+    "--caller", default="", metavar="NAME", help="Only what this caller did or asked for."
+)
 @click.option(
     "-n",
     "--limit",
@@ -69,12 +73,17 @@ Body = Mapping[str, Any]
     help="At most so many.",
 )
 @daemon_options
-def command(kind: str | None, since: int | None, until: int | None, limit: int) -> None:
+def command(
+    kind: str | None, since: int | None, until: int | None, call: str, caller: str, limit: int
+) -> None:
     """List the daemon's own entries of the log, newest first: its starts and stops, what was in
     force (configuration, grants, profiles), who was refused or not known, who read which record, to
     which key the log was handed over, what retention removed, and what is held.
 
     It is for callers with `audit: all`. Calls are listed by `audit ls`.
+
+    There is no index of them: with --call and --caller the whole log is looked through where fewer
+    than --limit are found, which --since bounds.
 
     Of `policy`, the parts are named that differ from the next older one of the list. With --json,
     one document: a list of entries, `json` the exact text that the leaf hash is over.
@@ -83,6 +92,8 @@ def command(kind: str | None, since: int | None, until: int | None, limit: int) 
     Examples:
       stockade audit log --since 24h
       stockade audit log --kind policy
+      stockade audit log --call CALL
+      stockade audit log --caller ci --since 7d
       stockade audit log --kind read --json | jq -r '.[].json | fromjson | .body.of'
 
     \b
@@ -93,7 +104,14 @@ def command(kind: str | None, since: int | None, until: int | None, limit: int) 
     current = session()
     with current.client() as client:
         entries = list(
-            client.events(kind=kind or "", since_ns=since or 0, until_ns=until or 0, limit=limit)
+            client.events(
+                kind=kind or "",
+                since_ns=since or 0,
+                until_ns=until or 0,
+                call=call,
+                caller=caller,
+                limit=limit,
+            )
         )
     if current.json:
         out.document(entries)

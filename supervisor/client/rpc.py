@@ -56,12 +56,27 @@ def records_request(wanted: Wanted) -> audit_pb2.ListRecordsRequest:
     return request
 
 
-def events_request(kind: str, since_ns: int, until_ns: int) -> audit_pb2.ListEventsRequest:
+class EventsWanted(TypedDict, total=False):
+    """Which of the daemon's own entries: of a kind, since and before a time, about a call, and of a
+    caller by its name."""
+
+    kind: str
+    since_ns: int
+    until_ns: int
+    call: str
+    caller: str
+
+
+def events_request(wanted: EventsWanted) -> audit_pb2.ListEventsRequest:
     """Give the request for the daemon's own entries."""
-    request = audit_pb2.ListEventsRequest(kind=kind)
-    if since_ns:
+    request = audit_pb2.ListEventsRequest(
+        kind=wanted.get("kind", ""),
+        call_id=wanted.get("call", ""),
+        caller=wanted.get("caller", ""),
+    )
+    if since_ns := wanted.get("since_ns", 0):
         request.since.FromNanoseconds(since_ns)
-    if until_ns:
+    if until_ns := wanted.get("until_ns", 0):
         request.until.FromNanoseconds(until_ns)
     return request
 

@@ -310,11 +310,11 @@ class Supervisor:
         return wire.recorded_profile(self._unary(self._stubs.audit.GetRecord, request))
 
     def events(
-        self, *, kind: str = "", since_ns: int = 0, until_ns: int = 0, limit: int | None = None
+        self, *, limit: int | None = None, **wanted: Unpack[rpc.EventsWanted]
     ) -> Iterator[values.RecordEntry]:
         """Give the daemon's own entries, newest first: what was in force, who was refused, who read
         the record. Only for callers with `audit: all`."""
-        request = rpc.events_request(kind, since_ns, until_ns)
+        request = rpc.events_request(wanted)
         return self._pages(self._stubs.audit.ListEvents, request, "entries", limit, of=wire.entry)
 
     def checkpoint(self) -> values.SignedHead:

@@ -194,6 +194,8 @@ def test_an_empty_log(tmp_path: Path) -> None:
     [
         (OwnFilter(kind="outcome"), "", "FILTER_INVALID"),
         (OwnFilter(kind="No such"), "", "FILTER_INVALID"),
+        (OwnFilter(call="../x"), "", "FILTER_INVALID"),
+        (OwnFilter(caller="x" * 4097), "", "FILTER_INVALID"),
         (OwnFilter(), "x", "PAGE_TOKEN_INVALID"),
         (OwnFilter(), "-1", "PAGE_TOKEN_INVALID"),
         (OwnFilter(), "9" * 21, "PAGE_TOKEN_INVALID"),
@@ -219,5 +221,32 @@ def test_damage_is_named(tmp_path: Path) -> None:
             segment.write_bytes(segment.read_bytes().replace(b"here", b"gone"))
             with pytest.raises(AuditCorrupt):
                 store.own.find(OwnFilter(), limit=5, token="")
+
+    asyncio.run(scenario())
+
+
+def test_by_call_and_by_caller(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            call, me = "0" * 26, {"name": "me", "pid": 1}
+            for kind, body in (
+                ("read", {"caller": me, "of": {"call": call}}),
+                ("refused", {"caller": "you", "asked": {"call_id": call}}),
+                ("removed", {"calls": [call, "1" * 26]}),
+                ("held", {"call": call, "caller": "me", "why": "x"}),
+                ("held", {"call": "1" * 26, "caller": "you", "why": f"{call} and me"}),
+                ("refusals_dropped", {"of": [{"who": "me"}]}),
+            ):
+                store.own.append(kind, body)
+
+            def found(**wanted: str) -> list[int]:
+                entries, _ = store.own.find(OwnFilter(**wanted), limit=9, token="")  # type: ignore[arg-type]
+                return [entry.index for entry in entries]
+
+            assert found(call=call) == [3, 2, 1, 0]
+            assert found(call="1" * 26) == [4, 2]
+            assert found(caller="me") == [5, 3, 0]
+            assert found(caller="me", call=call, kind="held") == [3]
+            assert found(caller="m") == []
 
     asyncio.run(scenario())

@@ -49,10 +49,24 @@ def test_every_kind_of_the_daemon_s_own_can_be_asked_for() -> None:
 
 
 def test_what_it_asks_for(daemon: FakeDaemon, stockade: Stockade) -> None:
-    given = ("-k", "read", "--since", "2026-01-31", "--until", "2026-02-01", "-n", "3")
+    given = (
+        "-k",
+        "read",
+        "--since",
+        "2026-01-31",
+        "--until",
+        "2026-02-01",
+        "-n",
+        "3",
+        "--call",
+        "c-1",
+        "--caller",
+        "me",
+    )
     rows(daemon, stockade, options=given)
     (request,) = daemon.asked("ListEvents")
     assert (request.kind, request.page_size) == ("read", 3)
+    assert (request.call_id, request.caller) == ("c-1", "me")
     assert (request.since.seconds, request.until.seconds) == (1769817600, 1769904000)
     assert stockade("audit", "log", "--kind", "outcome").exit_code == 2
 
