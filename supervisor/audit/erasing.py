@@ -97,7 +97,8 @@ def content_held(call_id: str, holds: int) -> CallStateError:
     """Make the error for content that somebody holds."""
     return CallStateError(
         "CONTENT_HELD",
-        f"what call {call_id} left is held, {holds} times: it is not erased",
+        f"what call {call_id} left is held{f', {holds} times' if holds > 1 else ''}: it is not "
+        "erased",
         hint=f"release it first: stockade audit release --why … {call_id}; who holds it, and why: "
         "stockade audit log --kind held",
         metadata={"call_id": call_id, "holds": str(holds)},

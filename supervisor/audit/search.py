@@ -247,10 +247,14 @@ class Trail:
             return
         self._note(_PROGRAM, path)
         self._note(_PROGRAM, path.rpartition("/")[2])
+        called = _shown(event["argv"][0]) if event["argv"] else ""
+        if called and called != path:  # a link, or one program of many names
+            self._note(_PROGRAM, called)
+            self._note(_PROGRAM, called.rpartition("/")[2])
         if "path" in event["cut"]:
             self._cut.add(_PROGRAM)
         if "argv" in event["cut"]:
-            self._cut.add(_WORDS)
+            self._cut.update((_WORDS,) if called else (_WORDS, _PROGRAM))
         self._say(path, *event["argv"])
 
     def _reach(self, place: str) -> None:

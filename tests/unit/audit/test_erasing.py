@@ -131,6 +131,7 @@ def test_what_is_held_is_not_erased_and_what_is_erased_not_held(tmp_path: Path) 
             with pytest.raises(CallStateError) as caught:
                 await store.eraser.erase("call-1", CALLER, "why")
             assert (caught.value.reason, caught.value.metadata["holds"]) == ("CONTENT_HELD", "1")
+            assert "is held: it is not erased" in caught.value.message
             assert "audit release" in caught.value.hint
             assert stored(store, "call-1") == b"something"
             assert store.get_call("call-1").erased is None

@@ -190,6 +190,15 @@ def test_programs() -> None:
         assert not found(CallFilter(program=name), made)
 
 
+def test_programs_by_what_they_were_called_by() -> None:
+    made = trail(program(b"/usr/bin/python3.13", b"/usr/bin/python3", b"perl"))
+    for name in ("python3.13", "python3", "/usr/bin/python3"):
+        assert found(CallFilter(program=name), made)
+    assert not found(CallFilter(program="perl"), made)
+    assert not found(CallFilter(program="x"), trail(program(b"/a", b"a", cut=("argv",))))
+    assert found(CallFilter(program="x"), trail(program(b"/a", cut=("argv",))))  # nobody knows
+
+
 @pytest.mark.parametrize(
     "text",
     [
