@@ -160,6 +160,7 @@ def _unread(problems: Sequence[Problem], count: int) -> VerifyReport:
         signed_size=-1,
         signers=(),
         consistent=0,
+        heads=(),
         problems=tuple(problems),
         problem_count=count,
     )
