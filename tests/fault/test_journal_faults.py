@@ -21,9 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from supervisor.audit import verify as verify_module
 from supervisor.audit.checkpoints import Receipt
 from supervisor.audit.entry import Kind
 from supervisor.audit.space import sync_directory
@@ -342,5 +344,6 @@ def one_lie(bench: Bench, figures: Counter[str]) -> None:
     }
     lost = set(bench.told.outcomes) - there
     figures["lost"] += len(lost)
-    named = {problem.call for problem in bench.verify().problems}
+    with mock.patch.object(verify_module, "PROBLEMS_MAX", 1 << 30):  # each of the lost is asked for
+        named = {problem.call for problem in bench.verify().problems}
     assert lost <= named, "what was promised is gone, and nobody is told"
