@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.linux import cgroup
 from tests.support.daemon import running_daemon
+from tests.support.following import is_started, until
 from tests.support.leftovers import Footprint, namespaces
 
 PARENT = "stockade-leftovers-test"
@@ -74,7 +75,8 @@ def test_a_cgroup(footprint: Footprint) -> None:
 def test_a_test_that_fails_over_a_killed_daemon_leaves_nothing() -> None:
     """Sandboxes, cgroups, and the file system with the pins, which outlive their daemon."""
     with contextlib.suppress(ZeroDivisionError), running_daemon() as daemon:
-        daemon.client.execute(["sleep", "600"], profile="base")
+        # A runtime that is still at work goes on without its daemon, and makes cgroups later on.
+        until(daemon.client.execute(["sleep", "600"], profile="base"), is_started)
         daemon.kill()
         left = "\n".join(daemon.leftovers())
         assert "cgroup" in left
