@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import errno
 import os
 import threading
@@ -109,7 +110,7 @@ class Journal:
         self._unreserved = 0  # Up to here the log may grow and leave the reserve alone.
         self._durable = 0
         self._settled = end.size  # Durable, and handed over.
-        self._waiting: list[concurrent.futures.Future[None]] = []
+        self._waiting: list[Callable[[StockadeError | None], None]] = []
         self._closing = False
         self.failure: StockadeError | None = None
         self._fd = os.open(directory / segment_name(self._segment), os.O_RDWR | os.O_CLOEXEC)
@@ -308,11 +309,21 @@ class Journal:
         Raises:
             AuditUnavailable: `JOURNAL_UNAVAILABLE`; what was appended may be lost.
         """
-        await asyncio.wrap_future(self._request_sync())
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def end(failure: StockadeError | None) -> None:
+            with contextlib.suppress(RuntimeError):  # of a loop that is closed nobody waits
+                loop.call_soon_threadsafe(_settle, done, failure)
+
+        if self._request_sync(end):
+            await done
 
     def sync(self) -> None:
         """Do what `commit` does, outside of an event loop."""
-        self._request_sync().result()
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        if self._request_sync(lambda failure: _settle(done, failure)):
+            done.result()
 
     def fail(self, what: str, error: OSError) -> StockadeError:
         """Latch a failure that another file of the record had; give the error to raise."""
@@ -395,16 +406,16 @@ class Journal:
             self._wake.notify()
         return _again(self.failure)
 
-    def _request_sync(self) -> concurrent.futures.Future[None]:
-        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    def _request_sync(self, end: Callable[[StockadeError | None], None]) -> bool:
+        """Have `end` called from the journal's thread, once all that is appended is durable, or
+        cannot be; give False where it is durable already."""
         with self._wake:
             self._check()
             if self._settled == self._size:
-                future.set_result(None)
-            else:
-                self._waiting.append(future)
-                self._wake.notify()
-        return future
+                return False
+            self._waiting.append(end)
+            self._wake.notify()
+        return True
 
     def _run(self) -> None:
         """Be the one who calls fdatasync, until closed or failed."""
@@ -425,13 +436,8 @@ class Journal:
             if failure is None:
                 with self._lock:
                     self._settled = size
-            for future in waiting:
-                if not future.set_running_or_notify_cancel():
-                    continue
-                if failure is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(_again(failure))
+            for end_wait in waiting:
+                end_wait(failure and _again(failure))
             if failure is not None or (closing and not self._pending()):
                 self._refuse_waiting()
                 break
@@ -457,9 +463,8 @@ class Journal:
         with self._lock:
             waiting, self._waiting = self._waiting, []
             failure = self.failure or AuditUnavailable("JOURNAL_UNAVAILABLE", "it is closed")
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(_again(failure))
+        for end_wait in waiting:
+            end_wait(_again(failure))
 
     def _sync(self, size: int, leaf: bytes, end: Position, entries: int) -> StockadeError | None:
         begin = time.monotonic()
@@ -539,6 +544,15 @@ class Journal:
                 raise
         self._spare.give()
         return _make_segment(self._directory)
+
+
+def _settle(
+    waiter: asyncio.Future[None] | concurrent.futures.Future[None], failure: StockadeError | None
+) -> None:
+    if failure is None and not waiter.done():
+        waiter.set_result(None)
+    elif failure is not None and not waiter.done():  # else it was cancelled
+        waiter.set_exception(failure)
 
 
 def _again(failure: StockadeError) -> StockadeError:

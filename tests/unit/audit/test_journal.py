@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 
-from supervisor.audit import frames as frames_module
 from supervisor.audit import journal as journal_module
 from supervisor.audit import space
-from supervisor.audit.entry import NO_LEAF, Kind, Position, StoredEntry
+from supervisor.audit.entry import NO_LEAF, Kind, Position
 from supervisor.audit.journal import Journal, JournalOptions, Leaf
 from supervisor.audit.mark import read_mark
 from supervisor.audit.reading import read_log
-from supervisor.audit.segment import MAGIC, list_segments, segment_name
-from supervisor.call.types import Json
-from supervisor.errors import AuditUnavailable, CapacityError, InvariantError, StockadeError
+from supervisor.audit.segment import MAGIC, list_segments
+from supervisor.errors import AuditUnavailable, CapacityError, StockadeError
 from tests.support.descriptors import no_descriptors
 
 START = Position(segment=0, offset=len(MAGIC))
@@ -68,74 +66,6 @@ def test_entries_are_chained_and_numbered(tmp_path: Path) -> None:
         links = [NO_LEAF.hex(), *(entry.leaf for entry in entries)]
         assert [entry.head.prev.hex() for entry in entries] == links[:-1]
         assert journal.head == (5, bytes.fromhex(links[-1]))
-
-
-def append_many(journal: Journal, count: int, *, sequence: int = 1) -> StoredEntry:
-    bodies: list[dict[str, Json]] = [{"number": number} for number in range(count)]
-    return journal.append_many(Kind.DENIED, bodies, time_ns=9, call="c", sequence=sequence)
-
-
-@pytest.mark.parametrize("library", [True, False])
-def test_many_are_appended_as_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, library: bool
-) -> None:
-    if not library:
-        monkeypatch.setattr(frames_module, "native", lambda: None)
-    told: list[Leaf] = []
-    options = JournalOptions(linger_s=60.0)
-    journal, _ = Journal.open(tmp_path / "log", options=options, on_durable=told.extend)
-    append(journal, 1)
-    last = append_many(journal, 7, sequence=3)
-    append(journal, 2)
-    entries = list(read_log(journal, START))
-    assert entries[7] == last
-    assert [entry.sequence for entry in entries] == [0, 3, 4, 5, 6, 7, 8, 9, 0]
-    links = [NO_LEAF.hex(), *(entry.leaf for entry in entries)]
-    assert [entry.head.prev.hex() for entry in entries] == links[:-1]
-    journal.close()
-    assert told == [(entry.json, bytes.fromhex(entry.leaf)) for entry in entries]
-
-
-def test_many_with_one_that_is_too_large_are_none(tmp_path: Path) -> None:
-    with opened(tmp_path) as journal:
-        append(journal)
-        bodies: list[dict[str, Json]] = [{"text": "x"}, {"text": "x" * 70_000}]
-        with pytest.raises(InvariantError) as caught:
-            journal.append_many(Kind.DENIED, bodies, time_ns=9, call="c", sequence=1)
-        assert caught.value.reason == "ENTRY_TOO_LARGE"
-        append_many(journal, 2)
-        assert [entry.index for entry in read_log(journal, START)] == [0, 1, 2]
-
-
-def test_many_for_which_there_is_no_room_are_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where some of them were written before the disk was full."""
-    real = os.pwrite
-
-    def full(fd: int, data: bytes, offset: int) -> int:
-        if offset > len(MAGIC):
-            real(fd, data[: len(data) // 2], offset)
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(fd, data, offset)
-
-    with opened(tmp_path) as journal:
-        append(journal)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", full)
-            with pytest.raises(AuditUnavailable) as caught:
-                append_many(journal, 5)
-            assert caught.value.reason == "RECORD_FULL"
-        assert journal.head[0] == 1
-        whole = (tmp_path / "log" / segment_name(0)).read_bytes()
-        assert len(whole) == journal.tail.offset  # no frame of those is left, whole or not
-        append_many(journal, 2)
-        journal.sync()
-        assert [entry.kind for entry in read_log(journal, START)] == [
-            Kind.DAEMON_STARTED, Kind.DENIED, Kind.DENIED,
-        ]  # fmt: skip
-    with opened(tmp_path) as journal:
-        assert journal.head[0] == 3
 
 
 def test_the_log_goes_on_after_closing(tmp_path: Path) -> None:
@@ -234,6 +164,28 @@ def test_a_cancelled_waiter_does_not_disturb(tmp_path: Path) -> None:
 
     with opened(tmp_path) as journal:
         asyncio.run(scenario(journal))
+        assert journal.failure is None
+
+
+def test_who_waited_in_a_loop_that_is_closed_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = Fsync()
+    monkeypatch.setattr(os, "fdatasync", fsync)
+    with opened(tmp_path) as journal:
+        fsync.gate.clear()
+        append(journal)
+
+        async def ask() -> None:
+            waiting = asyncio.ensure_future(journal.commit())
+            await asyncio.sleep(0)
+            waiting.cancel()
+
+        asyncio.run(ask())
+        fsync.gate.set()
+        append(journal)
+        journal.sync()
+        asyncio.run(journal.commit())
         assert journal.failure is None
 
 
