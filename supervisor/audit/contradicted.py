@@ -49,18 +49,20 @@ def check(tree: LogTree, heads: Iterable[bytes]) -> None:
     Raises:
         Contradicted: it does not begin with one of them, the largest of those.
         AuditUnavailable: `TREE_BEHIND`, while the tree is being made again.
-        AuditCorrupt: `CHECKPOINT_BROKEN`, where a tile is gone.
+        AuditCorrupt: `CHECKPOINT_BROKEN`, where a tile is gone or damaged.
     """
     signed = {head for data in heads if (head := _signed(data, tree.keys)) is not None}
     for head in sorted(signed, key=lambda one: one.size, reverse=True):
         size, root = tree.root(head.size)
+        if root == head.root:
+            continue
         if size < head.size:
             why = f"it has a head over {head.size} entries, and here are {size}: it was cut back"
-        elif root != head.root:
-            why = f"its head over {head.size} entries has another root: it was rewritten"
         else:
-            continue
-        raise Contradicted(why, size=head.size, root=to_base64(head.root))
+            tree.require_other(head)  # nobody has checked the tiles below it
+            why = f"its head over {head.size} entries has another root: it was rewritten"
+        root_text = to_base64(head.root)
+        raise Contradicted(why, size=head.size, root=root_text, shorter=size < head.size)
 
 
 def _signed(data: bytes, keys: Sequence[VerifierKey]) -> Checkpoint | None:

@@ -43,6 +43,9 @@ VERSION = 1
 AROUND_BYTES = 512
 """More than a frame has around its body."""
 
+INDEX_END = 1 << 64
+"""C counts no further."""
+
 FRAME_BYTES_LEAST = 180
 """No frame is shorter."""
 
@@ -95,8 +98,11 @@ def see_frames(buffer: bytes, index: int, leaf: bytes) -> Seen:
     """Give the frames at the beginning of `buffer` that follow the entry before `index`, whose leaf
     hash is `leaf`, as far as all is well with them."""
     library = native()
-    seen = None if library is None else _see(library, buffer, index, leaf)
-    return _see_here(buffer, index, leaf) if seen is None else seen
+    if library is not None and index + len(buffer) < INDEX_END:
+        seen = _see(library, buffer, index, leaf)
+        if seen is not None and seen.payloads:
+            return seen
+    return _see_here(buffer, index, leaf)  # also what is spelled in another way than ours
 
 
 @functools.cache

@@ -319,6 +319,20 @@ class LogTree:
         except TileError as error:
             raise _broken(str(error)) from error
 
+    def require_other(self, head: Checkpoint) -> None:
+        """Make sure, by the entries themselves, that they have not the root of a head which the
+        tiles do not have. Reads all of them.
+
+        Raises:
+            AuditCorrupt: `CHECKPOINT_BROKEN`, where they have it: a tile is damaged.
+        """
+        growth = Growth()
+        entries = itertools.islice(self._entries(0), head.size)
+        while part := [leaf_hash(entry) for entry in itertools.islice(entries, WIDTH)]:
+            growth.extend(part)
+        if growth.root() == head.root:
+            raise _broken(f"a tile below its first {head.size} entries is damaged")
+
     def _sign(self) -> tuple[Checkpoint, bytes]:
         growth = self._growth
         checkpoint = Checkpoint(origin=self._signer.key.name, size=growth.size, root=growth.root())

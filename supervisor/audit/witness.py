@@ -42,12 +42,13 @@ class WitnessFailed(Exception):
 
 class Contradicted(WitnessFailed):
     """A witness has a head that our log does not begin with: its size, and its root in base64 where
-    it is known."""
+    it is known; `shorter` where the log is, at the time."""
 
-    def __init__(self, why: str, *, size: int, root: str = "") -> None:
+    def __init__(self, why: str, *, size: int, root: str = "", shorter: bool) -> None:
         super().__init__(why)
         self.size = size
         self.root = root
+        self.shorter = shorter
 
 
 class WitnessObserver(Protocol):
@@ -61,6 +62,10 @@ class WitnessObserver(Protocol):
 
     def head_contradicted(self, witness: str, why: str) -> None:
         """Take note of a head that the log does not begin with."""
+
+
+FAILURES = (WitnessFailed, StockadeError, ValueError, OSError)
+"""After which a witness is asked again later."""
 
 
 class Witness(Protocol):
@@ -238,24 +243,29 @@ class Pusher:
         self._push(turn)
 
     def _look_back(self, turn: _Turn) -> None:
-        """Hold the log to what a witness has, before it gets more."""
-        if self._check is None or not isinstance(turn.witness, Keeping):
+        """Hold the log to what a witness has; where that cannot be now, the next time."""
+        if turn.looked_back or self._check is None or not isinstance(turn.witness, Keeping):
             return
         try:
             self._check(turn.witness.kept())
         except Contradicted as error:
             self._tell(turn, error)
+        except FAILURES as error:
+            if not turn.blind:
+                name = turn.witness.name
+                log.warning("what the witness %s has cannot be looked at: %s", name, error)
+            turn.blind = True
+            return
+        turn.looked_back = True
 
     def _push(self, turn: _Turn) -> None:
         """Give a witness what it has not had yet."""
+        self._look_back(turn)
         try:
-            if not turn.looked_back:
-                self._look_back(turn)
-                turn.looked_back = True
             head = self._head()
             if head != turn.taken:
                 turn.witness.take(head)
-        except (WitnessFailed, StockadeError, ValueError) as error:
+        except FAILURES as error:
             self._tell(turn, error)
             self._observe(turn, str(error) or type(error).__name__)
             return
@@ -267,11 +277,13 @@ class Pusher:
     def _tell(self, turn: _Turn, error: Exception) -> None:
         name = turn.witness.name
         if isinstance(error, Contradicted):
-            if str(error) not in turn.told and self._contradicted is not None:
+            # Its text may tell how long our log is, which what is told makes longer.
+            what = error.size, error.root, error.shorter
+            if what not in turn.told and self._contradicted is not None:
                 self._contradicted(name, error)
                 if self._observer is not None:
                     self._observer.head_contradicted(name, str(error))
-            turn.told.add(str(error))
+            turn.told.add(what)
         elif not turn.failed:
             log.warning("the witness %s takes no head of the record: %s", name, error)
 
@@ -286,14 +298,15 @@ class Pusher:
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """What one witness was asked and has had, whether it failed last, and which contradictions were
-    told."""
+    """What one witness was asked and has had, whether it could not be asked, or failed last, and
+    which contradictions were told."""
 
     witness: Witness
     looked_back: bool = False
+    blind: bool = False
     taken: bytes = b""
     failed: bool = False
-    told: set[str] = field(default_factory=set)
+    told: set[tuple[int, str, bool]] = field(default_factory=set)
 
 
 def heads_in(data: bytes) -> Iterator[bytes]:

@@ -51,7 +51,7 @@ class StockadeWitness:
             self._size = int(error.metadata.get(SIZE_KEY, "0"))
             error = self._submit(head)
         if error is not None and error.reason == REWRITTEN:
-            raise Contradicted(error.message, size=self._size)
+            raise Contradicted(error.message, size=self._size, shorter=False)
         if error is not None:
             raise WitnessFailed(f"{error.message} [{error.reason}]")
         self._size = read_checkpoint(head).size
@@ -62,6 +62,7 @@ class StockadeWitness:
             raise Contradicted(
                 f"it has a head over {self._size} entries, and here are {size}: it was cut back",
                 size=self._size,
+                shorter=True,
             )
         proof: Sequence[bytes] = ()
         if self._prove is not None and 0 < self._size < size:

@@ -16,7 +16,7 @@ from supervisor.audit.store import Store
 from supervisor.audit.verify import verify
 from supervisor.audit.witness import Contradicted, FileWitness
 from supervisor.call.types import Json
-from supervisor.errors import AuditUnavailable
+from supervisor.errors import AuditCorrupt, AuditUnavailable
 from tests.support.records import begin, make_finished
 from tests.unit.audit.keys import TestSigner
 from tests.unit.audit.test_tree import Log
@@ -61,6 +61,19 @@ def test_a_tree_that_is_behind_its_log_says_nothing(tmp_path: Path) -> None:
     assert caught.value.reason == "TREE_BEHIND"
 
 
+def test_a_damaged_tile_is_no_other_log(tmp_path: Path) -> None:
+    log, heads = grown(tmp_path / "a", 5, 300, 300)
+    log.tree.close()  # whose head is signed, and taken up
+    tile = log.folder / "tile/0/000"
+    data = bytearray(tile.read_bytes())
+    data[100] ^= 1
+    tile.write_bytes(data)
+    log.opened()
+    with pytest.raises(AuditCorrupt, match="damaged") as caught:
+        check(log.tree, heads[:1])
+    assert caught.value.reason == "CHECKPOINT_BROKEN"
+
+
 def test_the_largest_is_named(tmp_path: Path) -> None:
     _, heads = grown(tmp_path / "a", 5, 3, 3)
     other, _ = grown(tmp_path / "b", 2)
@@ -96,7 +109,7 @@ def test_it_is_told_in_an_entry_and_where_that_cannot_be_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bodies: list[dict[str, Json]] = []
-    why = Contradicted("it was cut back", size=7, root="r")
+    why = Contradicted("it was cut back", size=7, root="r", shorter=True)
     tell("/heads", why, lambda body: bodies.append(dict(body)))
     assert bodies == [{"witness": "/heads", "size": 7, "root": "r", "why": "it was cut back"}]
     assert [record.levelno for record in caplog.records] == [logging.CRITICAL]

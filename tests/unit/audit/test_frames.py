@@ -211,6 +211,17 @@ def test_c_never_takes_what_python_would_not(data: st.DataObject) -> None:
     assert fast == slow or (not fast.payloads and fast.end == 0)
 
 
+def test_an_index_that_c_cannot_count_to_is_left_to_python() -> None:
+    data = chain(2).data
+    for index in (1 << 64, (1 << 64) + FIRST.index, (1 << 64) - 1):
+        assert see_frames(data, index, NO_LEAF).payloads == []
+
+
+def test_what_c_leaves_is_seen_by_python() -> None:
+    raw = framed(chain(1).payloads[0].replace(b'"sequence":3', b'"sequence":03'))
+    assert len(see_frames(raw, FIRST.index, NO_LEAF).payloads) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "taken"),
     [
