@@ -105,8 +105,8 @@ class Keeping(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileWitness:
-    """A file to which heads are appended, one after the other (`heads_in`): on a share that keeps
-    what was written, or with `chattr +a`."""
+    """A file to which heads are appended, one after the other (`heads_within`): on a share that
+    keeps what was written, or with `chattr +a`."""
 
     path: Path
 
@@ -309,15 +309,9 @@ class _Turn:
     told: set[tuple[int, str, bool]] = field(default_factory=set)
 
 
-def heads_in(data: bytes) -> Iterator[bytes]:
-    """Give the signed heads that lie one after the other in `data`, as a file witness has them."""
-    blocks = data.split(b"\n\n")
-    for text, signatures in zip(blocks[::2], blocks[1::2], strict=False):
-        yield text.lstrip(b"\n") + b"\n\n" + signatures.rstrip(b"\n") + b"\n"
-
-
 def heads_within(data: bytes) -> Iterator[bytes]:
-    """Give the whole heads in a part of such a file, wherever it begins and whatever is between."""
+    """Give the whole heads in a part of a file witness's file, wherever that begins and whatever is
+    between them."""
     for text, signatures in itertools.pairwise(data.split(b"\n\n")):
         if signatures.startswith(SIGNATURE_MARK):
             yield text.lstrip(b"\n") + b"\n\n" + signatures.rstrip(b"\n") + b"\n"

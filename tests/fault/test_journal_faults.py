@@ -33,7 +33,7 @@ from supervisor.audit.store import Store
 from supervisor.audit.tiles import WIDTH
 from supervisor.audit.verify import VerifyReport, verify
 from supervisor.audit.verify_log import LogCheck, Problem
-from supervisor.audit.witness import heads_in
+from supervisor.audit.witness import heads_within
 from supervisor.errors import AuditCorrupt
 from tests.support.faultdisk import LIE, SHORT, SLOW
 from tests.support.faultfs import FaultFs, fault_fs
@@ -166,7 +166,7 @@ class Bench:
         """Hold the record to all that was ever told of it."""
         heads = list(self.told.heads)
         if self.witness.exists():
-            heads += [("witness", head) for head in heads_in(self.witness.read_bytes())]
+            heads += [("witness", head) for head in heads_within(self.witness.read_bytes())]
         return verify(self.state, expect=self.told.outcomes, heads=heads)
 
     def require_whole(self) -> None:

@@ -18,7 +18,7 @@ from supervisor.audit.notes import VerifierKey
 from supervisor.audit.segment import segment_name
 from supervisor.audit.verify import verify
 from supervisor.audit.verify_log import LogCheck, Problem
-from supervisor.audit.witness import heads_in
+from supervisor.audit.witness import heads_within
 from supervisor.call.outcome import Exited
 from supervisor.client import Output, Started, Verdict
 from supervisor.errors import NotFound
@@ -283,7 +283,7 @@ def test_witnesses_get_heads_that_hold_the_record_to_what_it_was(tmp_path: Path)
         assert daemon.client.run(["true"], profile="base").outcome == Exited(code=0)
         daemon.stop()
         key = VerifierKey.parse((daemon.state / "log.pub").read_text())
-        heads = list(heads_in(kept.read_bytes()))
+        heads = list(heads_within(kept.read_bytes()))
         assert (tmp_path / "last").read_bytes() == heads[-1]
         head = open_checkpoint(heads[-1], [key])[0]
         report = verify(daemon.state, key=key, heads=[("kept", one) for one in heads])

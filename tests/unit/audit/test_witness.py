@@ -19,7 +19,7 @@ from supervisor.audit.witness import (
     FileWitness,
     Pusher,
     WitnessFailed,
-    heads_in,
+    heads_within,
 )
 from supervisor.errors import HostError
 from tests.unit.audit.keys import TestSigner
@@ -59,7 +59,7 @@ def test_a_file_keeps_every_head_as_a_note_of_its_own(tmp_path: Path) -> None:
         log.write(count)
         given.append(log.tree.signed())
         FileWitness(path).take(given[-1])
-    found = list(heads_in(path.read_bytes()))
+    found = list(heads_within(path.read_bytes()))
     assert found == given
     assert [open_checkpoint(head, [SIGNER.key])[0].size for head in found] == [1, 301, 306]
 
@@ -315,5 +315,5 @@ def test_a_pusher_without_witnesses_has_no_thread(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_of_heads() -> None:
-    assert list(heads_in(b"")) == []
-    assert list(heads_in(b"nothing\n")) == []
+    assert list(heads_within(b"")) == []
+    assert list(heads_within(b"nothing\n")) == []
