@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import socket
 import sys
@@ -59,7 +60,7 @@ def storm(
     with mock.patch.object(dial_module, "refusal", lambda address, port: ""):
         tally, problems = asyncio.run(_storm(inspect, weather))
     if not problems and (left := _open_files() - fds):
-        problems.append(f"{left} files stay open")
+        problems.append(f"files stay open: {dict(left)}")
     if problems:
         raise Stormed("\n".join((*problems, f"{again} --seconds {duration_s:.0f}")))
     return tally
@@ -145,8 +146,14 @@ def _problems(rig: Rig, outcome: Tally | Failure, *, tls: bool) -> list[str]:
     return problems
 
 
-def _open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def _open_files() -> Counter[str]:
+    """Give what is open, by what it is: what an earlier test left may be closed meanwhile."""
+    gc.collect()
+    files: Counter[str] = Counter()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # The one that lists them.
+            files[str(entry.readlink())] += 1
+    return files
 
 
 def _seen(rig: Rig, failure: Failure) -> list[str]:
