@@ -23,6 +23,7 @@ from supervisor.audit.own import OwnFilter
 from supervisor.audit.search import TIME_NS_MAX, CallFilter
 from supervisor.audit.witnessed import Witnessed
 from supervisor.call.state import State
+from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.engine import Engine
 from supervisor.errors import InvalidRequest, NotFound, NotPermitted
@@ -237,7 +238,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def _record(self, call_id: str) -> CallSummary:
         grants = callers.current().grants
         grants.require_audit()
-        missing = NotFound("RECORD_NOT_FOUND", f"there is no record of call {call_id[:100]!r}")
+        missing = NotFound("RECORD_NOT_FOUND", f"there is no record of call {brief(call_id)!r}")
         try:
             summary, _ = self._engine.get(call_id)
         except NotFound:

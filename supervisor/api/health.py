@@ -10,6 +10,7 @@ from typing import Any
 from grpc_health.v1 import _async as grpc_health_aio
 from grpc_health.v1 import health_pb2
 
+from supervisor.call.texts import brief
 from supervisor.errors import NotFound
 
 log = logging.getLogger("stockade.api")
@@ -43,7 +44,7 @@ class Health(grpc_health_aio.HealthServicer):  # type: ignore[misc] # grpc_healt
             NotFound: `SERVICE_UNKNOWN`.
         """
         if request.service not in self._names:
-            raise NotFound("SERVICE_UNKNOWN", f"there is no service {request.service[:200]!r}")
+            raise NotFound("SERVICE_UNKNOWN", f"there is no service {brief(request.service)!r}")
         return await super().Check(request, context)
 
     async def List(self, request: Any, context: Any) -> Any:  # noqa: N802 - the RPC's name

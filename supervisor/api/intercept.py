@@ -30,6 +30,7 @@ from supervisor.api.peers import Peer
 from supervisor.api.refusal_entries import RefusalEntries, asked, asked_of
 from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
+from supervisor.call.texts import brief
 from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError
 
 log = logging.getLogger("stockade.api")
@@ -148,8 +149,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         # A stream handler never waits for a message, so it answers every kind of caller.
         async def refuse(_requests: Any, context: Context) -> None:
             # No class of the tree has this code; the reason is what the log and the count need.
-            error = InvalidRequest(METHOD_UNKNOWN, f"there is no method {method[:200]}")
-            self._note(method, context, error)
+            error = InvalidRequest(METHOD_UNKNOWN, f"there is no method {brief(method)}")
+            self._note(self._entries.chosen.text(method), context, error)
             await _abort(
                 context,
                 build_status(grpc.StatusCode.UNIMPLEMENTED, error.reason, error.message),

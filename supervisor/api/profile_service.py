@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from supervisor.api import callers, messages
 from supervisor.api.intercept import Context
+from supervisor.call.texts import brief
 from supervisor.errors import NotFound, ProfileError
 from supervisor.profile.explain import explain
 from supervisor.profile.load import ProfileSet
@@ -56,7 +57,7 @@ class ProfileService(profile_pb2_grpc.ProfileServiceServicer):
 
     def _effective(self, name: str) -> EffectiveProfile:
         if not callers.current().grants.may_use(name):
-            raise NotFound("PROFILE_NOT_FOUND", f"there is no profile {name[:100]!r}")
+            raise NotFound("PROFILE_NOT_FOUND", f"there is no profile {brief(name)!r}")
         return self._profiles.effective(name)
 
     def _summary(self, name: str) -> profile_pb2.ProfileSummary:

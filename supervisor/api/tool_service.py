@@ -19,6 +19,7 @@ from supervisor.audit.index import CallSummary
 from supervisor.audit.locker import without_any_digest
 from supervisor.call.events import CallEvent, Finished
 from supervisor.call.state import State
+from supervisor.call.texts import brief
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX, CallRequest, Json
 from supervisor.engine import Engine, Subscription
 from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermitted, StockadeError
@@ -219,7 +220,7 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
             # The same answer whether there is such a profile or not: names are not given away.
             raise NotPermitted(
                 "PROFILE_NOT_GRANTED",
-                f"caller {identity.caller.name!r} may not use profile {message.profile[:100]!r}",
+                f"caller {identity.caller.name!r} may not use profile {brief(message.profile)!r}",
                 hint="the daemon's configuration grants profiles under `callers:`",
             )
         profile = self._engine.profiles.effective(message.profile)
@@ -259,7 +260,7 @@ class ToolService(tool_pb2_grpc.ToolServiceServicer):
     def _require_sight(self, call_id: str) -> callers.Grants:
         grants = callers.current().grants
         if not grants.sees(self._engine.owner(call_id)):
-            raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id[:100]!r}")
+            raise NotFound("CALL_NOT_FOUND", f"there is no call {brief(call_id)!r}")
         return grants
 
     def _require_own(self, call_id: str) -> None:

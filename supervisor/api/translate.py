@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.duration_pb2 import Duration
 
+from supervisor.call.texts import brief
 from supervisor.call.types import (
     ARG_BYTES_MAX,
     ARGV_BYTES_MAX,
@@ -202,7 +203,7 @@ def _terminal(message: tool_pb2.ExecuteRequest) -> Terminal:
     rows, columns = terminal_size(asked.rows, asked.columns)
     if asked.term and not _TERM.fullmatch(asked.term):
         raise InvalidRequest(
-            "TERMINAL_INVALID", f"{asked.term[:100]!r} is not the name of a kind of terminal"
+            "TERMINAL_INVALID", f"{brief(asked.term)!r} is not the name of a kind of terminal"
         )
     return Terminal(rows=rows, columns=columns, term=asked.term or TERM_DEFAULT)
 
@@ -225,8 +226,8 @@ def _check_env(env: dict[str, bytes], profile: EffectiveProfile, *, terminal: bo
             continue
         raise InvalidRequest(
             "ENV_INVALID",
-            f"variable {name[:100]!r} is refused: {problem}",
-            metadata={"subject": name[:100]},
+            f"variable {brief(name)!r} is refused: {problem}",
+            metadata={"subject": brief(name)},
         )
 
 
@@ -357,7 +358,7 @@ def _check_tree(files: tuple[InputFile, ...]) -> None:
 
 
 def _file_error(reason: str, path: bytes, problem: str) -> InvalidRequest:
-    shown = path[:200].decode(errors="backslashreplace")
+    shown = brief(path.decode(errors="backslashreplace"), 200)
     return InvalidRequest(reason, f"file {shown!r} {problem}", metadata={"subject": shown})
 
 
@@ -384,7 +385,7 @@ def _globs(globs: Iterable[str]) -> tuple[str, ...]:
             continue
         raise InvalidRequest(
             "GLOB_INVALID",
-            f"outputs[{index}] {glob[:100]!r} {problem}",
+            f"outputs[{index}] {brief(glob)!r} {problem}",
             metadata={"subject": f"outputs[{index}]"},
         )
     return taken

@@ -28,6 +28,7 @@ from typing import Protocol, Self
 import google_crc32c
 import zstandard
 
+from supervisor.audit.compression import compress, stored_bytes_max
 from supervisor.audit.originals import Original, Originals
 from supervisor.audit.parts import PartFolder
 from supervisor.audit.shortage import SHORTAGES, open_to_read, shortage
@@ -42,9 +43,10 @@ from supervisor.errors import (
 )
 
 CHUNK_BYTES = 1 << 20
-ZSTD_LEVEL = 1
 BLOB_SUFFIX = ".zst"
 SEALED_SUFFIX = ".seal"
+WHOLE_BYTES_MAX = 64 << 20
+"""Of a blob that is read at once: requests and lists of files are smaller."""
 
 _TRAILER = struct.Struct("<III")
 _TRAILER_MAGIC = 0x184D2A50
@@ -52,21 +54,6 @@ _TRAILER_MAGIC = 0x184D2A50
 
 Fail = Callable[[str, OSError], StockadeError]
 """Latches a failure of the disk and gives the error to raise."""
-
-
-class _Compressors(threading.local):
-    """One compressor a thread: they keep a megabyte each, and take one caller at a time."""
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
-
-
-_compressors = _Compressors()
-
-
-def compress(data: bytes | memoryview) -> bytes:
-    """Give `data` as one zstd frame that says its content size."""
-    return _compressors.compressor.compress(data)
 
 
 class Form(Protocol):
@@ -237,8 +224,14 @@ class BlobStore:
             NotFound: `BLOB_NOT_FOUND`.
             AuditCorrupt: `DIGEST_MISMATCH`.
         """
+        parts, size = [], 0
         with self.open(digest) as reader:
-            return b"".join(reader.chunks())
+            for chunk in reader.chunks():
+                size += len(chunk)
+                if size > WHOLE_BYTES_MAX:
+                    raise damaged(f"blob {digest.sha256} is larger than such a blob can be")
+                parts.append(chunk)
+        return b"".join(parts)
 
     def check_file(self, digest: Digest) -> None:
         """Check that the file of a blob has the bytes that were written; `open` checks content.
@@ -249,6 +242,8 @@ class BlobStore:
         """
         with os.fdopen(self._open(digest), "rb") as file:
             left = os.fstat(file.fileno()).st_size - _TRAILER.size
+            if left > stored_bytes_max(digest.size_bytes):
+                raise damaged(f"the file of blob {digest.sha256} is longer than its content")
             checksum = 0
             while left > 0 and (data := file.read(min(CHUNK_BYTES, left))):
                 checksum = google_crc32c.extend(checksum, data)

@@ -180,8 +180,11 @@ class Masked:
         ]
         globs = enumerate(as_list(request["outputs"]))
         correlation = as_map(request["correlation"])
+        terminal = as_map(request.get("terminal", {}))
+        named = {**terminal, **self._texts(terminal, ("term",), "/terminal")}
         return {
             **request,
+            **({"terminal": named} if "terminal" in request else {}),
             "argv": self._argv(as_list(request["argv"]), "/argv"),
             "env": self._environment(as_map(request["env"])),
             "working_directory": self._text(request["working_directory"], "/working_directory"),

@@ -22,6 +22,7 @@ from supervisor.audit.segment import MAGIC, BadFrame, read_frames, segment_name
 from supervisor.audit.shortage import open_to_read
 from supervisor.audit.vault import content_erased, content_locked, read_key
 from supervisor.audit.verify_log import LogCheck, Problem
+from supervisor.call.texts import brief
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import AuditCorrupt, InvariantError, NotFound, StockadeError
 
@@ -176,7 +177,7 @@ def _entries(directory: Path) -> Iterator[StoredEntry]:
 
 
 def _no_record(call_id: str) -> NotFound:
-    return NotFound("RECORD_NOT_FOUND", f"there is no record of call {call_id[:80]!r}")
+    return NotFound("RECORD_NOT_FOUND", f"there is no record of call {brief(call_id)!r}")
 
 
 def _damaged(problem: Problem) -> None:

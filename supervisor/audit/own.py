@@ -21,6 +21,7 @@ from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
 from supervisor.audit.journal import RETRY_AFTER_S, Journal
 from supervisor.audit.masks import Masks
 from supervisor.audit.reading import read_own
+from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, InvalidRequest, InvariantError
 
@@ -48,7 +49,7 @@ class OwnFilter:
         if self.kind and (self.kind in CALL_KINDS or not _KIND.fullmatch(self.kind)):
             raise InvalidRequest("FILTER_INVALID", "kind: the daemon has no entries of its own so")
         if self.call and not CALL_ID.fullmatch(self.call):
-            raise InvalidRequest("FILTER_INVALID", f"call: {self.call[:80]!r} is no call id")
+            raise InvalidRequest("FILTER_INVALID", f"call: {brief(self.call)!r} is no call id")
         if len(self.caller.encode(errors="replace")) > CALLER_BYTES_MAX:
             raise InvalidRequest("FILTER_INVALID", f"caller: more than {CALLER_BYTES_MAX} bytes")
 

@@ -22,11 +22,11 @@ import zstandard
 from supervisor.audit.blobs import (
     BlobStore,
     Fail,
-    compress,
     damaged,
     record_full,
     write_all,
 )
+from supervisor.audit.compression import compress, decompress
 from supervisor.audit.parts import PartFolder
 from supervisor.audit.redaction.found import Found, found_from_json, found_to_json
 from supervisor.audit.sealing import ContentKey
@@ -312,7 +312,7 @@ class RecordingReader:
         if ref.sealed:
             frame = self._opened().open(_place(ref.stream, ref.begin, ref.end), frame)
         try:
-            data = self._decompressor.decompress(frame, max_output_size=FRAME_BYTES_MAX)
+            data = decompress(self._decompressor, frame, FRAME_BYTES_MAX)
         except zstandard.ZstdError as error:
             raise damaged(f"the frame at offset {ref.frame_offset}: {error}") from error
         if len(data) != ref.size:
@@ -325,6 +325,10 @@ class RecordingReader:
                 raise InvariantError("NO_KEY", "a sealed frame is read without a key")
             self._key = self._find_key()
         return self._key
+
+    def is_whole(self, digest: Digest) -> bool:
+        """Say whether the file has this digest; one of another length is not read."""
+        return os.fstat(self._fd).st_size == digest.size_bytes and self.digest() == digest
 
     def digest(self) -> Digest:
         """Give the digest of the whole file."""

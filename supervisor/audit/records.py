@@ -23,6 +23,7 @@ from supervisor.audit.redaction.found import Piece
 from supervisor.audit.replay import events_of, pieces_of
 from supervisor.audit.vault import content_removed
 from supervisor.call.events import CallEvent, Finished
+from supervisor.call.texts import brief
 from supervisor.call.types import Digest, Stream
 from supervisor.errors import NotFound
 
@@ -184,7 +185,7 @@ class Records:
     def _existing(self, call_id: str) -> CallRow:
         row = self.row(call_id)
         if row is None:
-            raise NotFound("RECORD_NOT_FOUND", f"there is no record of call {call_id[:80]!r}")
+            raise NotFound("RECORD_NOT_FOUND", f"there is no record of call {brief(call_id)!r}")
         return row
 
     def held(self, call_id: str, stream: Stream) -> tuple[int, bytes] | None:

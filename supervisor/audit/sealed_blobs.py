@@ -26,10 +26,10 @@ from supervisor.audit.blobs import (
     CHUNK_BYTES,
     SEALED_SUFFIX,
     BlobStore,
-    compress,
     damaged,
     missing,
 )
+from supervisor.audit.compression import compress, decompress, stored_bytes_max
 from supervisor.audit.entry import CALL_ID
 from supervisor.audit.sealing import SEAL_BYTES, ContentKey
 from supervisor.audit.shortage import open_to_read
@@ -143,7 +143,7 @@ class SealedReader:
         frame = self._key.open(_part(self._file_id, self._parts), sealed)
         self._parts += 1
         try:
-            data = self._decompressor.decompress(frame, max_output_size=CHUNK_BYTES)
+            data = decompress(self._decompressor, frame, CHUNK_BYTES)
         except zstandard.ZstdError as error:
             raise damaged(f"a sealed blob cannot be decompressed: {error}") from error
         self._size += len(data)
@@ -183,6 +183,8 @@ def check_sealed(blobs: BlobStore, digest: Digest) -> int:
     hasher, tail = hashlib.sha256(), b""
     with _open(blobs, digest) as file:
         _read_head(file)
+        if os.fstat(file.fileno()).st_size > stored_bytes_max(digest.size_bytes):
+            raise damaged(f"the file of blob {digest.sha256} is longer than its content")
         file.seek(0)
         while data := file.read(CHUNK_BYTES):
             hasher.update(data)

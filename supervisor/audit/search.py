@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.audit.entry import Kind
 from supervisor.call.events import CELL_PATH, FLOWS, PROBE_EVENTS, Wall
 from supervisor.call.outcome import KINDS, Exited, Failed, Interrupted, Outcome, kind
+from supervisor.call.texts import brief
 from supervisor.call.types import Json, as_list, as_map, untext
 from supervisor.errors import InvalidRequest
 
@@ -334,14 +335,14 @@ def parse_place(text: str) -> tuple[str, int | None]:
         if text.endswith("]"):
             host, port = text, ""
         elif not (_PORT.fullmatch(port) and 1 <= int(port) <= 65_535):
-            raise _invalid("to", f"{text[:80]!r} has no port of 1 to 65535 after the colon")
+            raise _invalid("to", f"{brief(text)!r} has no port of 1 to 65535 after the colon")
     host = _host(host.removeprefix("[").removesuffix("]"))
     if not host or not host.isprintable() or " " in host:
-        raise _invalid("to", f"{text[:80]!r} is not HOST, HOST:PORT or [ADDRESS]:PORT")
+        raise _invalid("to", f"{brief(text)!r} is not HOST, HOST:PORT or [ADDRESS]:PORT")
     if host.startswith("*.") or _is_network(host):
         # It would match nothing, and be taken for "nobody was there".
         said = "is a rule's place, not one name or address: text= (--text) finds rules"
-        raise _invalid("to", f"{text[:80]!r} {said}")
+        raise _invalid("to", f"{brief(text)!r} {said}")
     return host, int(port) if port else None
 
 

@@ -7,6 +7,7 @@ a bad one raises `BadFrame` with the offset.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -244,6 +245,15 @@ def decode_frame(buffer: bytes, at: int, offset: int) -> Frame:
     )
 
 
+def _next_data(fd: int, offset: int, end: int) -> int:
+    """Give where from `offset` on there is something else than a hole, `end` where nothing is."""
+    try:
+        # As far back as a frame may reach into what was read.
+        return max(offset, os.lseek(fd, offset, os.SEEK_DATA) - HEADER.size)
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else offset
+
+
 def find_frame(fd: int, start: int, end: int) -> Frame | None:
     """Give the first good frame that begins at `start` or later, whatever lies before it."""
     while start + _FRAME_BYTES_MIN <= end:
@@ -257,5 +267,5 @@ def find_frame(fd: int, start: int, end: int) -> Frame | None:
                 return decode_frame(window, begin, start + begin)
             except BadFrame:
                 at = window.find(PAYLOAD_PREFIX, at + 1)
-        start += READ_BYTES
+        start = _next_data(fd, start + READ_BYTES, end)
     return None

@@ -73,6 +73,7 @@ from supervisor.audit.tree import LogTree
 from supervisor.audit.vault import PLAIN, Encryption, Erasure, Vault
 from supervisor.audit.witness import Pusher, Witness, WitnessObserver
 from supervisor.call.events import CallEvent, Finished
+from supervisor.call.texts import brief
 from supervisor.call.types import Caller, CallRequest, Digest, Json, Stream
 from supervisor.errors import (
     AuditUnavailable,
@@ -356,7 +357,7 @@ class Store:
         """
         row = self.records.row(call_id)
         if row is None:
-            raise NotFound("CALL_NOT_FOUND", f"there is no call {call_id[:80]!r}")
+            raise NotFound("CALL_NOT_FOUND", f"there is no call {brief(call_id)!r}")
         return self.records.up_to_date(row.summary)
 
     def list_calls(

@@ -100,7 +100,13 @@ def verify(
         return _unread(problems, count)
     live = is_locked(directory)
     blobs = BlobStore(directory / BLOBS_NAME, _never)
-    tree = TreeCheck(directory / TREE_NAME, report, key=key or _own(directory, report), heads=heads)
+    tree = TreeCheck(
+        directory / TREE_NAME,
+        report,
+        key=key or _own(directory, report),
+        heads=heads,
+        live=live,
+    )
     tree.begin()
     log = LogCheck(directory / LOG_NAME, report, live=live, progress=progress)
     keys = KeyCheck(directory / KEYS_NAME, report, live=live)
@@ -136,6 +142,10 @@ def _own(directory: Path, report: Callable[[Problem], None]) -> VerifierKey | No
         key, why = first_key(directory), "it is missing"
     except HostError as error:
         key, why = None, error.message
+    except PermissionError:
+        raise
+    except OSError as error:
+        key, why = None, error.strerror or str(error)
     if key is None:
         report(Problem(message=f"{PUBLIC_NAME}, the key that signs the log: {why}"))
     return key

@@ -126,11 +126,20 @@ class CallCheck:
                 self._check_blob(entry, digest)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             self._problem(entry, f"its body is not that of its kind: {error!r}")
+        except PermissionError:
+            raise
+        except OSError as error:
+            self._problem(entry, f"what it names cannot be read: {error.strerror}")
 
     def finish(self) -> None:
         """Check what is left when all entries were seen."""
         for call_id, opened in self._open.items():
-            self._check_frames(call_id, opened, None)
+            try:
+                self._check_frames(call_id, opened, None)
+            except PermissionError:
+                raise
+            except OSError as error:
+                self._problem(opened.intent, f"what it names cannot be read: {error.strerror}")
         self._missing.finish()
         if self._keys is not None:
             self._keys.finish()
@@ -311,7 +320,7 @@ class CallCheck:
         )
 
     def _check_whole(self, where: StoredEntry, reader: RecordingReader, digest: Digest) -> None:
-        if reader.digest() != digest:
+        if not reader.is_whole(digest):
             self._problem(where, f"its recording is not the file with digest {digest.sha256}")
 
     def _check_streams(
@@ -392,7 +401,7 @@ class CallCheck:
         """Read a blob that names others; None where it is damaged, which `_check_blob` tells."""
         try:
             value = json.loads(self._blobs.get(digest))
-        except (AuditCorrupt, NotFound, ValueError):
+        except (AuditCorrupt, NotFound, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 

@@ -14,35 +14,69 @@ ROOMS = (LOG_NAME, TREE_NAME, KEYS_NAME, BLOBS_NAME)
 FLAT = frozenset({LOG_NAME, KEYS_NAME})
 """Rooms without a folder in them."""
 
+DEPTH_MAX = 16
+"""Folders in each other below a room: the tiles of the largest log need fewer."""
+
+KERNEL = ("/proc", "/sys", "/dev")
+"""What lies here may be no file that looks like one."""
+
 
 def strange_files(directory: Path) -> Iterator[Problem]:
     """Give what is neither a file nor a folder in the state folder and the rooms that are verified,
-    or not the one that it should be. A link counts as what it leads to; below the rooms, none leads
-    to a folder."""
+    or not the one that it should be. A room, and a file beside the rooms, may be a link; below the
+    rooms there are none."""
     if not directory.is_dir():
         return  # that there is none is said by who looks for the log
     with os.scandir(directory) as found:
         top = sorted(found, key=lambda one: one.name)
     for one in top:
         if one.name in ROOMS:
-            if one.is_dir():
+            if _is_folder(one):
                 yield from _in_room(Path(one.path), one.name, flat=one.name in FLAT)
             else:
                 yield _problem(f"{one.name} is no folder")
-        elif not one.is_file() and not one.is_dir():
+        elif not _is_file(one) and not _is_folder(one):
             yield _problem(f"{one.name} is no file")
 
 
-def _in_room(folder: Path, name: str, *, flat: bool) -> Iterator[Problem]:
-    with os.scandir(folder) as found:
-        for one in found:
-            inside = f"{name}/{one.name}"
-            if one.is_symlink() and one.is_dir():
-                yield _problem(f"{inside} is a link to a folder")  # which may be above it
-            elif one.is_dir() and not flat:
-                yield from _in_room(Path(one.path), inside, flat=False)
-            elif not one.is_file():
-                yield _problem(f"{inside} is no file")
+def _in_room(room: Path, name: str, *, flat: bool) -> Iterator[Problem]:
+    left = [(room, name, 0)]
+    while left:
+        folder, called, depth = left.pop()
+        with os.scandir(folder) as found:
+            for one in found:
+                inside = f"{called}/{one.name}"
+                if one.is_symlink():
+                    yield _problem(f"{inside} is a link")
+                elif not one.is_dir():
+                    if not one.is_file():
+                        yield _problem(f"{inside} is no file")
+                elif flat:
+                    yield _problem(f"{inside} is no file")
+                elif depth == DEPTH_MAX:
+                    yield _problem(f"{called} has folders in it, {DEPTH_MAX} levels down")
+                    break
+                else:
+                    left.append((Path(one.path), inside, depth + 1))
+
+
+def _is_folder(one: os.DirEntry[str]) -> bool:
+    return _leads_to(one) and one.is_dir()
+
+
+def _is_file(one: os.DirEntry[str]) -> bool:
+    return _leads_to(one) and one.is_file()
+
+
+def _leads_to(one: os.DirEntry[str]) -> bool:
+    """Say whether it is no link, or one to something of a file system that holds files."""
+    if not one.is_symlink():
+        return True
+    try:
+        target = Path(one.path).resolve(strict=True)
+    except (OSError, RuntimeError):  # Leads nowhere; leads to itself.
+        return False
+    return not any(target.is_relative_to(place) for place in KERNEL)
 
 
 def _problem(message: str) -> Problem:

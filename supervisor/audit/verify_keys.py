@@ -70,8 +70,7 @@ class KeyCheck:
             if path.is_symlink():
                 self._report(Problem(message=f"keys/{name} is a link"))
                 continue
-            with path.open("rb") as file:
-                data = file.read(KEY_FILE_BYTES_MAX)
+            data = self._contents(name) or b""
             copied = made.get(hashlib.sha256(data).hexdigest())
             if copied is not None:
                 self._problem(copied[1], f"keys/{name} is a copy of the key of {copied[0]}")
@@ -87,13 +86,19 @@ class KeyCheck:
         self._erased.setdefault(call_id, entry)
 
     def _read(self, call_id: str) -> bytes | None:
-        if not CALL_ID.fullmatch(call_id):
-            return None
+        return self._contents(call_id) if CALL_ID.fullmatch(call_id) else None
+
+    def _contents(self, name: str) -> bytes | None:
         try:
-            with (self._folder / call_id).open("rb") as file:
+            with (self._folder / name).open("rb") as file:
                 return file.read(KEY_FILE_BYTES_MAX)
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise
+        except OSError as error:
+            self._report(Problem(message=f"keys/{name} cannot be read: {error.strerror}"))
+            return b""
 
     def _problem(self, entry: StoredEntry, message: str) -> None:
         self._report(Problem.of(entry, message))

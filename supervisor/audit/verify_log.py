@@ -97,7 +97,13 @@ class LogCheck:
         for first in segments:
             if first != self.index:
                 self._gap(first)
-            yield from self._segment(first, is_last=first == segments[-1], total=total)
+            try:
+                yield from self._segment(first, is_last=first == segments[-1], total=total)
+            except PermissionError:
+                raise
+            except OSError as error:  # A bad place of the disk: the next segment may be well.
+                self._problem(f"it cannot be read further: {error.strerror}", first, 0)
+                self.leaf = None
         if self.index < self._mark.size:
             self._problem(
                 f"the log ends here, and {self._mark.size} entries were durable",
@@ -110,6 +116,11 @@ class LogCheck:
             mark = read_mark(self._directory)
         except ValueError as error:
             self._report(Problem(message=str(error), segment=MARK_NAME))
+            mark = DurableMark()
+        except PermissionError:
+            raise
+        except OSError as error:
+            self._report(Problem(message=f"it cannot be read: {error}", segment=MARK_NAME))
             mark = DurableMark()
         try:
             # Listed once, after the mark was read: a daemon may begin another segment meanwhile.

@@ -63,6 +63,12 @@ _HEAD = -1
 HEAD_MISSING = "head_missing"
 """What the problem is called where entries are there, and no signed head."""
 
+HEAD_BEHIND = "head_behind"
+"""What it is called where entries of more than `UNSIGNED_S` are below no signed head."""
+
+UNSIGNED_S = 60
+"""A daemon signs each second, and before it ends: one that is killed leaves less unsigned."""
+
 
 class Verdict(StrEnum):
     """What a head that was kept says of the log. All but the first are problems by that name, and
@@ -102,8 +108,10 @@ class TreeCheck:
         *,
         key: VerifierKey | None,
         heads: Sequence[tuple[str, bytes]] = (),
+        live: bool = False,
     ) -> None:
         self._folder = folder
+        self._live = live
         self._read = folder_reader(folder)
         self._report = report
         self._key = key
@@ -121,6 +129,7 @@ class TreeCheck:
         self._in_tiles: dict[str, None] = {}
         self._in_bundles: list[str] = []
         self._more_bundles = 0
+        self._unsigned: list[int] = []
         self.head: Checkpoint | None = None
         """What is signed of the log, once it was looked at; None where nothing is, which is a
         problem."""
@@ -158,9 +167,18 @@ class TreeCheck:
                     self._statements.append((index, run.entry(place).body()))
                 except (TypeError, ValueError) as error:
                     self._problem(f"entry {index}: its body is not that of its kind: {error}")
+        self._take_unsigned(run)
         begin = 0
         while begin < len(run) and run.index + begin < self._sizes[-1]:
             begin = self._take_part(run, begin)
+
+    def _take_unsigned(self, run: Run) -> None:
+        """Note when those entries were written, the first and the last, that are below no head."""
+        if self.head is None or self._live or run.index + len(run) <= self._signed_size:
+            return
+        places = range(max(0, self._signed_size - run.index), len(run))
+        times = [*self._unsigned, *(run.entry(place).time_ns for place in places)]
+        self._unsigned = [min(times), max(times)]
 
     def _take_part(self, run: Run, begin: int) -> int:
         """Take the entries of a run from a place on, up to where there is something to compare;
@@ -241,6 +259,12 @@ class TreeCheck:
             self._problem(
                 f"{CHECKPOINT}: the log's first {head.size} entries have not the root that was "
                 "signed"
+            )
+        if self._unsigned and self._unsigned[1] - self._unsigned[0] > UNSIGNED_S * 10**9:
+            self._problem(
+                f"{CHECKPOINT}: it is over {head.size} of {entries} entries; those after it are of "
+                f"{(self._unsigned[1] - self._unsigned[0]) // 10**9} s, and nobody signed them",
+                HEAD_BEHIND,
             )
 
     def _held(

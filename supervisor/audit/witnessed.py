@@ -21,6 +21,7 @@ from supervisor.audit.merkle import verify_consistency
 from supervisor.audit.notes import VerifierKey, to_base64
 from supervisor.audit.own import OwnEntries
 from supervisor.audit.space import sync_directory, write_whole
+from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.errors import CallStateError, InvalidRequest, NotFound
 
@@ -87,7 +88,7 @@ class Witnessed:
             if not keys:
                 raise NotFound(
                     "LOG_NOT_WITNESSED",
-                    f"nobody here is a witness for {origin[:100]!r}",
+                    f"nobody here is a witness for {brief(origin)!r}",
                     hint="its key goes under `witness_for:` in the daemon's configuration",
                 )
             return open_checkpoint(data, keys)[0]

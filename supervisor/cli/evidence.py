@@ -273,8 +273,9 @@ def verify(
     `origin`, `signed_size` (-1 where nothing is signed), `signers` (the keys from the one that was
     given on), `heads` (those that were given: `name`, `origin`, `size`, and `verdict`, which is
     fits, or what the problem is called), `consistent` (how many of them fit), `problem_count` and
-    `problems`, of which some have a name, `reason`: head_missing, head_cut_back, head_rewritten,
-    head_of_other_log, head_of_other_key.
+    `problems`, of which some have a name, `reason`: head_missing, head_behind (entries of more than
+    a minute that nobody signed), head_cut_back, head_rewritten, head_of_other_log,
+    head_of_other_key.
 
     \b
     Examples:

@@ -37,7 +37,18 @@ WHOLE_ID_WIDTH_MIN = 80
 
 def document(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(to_json(value), indent=2, ensure_ascii=False))
+    text = json.dumps(to_json(value), indent=2, ensure_ascii=False)
+    if not _is_text(text):  # A file's name that is no UTF-8.
+        text = json.dumps(to_json(value), indent=2)
+    click.echo(text)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def line(value: Any) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import h11
 
+from supervisor.call.texts import brief
+
 HEAD_BYTES_MAX = 64 * 1024
 """The longest head, from the first line to the empty one."""
 HEADERS_MAX = 128
@@ -147,4 +149,5 @@ def framing_of(head: bytes) -> int | None:
 
 def shown(text: bytes) -> str:
     """Write what a peer sent for a message: ASCII, and short."""
-    return ascii(text[:80].decode("latin-1")) + ("…" if len(text) > 80 else "")
+    whole = brief(text.decode("latin-1"))
+    return ascii(whole.removesuffix("…")) + ("…" if len(text) > 80 else "")

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.audit.blobs import BlobStore, compress
+from supervisor.audit.blobs import BlobStore
+from supervisor.audit.compression import compress
 from supervisor.call.types import Digest
 from supervisor.errors import (
     AuditCorrupt,

@@ -40,6 +40,7 @@ from supervisor.call.types import (
     InputFile,
     OutputFile,
     SkippedFile,
+    Terminal,
     canonical_json,
 )
 from supervisor.profile.model import Redact
@@ -246,6 +247,7 @@ def test_a_request() -> None:
         files=(InputFile(path=f"{API}.txt".encode(), digest=Digest.of(b"x")),),
         outputs=(f"{API}*",),
         correlation=Correlation(agent=API, session="s"),
+        terminal=Terminal(rows=24, columns=80, term=API),
     )
     kept = keep(MASKS, Redact(), {"api": API.encode()}, request.canonical())
     assert API.encode() not in kept.request and b"x9Yz77abcQ" not in kept.request
@@ -255,8 +257,9 @@ def test_a_request() -> None:
     found = {str(one[0]) for one in kept.told["found"]}  # type: ignore[index, union-attr]
     assert found == {
         "/argv/1", "/env/DB_PASSWORD", "/env/K", "/working_directory", "/files/0/path",
-        "/outputs/0", "/correlation/agent",
+        "/outputs/0", "/correlation/agent", "/terminal/term",
     }  # fmt: skip
+    assert (shown["terminal"]["rows"], shown["terminal"]["columns"]) == (24, 80)
     clean = keep(MASKS, Redact(), {}, make_request().canonical())
     assert clean.request == make_request().canonical()
     assert keep(MASKS, Redact(off="x"), {}, b"{}") == Kept(request=b"{}", mask=None, told=None)

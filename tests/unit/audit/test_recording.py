@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.blobs import BlobStore, compress
+from supervisor.audit.blobs import BlobStore
+from supervisor.audit.compression import compress
 from supervisor.audit.recording import (
     FRAME_BYTES_MAX,
     FrameRef,

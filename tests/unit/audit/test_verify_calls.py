@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from supervisor.audit.blobs import BlobStore
 from supervisor.audit.entry import (
     NO_LEAF,
     Head,
@@ -247,3 +250,39 @@ def test_a_second_gap_is_found(tmp_path: Path) -> None:
 
     (problem, *_) = forge(tmp_path, twice)
     assert "the gap does not follow" in problem.message
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"outputs":' + b"[" * 200_000 + b"]" * 200_000 + b"}", bytes(3 << 20)]
+)
+def test_a_list_of_files_that_is_none_is_no_list(
+    content: bytes, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.audit.blobs.WHOLE_BYTES_MAX", 2 << 20)
+    store = Store.open(state)
+    digest = store.blobs.put(content)
+    asyncio.run(store.close())
+
+    def change(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        entries[4][3]["files_blob"] = {"sha256": digest.sha256, "size_bytes": digest.size_bytes}
+
+    assert forge(state, change) == []  # It is what it was, and names nothing.
+
+
+def test_a_frame_that_claims_to_hold_more_than_there_can_be(state: Path) -> None:
+    one_segment, size = bytes([0b11100000]), struct.pack("<Q", 1 << 50)
+    frame = b"\x28\xb5\x2f\xfd" + one_segment + size + b"\x01\x00\x00"
+    sha256 = hashlib.sha256(frame).hexdigest()
+    (
+        path := BlobStore(state / "blobs", lambda *_: AssertionError()).recording_path(sha256)
+    ).parent.mkdir(exist_ok=True)
+    path.write_bytes(frame)
+
+    def change(entries: list[tuple[str, str, int, dict[str, Any]]]) -> None:
+        entries[2][3].update(frame_sha256=sha256, frame_length=len(frame), length=3)
+        del entries[3]
+        entries[3] = (*entries[3][:2], 4, entries[3][3])
+        entries[3][3]["recording"] = {"sha256": sha256, "size_bytes": len(frame)}
+
+    problems = forge(state, change)
+    assert f"claims {1 << 50} bytes" in str(problems[0])

@@ -32,6 +32,24 @@ def link_to_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_to_kernel_memory(path: Path) -> None:
+    path.symlink_to("/proc/self/mem")  # S_ISREG, and reading it fails or waits
+
+
+MAKERS = [
+    fifo,
+    bound_socket,
+    link_to_nothing,
+    link_to_device,
+    link_to_itself,
+    link_to_kernel_memory,
+]
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     async def write() -> None:
@@ -56,7 +74,7 @@ def test_rooms_may_be_links_to_folders_elsewhere(
     assert verify(state).ok
 
 
-@pytest.mark.parametrize("make", [fifo, bound_socket, link_to_nothing, link_to_device])
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize(
     "place",
     ["log/00000000000000000009.seg", "log/durable", "tlog/checkpoint", "tlog/tile/x", "keys/call-1",
@@ -71,7 +89,8 @@ def test_what_is_no_file_is_named_and_nothing_is_read(
     monkeypatch.chdir(path.parent)
     make(path)
     report = verify(state)
-    assert [one.message for one in report.problems] == [f"{place} is no file"]
+    said = "a link" if path.is_symlink() and "/" in place else "no file"
+    assert [one.message for one in report.problems] == [f"{place} is {said}"]
     assert (report.ok, report.entries) == (False, 0)
 
 
@@ -92,4 +111,17 @@ def test_a_folder_in_the_place_of_a_file(state: Path, place: str) -> None:
 @pytest.mark.parametrize("room", ["tlog", "blobs", "log"])
 def test_a_link_that_leads_round_in_a_circle(state: Path, room: str) -> None:
     (state / room / "loop").symlink_to("..")
-    assert [one.message for one in verify(state).problems] == [f"{room}/loop is a link to a folder"]
+    assert [one.message for one in verify(state).problems] == [f"{room}/loop is a link"]
+
+
+@pytest.mark.parametrize("room", ["tlog", "blobs"])
+def test_folders_in_folders_without_end(state: Path, room: str) -> None:
+    (state / room).joinpath(*["a"] * 900).mkdir(parents=True)
+    (problem,) = verify(state).problems
+    assert problem.message.endswith("/a has folders in it, 16 levels down")
+
+
+def test_a_room_is_no_link_into_the_kernel(state: Path) -> None:
+    (state / "tlog").rename(state / "aside")
+    (state / "tlog").symlink_to("/proc")
+    assert [one.message for one in verify(state).problems] == ["tlog is no folder"]

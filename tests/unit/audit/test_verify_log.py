@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,3 +177,36 @@ def test_a_log_that_was_opened_again_with_nothing_in_its_last_segment(tmp_path: 
         journal.close()
     assert list_segments(tmp_path / "log") == [0, 1]
     assert check(tmp_path / "log") == ([0], [])
+
+
+def test_what_the_disk_cannot_read_is_named_and_the_rest_is_read(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = list_segments(log)[1]
+    inode = (log / segment_name(bad)).stat().st_ino
+    real = os.pread
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    found, problems = check(log)
+    assert "cannot be read further: Input/output error" in problems[0].message
+    assert problems[0].segment == segment_name(bad)
+    after = list_segments(log)[2]
+    assert found == [*range(bad), *range(after, 25)]
+
+
+def test_a_hole_is_not_looked_through(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = log / segment_name(list_segments(log)[-1])
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    reads: list[int] = []
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda *of: reads.append(1) or real(*of))
+    found, problems = check(log)
+    assert found == list(range(25))
+    assert len(problems) == 1
+    assert len(reads) < 100

@@ -28,11 +28,14 @@ COUNT = 2 * WIDTH + 40
 REWRITTEN = "{}: the log's first {} entries have not the root that was signed: it was rewritten"
 
 
-def made(count: int, *, changed: int = -1) -> list[StoredEntry]:
-    """Make a log whose entry `changed`, and so each one after it, is another."""
+def made(count: int, *, changed: int = -1, later_s: Sequence[int] = ()) -> list[StoredEntry]:
+    """Make a log whose entry `changed`, and so each one after it, is another; the last ones were
+    written so many seconds after the others."""
     entries, previous = list[StoredEntry](), NO_LEAF
     for index in range(count):
-        head = Head(index=index, prev=previous, time_ns=index, kind="blob", call="", sequence=0)
+        at = index - count + len(later_s)
+        time_ns = later_s[at] * 10**9 if at >= 0 else index
+        head = Head(index=index, prev=previous, time_ns=time_ns, kind="blob", call="", sequence=0)
         payload = encode_entry(head, {"n": -1 if index == changed else index})
         previous = leaf_hash(payload)
         entries.append(
@@ -82,12 +85,13 @@ def check(
     *,
     key: VerifierKey | None = SIGNER.key,
     heads: Sequence[tuple[str, bytes]] = (),
+    live: bool = False,
 ) -> tuple[list[str], TreeCheck]:
     """Check a tree with entries that come in runs of many sizes: what is found is the same."""
     found: list[list[str]] = []
     for length in (1, 7, WIDTH + 3, len(entries) or 1):
         problems: list[Problem] = []
-        tree = TreeCheck(folder, problems.append, key=key, heads=heads)
+        tree = TreeCheck(folder, problems.append, key=key, heads=heads, live=live)
         tree.begin()
         for begin in range(0, len(entries), length):
             tree.take(run_of(entries[begin : begin + length]))
@@ -126,6 +130,18 @@ def test_a_tree_of_its_log_holds(whole: Path, entries: list[StoredEntry]) -> Non
 
 def test_entries_that_no_head_is_over_yet_do_no_harm(whole: Path) -> None:
     assert check(whole, made(COUNT + 5))[0] == []
+
+
+def test_entries_of_more_than_a_minute_that_nobody_signed(whole: Path) -> None:
+    """An old head in the place of the last, and another end of the log behind it."""
+    assert check(whole, made(COUNT + 4, later_s=[900, 910, 920, 960]))[0] == []
+    for times in ([900, 910, 920, 961], [961, 910, 920, 900], [930, 900, 961, 930]):
+        late = made(COUNT + 4, later_s=times)
+        assert check(whole, late)[0] == [
+            f"checkpoint: it is over {COUNT} of {COUNT + 4} entries; those after it are of 61 s, "
+            "and nobody signed them"
+        ]
+        assert check(whole, late, live=True)[0] == []
 
 
 def test_an_empty_log_holds(tmp_path: Path) -> None:

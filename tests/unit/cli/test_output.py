@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,12 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_to_json(value: object, expected: object) -> None:
     assert output.to_json(value) == expected
+
+
+def test_a_document_is_text_whatever_a_file_is_called(capsysbinary: Any) -> None:
+    output.document({"a": os.fsdecode(b"\xff"), "b": "é"})
+    said = capsysbinary.readouterr().out.decode()
+    assert json.loads(said) == {"a": "\udcff", "b": "é"}
 
 
 @pytest.mark.parametrize(

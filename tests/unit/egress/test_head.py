@@ -130,4 +130,4 @@ def test_what_is_no_response(lines: bytes) -> None:
 
 
 def test_what_is_shown_is_short_and_plain() -> None:
-    assert shown(b"\x1b[31m\xff" + b"a" * 200) == "'\\x1b[31m\\xff" + "a" * 74 + "'…"
+    assert shown(b"\x1b[31m\xff" + b"a" * 200) == "'\\x1b[31m\\xff'…"
