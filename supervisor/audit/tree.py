@@ -25,7 +25,7 @@ from pathlib import Path
 
 from supervisor.audit import merkle, notes
 from supervisor.audit.checkpoints import Checkpoint, CheckpointError, Receipt, open_checkpoint
-from supervisor.audit.entry import Leaf, leaf_hash
+from supervisor.audit.entry import TIME, Leaf, leaf_hash, tail_of
 from supervisor.audit.notes import Signer, VerifierKey
 from supervisor.audit.rotation import RotationError, follow, statement_in
 from supervisor.audit.shortage import NO_DESCRIPTORS
@@ -52,6 +52,9 @@ from supervisor.errors import (
 
 PUBLISH_S = 1.0
 """The oldest that a published head is, while the log grows."""
+
+UNSIGNED_S = 60
+"""A daemon signs each second, and before it ends: one that is killed leaves less unsigned."""
 
 UNPLACED_MAX = 32
 """Files that are written, and made durable and put in their places together."""
@@ -133,6 +136,7 @@ class LogTree:
         self._require_handed_over(key, last.size, size)
         self._durable = size
         self._published = last
+        self._look_at_unsigned(last.size)
         try:
             self._catch_up()
             self.publish()
@@ -141,6 +145,19 @@ class LogTree:
         if self.unsigned is not None:
             raise self.unsigned
         self._loaded = True
+
+    def _look_at_unsigned(self, signed: int) -> None:
+        """Say so where the entries that nobody signed are more than a daemon leaves that dies."""
+        tails = map(tail_of, itertools.islice(self._entries(signed), self._durable - signed))
+        times = [int(tail[TIME]) for tail in tails if tail is not None]
+        if signed and times and (span_s := (max(times) - min(times)) // 10**9) > UNSIGNED_S:
+            log.critical(
+                "entries %d to %d of the log, of %d s, were below no signed head: they are signed "
+                "now, and whoever could write the disk could have written them",
+                signed,
+                self._durable - 1,
+                span_s,
+            )
 
     def extend(self, entries: Sequence[Leaf]) -> None:
         """Take entries that have become durable, each with its leaf hash, and publish a head where

@@ -71,7 +71,9 @@ class KeyCheck:
                 self._report(Problem(message=f"keys/{name} is a link"))
                 continue
             data = self._contents(name) or b""
-            copied = made.get(hashlib.sha256(data).hexdigest())
+            forms = (data, data.strip(), data.strip() + b"\n")
+            found = (made.get(hashlib.sha256(form).hexdigest()) for form in forms)
+            copied = next(filter(None, found), None)
             if copied is not None:
                 self._problem(copied[1], f"keys/{name} is a copy of the key of {copied[0]}")
             elif not CALL_ID.fullmatch(name):

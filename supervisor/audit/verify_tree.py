@@ -43,6 +43,7 @@ from supervisor.audit.tiles import (
     tile_path,
     unpack_bundle,
 )
+from supervisor.audit.tree import UNSIGNED_S
 from supervisor.audit.verify_log import Problem, Report
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -65,9 +66,6 @@ HEAD_MISSING = "head_missing"
 
 HEAD_BEHIND = "head_behind"
 """What it is called where entries of more than `UNSIGNED_S` are below no signed head."""
-
-UNSIGNED_S = 60
-"""A daemon signs each second, and before it ends: one that is killed leaves less unsigned."""
 
 
 class Verdict(StrEnum):

@@ -44,6 +44,9 @@ from supervisor.profile.model import EffectiveProfile
 from supervisor.profile.walls import WallState, missing
 from supervisor.sandbox import EgressOptions, SandboxHost, SandboxOptions
 
+RECORD_LOOK_S = 0.2
+"""How often a drain looks whether the record still takes entries."""
+
 log = logging.getLogger("stockade.engine")
 
 SIGNAL_MAX = 64
@@ -114,17 +117,21 @@ class Engine:
             self._spawn(self._keep(watch))
 
     async def drain(self, grace_s: float) -> None:
-        """Take no new calls, let the live ones end for a while, kill the rest, clean up.
+        """Take no new calls, let the live ones end for a while, as long as what they do can be
+        recorded; kill the rest, clean up.
 
         Raises:
             HostError: `STOP_INCOMPLETE`: not everything could be removed from the host.
             StockadeError: the record can no longer be written.
         """
         self._draining = True
-        waiting = [call.closed.wait() for call in self._live.values()]
+        waiting = {asyncio.ensure_future(call.closed.wait()) for call in self._live.values()}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await asyncio.gather(*waiting)
+                while waiting and self.store.healthy:
+                    _, waiting = await asyncio.wait(waiting, timeout=RECORD_LOOK_S)
+        for one in waiting:
+            one.cancel()
         for call in self._live.values():
             call.stop_because(Stopped(by="daemon", reason="SHUTDOWN"))
         while self._live:

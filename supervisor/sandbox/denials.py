@@ -49,6 +49,12 @@ FOLD_S = 1.0
 KINDS_MAX = 256
 """Kinds told apart between two flushes; what comes beyond is folded by system call alone."""
 
+TOLD_MAX = 65_536
+"""Of one call, kinds that are told with their arguments; what comes after is folded by system call,
+and told once in `SPENT_FOLD_S`: whoever makes up arguments fills no disk."""
+
+SPENT_FOLD_S = 60.0
+
 MIXED = "arguments differ"
 
 
@@ -95,6 +101,7 @@ class DenialWatcher:
         self._paused: asyncio.TimerHandle | None = None
         self._second = time.monotonic()
         self._answers = 0
+        self._told = 0
         self.count = 0
         self._reading = True
         self._loop.add_reader(fd, self._readable)
@@ -194,19 +201,22 @@ class DenialWatcher:
         self.count += 1
         denied = _denied(notification, self._policy)
         key = (notification.number, denied.arguments)
-        if len(self._folded) >= KINDS_MAX and key not in self._folded:
+        is_new = key not in self._folded
+        if is_new and (len(self._folded) >= KINDS_MAX or self._told >= TOLD_MAX):
             key = (notification.number, ())
         folded = self._folded.get(key)
         if folded is not None:
             folded.last, folded.repeats = denied, folded.repeats + 1
             return
         self._folded[key] = _Folded(denied, mixed=not key[1])
+        self._told += 1
         self._flush_later()
         self._tell([denied])
 
     def _flush_later(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(FOLD_S, self._fold)
+            fold_s = FOLD_S if self._told < TOLD_MAX else SPENT_FOLD_S
+            self._timer = self._loop.call_later(fold_s, self._fold)
 
     def _fold(self) -> None:
         try:

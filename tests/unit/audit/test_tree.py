@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from supervisor.audit import merkle
 from supervisor.audit import tree as tree_module
 from supervisor.audit.checkpoints import Checkpoint, open_checkpoint
-from supervisor.audit.entry import leaf_hash
+from supervisor.audit.entry import NO_LEAF, Head, encode_entry, leaf_hash
 from supervisor.audit.tiles import WIDTH, TileReader, folder_reader, read_bundle
 from supervisor.audit.tree import PUBLISH_S, RECENT_MAX, LogTree
 from supervisor.errors import AuditCorrupt, AuditUnavailable, HostError, InvariantError
@@ -319,6 +319,25 @@ def test_a_log_that_was_changed_is_refused_also_where_its_tiles_are_gone(log: Lo
     log.entries[7] = b"another"
     with pytest.raises(AuditCorrupt, match="first 300 entries are not those"):
         log.opened()
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(60, False), (61, True)])
+def test_entries_that_nobody_signed_for_long_are_told(
+    seconds: int, told: bool, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.write(9)
+    log.tree.close()
+    for index, time_s in enumerate((5, 5, 5 + seconds), 9):
+        head = Head(
+            index=index, prev=NO_LEAF, time_ns=time_s * 10**9, kind="blob", call="", sequence=0
+        )
+        log.entries.append(encode_entry(head, {}))
+    log.opened()
+    said = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert [record.getMessage().partition(",")[0] for record in said] == [
+        "entries 9 to 11 of the log"
+    ] * told
+    assert log.head().size == 12
 
 
 def test_a_log_that_was_cut_is_refused(log: Log) -> None:

@@ -420,6 +420,23 @@ def test_a_host_that_cannot_be_cleaned_up_is_told_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_drain_waits_for_nothing_that_cannot_be_recorded(tmp_path: Path) -> None:
+    """It is killed at once, also where the record fails only while it is waited for."""
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            subscription = await world.submit(b"hang")
+            await until(subscription, Started)
+            draining = asyncio.ensure_future(world.engine.drain(1e6))
+            await settle(lambda: world.engine.health_problems)
+            assert not draining.done()
+            with mock.patch.object(type(world.store), "healthy", new=False):
+                assert end_of(await collect(subscription)).outcome == SHUT_DOWN
+                await draining
+
+    asyncio.run(scenario())
+
+
 def test_a_drain_whose_record_fails_still_cleans_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:

@@ -202,6 +202,27 @@ def test_beyond_so_many_kinds_arguments_are_not_claimed(
     assert any(denied.name == "mount" and denied.arguments[0] == 99 for denied in kernel.told)
 
 
+def test_whoever_makes_up_arguments_is_told_by_system_call_from_some_point_on(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denials, "TOLD_MAX", 4)
+    monkeypatch.setattr(denials, "FOLD_S", 0.0)
+    monkeypatch.setattr(denials, "SPENT_FOLD_S", 1e6)
+
+    async def scenario() -> None:
+        async with watched(kernel) as watcher:
+            for number in range(20):
+                kernel.ask(PTRACE, number)
+                await kernel.settled()
+                await asyncio.sleep(0)
+            assert watcher.count == 20
+
+    run(scenario)
+    assert sum(denied.count for denied in kernel.told) == 20
+    assert len([denied for denied in kernel.told if denied.count == 1]) <= 6
+    assert (kernel.told[-1].arguments, kernel.told[-1].detail) == ((), denials.MIXED)
+
+
 def test_a_call_that_vanished_is_counted_and_not_answered(kernel: Kernel) -> None:
     async def scenario() -> None:
         async with watched(kernel) as watcher:
