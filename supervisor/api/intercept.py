@@ -117,7 +117,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             if handler.request_streaming:
                 return _checked_each(requests)
             request = await self._within_deadline(method, self._in_turn(requests))
-            asked.set(asked_of(request, self._entries.chosen.text))
+            asked.set(asked_of(request))
             return request
 
         async def stream(requests: AsyncIterator[Any], context: Context) -> None:

@@ -24,6 +24,7 @@ from supervisor.api.peers import Peer
 from supervisor.audit.chosen import Chosen
 from supervisor.audit.codec import caller_to_json
 from supervisor.audit.entry import Kind
+from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, StockadeError, Unauthenticated
 
@@ -41,12 +42,15 @@ ROWS_MAX = 128
 origins are not."""
 
 TEXT_MAX = 128
+ASKED_MAX = 1024
+"""Characters of a name that are looked through for secrets, before it is cut to `TEXT_MAX`."""
+
 CONNECTION = "connection"
 CONNECTION_REFUSED = "CONNECTION_REFUSED"
 _NAMES = ("profile", "call_id", "name", "request_id")
 
 asked: ContextVar[Mapping[str, Json]] = ContextVar("stockade_asked")
-"""What the request of this task names."""
+"""What the request of this task names, as it does: cleaned only where it is written."""
 
 
 class Writer(Protocol):
@@ -84,6 +88,17 @@ class RefusalEntries:
         kind = Kind.UNAUTHENTICATED if isinstance(error, Unauthenticated) else Kind.REFUSED
         origin = identity.caller.name if identity is not None else ""
         due = self._reasons.take(f"{origin}/{error.reason}") and self._origins.take(origin)
+        if not (due and self._write(kind, self._body(kind, error, rpc, identity, peer))):
+            self._drop(kind, error.reason[:TEXT_MAX], origin or _origin(peer))
+
+    def _body(
+        self,
+        kind: Kind,
+        error: StockadeError,
+        rpc: str,
+        identity: Identity | None,
+        peer: Peer | None,
+    ) -> dict[str, Json]:
         body: dict[str, Json] = {
             "reason": error.reason[:TEXT_MAX],
             "rpc": rpc[:TEXT_MAX],
@@ -94,9 +109,8 @@ class RefusalEntries:
             certificate = error.metadata.get("certificate", "")
             body["certificate"] = self.chosen.text(certificate)[:TEXT_MAX]
         else:
-            body["asked"] = dict(asked.get({}))
-        if not (due and self._write(kind, body)):
-            self._drop(kind, error.reason[:TEXT_MAX], origin or _origin(peer))
+            body["asked"] = cleaned(asked.get({}), self.chosen.text)
+        return body
 
     def connection_refused(self, peer: Peer) -> None:
         """Count a connection that was closed before a request could come over it."""
@@ -144,18 +158,28 @@ class RefusalEntries:
         self._dropped[row] = self._dropped.get(row, 0) + 1
 
 
-def asked_of(request: Any, clean: Callable[[str], str]) -> dict[str, Json]:
-    """Give what a request names, without secrets: few bytes, whatever it has."""
+def asked_of(request: Any) -> dict[str, Json]:
+    """Give what a request names: few bytes, whatever it has."""
     found: dict[str, Json] = {}
     for name in _NAMES:
         value = getattr(request, name, "")
         if isinstance(value, str) and value:
-            found[name] = clean(value)[:TEXT_MAX]
+            found[name] = brief(value, ASKED_MAX)
     argv: Sequence[bytes] = getattr(getattr(request, "command", None), "argv", ())
     if argv:
-        found["program"] = clean(argv[0].decode(errors="replace"))[:TEXT_MAX]
+        # A character has four bytes at most.
+        program = argv[0][: 4 * ASKED_MAX + 4].decode(errors="replace")
+        found["program"] = brief(program, ASKED_MAX)
         found["arguments"] = len(argv) - 1
     return found
+
+
+def cleaned(found: Mapping[str, Json], clean: Callable[[str], str]) -> dict[str, Json]:
+    """Give it without secrets, as it is written."""
+    return {
+        name: clean(value)[:TEXT_MAX] if isinstance(value, str) else value
+        for name, value in found.items()
+    }
 
 
 def _peer(peer: Peer | None) -> Json:

@@ -217,6 +217,9 @@ def _told(receipt: Receipt) -> str:
     from supervisor.audit.codec import finished_from_json
 
     entry = json.loads(receipt.extra)
+    if entry["kind"] != "outcome":
+        of = f" of call {entry['call']}" if entry["call"] else ""
+        return f"{entry['kind']}{of}, {out.moment(entry['time_ns'])}: it tells of no call's end"
     finished = finished_from_json(entry["body"], record="", record_bytes=0)
     started = finished.timeline.started_ns > 0
     ended = out.moment(finished.timeline.ended_ns)

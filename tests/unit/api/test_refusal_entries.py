@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -21,6 +23,7 @@ from supervisor.api.refusal_entries import (
     TEXT_MAX,
     RefusalEntries,
     asked_of,
+    cleaned,
 )
 from supervisor.audit.entry import Head, encode_entry
 from supervisor.call.types import Caller
@@ -175,12 +178,12 @@ HEAD = Head(index=0, prev=bytes(32), time_ns=1, kind="refused", call="", sequenc
     ],
 )
 def test_what_was_asked_is_named_and_not_quoted(request_: object, found: dict[str, Any]) -> None:
-    assert asked_of(request_, CHOSEN.text) == found
+    assert cleaned(asked_of(request_), CHOSEN.text) == found
 
 
 def test_what_was_asked_is_cut() -> None:
     request = execute_request(b"\xff" * 10**6, profile="\U0001f600" * 10**5, request_id="r" * 999)
-    found = asked_of(request, CHOSEN.text)
+    found = cleaned(asked_of(request), CHOSEN.text)
     assert {len(found[name]) for name in ("profile", "request_id", "program")} == {TEXT_MAX}  # type: ignore[arg-type]
     body = {"asked": found, "reason": "x" * TEXT_MAX, "rpc": "\x00" * TEXT_MAX}
     assert len(encode_entry(HEAD, body)) < 8192
@@ -258,8 +261,20 @@ def test_what_was_left_out_is_told_while_it_serves(
 
 @pytest.mark.parametrize("before", ["", "x " * (TEXT_MAX // 2 - 10)], ids=["alone", "at the cut"])
 def test_what_was_asked_has_no_secret(before: str) -> None:
-    shown = asked_of(
-        execute_request((before + TOKEN).encode(), profile=before + TOKEN), CHOSEN.text
+    shown = cleaned(
+        asked_of(execute_request((before + TOKEN).encode(), profile=before + TOKEN)), CHOSEN.text
     )
     for name in ("profile", "program"):
         assert "ghp_" not in str(shown[name]) and "[REDACTED:git" in str(shown[name])
+
+
+def test_what_no_entry_tells_is_not_looked_through(tmp_path: Path) -> None:
+    """Looking for secrets takes time, and anybody may ask often."""
+
+    async def main() -> None:
+        async with connected(tmp_path) as (running, client):
+            with mock.patch.object(type(running.engine.store.own.chosen), "text") as clean:
+                await client.execute(b"echo", request_id=str(uuid.uuid4()))
+                clean.assert_not_called()
+
+    run(main())

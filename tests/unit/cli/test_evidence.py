@@ -9,6 +9,7 @@ import errno
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,26 @@ def test_check(stockade: Stockade, receipt: bytes, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[1].startswith("call call-1 exited with 0, 1970-01-01")
     found = json.loads(stockade("audit", "check", "--key", key, "--json", path).stdout)
     assert (found["ok"], found["index"], found["entry"]["call"]) == (True, 1, "call-1")
+
+
+def test_a_receipt_of_an_entry_that_ends_no_call(
+    stockade: Stockade, receipt: bytes, tmp_path: Path
+) -> None:
+    state, path = tmp_path / "state", tmp_path / "r.tlog-proof"
+
+    async def first() -> bytes:
+        store = Store.open(state)
+        try:
+            intent = next(store.records.entries("call-1", 1))
+            return replace(store._tree.receipt(intent.index), extra=intent.json).encode()
+        finally:
+            await store.close()
+
+    path.write_bytes(asyncio.run(first()))
+    result = stockade("audit", "check", "--key", state / "log.pub", path)
+    assert result.exit_code == 0
+    assert "intent of call call-1, 2" in result.stdout
+    assert "it tells of no call's end" in result.stdout
 
 
 @pytest.mark.parametrize("what", ["entry", "key", "form", "bare"])
