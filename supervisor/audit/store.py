@@ -69,6 +69,7 @@ from supervisor.audit.retention import RetainPolicy, Retention, open_retention
 from supervisor.audit.sealing import ContentKey
 from supervisor.audit.search import EVERYTHING, CallFilter, Trail
 from supervisor.audit.space import make_folder, sync_directory
+from supervisor.audit.threads import RecordThreads
 from supervisor.audit.tree import LogTree
 from supervisor.audit.vault import PLAIN, Encryption, Erasure, Vault
 from supervisor.audit.witness import Pusher, Witness, WitnessObserver
@@ -88,9 +89,6 @@ if TYPE_CHECKING:
     from supervisor.profile.model import EffectiveProfile
 
 T = TypeVar("T")
-
-RECORD_THREADS = 4
-"""What closes recordings and reads from the disk, away from the loop."""
 
 log = logging.getLogger("stockade.audit")
 
@@ -133,12 +131,12 @@ class Store:
         )
         self.own = OwnEntries(journal, clock_ns, masks)
         self._live: dict[str, LiveCall] = {}
+        self._threads = RecordThreads()
         self.locker = locker
         self.records = Records(journal, index, blobs, self._live, locker)
-        self.eraser = Eraser(self.own, self.records, locker, self._in_thread, self._erased)
+        self.eraser = Eraser(self.own, self.records, locker, self._threads.run, self._erased)
         self._placing = Placing(blobs)
         self._tasks: set[asyncio.Task[CallEvent]] = set()
-        self._executor = concurrent.futures.ThreadPoolExecutor(RECORD_THREADS, "record")
         self._settling: concurrent.futures.Future[None] | None = None
         self._witnesses = witnesses
         self.contents = Contents(index, self.own, retention, self.eraser.turn)
@@ -281,7 +279,7 @@ class Store:
             stored = plainly(request, kept.request)
             given = request, kept.request, profile
             if self.locker.has_work(*given):
-                stored = await self._in_thread(
+                stored = await self._threads.take_in(
                     lambda: self.locker.keep(call_id, caller.name, *given, files)
                 )
             body = intent_body(caller, request, profile, host, kept, stored)
@@ -323,7 +321,7 @@ class Store:
         row = self._open.get(call.call_id)
         if row is None:
             return
-        entry, finished, sealed = await self._in_thread(
+        entry, finished, sealed = await self._threads.run(
             lambda: interruption.close(
                 self._journal,
                 self.blobs,
@@ -477,7 +475,7 @@ class Store:
         await asyncio.to_thread(self.contents.close)
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._executor.shutdown()
+        self._threads.shutdown()
         for live in self._live.values():
             live.recorder.recording.close()
         await asyncio.to_thread(self._witnesses.settle)  # what they say is still to be recorded
@@ -494,7 +492,7 @@ class Store:
     def _settle(self) -> None:
         """Let a thread make searchable what waits for it, once it is enough."""
         if self._index.is_unsettled and (self._settling is None or self._settling.done()):
-            self._settling = self._executor.submit(self._settle_index)
+            self._settling = self._threads.submit(self._settle_index)
 
     def _settle_index(self) -> None:
         try:
@@ -502,14 +500,13 @@ class Store:
         except CapacityError as error:
             log.warning("%s", error.message)  # a search tries again, and says so
 
-    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, work)
-
     async def _kept(
         self, canonical: bytes, profile: EffectiveProfile, secrets: Mapping[str, bytes]
     ) -> Kept:
         given = self.masks, profile.record.redact, secrets, canonical
-        return keep(*given) if is_quick(*given) else await self._in_thread(lambda: keep(*given))
+        if is_quick(*given):
+            return keep(*given)
+        return await self._threads.take_in(lambda: keep(*given))
 
     def _register(
         self,
@@ -552,9 +549,9 @@ class Store:
         live = self._live[recorder.call_id]
         sealed: Sealed | None = None
         if recorder.holds:
-            await self._in_thread(recorder.flush)
+            await self._threads.run(recorder.flush)
         if recorder.recording.begun:
-            sealed = await self._in_thread(recorder.recording.seal)
+            sealed = await self._threads.run(recorder.recording.seal)
         finished = replace(finished, streams=recorder.streams())
         shown, redactions = recorder.shown(finished)
         told, more = self.locker.recorded(recorder.call_id, shown)
@@ -563,7 +560,7 @@ class Store:
             return outcome_body(told, sealed, record_full=recorder.record_full, blobs=self.blobs)
 
         blocks = needs_blob(told)
-        body, stored = await self._in_thread(make_body) if blocks else make_body()
+        body, stored = await self._threads.run(make_body) if blocks else make_body()
         entry = recorder.append(Kind.OUTCOME, {**body, **redactions, **more}, reserved=True)
         await self._journal.commit()
         if sealed is not None:
@@ -575,7 +572,7 @@ class Store:
         self._index.put([row], refs_of(stored, row.summary.caller.name, entry.body()), water)
         self._forget(recorder.call_id)
         self._settle()
-        receipt = await self._in_thread(lambda: self._tree.receipt_or_none(entry.index))
+        receipt = await self._threads.run(lambda: self._tree.receipt_or_none(entry.index))
         return CallEvent(
             call_id=entry.call_id,
             sequence=entry.sequence,
