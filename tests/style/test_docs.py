@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from re import _parser  # type: ignore[attr-defined]  # reads the expression as the rules do
+from typing import Any
 
 import pytest
 
 from supervisor import errors
 from supervisor.api import config
 from supervisor.audit.entry import Kind
+from supervisor.audit.redaction import rules
 from supervisor.call import outcome, state
 from supervisor.profile.load import ProfileSet
 from tests.style.tree import ROOT, files
@@ -80,6 +84,63 @@ def test_outcomes_table() -> None:
 def test_entry_kinds_table() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| ", (ROOT / "docs/record.md").read_text(), re.M)
     assert rows == [str(kind) for kind in Kind]
+
+
+WHERE = {
+    "anywhere": ("{}",),
+    "alone, or last behind `_`, `.` or `-`": ("^{}$", "_{}$"),
+    "last behind `_`, `.` or `-`": ("_{}$",),
+    "last": ("{}$",),
+    "alone": ("^{}$",),
+}
+
+
+def test_names_that_say_secret() -> None:
+    """The table has each word of the rule, where the rule takes it, and no other."""
+    _, _, section = (ROOT / "docs/record.md").read_text().partition("### Names that say secret\n")
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z].*) \| (`.*`) \|$", section, re.M)
+    words = {where: re.findall(r"`([^`]+)`", listed) for where, listed in rows}
+    assert list(words) == list(WHERE)
+    (rule,) = [one for one in rules.shipped().all if one.of == "name"]
+    listed = {
+        form.format(word) for where in words for word in words[where] for form in WHERE[where]
+    }
+    assert listed == set(_written(list(_parser.parse(rule.source))))
+    (counted,) = re.findall(r"^So (.*?) do, and so do (.*?) and the", section, re.M)
+    (others,) = re.findall(r" These do not: (.*?)\.\n", section, re.S)
+    pack = rules.shipped()
+    for name in re.findall(r"`(\w+)`", " ".join(counted)):
+        assert pack.is_telling(name.encode()) and pack.is_telling(name.lower().encode()), name
+    for name in re.findall(r"`(\w+)`", others):
+        assert not pack.is_telling(name.encode()) and not pack.is_telling(name.lower().encode())
+
+
+def _written(items: list[Any]) -> Iterator[str]:
+    """Give each text that an expression is for, `_` where it takes one of several separators."""
+    if not items:
+        yield ""
+        return
+    (kind, value), rest = items[0], items[1:]
+    match str(kind):
+        case "LITERAL":
+            heads: Iterable[str] = [chr(value)]
+        case "IN":
+            heads = "_"
+        case "AT":
+            heads = ["^" if str(value) == "AT_BEGINNING" else "$"]
+        case "BRANCH":
+            heads = (one for branch in value[1] for one in _written(list(branch)))
+        case "SUBPATTERN":
+            heads = _written(list(value[3]))
+        case "MAX_REPEAT":  # what may be left out is written, unless it is letters
+            inner = list(value[2])
+            heads = _written(inner) if str(inner[0][0]) == "IN" else ["", *_written(inner)]
+        case other:
+            raise AssertionError(other)
+    heads = list(heads)
+    for tail in _written(rest):
+        yield from (head + tail for head in heads)
 
 
 def test_example_configuration_loads(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from supervisor.audit.redaction.found import Found
 from supervisor.audit.redaction.literals import Literal, Literals, RedactionFailed, mac8
 from supervisor.audit.redaction.patience import Effort
 from supervisor.audit.redaction.rules import Rule, Rules
+from supervisor.audit.redaction.validators import is_value
 
 BLOCK_BYTES = 256 * 1024
 FOUND_MAX = 4096
@@ -460,8 +461,9 @@ class _Walk:
             return value  # has no room for a secret
         if not isinstance(value, str | int | float):
             raise RedactionFailed(f"{type(value).__name__} is nothing of JSON")
-        text = value if isinstance(value, str) else str(value)
-        clean, found = self._redactor._value(name, _encoded(text), pointer)
+        data = _encoded(value if isinstance(value, str) else str(value))
+        # {"pass": 12} may be a result: in JSON no name decides alone.
+        clean, found = self._redactor._value(name if is_value(data) else b"", data, pointer)
         self.found += found
         return clean.decode("utf-8", "surrogateescape") if found else value
 

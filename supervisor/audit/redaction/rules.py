@@ -184,8 +184,8 @@ class Rules:
         return any(pattern.search(name) is not None for pattern, _ in self._names)
 
     def of_name(self, name: bytes, value: bytes) -> Rule | None:
-        """Give the rule by which the value of that name is a secret."""
-        for pattern, rule in self._names:
+        """Give the rule by which the value of that name is a secret; an empty one is none."""
+        for pattern, rule in self._names if value else ():
             if pattern.search(name) is not None and rule.accepts(value):
                 return rule
         return None

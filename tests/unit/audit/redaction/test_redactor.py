@@ -197,6 +197,40 @@ def test_argv() -> None:
     assert where == [("/2", 0, 7), ("/4", 8, 9), ("/5", 0, 14), ("/8", 12, 11)]
 
 
+@pytest.mark.parametrize(
+    "value", [b"xxxxLongPassw0rd", b"example123pw", b"changeme", b"$TOKEN", b"<none>", b"--x", b"a"]
+)
+@pytest.mark.parametrize("name", [b"DB_PASSWORD", b"token", b"DB_PASS", b"GH_PAT", b"pass"])
+def test_where_the_name_says_so_the_value_goes_whatever_it_is(name: bytes, value: bytes) -> None:
+    mark = _mark("named-secret", value)
+    for before, argument in (
+        ([], b"=".join((name, value))),
+        ([b"-e"], b"=".join((name, value))),
+        ([], b"".join((b"--", name, b"=", value))),
+        ([b"--" + name], value),
+    ):
+        argv = [b"x", *before, argument, b"y"]
+        clean, found = VALUES.redact_argv(argv)
+        assert clean == [b"x", *before, argument.removesuffix(value) + mark, b"y"]
+        assert [one.length for one in found] == [len(value)]
+        assert not VALUES.is_clean(argv)
+    assert VALUES.redact_environment({name: value})[0] == {name: mark}
+
+
+def test_what_is_empty_stays() -> None:
+    argv = [b"--password=", b"--password", b"", b"TOKEN=", b"y"]
+    assert VALUES.redact_argv(argv) == (argv, [])
+    assert VALUES.redact_environment({b"TOKEN": b""}) == ({b"TOKEN": b""}, [])
+
+
+@pytest.mark.parametrize("value", [b"xxxxLongPassw0rd", b"example123pw", b"changeme", b"ab"])
+def test_in_text_no_name_decides_alone(value: bytes) -> None:
+    for text in (b"so DB_PASSWORD=" + value, b"the password: " + value):
+        assert VALUES.redact_bytes(text) == (text, [])
+        assert VALUES.redact_argv([b"sh", b"-c", text]) == ([b"sh", b"-c", text], [])
+    assert VALUES.redact_json({"PASSWORD": value.decode()})[1] == []
+
+
 def test_names_that_begin_with_a_digit() -> None:
     argv = [b"--2fa-secret", b"ducks", b"2fa_secret=quack"]
     clean, _ = VALUES.redact_argv(argv)

@@ -110,7 +110,9 @@ def test_names(tmp_path: Path) -> None:
         assert pack.of_name(name, b"hunter2") is not None, name
     for name in (b"PATH", b"tokenizer", b"max_tokens", b"author", b"keyboard"):
         assert pack.of_name(name, b"hunter2") is None, name
-    assert pack.of_name(b"PASSWORD", b"${PASSWORD}") is None
+    for value in (b"${PASSWORD}", b"changeme", b"xxxxxxxx", b"ab", b"1"):
+        assert pack.of_name(b"PASSWORD", value) is not None, value
+    assert pack.of_name(b"PASSWORD", b"") is None
     assert Rules([]).of_name(b"PASSWORD", b"hunter2") is None
 
 
