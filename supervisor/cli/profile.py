@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from supervisor.call.safe import safe
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
 from supervisor.cli.folders import alone_option, beside, folders_option, profile_folders
+from supervisor.cli.in_clear import in_clear
 from supervisor.cli.learn import command as learn
 from supervisor.cli.session import daemon_options, json_option, session
 from supervisor.cli.why import command as why
@@ -227,8 +228,11 @@ def lint(
     that the daemon would load with this configuration, and no others. Each problem comes with
     file, line, column and a caret.
 
+    A warning is of a value that looks like a secret, by itself or by its variable's name: profiles
+    are kept on record as they are written. The line is not shown then.
+
     With PATHS the shipped profiles are loaded too, so that a profile may extend them. With --json,
-    one document: a list of `file`, `line`, `column`, `message`, `hint`.
+    one document: a list of `level` (error, warning), `file`, `line`, `column`, `message`, `hint`.
 
     \b
     Examples:
@@ -239,21 +243,26 @@ def lint(
 
     \b
     Exit codes:
-      0  nothing is wrong
+      0  nothing is wrong, but for warnings
       2  there are problems, or the configuration is wrong
     """
     if paths and config_path is not None:
         raise click.UsageError("give either PATHS or --config")
     asked = _asked_for(paths) if paths else _configured(config_path)
     loaded = beside(asked.load, alone=alone) if paths else asked.load
-    problems = _problems(_load(loaded), asked)
+    profiles = _load(loaded)
+    problems = _problems(profiles, asked)
+    warnings = [found for found in _distinct(in_clear(profiles)) if asked.holds(Path(found.file))]
     if session().json:
-        out.document(problems)
+        told = {"error": problems, "warning": warnings}
+        out.document([{"level": level, **out.to_json(p)} for level in told for p in told[level]])
     else:
-        for problem in problems:
+        marked = [replace(found, message=f"warning: {found.message}") for found in warnings]
+        for problem in (*problems, *marked):
             click.echo(safe(problem.render(), lines=True))
-        checked = out.count(len(asked.files()), "file")
-        out.note(f"{checked} checked, {out.count(len(problems), 'problem')}")
+        counts = [out.count(len(problems), "problem")]
+        counts += [out.count(len(warnings), "warning")] if warnings else []
+        out.note(f"{out.count(len(asked.files()), 'file')} checked, {', '.join(counts)}")
         if problems:
             out.note(_looked_up(loaded))
     if problems:

@@ -28,6 +28,7 @@ import click
 
 from supervisor.call.events import Timeline
 from supervisor.cli.folders import profile_folders, runtime_option
+from supervisor.cli.in_clear import warn_of_secrets
 from supervisor.cli.process import StopSignals, settle
 from supervisor.cli.session import json_option
 from supervisor.errors import (
@@ -258,6 +259,7 @@ def build_daemon(
     check_grants(config.callers, profiles)
     _warn_of_problems(profiles)
     _warn_of_missing_secrets(profiles, config)
+    warn_of_secrets(profiles)
     state = Path(config.state)
     metrics = Metrics(profiles.names, state)
     try:

@@ -7,7 +7,7 @@ A folder that is not there does fail: a daemon must not serve a part of its poli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -122,6 +122,13 @@ class ProfileSet:
     def names(self) -> tuple[str, ...]:
         """The names of all profiles, also of those with problems."""
         return tuple(sorted(self._profiles))
+
+    def documents(self) -> Iterator[tuple[str, Document]]:
+        """Give each file that could be read, and what it is: `profile NAME`, `fragment NAME`."""
+        for kind, sources in (("profile", self._profiles), ("fragment", self._fragments)):
+            for name, source in sources.items():
+                if source.document is not None:
+                    yield f"{kind} {name}", source.document
 
     def problems(self, name: str) -> tuple[Problem, ...]:
         """Give what is wrong with the profile `name` and with what it builds on.

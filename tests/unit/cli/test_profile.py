@@ -202,6 +202,24 @@ def test_lint_alone(stockade: Stockade, tmp_path: Path) -> None:
     assert f"looked up in {tmp_path}" in alone.stderr
 
 
+def test_lint_warns_of_secrets_and_does_not_show_them(stockade: Stockade, tmp_path: Path) -> None:
+    path = good(tmp_path, "noted")
+    path.write_text(path.read_text() + "env: {LANG: C, DB_PASS: hunter2}\n")
+    other = good(tmp_path, "other")
+    result = stockade("profile", "lint", path)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{path}:4:25: warning: env.DB_PASS looks like a secret")
+    assert "`secrets:`" in result.stdout and "hunter2" not in result.stdout
+    assert "1 file checked, 0 problems, 1 warning" in result.stderr
+    assert stockade("profile", "lint", other).stdout == ""
+    (found,) = json.loads(stockade("profile", "lint", "--json", tmp_path).stdout)
+    assert (found["level"], found["line"], found["column"]) == ("warning", 4, 25)
+    path.write_text(path.read_text().replace("base", "bass"))
+    result = stockade("profile", "lint", "--json", path)
+    assert result.exit_code == 2
+    assert [one["level"] for one in json.loads(result.stdout)] == ["error", "warning"]
+
+
 def test_lint_of_a_fragment(stockade: Stockade, tmp_path: Path) -> None:
     (tmp_path / "fragments").mkdir()
     path = tmp_path / "fragments" / "part.yaml"

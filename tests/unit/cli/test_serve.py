@@ -219,6 +219,7 @@ egress: [{host: api.github.com, port: 443, inspect: tls-terminate, why: x}]
 secrets: [{name: github, header: Authorization, host: api.github.com, why: x}]
 """
 
+NOTED = "profile: noted\nextends: base\nwhy: A test.\nenv: {DB_PASS: hunter2}\n"
 
 CERTIFICATE = make_authority(["a.example.com"]).certificate
 
@@ -261,12 +262,16 @@ def test_a_secret_that_is_not_configured(
     profiles = tmp_path / "profiles"
     shutil.copytree(shipped_profiles(), profiles)
     (profiles / "sends.yaml").write_text(SENDS)
+    (profiles / "noted.yaml").write_text(NOTED)
     path = tmp_path / "config.yaml"
     path.write_text("secrets: {github: {file: /nothing/here}}\n" if known else "secrets: {}\n")
     config = serve.configuration(path, state=tmp_path / "state", folders=(profiles,))
     asyncio.run(close(serve.build_daemon(config, tmp_path / "run")))
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert any("profile sends names the secret github" in one for one in told) == (not known)
+    (in_clear,) = [one for one in told if one.startswith("profile noted: ")]
+    assert "noted.yaml:4:16: env.DB_PASS looks like a secret" in in_clear
+    assert "hunter2" not in in_clear
 
 
 @pytest.mark.usefixtures("built")
