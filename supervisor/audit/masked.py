@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from supervisor.audit.codec import process_bytes
 from supervisor.audit.masks import Mask, Masks
+from supervisor.audit.redaction.argv import ArgvRedactor
 from supervisor.audit.redaction.found import Found
 from supervisor.audit.redaction.literals import RedactionFailed
-from supervisor.audit.redaction.redactor import Redactor, ValueRedactor
+from supervisor.audit.redaction.redactor import ValueRedactor
 from supervisor.call.events import (
     Denied,
     Finished,
@@ -106,15 +107,12 @@ def told(found: list[Json]) -> dict[str, Json]:
     return {"redactions": found} if found else {}
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rest:
-    """An argv of which more follows, up to byte `end`; `is_named` while its value is a secret by
-    its name. What the redactor sees begins at byte `begin` of the argv."""
+    """An argv of which more follows, up to byte `end`."""
 
-    redactor: Redactor
-    begin: int
+    redactor: ArgvRedactor
     end: int
-    is_named: bool = False
 
 
 class Masked:
@@ -255,42 +253,34 @@ class Masked:
         if len(self._rest) >= RESTS_MAX:
             self._rest_lost = True
             return [*self._arguments(argv[:-1], "/argv"), FAILED]
-        is_named = self._values.is_told_by_name(argv)
-        rest = _Rest(
-            redactor=self._mask.stream(),
-            begin=_begins(argv)[len(argv) - 1],
-            end=event.argv_bytes,
-            is_named=is_named,
-        )
-        self._rest[event.pid] = rest
-        if is_named:
-            return self._arguments(argv, "/argv")
-        last = self._feed(rest, argv[-1], f"/argv/{len(argv) - 1}", is_last=False)
-        return [*self._arguments(argv[:-1], "/argv"), last]
+        begin, mask = _begins(argv)[len(argv) - 1], self._mask
+        redactor = ArgvRedactor(
+            mask.literals, mask.rules, mask.key,
+            begin=begin, before=argv[-2] if len(argv) > 1 else b"",
+        )  # fmt: skip
+        rest = self._rest[event.pid] = _Rest(redactor=redactor, end=event.argv_bytes)
+        before = self._arguments(argv[:-1], "/argv")
+        at = len(self._found)
+        last = self._feed(rest, argv[-1], begin, f"/argv/{len(argv) - 1}")
+        self._found[at:] = [
+            replace(one, offset=max(one.offset - begin, 0)) for one in self._found[at:]
+        ]
+        return [*before, last]
 
     def _more_argv(self, event: MoreArgv) -> bytes:
         rest = self._rest.get(event.pid)
         if rest is None:
             return FAILED if self._rest_lost else self._bytes(event.data, "/data")
-        data = event.data
-        if rest.is_named:  # it goes on with the value that was replaced as a whole
-            value, end, _ = data.partition(b"\0")
-            data, rest.is_named = data[len(value) :], not end
-            rest.begin = event.offset + len(value)
         is_last = event.offset + len(event.data) >= rest.end
         if is_last:
             del self._rest[event.pid]
-        before = len(self._found)
-        clean = self._feed(rest, data, "/data", is_last=is_last)
-        self._found[before:] = [
-            replace(one, offset=one.offset + rest.begin) for one in self._found[before:]
-        ]
-        return clean
+        return self._feed(rest, event.data, event.offset, "/data", is_last=is_last)
 
-    def _feed(self, rest: _Rest, data: bytes, pointer: str, *, is_last: bool) -> bytes:
+    def _feed(
+        self, rest: _Rest, data: bytes, offset: int, pointer: str, *, is_last: bool = False
+    ) -> bytes:
         def redact() -> tuple[bytes, list[Found]]:
-            clean = rest.redactor.feed(data)
-            clean += rest.redactor.finish() if is_last else b""
+            clean = rest.redactor.feed(data, offset, is_last=is_last)
             found, rest.redactor.found = rest.redactor.found, []
             return clean, found
 

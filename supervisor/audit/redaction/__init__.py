@@ -7,6 +7,7 @@
     found       what was replaced, and where the bytes that are left are from
     validators  what tells a credential from a look-alike
     redactor    runs both over a stream, whatever its chunks, and over single values
+    argv        does so for arguments that come in pieces
 
 Nothing here reads a clock or writes a file, and nothing finds a secret that was changed on
 purpose: whoever may print a secret may print it reversed.

@@ -82,7 +82,7 @@ class _Open:
     label: _Span = field(repr=False)
 
 
-def _fails_closed(
+def fails_closed(
     method: Callable[Concatenate[_S, _P], _T],
 ) -> Callable[Concatenate[_S, _P], _T]:
     """Turn whatever goes wrong into the one error; its cause is dropped, as it may hold data."""
@@ -148,7 +148,7 @@ class Redactor:
         """
         return self._advance(b"", is_last=True)
 
-    @_fails_closed
+    @fails_closed
     def _advance(self, data: bytes, *, is_last: bool) -> bytes:
         if self._is_over:
             raise RedactionFailed(_OVER)
@@ -330,7 +330,7 @@ class ValueRedactor:
             raise RedactionFailed(f"more than {FOUND_MAX} secrets in one value")
         return clean, [replace(one, pointer=pointer) for one in redactor.found]
 
-    @_fails_closed
+    @fails_closed
     def is_clean(self, values: Sequence[bytes]) -> bool:
         """Say whether there is nothing to replace in values, arguments by their names among them:
         one look at all of them together. It may say no where there is nothing."""
@@ -346,14 +346,14 @@ class ValueRedactor:
         names = (one[1] for one in found if one is not None)
         return not any(self._rules.is_telling(name) for name in names)
 
-    @_fails_closed
+    @fails_closed
     def redact_text(self, text: str, *, pointer: str = "") -> tuple[str, list[Found]]:
         """Redact a text; offsets are of its UTF-8, and bytes that are none come back as they were
         (`surrogateescape`)."""
         clean, found = self.redact_bytes(_encoded(text), pointer=pointer)
         return clean.decode("utf-8", "surrogateescape"), found
 
-    @_fails_closed
+    @fails_closed
     def redact_argv(self, argv: Sequence[bytes]) -> tuple[list[bytes], list[Found]]:
         """Redact arguments; by their names the one behind `--password`, and what follows `=`."""
         clean: list[bytes] = []
@@ -367,18 +367,10 @@ class ValueRedactor:
                 one, more = self._value(name, argument, f"/{place}")
             clean.append(one)
             found += more
-            name = _option_name(argument)
+            name = option_name(argument)
         return clean, found
 
-    def is_told_by_name(self, argv: Sequence[bytes]) -> bool:
-        """Say whether the last argument is, or holds, a value whose name tells of a secret."""
-        named = _NAMED.match(argv[-1])
-        if named is not None and self._rules.is_telling(named[1]):
-            return True
-        option = _option_name(argv[-2]) if len(argv) > 1 else b""
-        return bool(option) and self._rules.is_telling(option)
-
-    @_fails_closed
+    @fails_closed
     def redact_environment(
         self, environment: Mapping[bytes, bytes]
     ) -> tuple[dict[bytes, bytes], list[Found]]:
@@ -397,7 +389,7 @@ class ValueRedactor:
             found += more
         return clean, found
 
-    @_fails_closed
+    @fails_closed
     def redact_json(self, value: Json) -> tuple[Json, list[Found]]:
         """Redact the strings, the numbers and the names in a JSON value."""
         walk = _Walk(self)
@@ -432,7 +424,14 @@ class ValueRedactor:
         return self._as_whole(rule, value, pointer)
 
 
-def _option_name(argument: bytes) -> bytes:
+def name_before_value(argument: bytes) -> tuple[bytes, int]:
+    """Give the name that an argument, as `--password=x`, has for its own value, and where that
+    begins; b"" for none."""
+    named = _NAMED.match(argument)
+    return (named[1], named.end()) if named is not None else (b"", 0)
+
+
+def option_name(argument: bytes) -> bytes:
     """Give the name that an argument, as `--password`, has for the next one; b"" for none."""
     option = _OPTION.fullmatch(argument)
     return option[1] if option is not None else b""

@@ -181,7 +181,11 @@ class Rules:
 
     def is_telling(self, name: bytes) -> bool:
         """Say whether a value of that name may be a secret whatever it looks like."""
-        return any(pattern.search(name) is not None for pattern, _ in self._names)
+        return self.telling(name) is not None
+
+    def telling(self, name: bytes) -> Rule | None:
+        """Give the rule by which a value of that name may be a secret whatever it looks like."""
+        return next((rule for pattern, rule in self._names if pattern.search(name)), None)
 
     def of_name(self, name: bytes, value: bytes) -> Rule | None:
         """Give the rule by which the value of that name is a secret; an empty one is none."""

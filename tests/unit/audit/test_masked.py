@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -353,3 +354,17 @@ def test_of_too_many_that_are_cut_the_rest_is_not_stored(monkeypatch: pytest.Mon
     assert isinstance(other, ProgramStarted) and isinstance(more, MoreArgv)
     assert (other.argv, more.data) == ((b"a", FAILED), FAILED)
     assert isinstance(started, ProgramStarted) and started.argv == (b"a", b"~")
+
+
+def test_names_count_in_what_goes_on() -> None:
+    more = b"en\0--password\0ab\0-e\0DB_PASS=changeme\0fine\0"
+    begun, rest = started_with((b"x", b"--tok"), more)
+    ((clean, found),) = masked().processes(Processes(events=(begun, rest)))
+    first, second = clean.events
+    assert isinstance(first, ProgramStarted) and isinstance(second, MoreArgv)
+    shown = re.sub(rb"\[REDACTED:named-secret:\w{8}\]", b"#", second.data)
+    assert first.argv[-1] + shown == b"--token\0#\0#\0-e\0DB_PASS=#\0fine\0"
+    whole = b"x\0--tok" + more
+    places = [(one[1], one[2]) for one in found if isinstance(one, list)]
+    values = [b"--password", b"ab", b"changeme"]
+    assert places == [(whole.index(value), len(value)) for value in values]

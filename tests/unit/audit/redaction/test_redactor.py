@@ -357,9 +357,8 @@ def test_text_before_an_equals_sign_is_no_name(code: bytes) -> None:
     for argv in ([b"sh", b"-c", code], [b"sh", code, b"next"], [b"-- " + code, b"next one"]):
         assert VALUES.redact_argv(argv) == (argv, [])
         assert VALUES.is_clean(argv)
-        assert not VALUES.is_told_by_name(argv)
     for argv in ([b"--db.secret-key=quack qu"], [b"-token=quack qu"], [b"SECRET=quack qu"]):
-        assert VALUES.redact_argv(argv)[1] and VALUES.is_told_by_name(argv)
+        assert VALUES.redact_argv(argv)[1]
         assert not VALUES.is_clean(argv)
 
 
