@@ -43,6 +43,7 @@ from supervisor.errors import (
 )
 
 CHUNK_BYTES = 1 << 20
+HASHES_NAME = "sha256"
 BLOB_SUFFIX = ".zst"
 SEALED_SUFFIX = ".seal"
 WHOLE_BYTES_MAX = 64 << 20
@@ -120,7 +121,7 @@ class BlobStore:
     def at(cls, directory: Path, fail: Fail) -> BlobStore:
         """Give the store in `directory`, and make its folders where they are missing."""
         store = cls(directory, fail)
-        hashes = directory / "sha256"
+        hashes = directory / HASHES_NAME
         for folder in (directory, hashes):
             folder.mkdir(mode=0o700, exist_ok=True)  # parents=True would ignore the mode
         store.parts.hold()
@@ -142,15 +143,15 @@ class BlobStore:
 
     def recording_path(self, sha256: str) -> Path:
         """Give where a sealed recording lies."""
-        return self._directory / "sha256" / sha256[:2] / sha256
+        return self._directory / HASHES_NAME / sha256[:2] / sha256
 
     def blob_path(self, sha256: str) -> Path:
         """Give where a blob lies."""
-        return self._directory / "sha256" / sha256[:2] / (sha256 + BLOB_SUFFIX)
+        return self._directory / HASHES_NAME / sha256[:2] / (sha256 + BLOB_SUFFIX)
 
     def sealed_path(self, sha256: str) -> Path:
         """Give where a blob of an encrypted call lies."""
-        return self._directory / "sha256" / sha256[:2] / (sha256 + SEALED_SUFFIX)
+        return self._directory / HASHES_NAME / sha256[:2] / (sha256 + SEALED_SUFFIX)
 
     def is_sealed(self, digest: Digest) -> bool:
         """Say whether there is a blob of an encrypted call with this digest of its file."""

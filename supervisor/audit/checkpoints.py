@@ -7,7 +7,7 @@ A receipt is all that somebody needs who has the log's public key and an entry: 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from supervisor.audit import merkle
@@ -16,6 +16,8 @@ from supervisor.audit.notes import Note, NoteError, VerifierKey, from_base64, to
 RECEIPT_SUFFIX = ".tlog-proof"
 RECEIPT_BYTES_MAX = 1 << 20
 SIZE_MAX = (1 << 63) - 1
+NAMED_MAX = 3
+"""Of keys that signed what they should not have."""
 
 _FIRST_LINE = "c2sp.org/tlog-proof@v1"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -23,6 +25,10 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 class CheckpointError(Exception):
     """A head of a tree, or a receipt, that cannot be read or does not hold."""
+
+
+class OtherKey(CheckpointError):
+    """It is signed under the name that it should be, by a key that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +82,7 @@ def open_checkpoint(data: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoin
     """Read a signed checkpoint that one of `keys`, whose name is the log's origin, has signed.
 
     Raises:
-        CheckpointError: it is none, or not signed by such a key.
+        CheckpointError: it is none, or not signed by such a key; `OtherKey`.
     """
     known = tuple(keys)
     try:
@@ -85,8 +91,7 @@ def open_checkpoint(data: bytes, keys: Iterable[VerifierKey]) -> tuple[Checkpoin
     except NoteError as error:
         raise CheckpointError(str(error)) from None
     if not signed:
-        names = ", ".join(sorted({key.name for key in known})) or "nobody"
-        raise CheckpointError(f"a checkpoint that is not signed by {names}")
+        raise _unsigned(note, known)
     checkpoint = Checkpoint.parse(note.text)
     if all(key.name != checkpoint.origin for key in signed):
         raise CheckpointError(f"a checkpoint of {checkpoint.origin!r}, signed by {signed[0].name}")
@@ -150,6 +155,21 @@ class Receipt:
         ):
             raise CheckpointError(f"the entry is not at {self.index} of {checkpoint.origin}")
         return checkpoint
+
+
+def _unsigned(note: Note, known: Sequence[VerifierKey]) -> CheckpointError:
+    """Say who signed a head that none of the keys has signed."""
+    names = sorted({key.name for key in known})
+    under = [signature for signature in note.signatures if signature.name in names]
+    if not under:
+        return CheckpointError(f"a checkpoint that is not signed by {', '.join(names) or 'nobody'}")
+    others = ", ".join(sorted({one.key_id.hex() for one in under})[:NAMED_MAX])
+    ids = [key.key_id.hex() for key in known if key.name == under[0].name]
+    one_of = "" if len(ids) == 1 else f"one of the {len(ids)} keys up to "
+    return OtherKey(
+        f"a checkpoint that is signed as {under[0].name} by the key {others}, and not by "
+        f"{one_of}{ids[-1]}"
+    )
 
 
 def _number(text: str, what: str) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from supervisor.audit.space import sync_directory
 
+PART_NAME = "part"
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -20,7 +22,7 @@ class PartFolder:
     """`part/` in `parent`. Methods may be called from any thread."""
 
     def __init__(self, parent: Path) -> None:
-        self.path = parent / "part"
+        self.path = parent / PART_NAME
         self._parent = parent
         self._fd = -1
 

@@ -156,7 +156,9 @@ class KeyChain:
         whose = self.at(size)
         if whose is None:
             raise CheckpointError(
-                f"a head over {size} entries is of an earlier key than those known"
+                f"a head over {size} entries is of an earlier key than "
+                f"{self.keys[0].key_id.hex()}, which signs those over {self.sizes[0]} and more: "
+                "give that earlier key"
             )
         checkpoint, note = open_checkpoint(data, self.keys)
         if not any(map(whose.made, note.signatures)):

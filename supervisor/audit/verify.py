@@ -23,14 +23,14 @@ from pathlib import Path
 
 from supervisor.audit.blobs import BlobStore
 from supervisor.audit.directory import BLOBS_NAME, KEYS_NAME, LOG_NAME, TREE_NAME, is_locked
-from supervisor.audit.entry import NO_LEAF
+from supervisor.audit.entry import NO_LEAF, Kind, StoredEntry
 from supervisor.audit.keys import PUBLIC_NAME, first_key
 from supervisor.audit.notes import VerifierKey
 from supervisor.audit.verify_calls import CallCheck
-from supervisor.audit.verify_files import strange_files
+from supervisor.audit.verify_files import strange_files, stray_files
 from supervisor.audit.verify_keys import KeyCheck
 from supervisor.audit.verify_log import LogCheck, Problem
-from supervisor.audit.verify_tree import KeptHead, TreeCheck
+from supervisor.audit.verify_tree import OF_WHAT_WAS_GIVEN, KeptHead, TreeCheck
 from supervisor.errors import HostError, InvariantError, StockadeError
 
 PROBLEMS_MAX = 1000
@@ -38,10 +38,22 @@ PROBLEMS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """An entry that says that a witness has a head which the log does not begin with."""
+
+    index: int
+    time_ns: int
+    witness: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
     """What was found. Of `removed_calls` the contents went by retention, as entries say; what is
     missing beside them is a problem. `erased` is of how many calls the content was erased.
-    `head_index` is -1 for an empty log; `live` says that a daemon writes.
+    `head_index` is -1 for an empty log, `head_leaf` "" where the last entry cannot be read;
+    `contradictions` is how often the log itself says that a witness knows another one; `live` says
+    that a daemon writes.
 
     `signed_size` is how many entries the signed head of `origin` is over, -1 where nothing is
     signed; `signers` are the public keys from the one that was known on, of which the last signs
@@ -56,6 +68,8 @@ class VerifyReport:
     erased: int
     head_index: int
     head_leaf: str
+    contradictions: int
+    last_contradiction: Contradiction | None
     live: bool
     origin: str
     signed_size: int
@@ -69,6 +83,13 @@ class VerifyReport:
     def ok(self) -> bool:
         """Say whether nothing is wrong."""
         return self.problem_count == 0
+
+    @property
+    def is_of_other(self) -> bool:
+        """Say whether all that is wrong is that this is not the log of the key and heads that were
+        given."""
+        of_given = all(problem.reason in OF_WHAT_WAS_GIVEN for problem in self.problems)
+        return not self.ok and of_given and self.problem_count == len(self.problems)
 
 
 def verify(
@@ -98,12 +119,15 @@ def verify(
         report(strange)
     if count:
         return _unread(problems, count)
+    for stray in stray_files(directory / BLOBS_NAME):
+        report(stray)
     live = is_locked(directory)
     blobs = BlobStore(directory / BLOBS_NAME, _never)
     tree = TreeCheck(
         directory / TREE_NAME,
         report,
         key=key or _own(directory, report),
+        beside=_own(directory, _unsaid) if key else None,
         heads=heads,
         live=live,
     )
@@ -111,9 +135,11 @@ def verify(
     log = LogCheck(directory / LOG_NAME, report, live=live, progress=progress)
     keys = KeyCheck(directory / KEYS_NAME, report, live=live)
     calls = CallCheck(blobs, report, live=live, expect=expect or {}, keys=keys)
-    entries = 0
+    entries, contradictions, last = 0, 0, None
     for run in log.runs():
         entries += len(run)
+        for place in run.places_of(Kind.HEAD_CONTRADICTED):
+            contradictions, last = contradictions + 1, run.entry(place)
         tree.take(run)
         calls.take_run(run)
     tree.finish(log.index)
@@ -125,7 +151,9 @@ def verify(
         removed_calls=calls.removed,
         erased=keys.erased,
         head_index=log.index - 1,
-        head_leaf=(log.leaf or NO_LEAF).hex(),
+        head_leaf=log.leaf.hex() if log.leaf is not None else "",
+        contradictions=contradictions,
+        last_contradiction=_contradiction(last) if last is not None else None,
         live=live,
         origin=tree.head.origin if tree.head else "",
         signed_size=tree.head.size if tree.head else -1,
@@ -151,6 +179,24 @@ def _own(directory: Path, report: Callable[[Problem], None]) -> VerifierKey | No
     return key
 
 
+def _unsaid(_problem: Problem) -> None:
+    """Leave a problem with the key beside the log, where another is held to it."""
+
+
+def _contradiction(entry: StoredEntry) -> Contradiction:
+    """Read what such an entry says; whether it can be read is told elsewhere."""
+    try:
+        body: Mapping[str, object] = entry.body()
+    except (TypeError, ValueError):
+        body = {}
+    return Contradiction(
+        index=entry.index,
+        time_ns=entry.time_ns,
+        witness=str(body.get("witness", "")),
+        why=str(body.get("why", "")),
+    )
+
+
 def _never(what: str, error: OSError) -> StockadeError:
     return InvariantError("VERIFY_WROTE", f"verification wrote: {what}: {error}")
 
@@ -165,6 +211,8 @@ def _unread(problems: Sequence[Problem], count: int) -> VerifyReport:
         erased=0,
         head_index=-1,
         head_leaf=NO_LEAF.hex(),
+        contradictions=0,
+        last_contradiction=None,
         live=False,
         origin="",
         signed_size=-1,

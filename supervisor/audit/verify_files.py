@@ -4,10 +4,13 @@ device or a folder in the place of a file, and who opens that may wait for ever.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.audit.blobs import HASHES_NAME
 from supervisor.audit.directory import BLOBS_NAME, KEYS_NAME, LOG_NAME, TREE_NAME
+from supervisor.audit.parts import PART_NAME
 from supervisor.audit.verify_log import Problem
 
 ROOMS = (LOG_NAME, TREE_NAME, KEYS_NAME, BLOBS_NAME)
@@ -16,6 +19,12 @@ FLAT = frozenset({LOG_NAME, KEYS_NAME})
 
 DEPTH_MAX = 16
 """Folders in each other below a room: the tiles of the largest log need fewer."""
+
+STRAY_MAX = 100
+"""Files in the room of blobs that are no blobs: further ones are counted."""
+
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+_BLOB = re.compile(r"([0-9a-f]{2})[0-9a-f]{62}(?:\.zst|\.seal)?")
 
 KERNEL = ("/proc", "/sys", "/dev")
 """What lies here may be no file that looks like one."""
@@ -37,6 +46,36 @@ def strange_files(directory: Path) -> Iterator[Problem]:
                 yield _problem(f"{one.name} is no folder")
         elif not _is_file(one) and not _is_folder(one):
             yield _problem(f"{one.name} is no file")
+
+
+def stray_files(blobs: Path) -> Iterator[Problem]:
+    """Give what lies in the folder of blobs and has the name of none. What is not finished may be
+    called anything, and a blob that no entry names was left by a crash."""
+    strays = 0
+    for name in _strays(blobs):
+        strays += 1
+        if strays <= STRAY_MAX:
+            yield _problem(f"{BLOBS_NAME}/{name} does not belong among blobs")
+    if strays > STRAY_MAX:
+        yield _problem(f"{strays - STRAY_MAX} more do not belong among blobs")
+
+
+def _strays(blobs: Path) -> Iterator[str]:
+    """Give their paths below the folder."""
+    yield from (name for name in _names(blobs) if name not in (HASHES_NAME, PART_NAME))
+    hashes = blobs / HASHES_NAME
+    for folder in _names(hashes):
+        if _FOLDER.fullmatch(folder) is None or not (hashes / folder).is_dir():
+            yield f"{HASHES_NAME}/{folder}"
+            continue
+        for name in _names(hashes / folder):
+            found = _BLOB.fullmatch(name)
+            if found is None or found[1] != folder:
+                yield f"{HASHES_NAME}/{folder}/{name}"
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def _in_room(room: Path, name: str, *, flat: bool) -> Iterator[Problem]:

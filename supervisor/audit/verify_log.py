@@ -104,7 +104,16 @@ class LogCheck:
             except OSError as error:  # A bad place of the disk: the next segment may be well.
                 self._problem(f"it cannot be read further: {error.strerror}", first, 0)
                 self.leaf = None
-        if self.index < self._mark.size:
+        if self.index < self._mark.size and self._mark.end.segment not in segments:
+            name = segment_name(self._mark.end.segment)
+            self._report(
+                Problem(
+                    message=f"{name} is missing: the log ends with "
+                    f"{self.index or 'no'} entries, and {self._mark.size} were durable",
+                    segment=name,
+                )
+            )
+        elif self.index < self._mark.size:
             self._problem(
                 f"the log ends here, and {self._mark.size} entries were durable",
                 self._mark.end.segment,

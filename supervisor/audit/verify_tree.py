@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from supervisor.audit.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from supervisor.audit.checkpoints import Checkpoint, CheckpointError, OtherKey, read_checkpoint
 from supervisor.audit.entry import Kind, StoredEntry
 from supervisor.audit.merkle import HASH_BYTES
 from supervisor.audit.notes import VerifierKey
@@ -64,6 +64,10 @@ _HEAD = -1
 HEAD_MISSING = "head_missing"
 """What the problem is called where entries are there, and no signed head."""
 
+KEY_OF_OTHER_LOG = "key_of_other_log"
+"""What it is called where the log is signed by the key that lies beside it, and not by the one that
+was given."""
+
 HEAD_BEHIND = "head_behind"
 """What it is called where entries of more than `UNSIGNED_S` are below no signed head."""
 
@@ -81,6 +85,12 @@ class Verdict(StrEnum):
     UNTOLD = "untold"
 
 
+OF_WHAT_WAS_GIVEN = frozenset(
+    {KEY_OF_OTHER_LOG, Verdict.OTHER_ORIGIN, Verdict.OTHER_KEY, Verdict.UNREADABLE}
+)
+"""Problems that say nothing of the log but that it is not the one which was meant."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptHead:
     """A head that was given: what it is called, and what it came to; `size` is -1 where it cannot
@@ -96,7 +106,8 @@ class TreeCheck:
     """Checks a `tlog` folder while the log is read.
 
     `key` has to have signed its head, and the `heads` that were kept elsewhere (signed notes, each
-    with what it is called), or the key that it had handed the log over to by then.
+    with what it is called), or the key that it had handed the log over to by then. `beside` is the
+    one that lies there, where `key` is another: whether the log is that one's tells who is wrong.
     """
 
     def __init__(
@@ -105,10 +116,12 @@ class TreeCheck:
         report: Report,
         *,
         key: VerifierKey | None,
+        beside: VerifierKey | None = None,
         heads: Sequence[tuple[str, bytes]] = (),
         live: bool = False,
     ) -> None:
         self._folder = folder
+        self._beside = beside
         self._live = live
         self._read = folder_reader(folder)
         self._report = report
@@ -128,6 +141,7 @@ class TreeCheck:
         self._in_bundles: list[str] = []
         self._more_bundles = 0
         self._unsigned: list[int] = []
+        self._of_other = False
         self.head: Checkpoint | None = None
         """What is signed of the log, once it was looked at; None where nothing is, which is a
         problem."""
@@ -148,7 +162,11 @@ class TreeCheck:
                 self._note = file.read(HEAD_BYTES_MAX)
             self.head = read_checkpoint(self._note)
         except FileNotFoundError:
-            self._problem("there is no signed head of the log", HEAD_MISSING)
+            self._problem(
+                f"there is no signed head of the log: {self._folder.name}/{CHECKPOINT} is missing. "
+                "Put it back from a copy: a daemon that finds none signs what log it has",
+                HEAD_MISSING,
+            )
         except OSError as error:
             self._problem(f"{CHECKPOINT}: {error.strerror}")
         except CheckpointError as error:
@@ -216,8 +234,13 @@ class TreeCheck:
 
     def finish(self, entries: int) -> None:
         """Tell what is wrong, the log having had so many entries."""
-        chain = self._chain()
-        self.head = self._opened(CHECKPOINT, self._note, chain) if self.head is not None else None
+        if self._key is not None and self._is_of_other(self._key):
+            # A head that this key has signed still tells of a log that was made anew.
+            chain, self.head = KeyChain(keys=(self._key,), sizes=(0,)), None
+            self._of_other = True
+        else:
+            chain = self._chain()
+            self.head = self._opened(CHECKPOINT, self._note, chain) if self.head else None
         if chain is not None and self.head is not None:
             self._tell_root(self.head, entries)
         self.heads = tuple(
@@ -227,6 +250,23 @@ class TreeCheck:
         if chain is not None and self.head is not None:
             self._tell_files(self.head)
         self._check_files()
+
+    def _is_of_other(self, key: VerifierKey) -> bool:
+        """Tell where the log is not that of the key that was given, but of the one beside it."""
+        if self._beside is None or self.head is None:
+            return False
+        if _opens(key, self._statements, self._note) is not None:
+            return False
+        whose = _opens(self._beside, self._statements, self._note)
+        if whose is None:
+            return False
+        self._problem(
+            f"the log is signed as {whose.name} by the key {whose.key_id.hex()}, and not by the "
+            f"one that was given, {key.key_id.hex()} of {key.name}: either that is not "
+            "this log's key, or somebody else signed this log",
+            KEY_OF_OTHER_LOG,
+        )
+        return True
 
     def _chain(self) -> KeyChain | None:
         """Follow the key that is known; None where that leads nowhere."""
@@ -275,6 +315,8 @@ class TreeCheck:
             self._problem(f"{name}: {error}", Verdict.UNREADABLE)
             return KeptHead(name=name, origin="", size=-1, verdict=Verdict.UNREADABLE)
         verdict, why = _judged(head, data, fits, chain, entries)
+        if self._of_other and verdict in OF_WHAT_WAS_GIVEN:
+            verdict, why = Verdict.UNTOLD, ""  # Whose it has to be is what nobody knows.
         if why:
             self._problem(f"{name}: {why}", verdict)
         return KeptHead(name=name, origin=head.origin, size=head.size, verdict=verdict)
@@ -315,7 +357,7 @@ class TreeCheck:
         try:
             data, longer = self._tile(path)
         except OSError as error:
-            self._in_tiles[f"{path}: {_text(error)}"] = None
+            self._in_tiles[_named(path, error)] = None
             return
         if (data[: len(content)] if longer else data) != content:
             self._in_tiles[f"{path}: its hashes are not those of the log"] = None
@@ -339,7 +381,7 @@ class TreeCheck:
         try:
             found = read_bundle(self._read, number, len(bundle))
         except (TileError, OSError) as error:
-            self._in_bundle(f"{path}: {_text(error)}")
+            self._in_bundle(_named(path, error))
             return
         differing = [
             number * WIDTH + place
@@ -377,8 +419,7 @@ class TreeCheck:
         try:
             return read_tile(self._read, 0, number, width)
         except (TileError, OSError) as error:
-            path = tile_path(0, number, width)
-            self._in_tiles[f"{path}: {_text(error)}"] = None
+            self._in_tiles[_named(tile_path(0, number, width), error)] = None
             return None
 
     def _check_files(self) -> None:
@@ -436,6 +477,9 @@ def _judged(
         return Verdict.OTHER_ORIGIN, f"it is a head of the log {head.origin}, and this is {origin}"
     try:
         chain.open(data)
+    except OtherKey as error:
+        why = f"it is not of this log's key: {error}, and the log was never handed over to that one"
+        return Verdict.OTHER_KEY, why
     except CheckpointError as error:
         return Verdict.OTHER_KEY, f"it is not of this log's key: {error}"
     if head.size > entries:
@@ -453,5 +497,21 @@ def _judged(
     )
 
 
-def _text(error: TileError | OSError) -> str:
-    return str(error) if isinstance(error, TileError) else error.strerror or str(error)
+def _opens(
+    key: VerifierKey, statements: Sequence[tuple[int, Mapping[str, object]]], note: bytes
+) -> VerifierKey | None:
+    """Give the key that signs the log by now, where `key` leads to it and it has signed a head."""
+    try:
+        chain = follow(key, statements)
+        chain.open(note)
+    except (RotationError, CheckpointError):
+        return None
+    return chain.current
+
+
+def _named(path: str, error: TileError | OSError) -> str:
+    """Say what is wrong with a file of the tree, which is named once, however it was found."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} is missing" + (", and so is the full one" if ".p/" in path else "")
+    text = str(error) if isinstance(error, TileError) else error.strerror or str(error)
+    return text if text.startswith(path) else f"{path}: {text}"

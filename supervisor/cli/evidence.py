@@ -19,7 +19,7 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids
 from supervisor.cli.folders import STATE_FOLDER, require_record, unreadable
 from supervisor.cli.session import daemon_options, json_option, session
-from supervisor.errors import AuditCorrupt
+from supervisor.errors import AuditCorrupt, InvalidRequest
 
 if TYPE_CHECKING:
     from supervisor.audit.checkpoints import Receipt
@@ -31,6 +31,10 @@ KEY_BYTES_MAX = 4096
 HEADS_BYTES_MAX = 64 << 20
 """Of a file of heads, some 300 bytes each."""
 PROGRESS_EVERY_S = 0.5
+HANDED_OVER = (
+    "Was the log handed over to another key since? Then give the newer public key "
+    "(`audit key show`): a receipt is of the one that the log had at its time"
+)
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _READ = click.Path(path_type=Path, dir_okay=False, exists=True, readable=True)
@@ -71,7 +75,7 @@ _key_option = click.option(
 
 
 @click.command("checkpoint", short_help="Give the log's signed head.")
-@click.option("-o", "--output", type=_FILE, help="Write it there.")
+@click.option("-o", "--output", type=_FILE, help="Write it there, and over nothing.")
 @daemon_options
 def checkpoint(output: Path | None) -> None:
     """Give the signed head of the log (C2SP tlog-checkpoint): three lines, and who signed them.
@@ -89,6 +93,7 @@ def checkpoint(output: Path | None) -> None:
     \b
     Exit codes:
       0  given
+      2  the file is there already
       4  you may not read records
       7  no daemon answers: it lies in tlog/checkpoint of the state folder, too
     """
@@ -99,7 +104,7 @@ def checkpoint(output: Path | None) -> None:
         signed = client.checkpoint()
     head, _ = open_checkpoint(signed.checkpoint, [VerifierKey.parse(signed.key)])
     if output is not None:
-        output.write_bytes(signed.checkpoint)
+        _write_new(output, signed.checkpoint)
     if session().json:
         out.document(
             {
@@ -118,7 +123,7 @@ def checkpoint(output: Path | None) -> None:
 
 
 @click.command("proof", short_help="Give the receipt of a call.")
-@click.option("-o", "--output", type=_FILE, help="Write it there.")
+@click.option("-o", "--output", type=_FILE, help="Write it there, and over nothing.")
 @click.argument("call_id", metavar="CALL", shell_complete=call_ids)
 @daemon_options
 def proof(call_id: str, output: Path | None) -> None:
@@ -136,6 +141,7 @@ def proof(call_id: str, output: Path | None) -> None:
     \b
     Exit codes:
       0  given
+      2  the file is there already
       3  there is no such record, or the call has not ended
       4  you may not read records
       7  no daemon answers
@@ -145,7 +151,7 @@ def proof(call_id: str, output: Path | None) -> None:
     with session().client() as client:
         receipt = client.receipt(call_id)
     if output is not None:
-        output.write_bytes(receipt)
+        _write_new(output, receipt)
     if session().json:
         out.document({"call": call_id, "receipt": to_base64(receipt)})
     elif output is None:
@@ -180,7 +186,7 @@ def check(context: click.Context, /, key: VerifierKey, receipt: Path) -> None:
       0  it holds
       8  it does not
     """
-    from supervisor.audit.checkpoints import CheckpointError, Receipt
+    from supervisor.audit.checkpoints import CheckpointError, OtherKey, Receipt
     from supervisor.audit.entry import leaf_hash
 
     try:
@@ -189,10 +195,11 @@ def check(context: click.Context, /, key: VerifierKey, receipt: Path) -> None:
             raise CheckpointError("it has no entry with it, as `audit proof` gives it")
         head = parsed.verify(leaf_hash(parsed.extra), [key])
     except CheckpointError as error:
+        why = f"{error}. {HANDED_OVER}" if isinstance(error, OtherKey) else str(error)
         if session().json:
-            out.document({"ok": False, "problem": str(error)})
+            out.document({"ok": False, "problem": why})
         else:
-            click.echo(f"DOES NOT HOLD: {safe(error)}")
+            click.echo(f"DOES NOT HOLD: {safe(why)}")
         context.exit(AuditCorrupt.exit_code)
     if session().json:
         out.document(
@@ -210,6 +217,21 @@ def check(context: click.Context, /, key: VerifierKey, receipt: Path) -> None:
         f"{out.count(head.size, 'entry', 'entries')}"
     )
     click.echo(safe(_told(parsed)))
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write what is to be kept, and nothing over what was kept before.
+
+    Raises:
+        InvalidRequest: `FILE_EXISTS`.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise InvalidRequest(
+            "FILE_EXISTS", f"{path} is there already", hint="nothing is written over"
+        ) from error
 
 
 def _told(receipt: Receipt) -> str:
@@ -271,14 +293,19 @@ def verify(
     What retention removed is counted: where each call and upload that names a file was let go by a
     `removed` entry, it may be gone. All else that is missing is a problem.
 
+    Where the log itself says that a witness knew another one (`head_contradicted`), that is told:
+    the log is as it was written, and the exit code is 0.
+
     With --json, one document: `ok`, `entries`, `calls`, `open_calls`, `removed_calls` (whose
-    contents retention removed), `erased` (how many calls), `head_index`, `head_leaf`, `live`,
+    contents retention removed), `erased` (how many calls), `head_index`, `head_leaf` ("" where the
+    last entry cannot be read), `contradictions` (how many there are), `last_contradiction` (null,
+    or its `index`, `time`, `witness` and `why`), `live`,
     `origin`, `signed_size` (-1 where nothing is signed), `signers` (the keys from the one that was
     given on), `heads` (those that were given: `name`, `origin`, `size`, and `verdict`, which is
     fits, or what the problem is called), `consistent` (how many of them fit), `problem_count` and
     `problems`, of which some have a name, `reason`: head_missing, head_behind (entries of more than
-    a minute that nobody signed), head_cut_back, head_rewritten, head_of_other_log,
-    head_of_other_key.
+    a minute that nobody signed), head_cut_back, head_rewritten, and where the log may be well, and
+    the key or the head is not its own: key_of_other_log, head_of_other_log, head_of_other_key.
 
     \b
     Examples:
@@ -291,7 +318,8 @@ def verify(
     Exit codes:
       0  nothing is wrong
       2  there is no record in DIRECTORY, or it, the key or a head cannot be read
-      8  the record is damaged; each problem names its entry
+      8  the record is damaged, each problem names its entry; or it is not the one of the key or
+         the heads that were given
     """
     from supervisor.audit.verify import verify as verify_record
 
@@ -362,27 +390,52 @@ def _say(report: VerifyReport, key: VerifierKey | None) -> None:
     if report.removed_calls:
         calls = out.count(report.removed_calls, "call")
         out.note(f"the contents of {calls} were removed by retention, as the log says")
-    problems = out.count(report.problem_count, "problem")
     erased = f", {report.erased} of them erased" if report.erased else ""
-    verdict = "verified" if report.ok else f"DAMAGED, {problems}"
     click.echo(
-        f"{verdict}: {out.count(report.entries, 'entry', 'entries')}, "
-        f"{out.count(report.calls, 'call')}{erased}, "
-        f"head {report.head_index} sha256:{report.head_leaf}"
+        f"{_verdict(report)}: {out.count(report.entries, 'entry', 'entries')}, "
+        f"{out.count(report.calls, 'call')}{erased}, {_end(report)}"
     )
+    if report.last_contradiction is not None:
+        last = report.last_contradiction
+        click.echo(
+            f"the log itself says {out.count(report.contradictions, 'time')} that a witness has a "
+            f"head which it does not begin with, the last in entry {last.index}, "
+            f"{out.moment(last.time_ns)}, of {safe(last.witness)}: {safe(last.why)}"
+        )
+    all_fit = report.consistent == len(report.heads)
+    if report.heads and not (all_fit and report.signed_size >= 0):
+        click.echo(
+            f"of {out.count(len(report.heads), 'head')} that you kept, "
+            f"{report.consistent or 'none'} can be seen to be of this log"
+        )
     if report.signed_size >= 0:
         whose = f"signed by {_signer(report, key)}"
-        held = (
-            f", {out.count(report.consistent, 'head')} that you kept as well"
-            if report.consistent
-            else ""
-        )
+        heads = out.count(report.consistent, "head")
+        held = f", {heads} that you kept as well" if report.heads and all_fit else ""
         click.echo(
             f"{safe(report.origin)}: {out.count(report.signed_size, 'entry', 'entries')} "
             f"{whose}{held}"
         )
         if key is None:
             out.note("give the key that you know (--key): who rewrote the log may have signed it")
+
+
+def _verdict(report: VerifyReport) -> str:
+    if report.ok:
+        return "verified"
+    problems = out.count(report.problem_count, "problem")
+    if report.is_of_other:
+        return f"NOT VERIFIED, {problems} with the key or the heads that were given"
+    return f"DAMAGED, {problems}"
+
+
+def _end(report: VerifyReport) -> str:
+    """Say what the log ends with."""
+    if report.head_index < 0:
+        return "no head"
+    if not report.head_leaf:
+        return f"the last entry, {report.head_index}, cannot be read"
+    return f"head {report.head_index} sha256:{report.head_leaf}"
 
 
 def _signer(report: VerifyReport, key: VerifierKey | None) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.audit import notes, rotation
-from supervisor.audit.checkpoints import Checkpoint, CheckpointError
+from supervisor.audit.checkpoints import Checkpoint, CheckpointError, OtherKey
 from supervisor.audit.notes import Algorithm, Note
 from supervisor.audit.rotation import FIELD, KeyChain, Rotation, RotationError, follow, rotate
 from supervisor.call.types import Json
@@ -68,8 +68,12 @@ def test_a_head_is_of_the_key_whose_time_it_was() -> None:
     for size, wrong in ((7, B), (8, A), (9, A), (9, C), (21, A), (1 << 40, C)):
         with pytest.raises(CheckpointError, match="another key of the log did"):
             chain.open(head(size, wrong))
-    with pytest.raises(CheckpointError, match="not signed by"):
+    with pytest.raises(OtherKey) as raised:
         chain.open(head(8, signer(9)))
+    ids = signer(9).key.key_id.hex(), chain.current.key_id.hex()
+    assert "by the key {}, and not by one of the 4 keys up to {}".format(*ids) in str(raised.value)
+    with pytest.raises(CheckpointError, match="which signs those over 8 and more"):
+        follow(B.key, CHAIN).open(head(7, A))
     forged = head(8, B).replace(b"\n8\n", b"\n9\n", 1)
     with pytest.raises(CheckpointError, match="is wrong"):
         chain.open(forged)

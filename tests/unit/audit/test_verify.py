@@ -24,6 +24,7 @@ from supervisor.audit.verify import VerifyReport, verify
 from supervisor.call.events import Denied, Lost, Processes, Resized, Wall
 from supervisor.call.outcome import Stopped
 from supervisor.call.types import Digest, InputFile, Json, OutputFile, Stream
+from supervisor.errors import AuditCorrupt
 from supervisor.profile.model import Capture
 from tests.support.records import (
     CALLER,
@@ -232,6 +233,51 @@ def test_a_missing_content_is_found(copy: Path) -> None:
         assert not verify(copy).ok, path
         away.rename(path)
     assert verify(copy).ok
+
+
+def test_a_start_looks_at_no_contents(copy: Path) -> None:
+    """docs/operations.md, Backup and retention: `audit verify` does."""
+
+    async def start() -> None:
+        async with opened(copy, OPTIONS):
+            pass
+
+    (first, *_) = sorted((copy / "log").glob("*.seg"))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    contents = [path for path in (copy / "blobs/sha256").rglob("*") if path.is_file()]
+    contents[0].unlink()
+    contents[1].write_bytes(b"another")
+    asyncio.run(start())
+    assert verify(copy).problem_count >= 3
+    last = max((copy / "log").glob("*.seg"))
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(AuditCorrupt):
+        asyncio.run(start())
+
+
+def test_what_the_log_says_of_its_witnesses_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path) as store:
+            for size in (5, 7):
+                body = {"witness": "file heads", "size": size, "root": "", "why": f"over {size}"}
+                await store.note(Kind.HEAD_CONTRADICTED, body)
+            await store.note(Kind.DAEMON_STOPPED, {})
+
+    asyncio.run(scenario())
+    report = verify(tmp_path)
+    last = report.last_contradiction
+    assert last is not None
+    assert (report.ok, report.contradictions, last.index) == (True, 2, 1)
+    assert (last.witness, last.why) == ("file heads", "over 7")
+
+
+def test_a_last_entry_that_cannot_be_read_has_no_leaf(copy: Path) -> None:
+    last = max((copy / "log").glob("*.seg"))
+    last.write_bytes(last.read_bytes()[:-1])
+    report = verify(copy)
+    assert (report.ok, report.head_leaf) == (False, "")
 
 
 def test_a_rewritten_log_is_found_by_who_kept_a_leaf_hash(written: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.audit.verify import verify
-from supervisor.audit.verify_files import strange_files
+from supervisor.audit.verify_files import STRAY_MAX, strange_files
 from tests.support.records import begin, make_finished, opened
 
 
@@ -63,6 +63,24 @@ def state(tmp_path: Path) -> Path:
 def test_a_folder_as_it_should_be(state: Path) -> None:
     assert list(strange_files(state)) == []
     assert verify(state).ok
+
+
+def test_what_is_no_blob_is_named(state: Path) -> None:
+    blobs = state / "blobs"
+    (blobs / "part/anything").write_bytes(b"not finished")
+    unnamed = blobs / "sha256/ab" / ("ab" + 62 * "0")
+    unnamed.write_bytes(b"left by a crash")
+    assert verify(state).ok
+    strays = ("note", "sha256/notes", "sha256/ab/note.zst", f"sha256/ab/cd{62 * '0'}.zst")
+    for name in strays:
+        (blobs / name).write_bytes(b"stray")
+    (blobs / "sha256/other").mkdir()
+    said = [problem.message for problem in verify(state).problems]
+    named = sorted((*strays, "sha256/other"))
+    assert sorted(said) == [f"blobs/{name} does not belong among blobs" for name in named]
+    for number in range(STRAY_MAX):
+        (blobs / f"more-{number}").touch()
+    assert verify(state).problems[-1].message == "5 more do not belong among blobs"
 
 
 def test_rooms_may_be_links_to_folders_elsewhere(

@@ -100,6 +100,17 @@ def test_any_missing_segment_is_found(log: Path) -> None:
         (log.parent / "away").rename(path)
 
 
+def test_a_last_segment_that_is_missing_is_named_as_a_file(log: Path) -> None:
+    last = max(log.glob("*.seg"))
+    last.unlink()
+    entries, (problem,) = check(log)
+    assert str(problem).startswith(f"{last.name} is missing: the log ends with {len(entries)} ent")
+    for path in log.glob("*.seg"):
+        path.unlink()
+    _, (problem,) = check(log)
+    assert "is missing: the log ends with no entries" in str(problem)
+
+
 def _swap(log: Path) -> None:
     one, two = (log / segment_name(first) for first in list_segments(log)[:2])
     one_data, two_data = one.read_bytes(), two.read_bytes()

@@ -27,6 +27,11 @@ OTHER = TestSigner(seed=bytes(32))
 COUNT = 2 * WIDTH + 40
 REWRITTEN = "{}: the log's first {} entries have not the root that was signed: it was rewritten"
 
+NO_HEAD = (
+    "there is no signed head of the log: tlog/checkpoint is missing. Put it back from a copy: a "
+    "daemon that finds none signs what log it has"
+)
+
 
 def made(count: int, *, changed: int = -1, later_s: Sequence[int] = ()) -> list[StoredEntry]:
     """Make a log whose entry `changed`, and so each one after it, is another; the last ones were
@@ -255,8 +260,33 @@ def test_a_log_that_another_key_signed_is_not_that_log(folder: Path) -> None:
     shutil.rmtree(folder)
     grown(folder, forged, OTHER)
     (problem,) = check(folder, forged)[0]
-    assert "not signed by" in problem
+    ids = OTHER.key.key_id.hex(), SIGNER.key.key_id.hex()
+    assert "signed as {} by the key {}, and not by {}".format(ORIGIN, *ids) in problem
     assert check(folder, forged, key=OTHER.key)[0] == []
+
+
+def test_a_log_of_the_key_beside_it_is_not_called_damaged(
+    whole: Path, entries: list[StoredEntry]
+) -> None:
+    found: list[Problem] = []
+    kept = [("mine", head_of(made(5, changed=2), OTHER)), ("its", head_of(entries[:5]))]
+    tree = TreeCheck(whole, found.append, key=OTHER.key, beside=SIGNER.key, heads=kept)
+    tree.begin()
+    tree.take(run_of(entries))
+    tree.finish(len(entries))
+    assert [problem.reason for problem in found] == ["key_of_other_log", "head_rewritten"]
+    assert OTHER.key.key_id.hex() in found[0].message
+    assert SIGNER.key.key_id.hex() in found[0].message
+    assert [head.verdict for head in tree.heads] == ["head_rewritten", "untold"]
+
+
+@pytest.mark.parametrize("gone", [f"tile/0/{COUNT // WIDTH:03d}.p/{COUNT % WIDTH}", "tile/0/000"])
+def test_a_tile_that_is_missing_is_named_once(
+    gone: str, folder: Path, entries: list[StoredEntry]
+) -> None:
+    (folder / gone).unlink()
+    (problem,) = check(folder, entries)[0]
+    assert problem == f"{gone} is missing" + (", and so is the full one" if ".p/" in gone else "")
 
 
 def test_a_head_that_was_kept_tells_a_log_that_was_rewritten_by_who_has_its_key(
@@ -304,7 +334,7 @@ def test_what_is_no_head_of_the_log_is_told(whole: Path, entries: list[StoredEnt
 
 def test_there_has_to_be_a_head(tmp_path: Path, entries: list[StoredEntry]) -> None:
     problems, tree = check(tmp_path / "tlog", entries)
-    assert problems == ["there is no signed head of the log"]
+    assert problems == [NO_HEAD]
     assert tree.head is None
 
 
@@ -346,5 +376,5 @@ def test_heads_that_were_kept_are_held_to_a_log_without_its_own(
 ) -> None:
     heads = [("kept", head_of(entries[:300])), ("other", head_of(made(300, changed=2)))]
     problems, tree = check(tmp_path / "tlog", entries, heads=heads)
-    assert problems == ["there is no signed head of the log", REWRITTEN.format("other", 300)]
+    assert problems == [NO_HEAD, REWRITTEN.format("other", 300)]
     assert [head.verdict for head in tree.heads] == ["fits", "head_rewritten"]

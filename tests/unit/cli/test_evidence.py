@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.checkpoints import Receipt
+from supervisor.audit.checkpoints import Checkpoint, Receipt
+from supervisor.audit.notes import VerifierKey, sign
 from supervisor.audit.store import Store
 from supervisor.audit.witness import FileWitness
 from supervisor.v1 import audit_pb2
 from tests.support.records import begin, make_finished
-from tests.unit.audit.keys import TestSigner
+from tests.unit.audit.keys import ORIGIN, TestSigner
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import FakeDaemon
@@ -114,7 +115,51 @@ def test_verify_with_another_key_fails(stockade: Stockade, state: Path) -> None:
     (state / "mine").write_text(f"{TestSigner().key}\n")
     result = stockade("audit", "verify", "--key", state / "mine", state)
     assert result.exit_code == 8
-    assert "not signed by log.example.com/stockade" in result.stdout
+    mine, its = TestSigner().key.key_id.hex(), key_of(state).split("+")[1]
+    assert f"by the key {its}, and not by the one that was given, {mine}" in result.stdout
+    assert "NOT VERIFIED, 1 problem with the key or the heads that were given" in result.stdout
+    assert "DAMAGED" not in result.stdout
+
+
+def test_a_head_of_another_log_is_not_called_damage_of_this_one(
+    stockade: Stockade, state: Path
+) -> None:
+    foreign = Checkpoint(origin=ORIGIN, size=1, root=bytes(32))
+    (state / "head").write_bytes(sign(foreign.text(), [TestSigner()]).encode())
+    result = stockade("audit", "verify", "--head", state / "head", state)
+    assert result.exit_code == 8
+    assert f"head: it is a head of the log {ORIGIN}, and this is " in result.stdout
+    assert "NOT VERIFIED, 1 problem with the key or the heads" in result.stdout
+    assert "of 1 head that you kept, none can be seen to be of this log" in result.stdout
+
+
+def test_verify_says_what_the_log_says_of_its_witnesses(stockade: Stockade, state: Path) -> None:
+    async def write() -> None:
+        store = Store.open(state)
+        body = {"witness": "file h", "size": 9, "root": "", "why": "it was cut back"}
+        await store.note("head_contradicted", body)
+        await store.close()
+
+    assert "witness" not in stockade("audit", "verify", state).stdout
+    asyncio.run(write())
+    result = stockade("audit", "verify", state)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if "witness" in line]
+    assert line.startswith("the log itself says 1 time that a witness has a head which it does not")
+    assert line.endswith("of file h: it was cut back")
+    found = json.loads(stockade("audit", "verify", "--json", state).stdout)
+    assert (found["contradictions"], found["last_contradiction"]["index"]) == (1, 2)
+
+
+def test_verify_gives_no_digest_of_an_entry_that_cannot_be_read(
+    stockade: Stockade, state: Path
+) -> None:
+    (segment,) = (state / "log").glob("*.seg")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    result = stockade("audit", "verify", state)
+    assert result.exit_code == 8
+    assert "the last entry, 1, cannot be read" in result.stdout
+    assert "sha256:" not in result.stdout
 
 
 @pytest.mark.parametrize("key", ["", "none", "a+b+c"])
@@ -131,10 +176,13 @@ def test_a_log_without_its_public_key_or_head(stockade: Stockade, state: Path) -
     assert result.exit_code == 8
     assert "log.pub, the key that signs the log" in result.stdout
     assert stockade("audit", "verify", "--key", key, state).exit_code == 0
+    head = (state / "tlog/checkpoint").rename(state / "head")
     shutil.rmtree(state / "tlog")
     result = stockade("audit", "verify", "--key", key, state)
     assert result.exit_code == 8
-    assert "there is no signed head" in result.stdout
+    assert "there is no signed head of the log: tlog/checkpoint is missing" in result.stdout
+    result = stockade("audit", "verify", "--key", key, "--head", head, state)
+    assert "of 1 head that you kept, 1 can be seen to be of this log" in result.stdout
 
 
 def test_heads_and_receipts_that_were_kept(
@@ -282,6 +330,20 @@ def test_what_does_not_hold(stockade: Stockade, receipt: bytes, tmp_path: Path, 
     assert found["problem"]
 
 
+def test_a_receipt_of_another_key_of_the_log_names_both_and_the_way_out(
+    stockade: Stockade, receipt: bytes, tmp_path: Path
+) -> None:
+    path, state = tmp_path / "r", tmp_path / "state"
+    path.write_bytes(receipt)
+    old = VerifierKey.parse(key_of(state))
+    other = VerifierKey(name=old.name, public=TestSigner().key.public)
+    result = stockade("audit", "check", "--key", str(other), path)
+    assert result.exit_code == 8
+    ids = old.key_id.hex(), other.key_id.hex()
+    assert "by the key {}, and not by {}. Was the log handed over".format(*ids) in result.stdout
+    assert "give the newer public key" in result.stdout
+
+
 def test_check_wants_a_key(stockade: Stockade, receipt: bytes, tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(receipt)
     assert stockade("audit", "check", tmp_path / "r").exit_code == 2
@@ -293,6 +355,11 @@ def test_proof(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None:
     found = json.loads(stockade("audit", "proof", "--json", fake.CALL_ID).stdout)
     assert base64.b64decode(found["receipt"]) == b"a receipt\n"
     assert stockade("audit", "proof", "-o", tmp_path / "r", fake.CALL_ID).exit_code == 0
+    assert (tmp_path / "r").read_bytes() == b"a receipt\n"
+    daemon.play("GetReceipt", lambda _: audit_pb2.GetReceiptResponse(receipt=b"another\n"))
+    result = stockade("audit", "proof", "-o", tmp_path / "r", fake.CALL_ID)
+    assert result.exit_code == 2
+    assert "[FILE_EXISTS]" in result.stderr
     assert (tmp_path / "r").read_bytes() == b"a receipt\n"
     assert daemon.asked("GetReceipt")[0].call_id == fake.CALL_ID
 
@@ -309,3 +376,6 @@ def test_checkpoint(daemon: FakeDaemon, stockade: Stockade, receipt: bytes, tmp_
     assert base64.b64decode(found["checkpoint"]) == head
     assert stockade("audit", "checkpoint", "-o", tmp_path / "h").exit_code == 0
     assert (tmp_path / "h").read_bytes() == head
+    (tmp_path / "h").write_bytes(b"kept")
+    assert stockade("audit", "checkpoint", "-o", tmp_path / "h").exit_code == 2
+    assert (tmp_path / "h").read_bytes() == b"kept"
