@@ -99,6 +99,10 @@ class CallStateError(StockadeError):
     code, exit_code = "FAILED_PRECONDITION", 3
 
 
+class InputUnread(CallStateError):
+    """The program is gone, or reads no more: its input came too late, and nobody refused it."""
+
+
 class OutOfRange(StockadeError):
     """A sequence or an offset that is not there."""
 

@@ -31,7 +31,13 @@ from supervisor.api.refusal_entries import RefusalEntries, asked, asked_of
 from supervisor.api.refusals import Refusals
 from supervisor.api.status import BUG, build_status, status_of
 from supervisor.call.texts import brief
-from supervisor.errors import CapacityError, DeadlineExceeded, InvalidRequest, StockadeError
+from supervisor.errors import (
+    CapacityError,
+    DeadlineExceeded,
+    InputUnread,
+    InvalidRequest,
+    StockadeError,
+)
 
 log = logging.getLogger("stockade.api")
 
@@ -182,11 +188,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return answer
 
     def _status(self, method: str, context: Context, error: Exception) -> grpc.Status | None:
-        """Note a failure and give its status, None where nobody is there to hear of it."""
+        """Note a failure and give its status, None where nobody is there to hear of it. A program
+        that ends before its input does is neither a failure nor a refusal."""
         if isinstance(error, grpc.aio.BaseError):
             log.info("%s: the client is gone: %s", method, error)
             return None
-        if isinstance(error, StockadeError):
+        if isinstance(error, InputUnread):
+            log.debug("%s: %s", method, error.message)
+        elif isinstance(error, StockadeError):
             self._note(method, context, error)
         else:
             log.error("%s failed [%s]", method, BUG, exc_info=error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +44,10 @@ DIGEST_WIDTH = 12
 ROWS_SHOWN = 3
 NEXT_KEY_LINE = 3
 """Of the statement that hands a log over, from 0."""
+KEY_ID_BYTES = 4
+"""With which the signature of such a statement begins."""
+WHOLE = frozenset({"head_contradicted"})
+"""Kinds that are told to their end: each says that the log is not the one it was."""
 
 PARTS = ("configuration", "callers", "profiles")
 
@@ -119,11 +125,16 @@ def command(
     out.table(
         ("INDEX", "TIME", "KIND", "WHO", "WHAT"),
         [
-            (entry.index, out.moment(entry.time_ns), entry.kind, who, shorten(what, WHAT_WIDTH))
+            (entry.index, out.moment(entry.time_ns), entry.kind, who, _fitting(entry.kind, what))
             for entry, (who, what) in zip(entries, _told(entries), strict=True)
         ],
         empty="no entries",
     )
+
+
+def _fitting(kind: str, what: str) -> str:
+    """Cut it for a terminal; who reads a file can cut it, and cannot get back what was cut."""
+    return shorten(what, 0 if kind in WHOLE or out.columns() is None else WHAT_WIDTH)
 
 
 def _told(entries: Sequence[RecordEntry]) -> Iterable[tuple[str, str]]:
@@ -136,7 +147,7 @@ def _told(entries: Sequence[RecordEntry]) -> Iterable[tuple[str, str]]:
             what = _policy(body, older.get(id(body)))
         else:
             what = _TELLERS.get(entry.kind, _plainly)(body)
-        yield _who(body), what
+        yield _ACTORS.get(entry.kind, _who)(body), what
 
 
 def _body(entry: RecordEntry) -> Body:
@@ -157,7 +168,9 @@ def _who(body: Body) -> str:
 
 
 def _read(body: Body) -> str:
-    return f"{body.get('rpc')} {_pairs(body.get('of'))}"
+    of = body.get("of")
+    asked = {name: one for name, one in of.items() if one is not False} if of else {}
+    return f"{body.get('rpc')} {_pairs(asked)}"
 
 
 def _refused(body: Body) -> str:
@@ -173,9 +186,37 @@ def _dropped(body: Body) -> str:
 
 
 def _rotated(body: Body) -> str:
-    """Name the next key, as the statement does: nothing of it is verified here."""
+    """Name both keys, as the statement does: nothing of it is verified here."""
     lines = str(body.get("statement")).split("\n")
-    return f"to {lines[NEXT_KEY_LINE]}" if len(lines) > NEXT_KEY_LINE else _plainly(body)
+    if len(lines) <= NEXT_KEY_LINE:
+        return _plainly(body)
+    former = _former(body)
+    return (f"from {former} " if former else "") + f"to {lines[NEXT_KEY_LINE]}"
+
+
+def _former(body: Body) -> str:
+    """Give the number of the key that handed the log over, "" where nobody else has signed."""
+    text, _, signatures = str(body.get("statement")).partition("\n\n")
+    next_id = text.rpartition("\n")[2].partition("+")[2].partition("+")[0]
+    for line in signatures.splitlines():
+        with contextlib.suppress(ValueError):
+            made = base64.b64decode(line.rpartition(" ")[2], validate=True)[:KEY_ID_BYTES].hex()
+            if len(made) == 2 * KEY_ID_BYTES and made != next_id:
+                return made
+    return ""
+
+
+def _old_key(body: Body) -> str:
+    former = _former(body)
+    return f"key {former}" if former else ""
+
+
+def _contradicted(body: Body) -> str:
+    return f"{body.get('why')} (size={body.get('size')} root={body.get('root')})"
+
+
+def _witness(body: Body) -> str:
+    return f"witness {body.get('witness')}"
 
 
 def _policy(body: Body, older: Body | None) -> str:
@@ -209,6 +250,8 @@ def _pairs(value: Any) -> str:
     for name, one in value.items():
         if isinstance(one, dict) and name == "filter":
             words.append(_pairs(one) or "everything")
+        elif name.endswith("_ns") and type(one) is int:
+            words.append(f"{name.removesuffix('_ns')}={out.moment(one)}")
         else:
             text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
             words.append(f"{name}={text}")
@@ -221,5 +264,12 @@ _TELLERS: Mapping[str, Callable[[Body], str]] = {
     "unauthenticated": _refused,
     "refusals_dropped": _dropped,
     "key_rotated": _rotated,
+    "head_contradicted": _contradicted,
     "removed": _removed,
 }
+
+_ACTORS: Mapping[str, Callable[[Body], str]] = {
+    "key_rotated": _old_key,
+    "head_contradicted": _witness,
+}
+"""Whose doing it was, where it was no caller's."""

@@ -28,6 +28,7 @@ from supervisor.errors import (
     CallStateError,
     CapacityError,
     HostError,
+    InputUnread,
     InvalidRequest,
     NotPermitted,
     OutOfRange,
@@ -364,10 +365,14 @@ class Engine:
 
         Raises:
             NotFound: `CALL_NOT_FOUND`.
-            CallStateError: `CALL_CLOSED`, `STDIN_CLOSED`.
+            CallStateError: `CALL_CLOSED`, `STDIN_CLOSED`; `InputUnread`, where the program is gone.
             OutOfRange: `STDIN_OFFSET`.
         """
-        return await self._require_live(call_id).write_stdin(offset, data, end=end)
+        try:
+            call = self._require_live(call_id)
+        except CallStateError as error:
+            raise InputUnread(error.reason, error.message) from None
+        return await call.write_stdin(offset, data, end=end)
 
     async def resize_terminal(self, call_id: str, *, rows: int, columns: int) -> None:
         """Give a live call's terminal another size.

@@ -9,7 +9,13 @@ import os
 from collections.abc import Awaitable, Callable
 
 from supervisor.call.types import STDIN_CHUNK_BYTES_MAX
-from supervisor.errors import CallStateError, InvalidRequest, OutOfRange, StockadeError
+from supervisor.errors import (
+    CallStateError,
+    InputUnread,
+    InvalidRequest,
+    OutOfRange,
+    StockadeError,
+)
 from supervisor.linux.fds import wait_readable, wait_writable
 
 READ_BYTES = 1 << 20
@@ -123,7 +129,7 @@ class StdinWriter:
         Raises:
             InvalidRequest: `STDIN_CHUNK_TOO_LARGE`, `STDIN_TOO_LARGE`.
             OutOfRange: `STDIN_OFFSET`: there is a gap, or bytes that were not sent before.
-            CallStateError: `STDIN_CLOSED`.
+            CallStateError: `STDIN_CLOSED`; `InputUnread`, where the program reads no more.
         """
         if len(data) > STDIN_CHUNK_BYTES_MAX:
             raise InvalidRequest(
@@ -139,9 +145,11 @@ class StdinWriter:
             known = last == self.offset if end else last <= self.offset
             if known and (self._ended or not end):
                 return self.offset
-            if self._broken or self._ended:
-                # First: what the request began with may not be counted to its end.
+            # First: what the request began with may not be counted to its end.
+            if self._ended:
                 raise CallStateError("STDIN_CLOSED", "standard input is closed")
+            if self._broken:
+                raise InputUnread("STDIN_CLOSED", "standard input is closed")
             if not known and offset != self.offset:
                 raise OutOfRange(
                     "STDIN_OFFSET",
@@ -179,7 +187,7 @@ class StdinWriter:
             await self._record(data)
         except StockadeError:
             if self._broken:  # the call ended meanwhile, and took its record along
-                raise CallStateError("STDIN_CLOSED", "standard input is closed") from None
+                raise InputUnread("STDIN_CLOSED", "standard input is closed") from None
             raise
         self.offset += len(data)
         view = memoryview(data)
@@ -193,4 +201,4 @@ class StdinWriter:
                     raise
                 self._broken = True
         if view and refuse:
-            raise CallStateError("STDIN_CLOSED", "the program closed its standard input")
+            raise InputUnread("STDIN_CLOSED", "the program closed its standard input")

@@ -29,6 +29,8 @@ from supervisor.audit.entry import Head, encode_entry
 from supervisor.call.types import Caller
 from supervisor.errors import (
     AuditUnavailable,
+    CallStateError,
+    InputUnread,
     NotPermitted,
     StockadeError,
     Unauthenticated,
@@ -213,6 +215,24 @@ def test_each_door_writes(tmp_path: Path) -> None:
             running.engine.calls_max = 1
             await client.execute(b"echo")
             assert len(own.written) == 5
+
+    run(main())
+
+
+@pytest.mark.parametrize(("error", "count"), [(InputUnread, 0), (CallStateError, 1)])
+def test_input_that_comes_after_the_end_is_no_refusal(
+    error: type[CallStateError], count: int, tmp_path: Path
+) -> None:
+    async def write(*_: object, **__: object) -> int:
+        raise error("STDIN_CLOSED", "closed")
+
+    async def main() -> None:
+        async with connected(tmp_path) as (running, client):
+            running.engine.write_stdin = write  # type: ignore[method-assign]
+            running.engine.owner = lambda _: "owner"  # type: ignore[method-assign]
+            request = tool_pb2.WriteStdinRequest(call_id="x", data=b"x")
+            assert (await refused(client.tool.WriteStdin(request))).reason == "STDIN_CLOSED"
+            assert len(running.engine.store.own.of_kind("refused")) == count
 
     run(main())
 

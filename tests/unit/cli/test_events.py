@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from supervisor.audit.entry import CALL_KINDS, Head, Kind, encode_entry
+from supervisor.audit.rotation import rotate
+from supervisor.cli import output as out
 from supervisor.cli.events import KINDS
 from supervisor.v1 import audit_pb2
+from tests.unit.audit.keys import TestSigner
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import FakeDaemon
 
 ME = {"name": "me", "transport": "unix", "uid": 1, "gid": 1, "pid": 7, "certificate_name": ""}
+WHY = "its head has another root: " + "x" * 200
 PEER = {"transport": "unix", "address": "uid 9", "uid": 9, "gid": 9, "pid": 8}
 
 
@@ -77,7 +81,7 @@ def test_what_it_asks_for(daemon: FakeDaemon, stockade: Stockade) -> None:
         (
             "read",
             {"caller": ME, "rpc": "GetRecord", "of": {"call": "c-1", "profile": False}},
-            ["me (pid 7)", "GetRecord call=c-1 profile=false"],
+            ["me (pid 7)", "GetRecord call=c-1\n"],
         ),
         (
             "read",
@@ -104,7 +108,25 @@ def test_what_it_asks_for(daemon: FakeDaemon, stockade: Stockade) -> None:
             {"count": 9, "of": [{"kind": "k", "reason": "R", "who": "me", "count": 2}] * 5},
             ["9 refusals: 2 R of me, 2 R of me, 2 R of me, and 2 more"],
         ),
+        (
+            "read",
+            {"caller": ME, "rpc": "ListEvents", "of": {"filter": {"since_ns": fake.START_NS}}},
+            ["ListEvents since=2023-11-14 22:13:20Z\n"],
+        ),
+        (
+            "key_rotated",
+            {"statement": rotate(TestSigner(), TestSigner(seed=bytes(32)), 7)["statement"]},
+            [
+                f"key {TestSigner().key.key_id.hex()}  ",
+                f"from {TestSigner().key.key_id.hex()} to {TestSigner(seed=bytes(32)).key}",
+            ],
+        ),
         ("key_rotated", {"statement": "v1\nlog\n7\nlog+id+key\n\n— log x\n"}, ["to log+id+key"]),
+        (
+            "head_contradicted",
+            {"witness": "file h", "size": 9, "root": "r", "why": WHY},
+            ["witness file h  ", f"{WHY} (size=9 root=r)"],
+        ),
         ("key_rotated", {"statement": "of a newer one"}, ["statement=of a newer one"]),
         ("blob", {"sha256": "ab", "size_bytes": 2, "caller": "me"}, ["me", "sha256=ab"]),
         ("daemon_started", {"pid": 3, "host": {"a": 1}}, ['pid=3', 'host={"a": 1}']),
@@ -116,7 +138,23 @@ def test_who_and_what(
 ) -> None:
     (row,) = rows(daemon, stockade, (kind, body))
     for part in told:
-        assert part in row
+        assert part in f"{row}\n"
+
+
+@pytest.mark.parametrize(("width", "is_whole"), [(None, True), (80, False)])
+def test_only_a_terminal_is_given_less(
+    width: int | None,
+    is_whole: bool,
+    daemon: FakeDaemon,
+    stockade: Stockade,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(out, "columns", lambda: width)
+    (row,) = rows(daemon, stockade, ("daemon_stopped", {"why": WHY}))
+    assert (WHY in row) is is_whole
+    contradicted = {"witness": "file h", "size": 9, "root": "r", "why": WHY}
+    (row,) = rows(daemon, stockade, ("head_contradicted", contradicted))
+    assert WHY in row
 
 
 def test_what_changed_between_two_starts(daemon: FakeDaemon, stockade: Stockade) -> None:

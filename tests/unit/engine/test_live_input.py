@@ -21,6 +21,7 @@ from supervisor.errors import (
     CallStateError,
     CapacityError,
     HostError,
+    InputUnread,
     NotPermitted,
 )
 from supervisor.sandbox import ProgramEnd
@@ -98,8 +99,9 @@ def test_a_call_that_has_ended_takes_no_signal_and_no_input(tmp_path: Path, numb
                 assert raised.value.reason == "CALL_CLOSED"
                 world.host.gates["quiesce"].set()
                 await collect(await world.engine.attach(subscription.call_id, 1))
-            with pytest.raises(CallStateError):
+            with pytest.raises(InputUnread) as unread:
                 await world.engine.write_stdin(subscription.call_id, offset=0, data=b"x", end=False)
+            assert unread.value.reason == "CALL_CLOSED"
 
     asyncio.run(scenario())
 

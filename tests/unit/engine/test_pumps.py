@@ -17,6 +17,7 @@ from supervisor.engine.pumps import SMALL_BYTES, StdinWriter, pump_output
 from supervisor.errors import (
     AuditUnavailable,
     CallStateError,
+    InputUnread,
     InvalidRequest,
     InvariantError,
     OutOfRange,
@@ -217,7 +218,7 @@ def test_a_program_that_closes_its_input() -> None:
             writer = await fed(one)
             one.hang_up()
             for offset in (0, len(one.recorded)):
-                with pytest.raises(CallStateError) as raised:
+                with pytest.raises(InputUnread) as raised:
                     await writer.write(offset + len(one.recorded), b"abc", end=False)
                 assert reason_of(raised) == "STDIN_CLOSED"
 
@@ -243,7 +244,7 @@ def test_whoever_waits_for_room_is_told_of_the_end() -> None:
             assert not writing.done()
             writer.hang_up()
             one.hang_up()
-            with pytest.raises(CallStateError) as raised:
+            with pytest.raises(InputUnread) as raised:
                 await writing
             assert reason_of(raised) == "STDIN_CLOSED"
 
@@ -256,7 +257,7 @@ def test_whoever_waits_for_the_start_is_told_of_the_end() -> None:
             writing = asyncio.ensure_future(one.writer.write(0, b"x", end=False))
             await asyncio.sleep(0)
             one.writer.hang_up()
-            with pytest.raises(CallStateError) as raised:
+            with pytest.raises(InputUnread) as raised:
                 await writing
             assert reason_of(raised) == "STDIN_CLOSED"
             assert not one.recorded
@@ -306,7 +307,7 @@ def test_a_program_that_ends_while_its_input_is_recorded_has_closed_it() -> None
             await recording.wait()
             writer.hang_up()  # as the call does when its program has ended
             feed.cancel()
-            with pytest.raises(CallStateError, match="closed"):
+            with pytest.raises(InputUnread, match="closed"):
                 await writer.write(3, b"def", end=False)
 
             writer = StdinWriter(record, 1 << 30)
@@ -319,7 +320,7 @@ def test_a_program_that_ends_while_its_input_is_recorded_has_closed_it() -> None
             writer.hang_up()
             go_on.set()
             for one_write in (first, second):
-                with pytest.raises(CallStateError) as raised:
+                with pytest.raises(InputUnread) as raised:
                     await one_write
                 assert raised.value.reason == "STDIN_CLOSED"
             assert one.drain() == b""
