@@ -108,6 +108,7 @@ class Listener(Closed):
         if self.unix is not None:
             if self.tls is not None:
                 raise ValueError("tls: belongs to a tcp: address")
+            absolute_path(self.unix)
             if len(os.fsencode(self.unix)) > UNIX_PATH_BYTES_MAX:
                 raise ValueError(f"a socket's path has at most {UNIX_PATH_BYTES_MAX} bytes")
         if self.tcp is not None:
@@ -433,6 +434,11 @@ class Configuration(Closed):
             if not NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a secret: lower-case letters, digits, -")
         return secrets
+
+    @field_validator("state")
+    @classmethod
+    def _state_absolute(cls, path: str) -> str:
+        return absolute_path(path)
 
     @field_validator("callers")
     @classmethod

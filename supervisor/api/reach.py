@@ -12,11 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from supervisor.api.accounts import group_name, groups_of, user_name
-from supervisor.api.config import DEFAULT_GROUP, CallerEntry
+from supervisor.api.config import DEFAULT_GROUP, CallerEntry, Socket
+
+ROOT_GROUP = "root"
 
 
-def unreachable(entries: Iterable[CallerEntry], sockets: Sequence[Path]) -> list[str]:
-    """Give a warning for each caller by uid or gid that can connect to none of `sockets`."""
+def unreachable(
+    entries: Iterable[CallerEntry], sockets: Sequence[Path], settings: Socket
+) -> list[str]:
+    """Give a warning for each caller by uid or gid that can connect to none of `sockets`, which
+    were made as the `settings` say."""
     warnings = []
     for entry in entries:
         users = _users(entry)
@@ -24,7 +29,7 @@ def unreachable(entries: Iterable[CallerEntry], sockets: Sequence[Path]) -> list
             continue
         obstacles = [_obstacle(uid, groups, path) for uid, groups in users for path in sockets]
         if None not in obstacles and obstacles[0] is not None:
-            warnings.append(_warning(entry, sockets[0], obstacles[0]))
+            warnings.append(_warning(entry, sockets[0], obstacles[0], settings))
     return warnings
 
 
@@ -58,25 +63,32 @@ def _may(path: Path, uid: int, groups: frozenset[int], bit: int) -> bool:
     return bool(found.st_mode & bit)
 
 
-def _warning(entry: CallerEntry, socket: Path, obstacle: Path) -> str:
+def _warning(entry: CallerEntry, socket: Path, obstacle: Path, settings: Socket) -> str:
     found = obstacle.stat()
     key, number = entry.identity
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}, {user_name(found.st_uid)}"
     place = "it" if obstacle == socket else str(obstacle)
+    way_out = _way_out(entry, socket, obstacle, settings)
     return (
         f"caller {entry.name!r} ({key} {number}) cannot reach {socket}: "
-        f"{place} is {mode}:{group_name(found.st_gid)}; {_way_out(entry, socket, obstacle)}"
+        f"{place} is {mode}:{group_name(found.st_gid)}; {way_out}"
     )
 
 
-def _way_out(entry: CallerEntry, socket: Path, obstacle: Path) -> str:
+def _way_out(entry: CallerEntry, socket: Path, obstacle: Path, settings: Socket) -> str:
     if obstacle != socket:
         return f"to let it pass: chmod o+x {obstacle}"
     user = user_name(entry.uid) if entry.uid is not None else "USER"
     found = socket.stat()
     if found.st_mode & stat.S_IWGRP and found.st_gid != 0:
         return f"to let it in: usermod -aG {group_name(found.st_gid)} {user}"
+    group, wanted = settings.group, []
+    if group == ROOT_GROUP:  # which is no callers' group
+        group, wanted = DEFAULT_GROUP, [f"socket.group {DEFAULT_GROUP}"]
+    if not settings.mode_bits & stat.S_IWGRP:
+        wanted.append("socket.mode 0660")
+    with_them = f", with {' and '.join(wanted)}" if wanted else ""
     return (
-        f"to let it in: groupadd --system {DEFAULT_GROUP}; usermod -aG {DEFAULT_GROUP} {user}; "
-        "then restart the daemon, with socket.mode 0660"
+        f"to let it in: groupadd --system -f {group}; usermod -aG {group} {user}; "
+        f"then restart the daemon{with_them}"
     )

@@ -179,7 +179,7 @@ class Server:
             ", ".join(self.addresses),
         )
         paths = [bound.path for bound in self._bound if bound.path is not None]
-        for warning in unreachable(self._config.callers, paths):
+        for warning in unreachable(self._config.callers, paths, self._config.socket):
             log.warning("%s", warning)
 
     async def _close(self, grace_s: float) -> None:

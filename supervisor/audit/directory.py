@@ -18,9 +18,16 @@ LOCK_NAME = "lock"
 LOCK_TRIES, LOCK_WAIT_S = 10, 0.02
 """Whoever asks whether there is a daemon holds the lock for an instant."""
 
+OF_ITS_OWN = "stop it, or give this one a --state of its own"
+"""What a daemon is told to do that finds another one there."""
 
-def lock_state(directory: Path) -> int:
-    """Take the lock of a state directory; closing the descriptor gives it back.
+AGAIN = "stop it, and do this again"
+"""What is told to who is none."""
+
+
+def lock_state(directory: Path, *, hint: str = OF_ITS_OWN) -> int:
+    """Take the lock of a state directory; closing the descriptor gives it back. `hint` says what
+    to do where another has it.
 
     Raises:
         AuditUnavailable: `STATE_LOCKED`.
@@ -37,8 +44,8 @@ def lock_state(directory: Path) -> int:
     os.close(fd)
     raise AuditUnavailable(
         "STATE_LOCKED",
-        f"another daemon has the state directory {directory}",
-        hint="stop it, or give this one a --state of its own",
+        f"a daemon has the state directory {directory}, or another key is just being given to it",
+        hint=hint,
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.audit.directory import LOG_NAME, TREE_NAME, lock_state
+from supervisor.audit.directory import AGAIN, LOG_NAME, TREE_NAME, lock_state
 from supervisor.audit.entry import Kind
 from supervisor.audit.journal import Journal, JournalOptions
 from supervisor.audit.keys import known_key, next_key, own_key, settle
@@ -56,7 +56,7 @@ def hand_over(
         AuditCorrupt: the log is not the one that was signed.
         HostError: a key cannot be used, or `KEY_OTHER`, where the log is of neither.
     """
-    lock_fd = lock_state(directory)
+    lock_fd = lock_state(directory, hint=AGAIN)
     try:
         known = known_key(directory)
         to = new or next_key(directory, _origin(known, old))

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from supervisor.audit.directory import TREE_NAME, lock_state
+from supervisor.audit.directory import AGAIN, TREE_NAME, lock_state
 from supervisor.audit.notes import PUBLIC_BYTES, NoteError, Signer, VerifierKey
 from supervisor.audit.space import make_folder, sync_directory, write_whole
 from supervisor.audit.tiles import CHECKPOINT
@@ -153,7 +153,7 @@ def new_key(directory: Path, origin: str) -> VerifierKey:
             "ORIGIN_INVALID", str(error), hint="a name as log.example.com/host-1"
         ) from None
     make_folder(directory)
-    lock_fd = lock_state(directory)
+    lock_fd = lock_state(directory, hint=AGAIN)
     try:
         for path in (directory / KEY_NAME, directory / TREE_NAME / CHECKPOINT):
             if os.path.lexists(path):
@@ -253,7 +253,9 @@ def _public(path: Path) -> VerifierKey:
     try:
         with path.open("rb") as file:
             return VerifierKey.parse(file.read(KEY_BYTES_MAX).decode())
-    except (OSError, UnicodeDecodeError, NoteError) as error:
+    except OSError as error:
+        raise _invalid(path, f"it cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, NoteError) as error:
         raise _invalid(path, str(error)) from None
 
 
@@ -277,7 +279,7 @@ def private_key(
             hint=f"chmod 600 {path}; where somebody may have read it, it signs for nobody any more",
         ) from None
     except NotPrivate as error:
-        raise _invalid(path, str(error)) from None
+        raise _invalid(path, f"it {error.why}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # What the parser says could be of what it read.
         raise _invalid(path, "it is no private key as PKCS#8 in PEM without a password") from None

@@ -17,6 +17,7 @@ as far as it goes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from supervisor.audit.directory import BLOBS_NAME, KEYS_NAME, LOG_NAME, TREE_NAM
 from supervisor.audit.entry import NO_LEAF, Kind, StoredEntry
 from supervisor.audit.keys import PUBLIC_NAME, first_key
 from supervisor.audit.notes import VerifierKey
+from supervisor.audit.runs import Run
 from supervisor.audit.verify_calls import CallCheck
 from supervisor.audit.verify_files import strange_files, stray_files
 from supervisor.audit.verify_keys import KeyCheck
@@ -135,11 +137,10 @@ def verify(
     log = LogCheck(directory / LOG_NAME, report, live=live, progress=progress)
     keys = KeyCheck(directory / KEYS_NAME, report, live=live)
     calls = CallCheck(blobs, report, live=live, expect=expect or {}, keys=keys)
-    entries, contradictions, last = 0, 0, None
+    entries, contradicted = 0, _Contradicted()
     for run in log.runs():
         entries += len(run)
-        for place in run.places_of(Kind.HEAD_CONTRADICTED):
-            contradictions, last = contradictions + 1, run.entry(place)
+        contradicted.take(run)
         tree.take(run)
         calls.take_run(run)
     tree.finish(log.index)
@@ -152,8 +153,8 @@ def verify(
         erased=keys.erased,
         head_index=log.index - 1,
         head_leaf=log.leaf.hex() if log.leaf is not None else "",
-        contradictions=contradictions,
-        last_contradiction=_contradiction(last) if last is not None else None,
+        contradictions=contradicted.count,
+        last_contradiction=contradicted.last(),
         live=live,
         origin=tree.head.origin if tree.head else "",
         signed_size=tree.head.size if tree.head else -1,
@@ -183,18 +184,31 @@ def _unsaid(_problem: Problem) -> None:
     """Leave a problem with the key beside the log, where another is held to it."""
 
 
-def _contradiction(entry: StoredEntry) -> Contradiction:
-    """Read what such an entry says; whether it can be read is told elsewhere."""
-    try:
-        body: Mapping[str, object] = entry.body()
-    except (TypeError, ValueError):
-        body = {}
-    return Contradiction(
-        index=entry.index,
-        time_ns=entry.time_ns,
-        witness=str(body.get("witness", "")),
-        why=str(body.get("why", "")),
-    )
+class _Contradicted:
+    """Takes what a log says of heads that it does not begin with."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: StoredEntry | None = None
+
+    def take(self, run: Run) -> None:
+        for place in run.places_of(Kind.HEAD_CONTRADICTED):
+            self.count, self._last = self.count + 1, run.entry(place)
+
+    def last(self) -> Contradiction | None:
+        """Read the last such entry; whether it can be read is told elsewhere."""
+        entry = self._last
+        if entry is None:
+            return None
+        body: Mapping[str, object] = {}
+        with contextlib.suppress(TypeError, ValueError):
+            body = entry.body()
+        return Contradiction(
+            index=entry.index,
+            time_ns=entry.time_ns,
+            witness=str(body.get("witness", "")),
+            why=str(body.get("why", "")),
+        )
 
 
 def _never(what: str, error: OSError) -> StockadeError:

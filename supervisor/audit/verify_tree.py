@@ -234,6 +234,7 @@ class TreeCheck:
 
     def finish(self, entries: int) -> None:
         """Tell what is wrong, the log having had so many entries."""
+        chain: KeyChain | None
         if self._key is not None and self._is_of_other(self._key):
             # A head that this key has signed still tells of a log that was made anew.
             chain, self.head = KeyChain(keys=(self._key,), sizes=(0,)), None

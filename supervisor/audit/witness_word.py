@@ -87,6 +87,14 @@ class WitnessWord:
         self._left = self._states
 
 
+def word_left_s(state: Path) -> float:
+    """Give when that was said, in seconds since the epoch; 0 where nothing was."""
+    try:
+        return (state / WORD_NAME).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def read_word(state: Path) -> dict[str, WitnessState]:
     """Give how the witnesses of a state folder's daemon do, by name, as it said last.
 

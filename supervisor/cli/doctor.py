@@ -47,10 +47,11 @@ def command(context: click.Context, /, runtime_folder: Path, config_path: Path |
 
     A wall is `absent` where this host lacks what some hosts have: the row says what it would add.
     That is no failure, unless a profile that the daemon would load requires it. What could not be
-    tried, since something before it failed, is `not tried`. The row `configuration` says whether
-    the daemon would start under it, `log key` what signs the log and who can read contents,
-    `witness`, for each, how it does as the daemon left word, and `retention`, where it is asked
-    for, whether anything keeps it from removing.
+    tried, since something before it failed, is `not tried`. The row `configuration` fails where
+    the daemon would not start under it, and also where it starts and refuses the calls of a profile
+    that is wrong or lacks a secret: it says which. `log key` says what signs the log and who can
+    read contents, `witness`, for each, how it does as the daemon left word, and when, and
+    `retention`, where it is asked for, whether anything keeps it from removing.
 
     With --json, one document: a list of `wall`, `verdict` (holds, absent, fails, not tried),
     `detail`, `advice`.
@@ -115,8 +116,8 @@ def _retention(state: Path, exporters: tuple[str, ...]) -> Row:
 
 def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Configuration | None]:
     """Give the profiles that require a wall or a runtime, by that; and a row that says whether the
-    daemon would start under its configuration. Where it would not, nobody can say what it
-    requires."""
+    daemon would start under its configuration, and refuse no profile's calls. Where it would not
+    start, nobody can say what it requires."""
     from supervisor.api.callers import check_grants
     from supervisor.api.guarded import require_guarded
     from supervisor.cli.serve import (
@@ -140,11 +141,11 @@ def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Config
         return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, "")), None
     wrong = [name for name in profiles.names if profiles.problems(name)]
     if wrong or profiles.stray:
-        said = f"wrong profiles, whose calls are refused: {', '.join(wrong) or 'stray files'}"
+        said = f"the daemon starts, and refuses what is wrong: {', '.join(wrong) or 'stray files'}"
         return _required(profiles), _row("fails", said, "stockade profile lint"), config
     missing = {name: missing_secrets(name, profiles, config) for name in profiles.names}
     if told := [f"{name} ({', '.join(which)})" for name, which in missing.items() if which]:
-        said = f"no source of secrets, so calls are refused: {'; '.join(told)}"
+        said = f"the daemon starts, and refuses calls, without their secrets: {'; '.join(told)}"
         return _required(profiles), _row("fails", said, "name them under secrets: there"), config
     said = f"{source or '(defaults)'}, {len(profiles.names)} profiles"
     return _required(profiles), _row("holds", said, ""), config

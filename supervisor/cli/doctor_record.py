@@ -41,11 +41,11 @@ def log_key(state: Path, record: Record | None) -> Row:
 
 def witness_rows(state: Path, witnesses: Sequence[WitnessEntry]) -> list[Row]:
     """Say how each witness does, as the daemon of a state folder left word."""
-    from supervisor.audit.witness_word import WordError, read_word
+    from supervisor.audit.witness_word import WordError, read_word, word_left_s
     from supervisor.cli.witnesses import witness_of
 
     try:
-        known = read_word(state)
+        known, left_s = read_word(state), word_left_s(state)
     except WordError as error:
         return [_row("witness", "fails", str(error), "the daemon writes it anew")]
     rows = []
@@ -55,11 +55,11 @@ def witness_rows(state: Path, witnesses: Sequence[WitnessEntry]) -> list[Row]:
         except StockadeError as error:
             rows.append(_row(f"witness {entry.stockade}", "fails", error.message, error.hint or ""))
             continue
-        rows.append(_witness(f"witness {name}", known.get(name)))
+        rows.append(_witness(f"witness {name}", known.get(name), left_s))
     return rows
 
 
-def _witness(wall: str, state: WitnessState | None) -> Row:
+def _witness(wall: str, state: WitnessState | None, left_s: float) -> Row:
     if state is None:
         return _row(wall, "absent", "no daemon has given it a head yet")
     last = f"it had the newest head at {_at(state.taken_s)}" if state.taken_s else "it has had none"
@@ -69,7 +69,7 @@ def _witness(wall: str, state: WitnessState | None) -> Row:
     if state.why:
         said = f"it takes none since {_at(state.failing_since_s)}: {state.why}; {last}"
         return _row(wall, "fails", said, "docs/operations.md, Witnesses")
-    return _row(wall, "holds", last)
+    return _row(wall, "holds", f"{last}, as the daemon said at {_at(left_s)}; it does each minute")
 
 
 def _key(state: Path, *, is_own: bool) -> VerifierKey | None:

@@ -74,8 +74,9 @@ def beside(folders: Sequence[Path], *, alone: bool) -> Sequence[Path]:
     return [shipped, *folders]
 
 
-def require_record(state: Path) -> None:
-    """Refuse a folder that is no state folder, or that cannot be read.
+def require_record(state: Path, *, hint: str = "") -> None:
+    """Refuse a folder that is no state folder, or that cannot be read; `hint` says where else it
+    could be.
 
     Raises:
         InvalidRequest: `RECORD_MISSING`, `RECORD_UNREADABLE`.
@@ -86,7 +87,7 @@ def require_record(state: Path) -> None:
         raise InvalidRequest(
             "RECORD_MISSING",
             f"there is no record in {state}",
-            hint="name the daemon's state folder, the one that holds log/ and blobs/",
+            hint=hint or "name the daemon's state folder, the one that holds log/ and blobs/",
         ) from None
     except OSError as error:
         raise unreadable(state, error) from error

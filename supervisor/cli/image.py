@@ -39,7 +39,7 @@ def command() -> None:
     \b
     Exit codes:
       0  done
-      2  this is no OCI layout, or the name cannot be used
+      2  this is no OCI layout, the name cannot be used, or there is no such state folder
       3  there is no such image
       5  a program that is needed is missing
     """
@@ -90,6 +90,7 @@ def ls(state: Path) -> None:
     \b
     Exit codes:
       0  listed, also where there is none
+      2  there is no such state folder
     """
     images = _store(state).list()
     if session().json:
@@ -118,6 +119,7 @@ def rm(image: str, state: Path) -> None:
     \b
     Exit codes:
       0  removed
+      2  there is no such state folder
       3  there is no such image
     """
     removed = _store(state).remove(image)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from supervisor.api.config import Configuration
     from supervisor.audit.notes import VerifierKey
 
+ELSEWHERE = (
+    "name the daemon's state folder, or its configuration with --config: without either, it is the "
+    "folder that /etc/stockade/config.yaml names, or else /var/lib/stockade"
+)
+
 _CONFIG = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 _state_argument = click.argument(
@@ -162,7 +167,7 @@ def rotate(config: Path | None, to: Path | None, directory: Path | None) -> None
             "the log's key is not in the state folder: --to names the configuration with the next"
         )
     state = directory or Path(now.state)
-    require_record(state)
+    require_record(state, hint=ELSEWHERE if directory is None else "")
     new = signer_of(following) if following is not None else None
     done = hand_over(state, old=signer_of(now), new=new)
     if session().json:

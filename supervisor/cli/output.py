@@ -119,13 +119,15 @@ def field(name: str, value: object, *, width: int = 12) -> None:
 
 
 def report(error: StockadeError, *, as_json: bool) -> None:
-    """Print an error with its reason and hint on standard error; with `as_json` as JSON too."""
-    _say(f"stockade: {safe(error.message, lines=True)} [{safe(error.reason)}]")
-    if error.hint:
-        _say(f"  hint: {safe(error.hint, lines=True)}")
-    if error.retry_after_s is not None:
-        _say(f"  try again in {error.retry_after_s:g} s")
-    if as_json:
+    """Print an error with its reason and hint on standard error; with `as_json` as one line of
+    JSON, and nothing else."""
+    if not as_json:
+        _say(f"stockade: {safe(error.message, lines=True)} [{safe(error.reason)}]")
+        if error.hint:
+            _say(f"  hint: {safe(error.hint, lines=True)}")
+        if error.retry_after_s is not None:
+            _say(f"  try again in {error.retry_after_s:g} s")
+    else:
         body: dict[str, Any] = {
             "reason": error.reason,
             "message": error.message,

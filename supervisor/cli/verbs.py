@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from typing import NoReturn
 
 import click
 
@@ -15,7 +16,7 @@ from supervisor import __version__
 from supervisor.cli import standard
 from supervisor.cli.output import report
 from supervisor.cli.session import Session, daemon_options
-from supervisor.errors import HostError, StockadeError
+from supervisor.errors import HostError, InvalidRequest, StockadeError
 
 DAEMON_PACKAGES = frozenset(
     {
@@ -38,6 +39,9 @@ DAEMON_PACKAGES = frozenset(
     }
 )
 """What the extra `daemon` installs: a verb that needs one of them says so where it is missing."""
+
+JSON_ASKED = "supervisor.cli.json"
+"""Whether --json is among the arguments, in the context's `meta`."""
 
 VERBS = {
     "run": "Run a program in a sandbox of its own.",
@@ -75,10 +79,21 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what stands before the verb, and keep how errors are to be told."""
+        options = args[: args.index("--")] if "--" in args else args
+        ctx.meta[JSON_ASKED] = "--json" in options
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _tell_usage(ctx, error)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a verb; an error of ours becomes a message and its exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _tell_usage(ctx, error)
         except StockadeError as error:
             report(error, as_json=ctx.ensure_object(Session).json)
             ctx.exit(error.exit_code)
@@ -97,6 +112,18 @@ class Verbs(click.Group):
             ctx.exit(StockadeError.exit_code)
         except KeyboardInterrupt:
             ctx.exit(standard.EXIT_INTERRUPTED)
+
+
+def _tell_usage(ctx: click.Context, error: click.UsageError) -> NoReturn:
+    """Say what is wrong with the command line. Where that could not be read to its end, nobody
+    knows whether --json was an option or a word of the program: it counts as one."""
+    asked = ctx.meta[JSON_ASKED] or ctx.ensure_object(Session).json
+    if not asked or isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    where = error.ctx.command_path if error.ctx is not None else ctx.command_path
+    hint = f"{where} --help"
+    report(InvalidRequest("USAGE_INVALID", error.format_message(), hint=hint), as_json=True)
+    ctx.exit(error.exit_code)
 
 
 def _extra_missing(verb: str, missing: ModuleNotFoundError) -> HostError:
@@ -139,4 +166,8 @@ def cli() -> None:
       3  no such thing, or too late 130  interrupted
       4  not allowed
     `run` and `attach` give the program's own exit code instead; see their help.
+
+    With --json a refusal, or a wrong command line, is one line of JSON on standard error instead
+    of text: {"error": {"reason", "message", "hint", "metadata"}}, with `retry_after_s` where trying
+    again makes sense.
     """

@@ -95,7 +95,17 @@ class ImageStore:
             bundle.parent.rename(target)
 
     def list(self) -> list[StoredImage]:
-        """List the images by name, those that lost theirs first."""
+        """List the images by name, those that lost theirs first.
+
+        Raises:
+            InvalidRequest: `STATE_MISSING`, there is no such state directory.
+        """
+        if not self._folder.parent.is_dir():
+            raise InvalidRequest(
+                "STATE_MISSING",
+                f"there is no state folder {self._folder.parent}",
+                hint="--state names the daemon's",
+            )
         names = self._folder / "names"
         named = {
             entry.name: entry.read_text()
@@ -119,6 +129,7 @@ class ImageStore:
 
         Raises:
             NotFound: `IMAGE_NOT_FOUND`.
+            InvalidRequest: `STATE_MISSING`.
         """
         wanted = wanted.removeprefix("sha256:")
         images = self.list()

@@ -186,7 +186,8 @@ class ProfileSet:
         """Merge the profile `name`; `below` are the profiles that extend it."""
         source = self._profiles[name]
         if source.document is None or source.body is None or source.layer is None:
-            return _Merged(lineage=(name,), layer=Layer(), problems=source.problems)
+            problems = _by_position((*source.problems, *self._unfounded(source.document)))
+            return _Merged(lineage=(name,), layer=Layer(), problems=problems)
         body, document, own = source.body, source.document, source.layer
         found = list(source.problems)
         lineage, parent = self._parent(name, below, document, body, found)
@@ -197,6 +198,26 @@ class ProfileSet:
         if not found:
             found += apply_drop(inherited, body.drop, own, document)
         return _Merged(lineage=(name, *lineage), layer=merge(inherited, own), problems=tuple(found))
+
+    def _unfounded(self, document: Document | None) -> Iterator[Problem]:
+        """Give what a file builds on and is not there, where all else of it was not read."""
+        data = document.data if document is not None else {}
+        parent, used = data.get("extends"), data.get("use")
+        if document is None:
+            return
+        if isinstance(parent, str) and parent not in self._profiles:
+            yield document.problem(("extends",), *self._no_profile(parent))
+        for position, name in enumerate(used if isinstance(used, list) else ()):
+            if isinstance(name, str) and name not in self._fragments:
+                yield document.problem(("use", position), *self._no_fragment(name))
+
+    def _no_profile(self, name: str) -> tuple[str, str]:
+        hint = did_you_mean(name, self._profiles) or self.shipped_missing
+        return f"there is no profile {name!r}", hint
+
+    def _no_fragment(self, name: str) -> tuple[str, str]:
+        hint = did_you_mean(name, self._fragments) or self.shipped_missing
+        return f"there is no fragment {name!r}", hint
 
     def _parent(
         self,
@@ -216,8 +237,7 @@ class ProfileSet:
             circle = " -> ".join((*chain[chain.index(parent) :], parent))
             message, hint = f"extends itself: {circle}", "one of them must not extend the next"
         elif parent not in self._profiles:
-            message = f"there is no profile {parent!r}"
-            hint = did_you_mean(parent, self._profiles) or self.shipped_missing
+            message, hint = self._no_profile(parent)
         elif len(chain) >= LINEAGE_MAX:
             message = f"more than {LINEAGE_MAX} profiles deep: {' -> '.join((*chain, parent))}"
             hint = "extend one of the earlier ones"
@@ -239,8 +259,7 @@ class ProfileSet:
             if name in use:
                 found.append(origin.problem(f"{name} is used twice"))
             elif source is None:
-                hint = did_you_mean(name, self._fragments) or self.shipped_missing
-                found.append(origin.problem(f"there is no fragment {name!r}", hint))
+                found.append(origin.problem(*self._no_fragment(name)))
             else:
                 found += source.problems
                 fragments[name] = source.layer or Layer()
@@ -272,11 +291,12 @@ def _read(path: Path, model: type[BodyT], keys: Sequence[str]) -> _Source[BodyT]
         layout += lint.check_layout(document, keys, path.stem)
         body = validate(document, model)
     except ProblemsFound as error:
-        return _Source(path=path, problems=_by_position((*error.problems, *layout)))
-    layer, problems = layer_of(document, body)
+        problems = _by_position((*error.problems, *layout))
+        return _Source(path=path, problems=problems, document=document)
+    layer, twice = layer_of(document, body)
     return _Source(
         path=path,
-        problems=_by_position((*layout, *problems)),
+        problems=_by_position((*layout, *twice)),
         document=document,
         body=body,
         layer=layer,

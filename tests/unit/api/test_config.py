@@ -332,6 +332,8 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         ("listen: ['unix:///a', 'unix:///b', 'unix:///a']\n", 1, 9),
         ("listen: [/run/x.sock]\n", 1, 10),
         ("listen: [unix://run/x.sock]\n", 1, 10),
+        ("listen: [{unix: x.sock}]\n", 1, 10),
+        ("state: relative\n", 1, 8),
         ("listen: ['tcp://127.0.0.1:1']\n", 1, 10),
         (f"listen: ['unix:///{'x' * 107}']\n", 1, 10),
         ("listen: [{tcp: '127.0.0.1:7443'}]\n", 1, 10),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from supervisor.api import reach
-from supervisor.api.config import CallerEntry
+from supervisor.api.config import CallerEntry, Socket
 
 ME = os.getuid()
 STRANGER = 3_999_999_998
@@ -29,9 +29,10 @@ def path() -> Iterator[Path]:
         yield path
 
 
-def warnings(path: Path, mode: int, **identity: Any) -> list[str]:
+def warnings(path: Path, mode: int, settings: Socket | None = None, **identity: Any) -> list[str]:
     path.chmod(mode)
-    return reach.unreachable([CallerEntry(name="a", profiles=[], **identity)], [path])
+    entry = CallerEntry(name="a", profiles=[], **identity)
+    return reach.unreachable([entry], [path], settings or Socket())
 
 
 def test_its_owner_and_root(path: Path) -> None:
@@ -44,7 +45,17 @@ def test_a_stranger(path: Path) -> None:
     assert f"caller 'a' (uid {STRANGER})" in warning
     assert str(path) in warning
     assert "0600" in warning
-    assert "groupadd --system stockade; usermod -aG stockade" in warning
+    assert "groupadd --system -f stockade; usermod -aG stockade" in warning
+    assert warning.endswith("then restart the daemon")
+
+
+def test_only_what_the_configuration_lacks_is_advised(path: Path) -> None:
+    (warning,) = warnings(path, 0o600, Socket(mode="0600", group="agents"), uid=STRANGER)
+    assert "groupadd --system -f agents; usermod -aG agents" in warning
+    assert warning.endswith("then restart the daemon, with socket.mode 0660")
+    (warning,) = warnings(path, 0o600, Socket(group="root"), uid=STRANGER)
+    assert "usermod -aG stockade" in warning
+    assert warning.endswith(", with socket.group stockade")
 
 
 def test_a_member_of_the_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +70,8 @@ def test_the_group_that_is_there_is_named(path: Path, monkeypatch: pytest.Monkey
         st_uid, st_gid, st_mode = 0, 4711, 0o140660
 
     monkeypatch.setattr(Path, "stat", lambda _: Found)
-    (warning,) = reach.unreachable([CallerEntry(name="a", profiles=[], uid=STRANGER)], [path])
+    entry = CallerEntry(name="a", profiles=[], uid=STRANGER)
+    (warning,) = reach.unreachable([entry], [path], Socket())
     assert "usermod -aG 4711" in warning
     assert "groupadd" not in warning
 
@@ -85,9 +97,10 @@ def test_one_socket_that_can_be_reached_is_enough(path: Path) -> None:
         listener.bind(str(other))
         other.chmod(0o666)
         entries = [CallerEntry(name="a", profiles=[], uid=STRANGER)]
-        assert reach.unreachable(entries, [path, other]) == []
+        assert reach.unreachable(entries, [path, other], Socket()) == []
 
 
 def test_callers_over_tls_are_not_meant(path: Path) -> None:
     assert warnings(path, 0o600, cn="agent") == []
-    assert reach.unreachable([CallerEntry(name="a", profiles=[], uid=STRANGER)], []) == []
+    entry = CallerEntry(name="a", profiles=[], uid=STRANGER)
+    assert reach.unreachable([entry], [], Socket()) == []

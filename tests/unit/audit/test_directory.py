@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.audit import directory
-from supervisor.audit.directory import is_locked, lock_state
+from supervisor.audit.directory import AGAIN, is_locked, lock_state
 from supervisor.errors import AuditUnavailable
 
 
@@ -24,6 +24,9 @@ def test_one_holds_the_lock(tmp_path: Path) -> None:
     with pytest.raises(AuditUnavailable) as caught:
         lock_state(tmp_path)
     assert caught.value.reason == "STATE_LOCKED"
+    assert "--state of its own" in str(caught.value)
+    with pytest.raises(AuditUnavailable, match=AGAIN):
+        lock_state(tmp_path, hint=AGAIN)
     os.close(fd)
     assert not is_locked(tmp_path)
     os.close(lock_state(tmp_path))

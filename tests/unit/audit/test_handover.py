@@ -249,7 +249,7 @@ def test_what_is_no_rotation(tmp_path: Path) -> None:
         hand_over(tmp_path, new=C)  # There is no key in the folder.
     lock = lock_state(tmp_path)
     try:
-        with pytest.raises(AuditUnavailable, match="another daemon"):
+        with pytest.raises(AuditUnavailable, match="do this again"):
             hand_over(tmp_path, old=A, new=B)
     finally:
         handover.os.close(lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from supervisor.audit.witness_word import (
     WitnessWord,
     WordError,
     read_word,
+    word_left_s,
 )
 
 
@@ -36,6 +38,7 @@ def test_word_is_left_of_each_change(tmp_path: Path) -> None:
     told, now = Told(), [100.0]
     word = WitnessWord(tmp_path, told, lambda: now[0])
     assert read_word(tmp_path) == {}
+    assert word_left_s(tmp_path) == 0
     word.witness_fails("/a", "no room")
     now[0] = 200.0
     word.witness_fails("/a", "gone")
@@ -44,6 +47,8 @@ def test_word_is_left_of_each_change(tmp_path: Path) -> None:
         "/a": WitnessState(failing_since_s=100.0, why="gone"),
         "/b": WitnessState(contradicted="it was cut back"),
     }
+    os.utime(tmp_path / WORD_NAME, (7, 7))
+    assert word_left_s(tmp_path) == 7
     word.witness_fails("/a", "")
     word.witness_took("/a", 300.0)
     assert read_word(tmp_path)["/a"] == WitnessState(taken_s=300.0)

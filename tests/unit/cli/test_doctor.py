@@ -130,7 +130,7 @@ def test_wrong_profiles_fail(stockade: Stockade, tmp_path: Path) -> None:
     path.write_text(json.dumps(with_profiles(tmp_path / "own", good="", wrong="runtime: 7")))
     code, row = configured(stockade, path)
     assert (code, row["verdict"], row["advice"]) == (5, "fails", "stockade profile lint")
-    assert row["detail"].endswith(": wrong")
+    assert row["detail"] == "the daemon starts, and refuses what is wrong: wrong"
 
 
 @pytest.mark.usefixtures("given")
@@ -143,7 +143,8 @@ def test_a_secret_without_a_source_fails(stockade: Stockade, tmp_path: Path) -> 
     path.write_text(json.dumps(config))
     code, row = configured(stockade, path)
     assert (code, row["verdict"]) == (5, "fails")
-    assert row["detail"].endswith("refused: out (key)")
+    assert row["detail"].startswith("the daemon starts, and refuses calls")
+    assert row["detail"].endswith(": out (key)")
     assert "secrets:" in row["advice"]
     source = {"key": {"file": str(tmp_path / "key")}}
     path.write_text(json.dumps({**config, "secrets": source}))

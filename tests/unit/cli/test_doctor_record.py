@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,12 @@ def test_how_a_witness_does(tmp_path: Path) -> None:
     assert row_of(tmp_path)[0] == "absent"
     word = WitnessWord(tmp_path, Told(), lambda: 1_800_000_000.0)
     word.witness_took("/mnt/heads", 1_700_000_000.0)
-    assert row_of(tmp_path) == ("holds", "it had the newest head at 2023-11-14 22:13:20Z")
+    os.utime(tmp_path / WORD_NAME, (1_700_000_050, 1_700_000_050))
+    assert row_of(tmp_path) == (
+        "holds",
+        "it had the newest head at 2023-11-14 22:13:20Z, as the daemon said at 2023-11-14 "
+        "22:14:10Z; it does each minute",
+    )
     word.witness_fails("/mnt/heads", "no room")
     verdict, said = row_of(tmp_path)
     assert verdict == "fails"

@@ -72,6 +72,11 @@ def test_layout_must_be_there(stockade: Stockade) -> None:
 def test_the_real_store(stockade: Stockade, tmp_path: Path) -> None:
     digest = write_layout(tmp_path / "layout", {"usr/bin/tool": b"#!/bin/sh\n"})
     state = ("--state", tmp_path / "state")
+    for words in (("ls",), ("rm", "tools")):
+        missing = stockade("image", *words, *state)
+        assert (missing.exit_code, missing.stdout) == (2, "")
+        assert f"there is no state folder {tmp_path}/state [STATE_MISSING]" in missing.stderr
+    (tmp_path / "state").mkdir()
     assert stockade("image", "ls", *state).stderr == "stockade: no images\n"
     said = stockade("image", "import", tmp_path / "layout", "tools", *state)
     assert (said.exit_code, said.stdout) == (0, f"image: oci:tools@sha256:{digest}\n")
@@ -92,6 +97,7 @@ def test_the_real_store(stockade: Stockade, tmp_path: Path) -> None:
 def test_the_real_store_refuses(stockade: Stockade, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     state = ("--state", tmp_path / "state")
+    (tmp_path / "state").mkdir()
     none = stockade("image", "import", tmp_path / "empty", "tools", *state)
     assert (none.exit_code, "[IMAGE_LAYOUT_INVALID]" in none.stderr) == (2, True)
     write_layout(tmp_path / "layout", {"f": b""})

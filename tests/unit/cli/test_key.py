@@ -60,7 +60,12 @@ def test_no_log_gets_a_second_key(stockade: Stockade, tmp_path: Path) -> None:
 def test_not_under_a_daemon(stockade: Stockade, tmp_path: Path) -> None:
     lock = lock_state(tmp_path)
     try:
-        assert stockade("audit", "key", "new", tmp_path).exit_code == 7
+        for options in (("new",), ("rotate", "--config", config(tmp_path / "state"))):
+            (tmp_path / "log").mkdir(exist_ok=True)
+            locked = stockade("audit", "key", *options, tmp_path)
+            assert locked.exit_code == 7
+            assert f"a daemon has the state directory {tmp_path}, or another key" in locked.stderr
+            assert "--state" not in locked.stderr
     finally:
         os.close(lock)
     assert not (tmp_path / KEY_NAME).exists()
@@ -144,9 +149,25 @@ def test_a_log_gets_the_key_of_a_configuration(stockade: Stockade, state: Path) 
 
 
 def test_a_log_that_there_is_not_is_not_handed_over(stockade: Stockade, tmp_path: Path) -> None:
-    missing = stockade("audit", "key", "rotate", "--config", config(tmp_path / "state"))
+    configured = config(tmp_path / "state")
+    missing = stockade("audit", "key", "rotate", "--config", configured)
     assert missing.exit_code == 2
     assert "RECORD_MISSING" in missing.stderr
+    assert "with --config" in missing.stderr
+    named = stockade("audit", "key", "rotate", "--config", configured, tmp_path / "state")
+    assert "with --config" not in named.stderr
+
+
+def test_a_key_that_is_missing_is_named_once(stockade: Stockade, state: Path) -> None:
+    (state / KEY_NAME).unlink()
+    said = stockade("audit", "key", "rotate", "--config", config(state), state).stderr
+    assert f"{state / KEY_NAME}: it cannot be opened: No such file or directory" in said
+    assert said.count(KEY_NAME) == 1
+    (state / PUBLIC_NAME).unlink()
+    (state / PUBLIC_NAME).symlink_to("nowhere")
+    said = stockade("audit", "key", "show", state).stderr
+    assert f"{state / PUBLIC_NAME}: it cannot be read: No such file or directory" in said
+    assert said.count(PUBLIC_NAME) == 1
 
 
 def test_a_configuration_that_others_may_write_names_no_key(

@@ -85,7 +85,7 @@ def test_one_that_is_not_there_does_not_keep_the_rest(
     assert json.loads(result.stdout) == {
         "signal": 9, "signalled": ["a"], "ended": ["gone"], "failed": ["none"],
     }  # fmt: skip
-    assert "[CALL_NOT_FOUND]" in result.stderr
+    assert json.loads(result.stderr)["error"]["reason"] == "CALL_NOT_FOUND"
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,16 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     error = CapacityError(
         "CALLS_LIMIT", "full\x1b", hint="wait\u202e", metadata={"a": "b"}, retry_after_s=2
     )
+    output.report(error, as_json=False)
+    assert capsys.readouterr() == (
+        "",
+        "stockade: full\\e [CALLS_LIMIT]\n  hint: wait\\u202e\n  try again in 2 s\n",
+    )
     output.report(error, as_json=True)
     out, err = capsys.readouterr()
-    *text, last = err.splitlines()
-    assert out == ""
-    assert text[0] == "stockade: full\\e [CALLS_LIMIT]"
+    assert (out, err.count("\n")) == ("", 1)
     assert "\x1b" not in err
-    assert json.loads(last) == {
+    assert json.loads(err) == {
         "error": {
             "reason": "CALLS_LIMIT",
             "message": "full\x1b",

@@ -271,7 +271,7 @@ def test_stdin_that_breaks_off(
     options = ["--json"] if as_json else []
     result = stockade("run", *options, "-p", "python", "-i", tmp_path / "f", "x")
     assert result.exit_code == 125
-    assert "[STDIN_TOO_LARGE]" in result.stderr
+    assert "STDIN_TOO_LARGE" in result.stderr
     if as_json:
         error = json.loads(result.stderr.splitlines()[-1])["error"]
         assert error["reason"] == "STDIN_TOO_LARGE"

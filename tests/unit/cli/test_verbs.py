@@ -116,11 +116,40 @@ def test_errors(daemon: FakeDaemon, stockade: Stockade, abort: Abort, exit_code:
     result = stockade("audit", "ls", "--json")
     assert result.exit_code == exit_code
     assert result.stdout == ""
-    assert result.stderr.startswith(f"stockade: no [{abort.reason}]\n")
-    error = json.loads(result.stderr.splitlines()[-1])["error"]
+    error = json.loads(result.stderr)["error"]
     assert (error["reason"], error["hint"]) == (abort.reason, abort.hint)
     assert error.get("retry_after_s") == (abort.retry_s or None)
-    assert "{" not in stockade("audit", "ls").stderr
+    said = stockade("audit", "ls").stderr
+    assert said.startswith(f"stockade: no [{abort.reason}]\n")
+    assert "{" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--json", "fly"),
+        ("audit", "ls", "--json", "--none"),
+        ("audit", "ls", "--limit", "0", "--json"),
+        ("--json", "audit", "proof"),
+        ("--none", "--json", "ps"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_under_json(stockade: Stockade, arguments: tuple[str, ...]) -> None:
+    result = stockade(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    error = json.loads(line)["error"]
+    assert error["reason"] == "USAGE_INVALID"
+    assert error["message"]
+    assert error["hint"].endswith(" --help")
+    plain = stockade(*(argument for argument in arguments if argument != "--json"))
+    assert plain.exit_code == 2
+    assert "Usage: " in plain.stderr
+
+
+def test_a_word_of_the_program_is_no_option(stockade: Stockade) -> None:
+    assert "Usage: " in stockade("run", "--none", "--", "program", "--json").stderr
 
 
 def test_a_file_that_cannot_be_read_is_no_traceback(stockade: Stockade, tmp_path: Path) -> None:

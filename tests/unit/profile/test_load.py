@@ -101,6 +101,20 @@ def test_unknown_parent_and_fragment(make_set: MakeSet) -> None:
     assert "'scratch'" in problem.hint
 
 
+def test_what_is_not_there_is_told_beside_what_cannot_be_read(make_set: MakeSet) -> None:
+    wrong = "profile: a\nextends: shel\nuse: [scrath]\nwhy: A test.\nruntime: 7\n"
+    profiles = make_set(
+        a=wrong, b=child("b", "a"), fragment_scratch=fragment("scratch", "env: {A: x}\n")
+    )
+    for name in ("a", "b"):
+        told = [(problem.line, problem.message) for problem in profiles.problems(name)]
+        assert told[:2] == [
+            (2, "there is no profile 'shel'"), (3, "there is no fragment 'scrath'"),
+        ]  # fmt: skip
+        assert [line for line, _ in told[2:]] == [5]
+    assert "'scratch'" in profiles.problems("a")[1].hint
+
+
 def test_a_fragment_twice(make_set: MakeSet) -> None:
     profiles = make_set(
         b="profile: b\nextends: base\nuse: [f, f]\nwhy: A test.\n",
