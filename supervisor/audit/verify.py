@@ -129,7 +129,7 @@ def verify(
         directory / TREE_NAME,
         report,
         key=key or _own(directory, report),
-        beside=_own(directory, _unsaid) if key else None,
+        beside=_beside(directory) if key else None,
         heads=heads,
         live=live,
     )
@@ -180,8 +180,12 @@ def _own(directory: Path, report: Callable[[Problem], None]) -> VerifierKey | No
     return key
 
 
-def _unsaid(_problem: Problem) -> None:
-    """Leave a problem with the key beside the log, where another is held to it."""
+def _beside(directory: Path) -> VerifierKey | None:
+    """Give the key that lies there, where the log is held to another: it need not be there."""
+    try:
+        return first_key(directory)
+    except (HostError, OSError):
+        return None
 
 
 class _Contradicted:

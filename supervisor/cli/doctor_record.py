@@ -69,7 +69,7 @@ def _witness(wall: str, state: WitnessState | None, left_s: float) -> Row:
     if state.why:
         said = f"it takes none since {_at(state.failing_since_s)}: {state.why}; {last}"
         return _row(wall, "fails", said, "docs/operations.md, Witnesses")
-    return _row(wall, "holds", f"{last}, as the daemon said at {_at(left_s)}; it does each minute")
+    return _row(wall, "holds", f"{last}, as of {_at(left_s)}: told once a minute at most")
 
 
 def _key(state: Path, *, is_own: bool) -> VerifierKey | None:

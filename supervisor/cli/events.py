@@ -169,8 +169,9 @@ def _who(body: Body) -> str:
 
 def _read(body: Body) -> str:
     of = body.get("of")
-    asked = {name: one for name, one in of.items() if one is not False} if of else {}
-    return f"{body.get('rpc')} {_pairs(asked)}"
+    if isinstance(of, dict):
+        of = {name: one for name, one in of.items() if one is not False}
+    return f"{body.get('rpc')} {_pairs(of)}"
 
 
 def _refused(body: Body) -> str:

@@ -32,8 +32,8 @@ HEADS_BYTES_MAX = 64 << 20
 """Of a file of heads, some 300 bytes each."""
 PROGRESS_EVERY_S = 0.5
 HANDED_OVER = (
-    "Was the log handed over to another key since? Then give the newer public key "
-    "(`audit key show`): a receipt is of the one that the log had at its time"
+    "Was the log handed over to another key? A receipt is of the one that the log had at its time: "
+    "for one since then give the newer public key (`audit key show`), for one before the older"
 )
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -31,8 +31,8 @@ def test_how_a_witness_does(tmp_path: Path) -> None:
     os.utime(tmp_path / WORD_NAME, (1_700_000_050, 1_700_000_050))
     assert row_of(tmp_path) == (
         "holds",
-        "it had the newest head at 2023-11-14 22:13:20Z, as the daemon said at 2023-11-14 "
-        "22:14:10Z; it does each minute",
+        "it had the newest head at 2023-11-14 22:13:20Z, as of 2023-11-14 22:14:10Z: told once a "
+        "minute at most",
     )
     word.witness_fails("/mnt/heads", "no room")
     verdict, said = row_of(tmp_path)
