@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from supervisor.profile.yaml_source import dotted
-
 if TYPE_CHECKING:
     from supervisor.audit.redaction.rules import Rules
     from supervisor.profile.load import Problem, ProfileSet
@@ -47,6 +45,8 @@ def warn_of_secrets(profiles: ProfileSet) -> None:
 
 
 def _found(document: Document, pack: Rules) -> Iterator[tuple[Location, str]]:
+    from supervisor.profile.yaml_source import dotted
+
     for location, text in _texts(document.data, ()):
         data = text.encode(errors="surrogateescape")
         found = pack.find(data, 0, len(data))
