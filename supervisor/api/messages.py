@@ -341,6 +341,7 @@ def usage(value: Usage) -> types_pb2.ResourceUsage:
         cpu_system=duration(value.cpu_system_s),
         memory_peak_bytes=value.memory_peak_bytes,
         pids_peak=value.pids_peak,
+        pids_start=value.pids_start,
     )
 
 

@@ -209,12 +209,23 @@ class SkippedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What all processes of a call used together."""
+    """What all processes of a call used together.
+
+    `pids_peak` counts what starts a sandbox, too, which is gone when the program begins and which
+    no limit is about. `pids_start` is how many those were, 0 where that is not known: a
+    `pids_peak` above it is the program's own, and otherwise the program had that many or fewer.
+    """
 
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
     memory_peak_bytes: int = 0
     pids_peak: int = 0
+    pids_start: int = 0
+
+    @property
+    def pids_told(self) -> bool:
+        """Say whether `pids_peak` is what the program had."""
+        return 0 < self.pids_start < self.pids_peak
 
 
 def text(data: bytes) -> Json:

@@ -216,7 +216,9 @@ def _tell_phases(timeline: Timeline) -> None:
 
 def _tell_events(record: Record) -> None:
     start_ns, rows = accepted_ns(record), []
-    for first, last, time_ns, kind, what in _folded(record.entries):
+    # An entry may come after a later one: what processes did is told in batches.
+    told = sorted(_folded(record.entries), key=lambda row: (row[2], row[0].sequence))
+    for first, last, time_ns, kind, what in told:
         at = f"+{out.duration(max(0, time_ns - start_ns) / 1e9)}"
         numbers = str(first.sequence)
         if last is not first:
@@ -493,7 +495,8 @@ def _tell_end(finished: Finished, encrypted: bool) -> None:
     cpu = f"{out.duration(usage.cpu_user_s)} user, {out.duration(usage.cpu_system_s)} system"
     out.field("cpu", cpu if known else UNKNOWN)
     out.field("memory", f"{out.size(usage.memory_peak_bytes)} at most" if known else UNKNOWN)
-    out.field("processes", f"{usage.pids_peak} at most" if usage.pids_peak else "")
+    also = "" if usage.pids_told else ", with what starts a sandbox"
+    out.field("processes", f"{usage.pids_peak} at most{also}" if usage.pids_peak else "")
     out.field("denials", finished.denials)
     out.field("record", f"sha256:{finished.record}" if finished.record else "")
 

@@ -99,6 +99,7 @@ def finished(message: tool_pb2.Finished) -> events.Finished:
             cpu_system_s=_seconds(message.usage.cpu_system),
             memory_peak_bytes=message.usage.memory_peak_bytes,
             pids_peak=message.usage.pids_peak,
+            pids_start=message.usage.pids_start,
         ),
         denials=message.denials,
         record=message.record.sha256,

@@ -96,6 +96,7 @@ class LiveCall:
         self._running = asyncio.Event()
         self._ended = asyncio.Event()
         self._output_bytes = 0
+        self._pids_start = 0
         self._resizes = 0
         self._size = (request.terminal.rows, request.terminal.columns) if request.terminal else None
         self._collecting = False
@@ -217,19 +218,26 @@ class LiveCall:
         self.request = replace(self.request, stdin=b"")
         self._watch = LimitWatch(sandbox, self.profile, self._teller.denied)
         watch = asyncio.ensure_future(self._watch.run(self.stop_because))
+        count = asyncio.ensure_future(self._count_pids())
         self._pumps = [
             asyncio.ensure_future(self._pump(Stream.STDOUT, sandbox.stdout_fd)),
             asyncio.ensure_future(self._pump(Stream.STDERR, sandbox.stderr_fd)),
         ]
-        for task in (feed, watch, *self._pumps):
+        for task in (feed, watch, count, *self._pumps):
             task.add_done_callback(self._note_failure)
         try:
             return await sandbox.ended()
         finally:
             self._ended.set()
             watch.cancel()
+            count.cancel()
             self._stdin.hang_up()
             feed.cancel()
+
+    async def _count_pids(self) -> None:
+        """Note what the peak was that started the sandbox; read too late, it is only too high."""
+        await self._sandbox.ready()
+        self._pids_start = self._sandbox.cgroup.pids_peak()
 
     def _note_failure(self, task: asyncio.Future[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -531,6 +539,7 @@ class LiveCall:
                 cpu_system_s=system_s,
                 memory_peak_bytes=cgroup.memory_peak(),
                 pids_peak=cgroup.pids_peak(),
+                pids_start=self._pids_start,
             )
         except OSError as error:
             self._give_up(error)

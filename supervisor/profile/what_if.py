@@ -283,13 +283,17 @@ def _used(old: Side, new: Side, bodies: Bodies, found: _Found) -> None:
     if ended[0]["outcome"]["kind"] == "interrupted" and lower:
         _note(found.unknown, "limit", _listed(lower), "its daemon died: nobody read the counters")
         return
-    used = _amounts(ended[0], bodies)
+    used, usage = _amounts(ended[0], bodies), ended[0]["usage"]
     for kind in lower:
         allowed = new.limit(kind)
         if used[kind] <= allowed:
             continue
         told = f"{amount(kind, used[kind])} used, {amount(kind, allowed)} allowed"
-        if kind is LimitKind.MEMORY:
+        if kind is LimitKind.PIDS and not 0 < int(usage.get("pids_start") or 0) < used[kind]:
+            told = f"{amount(kind, used[kind])} at most, with what starts a sandbox, which no "
+            told += f"limit is about; {amount(kind, allowed)} allowed"
+            _note(found.unknown, "limit", kind, told)
+        elif kind is LimitKind.MEMORY:
             told += "; a part may have been cache, which is let go before anything is killed"
             _note(found.unknown, "limit", kind, told)
         else:

@@ -179,16 +179,18 @@ class Interrupted(_message.Message):
     def __init__(self, message: _Optional[str] = ...) -> None: ...
 
 class ResourceUsage(_message.Message):
-    __slots__ = ("cpu_user", "cpu_system", "memory_peak_bytes", "pids_peak")
+    __slots__ = ("cpu_user", "cpu_system", "memory_peak_bytes", "pids_peak", "pids_start")
     CPU_USER_FIELD_NUMBER: _ClassVar[int]
     CPU_SYSTEM_FIELD_NUMBER: _ClassVar[int]
     MEMORY_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     PIDS_PEAK_FIELD_NUMBER: _ClassVar[int]
+    PIDS_START_FIELD_NUMBER: _ClassVar[int]
     cpu_user: _duration_pb2.Duration
     cpu_system: _duration_pb2.Duration
     memory_peak_bytes: int
     pids_peak: int
-    def __init__(self, cpu_user: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_system: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., memory_peak_bytes: _Optional[int] = ..., pids_peak: _Optional[int] = ...) -> None: ...
+    pids_start: int
+    def __init__(self, cpu_user: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_system: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., memory_peak_bytes: _Optional[int] = ..., pids_peak: _Optional[int] = ..., pids_start: _Optional[int] = ...) -> None: ...
 
 class StreamSummary(_message.Message):
     __slots__ = ("stream", "digest", "stored_bytes", "truncated", "redactions", "tail_bytes")

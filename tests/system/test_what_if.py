@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.call.events import Output
 from tests.support.daemon import Daemon, running_daemon
 from tests.support.profiles import with_profiles
 
@@ -128,3 +129,25 @@ def test_nothing_is_otherwise_under_the_same_profile(daemon: Daemon, calls: dict
     assert calls["plain"] in found
     code, summary, _ = ask(daemon, "shut", "--until", "2020-01-01")
     assert (code, summary["calls"]) == (0, 0)
+
+
+def test_what_starts_a_sandbox_is_held_against_no_limit(daemon: Daemon, tmp_path: Path) -> None:
+    """A runtime has more threads than most programs, and its end comes before theirs."""
+    small = tmp_path / "shut.yaml"
+    small.write_text("profile: shut\nextends: base\nwhy: For one test.\nlimits: {pids: 4}\n")
+    alone = daemon.client.run(["true"], profile="shut")
+    assert not alone.usage.pids_told
+    assert alone.usage.pids_peak > 4, "else there is nothing to be told apart"
+    many = "echo go; read line; for i in $(seq 40); do sleep 60 & done"
+    with daemon.client.execute(["sh", "-c", many], profile="shut", stdin_open=True) as execution:
+        for event in execution:
+            if isinstance(event.event, Output):
+                execution.write_stdin(b"now\n")
+    used = daemon.client.get(execution.call_id).finished
+    assert used is not None
+    assert used.usage.pids_told
+    assert used.usage.pids_peak > 40
+    _, _, found = ask(daemon, str(small), "-n", "2")
+    assert [one["of"] for one in found[execution.call_id]["denied"]] == ["pids"]
+    assert found[alone.call_id]["denied"] == []
+    assert [one["of"] for one in found[alone.call_id]["unknown"]] == ["pids"]

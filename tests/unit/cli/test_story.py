@@ -328,3 +328,37 @@ def test_watched_calls_are_counted_by_name_and_sockets_by_family(
     assert ["getppid", "5000"] in lines
     assert ["socket(AF_INET)", "5", "socket(AF_INET,", "SOCK_STREAM,", "0)", "curl", "70"] in lines
     assert ["socket(AF_UNIX)", "2"] in lines
+
+
+def test_what_happened_is_in_the_order_of_its_times(capsys: pytest.CaptureFixture[str]) -> None:
+    """What processes did is recorded later; sequences tell the order on record."""
+    ran = {"what": "started", "pid": 7, "time_ns": fake.START_NS + 5_000_000, "path": "/bin/sh"}
+    made = record.written(
+        (1, "started", {"preparation_s": 0.0}),
+        (9, "output", {"stream": "stdout", "length": 1}),
+        (10, "processes", {"events": [ran]}),
+        (10, "signal", {"by": "ann", "signal": 15}),
+        (10, "resized", {"columns": 80, "rows": 24}),
+    )
+    lines = told(capsys, made).split("what happened\n")[1].splitlines()[1:6]
+    assert [tuple(line.split()[:4]) for line in lines] == [
+        ("1", "+1", "ms", "started"), ("3", "+5", "ms", "processes"), ("2", "+9", "ms", "output"),
+        ("4", "+10", "ms", "signal"), ("5", "+10", "ms", "resized"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [(0, "6 at most, with what starts a sandbox"), (6, "6 at most, with what starts a sandbox"),
+     (5, "6 at most")],
+)  # fmt: skip
+def test_how_many_processes_says_whose_they_are(
+    capsys: pytest.CaptureFixture[str], start: int, shown: str
+) -> None:
+    usage = types_pb2.ResourceUsage(pids_peak=6, pids_start=start)
+    finished = fake.finish()
+    finished.usage.CopyFrom(usage)
+    call = fake.call(finished=finished)
+    text = told(capsys, Record(call=wire.call(call), entries=()))
+    (line,) = (line for line in text.splitlines() if line.startswith("  processes"))
+    assert line.removeprefix("  processes").strip() == shown

@@ -51,7 +51,9 @@ def test_a_call_from_intent_to_outcome(tmp_path: Path) -> None:
             assert [event.sequence for event in events] == [1, 2, 3, 4]
             assert end_of(events).outcome == Exited(code=0)
             assert sealed(world, subscription.call_id) == end_of(events)
-            steps = [step for step in world.host.sandbox.log if step != "kill"]
+            used = end_of(events).usage
+            assert (used.pids_start, used.pids_peak, used.pids_told) == (3, 3, False)
+            steps = [step for step in world.host.sandbox.log if step not in ("kill", "ready")]
             assert steps == [
                 "prepare", "prepared", "arm", "try_fence", "start", "quiesce", "destroy",
             ]  # fmt: skip

@@ -228,7 +228,8 @@ def test_more_was_used_than_would_be_allowed(ask: Any, new: str, of: str) -> Non
                       stored_bytes=0) for stream in (Stream.STDOUT, Stream.STDERR)
     )  # fmt: skip
     ran = Timeline(accepted_ns=1, started_ns=MS, ended_ns=7001 * MS)
-    usage = Usage(cpu_user_s=0.6, cpu_system_s=0.6, memory_peak_bytes=9 << 20, pids_peak=4)
+    usage = Usage(cpu_user_s=0.6, cpu_system_s=0.6, memory_peak_bytes=9 << 20,
+                  pids_peak=4, pids_start=2)  # fmt: skip
     entry = flow(sent=600, received=600)
     found = ask(WITH_HOST, f"{WITH_HOST}\n{new}", entry, streams=streams, timeline=ran, usage=usage)
     assert told(found.denied) == [("limit", of)]
@@ -246,6 +247,16 @@ def test_limits_of_which_the_record_does_not_say_enough(ask: Any) -> None:
     assert told(ask("", "limits: {pids: 9, cpu: 1s}", outcome=died).unknown) == [
         ("limit", "cpu, pids")
     ]
+
+
+@pytest.mark.parametrize("start", [0, 6])
+def test_what_started_the_sandbox_is_not_held_against_a_limit(ask: Any, start: int) -> None:
+    """It is in the peak, and gone when the program begins; older records do not say how many."""
+    usage = Usage(pids_peak=6, pids_start=start)
+    found = ask("", "limits: {pids: 4}", usage=usage)
+    assert (told(found.unknown), found.denied) == ([("limit", "pids")], ())
+    assert "6 at most, with what starts a sandbox" in found.unknown[0].why
+    assert ask("", "limits: {pids: 6}", usage=usage).as_before
 
 
 def test_a_request_that_would_be_refused(ask: Any) -> None:
