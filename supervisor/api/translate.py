@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from google.protobuf.duration_pb2 import Duration
 
-from supervisor.call.texts import brief
+from supervisor.call.texts import brief, is_traceparent
 from supervisor.call.types import (
     ARG_BYTES_MAX,
     ARGV_BYTES_MAX,
@@ -296,6 +296,13 @@ def _correlation(message: types_pb2.Correlation) -> Correlation:
                 f"correlation.{key} has more than {CORRELATION_BYTES_MAX} bytes",
                 metadata={"subject": key},
             )
+    if message.traceparent and not is_traceparent(message.traceparent):
+        raise InvalidRequest(
+            "TRACEPARENT_INVALID",
+            f"correlation.traceparent: {brief(message.traceparent)!r} is no W3C trace context",
+            hint="00-<32 hexadecimal digits>-<16>-<2>, in lower case and not all zero",
+            metadata={"subject": "correlation.traceparent"},
+        )
     return Correlation(**values)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+_TRACEPARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?", re.ASCII
+)
 _LAST_WORD = re.compile(r"[A-Za-z0-9_.~%+/=:@-]*\Z")
 
 
@@ -15,3 +18,10 @@ def brief(text: str, most: int = 80) -> str:
     if len(text) <= most:
         return text
     return _LAST_WORD.sub("", text[:most]) + "…"
+
+
+def is_traceparent(text: str) -> bool:
+    """Say whether a text is the header of W3C Trace Context (section 3.2): versions after 00 may
+    have more at the end."""
+    found = _TRACEPARENT.fullmatch(text)
+    return found is not None and not (found[1] == "00" and found[2])

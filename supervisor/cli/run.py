@@ -6,12 +6,15 @@ import fnmatch
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
+from click.core import ParameterSource
 
 from supervisor.call import outcome
+from supervisor.call.texts import is_traceparent
 from supervisor.cli import output as out
 from supervisor.cli.completion import profile_names
 from supervisor.cli.session import daemon_options, session
@@ -25,15 +28,16 @@ if TYPE_CHECKING:
 STDIN_OURS = "-"
 STDIN_NONE = "none"
 WORK = "/work/"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(ms|s|m|h)?", re.ASCII)
 _FORMER_TIMEOUT = re.compile(r"[0-9.]+(ms|s|m|h)?", re.ASCII)
 """What stood behind -t when that was the time limit."""
 
 
 class Duration(click.ParamType[float]):
-    """A duration with a unit, as in a profile: `500ms`, `10s`, `2m`, `1h`; bare seconds too."""
+    """A duration with a unit, as in a profile: `500ms`, `10s`, `2m`, `1h`."""
 
     name = "duration"
-    UNITS = (("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
+    UNITS: Mapping[str, float] = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -41,15 +45,20 @@ class Duration(click.ParamType[float]):
         """Give seconds."""
         if isinstance(value, float):
             return value
-        number, factor = str(value), 1.0
-        for unit, seconds in self.UNITS:
-            if number.endswith(unit):
-                number, factor = number.removesuffix(unit), seconds
-                break
-        try:
-            return float(number) * factor
-        except ValueError:
-            self.fail(f"{value!r} is not a duration as 500ms, 10s, 2m or 1h", param, ctx)
+        found = _DURATION.fullmatch(str(value))
+        if found is None or found[2] is None:
+            meant = f": did you mean {value}s?" if found is not None else ""
+            self.fail(f"{value!r} is not a duration as 500ms, 10s, 2m or 1h{meant}", param, ctx)
+        return float(found[1]) * self.UNITS[found[2]]
+
+
+def _trace_context(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value and not is_traceparent(value):
+        source = context.get_parameter_source(parameter.name or "")
+        said = "$TRACEPARENT " if source is ParameterSource.ENVIRONMENT else ""
+        raise click.BadParameter(f"{said}{value!r} is no W3C trace context: 00-<32 hexadecimal "
+                                 "digits>-<16>-<2>, in lower case and not all zero")  # fmt: skip
+    return value
 
 
 @click.command(
@@ -132,7 +141,12 @@ class Duration(click.ParamType[float]):
 @click.option("--session", "session_name", default="", help="For the record: the agent's session.")
 @click.option("--workflow", default="", help="For the record: the workflow or task.")
 @click.option(
-    "--traceparent", default="", envvar="TRACEPARENT", help="For the record: W3C trace context."
+    "--traceparent",
+    default="",
+    envvar="TRACEPARENT",
+    callback=_trace_context,
+    metavar="CONTEXT",
+    help="For the record: W3C trace context.  [env TRACEPARENT]",
 )
 @click.option("--request-id", help="A UUID; a repeat with the same request attaches to the call.")
 @click.option(
@@ -172,16 +186,17 @@ def command(context: click.Context, /, argv: tuple[str, ...], **options: Any) ->
     Exit codes:
       N      the program's own
       124    it reached its time limit
-      125    it was refused or did not start, the connection was lost for good, its input broke
-             off, or what it wrote could not be written here (OUTPUT_UNWRITABLE, OUTPUT_PATH);
-             the reason is on standard error, with the call's id where it had started
+      125    it was refused or did not start, a file for it could not be read (FILE_UNREADABLE),
+             the connection was lost for good, its input broke off, or what it wrote could not
+             be written here (OUTPUT_UNWRITABLE, OUTPUT_PATH); the reason is on standard error,
+             with the call's id where it had started
       128+N  it was killed by signal N, also by a memory, output or other limit (137)
       2      wrong command line
     """
     current = session()
     terminal = _terminal(argv, options) if options["in_terminal"] else None
-    arguments = _arguments(options)
     try:
+        arguments = _arguments(options)
         if terminal is not None:
             arguments["terminal"] = terminal.terminal
         with current.client() as client, _execute(client, argv, arguments, options) as execution:
@@ -312,7 +327,11 @@ def input_files(given: tuple[str, ...]) -> dict[str, Path]:
 
 
 def standard_input(choice: str | None) -> bytes | BinaryIO:
-    """Open what the program is to read; ours unasked only where it is not a terminal."""
+    """Open what the program is to read; ours unasked only where it is not a terminal.
+
+    Raises:
+        InvalidRequest: `FILE_UNREADABLE`.
+    """
     if choice == STDIN_NONE:
         return b""
     if choice == STDIN_OURS or choice is None:
@@ -325,8 +344,8 @@ def standard_input(choice: str | None) -> bytes | BinaryIO:
         return Path(choice).open("rb")
     except OSError as error:
         meant = "; -t alone is for a terminal" if choice == "t" else ""
-        problem = f"{choice}: {error.strerror}{meant}"
-        raise click.BadParameter(problem, param_hint="--stdin") from error
+        problem = f"--stdin: {choice}: {error.strerror}{meant}"
+        raise InvalidRequest("FILE_UNREADABLE", problem, metadata={"path": choice}) from error
 
 
 def _names(glob: str, path: str) -> bool:

@@ -24,6 +24,8 @@ from supervisor.errors import InvalidRequest
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.api.fakes import WALL_S, WORK_BYTES, make_profile
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 PROFILE = make_profile("python")
 SHA = "ab" * 32
 
@@ -55,7 +57,7 @@ def test_everything_arrives() -> None:
         timeout=Duration(seconds=1, nanos=500_000_000),
         outputs=["*.png", "**/x"],
         files=[file(b"d/f", data=b"x", mode=0o755)],
-        correlation=types_pb2.Correlation(agent="a", session="s", workflow="w", traceparent="t"),
+        correlation=types_pb2.Correlation(agent="a", session="s", workflow="w", traceparent=TRACE),
     )
     assert found.request_id == "123e4567-e89b-42d3-a456-426614174000"
     assert found.profile == "python"
@@ -67,7 +69,7 @@ def test_everything_arrives() -> None:
     assert found.outputs == ("*.png", "**/x")
     assert (found.files[0].path, found.files[0].data, found.files[0].mode) == (b"d/f", b"x", 0o755)
     assert found.files[0].digest == Digest.of(b"x")
-    assert found.correlation == Correlation(agent="a", session="s", workflow="w", traceparent="t")
+    assert found.correlation == Correlation(agent="a", session="s", workflow="w", traceparent=TRACE)
 
 
 def test_what_is_left_out() -> None:
@@ -286,6 +288,13 @@ def test_no_file_leaves_work(paths: list[bytes]) -> None:
 def test_correlation(key: str) -> None:
     correlation = types_pb2.Correlation(**{key: "ä" * 300})
     assert reason_of(correlation=correlation) == "CORRELATION_TOO_LONG"
+
+
+def test_a_trace_context_is_one_of_w3c() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        request(correlation=types_pb2.Correlation(traceparent="foo"))
+    assert caught.value.reason == "TRACEPARENT_INVALID"
+    assert caught.value.metadata["subject"] == "correlation.traceparent"
 
 
 def test_streams() -> None:

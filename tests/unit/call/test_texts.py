@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.call.texts import brief
+from supervisor.call.texts import brief, is_traceparent
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,25 @@ def test_half_a_token_is_never_left(at: int) -> None:
     token = "ghp_" + "a1B2" * 9
     shown = brief("- " * (at // 2) + token + " and more" * 20)
     assert token in shown or "ghp" not in shown
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    "text", [f"00-{TRACE}-{PARENT}-01", f"01-{TRACE}-{PARENT}-00", f"cc-{TRACE}-{PARENT}-01-more"]
+)
+def test_a_trace_context(text: str) -> None:
+    assert is_traceparent(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "foo", f"00-{TRACE}-{PARENT}", f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more", f"cc-{TRACE}-{PARENT}-01more", f"00-{TRACE}-{PARENT}-01\n",
+    ],
+)  # fmt: skip
+def test_no_trace_context(text: str) -> None:
+    assert not is_traceparent(text)

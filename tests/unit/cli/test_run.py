@@ -23,6 +23,8 @@ from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
 from tests.unit.client.test_execution import stopped_by_signal, too_large
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 def play(daemon: FakeDaemon, *events: tool_pb2.CallEvent) -> None:
     daemon.play("Execute", lambda _: iter([fake.accepted(), *events]))
@@ -226,7 +228,7 @@ def test_request(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None
     play(daemon, fake.finished(2))
     result = stockade(
         "run", "-p", "python", "-e", "A=1=2", "-f", f"{tmp_path}/in:put:a/b", "-T", "1500ms",
-        "-C", "/tmp", "--agent", "g", "--session", "s", "--workflow", "w", "--traceparent", "t",
+        "-C", "/tmp", "--agent", "g", "--session", "s", "--workflow", "w", "--traceparent", TRACE,
         "--request-id", "r", "--kill-on-disconnect", "prog", "-x", "--json", stdin=b"in",
     )  # fmt: skip
     assert result.exit_code == 0
@@ -238,7 +240,7 @@ def test_request(daemon: FakeDaemon, stockade: Stockade, tmp_path: Path) -> None
     assert (request.timeout.seconds, request.timeout.nanos) == (1, 500_000_000)
     assert (request.profile, request.request_id, request.stdin) == ("python", "r", b"in")
     assert request.correlation == types_pb2.Correlation(
-        agent="g", session="s", workflow="w", traceparent="t"
+        agent="g", session="s", workflow="w", traceparent=TRACE
     )
     assert request.kill_on_disconnect
 
@@ -400,7 +402,9 @@ def test_detach(daemon: FakeDaemon, stockade: Stockade, as_json: bool) -> None:
         ["-p", "python", "-o", "*", "x"],
         ["-p", "python", "--output-dir", ".", "x"],
         ["-p", "python", "-d", "-i", "-", "x"],
-        ["-p", "python", "-i", "/nonexistent", "x"],
+        ["-p", "python", "-T", "10", "x"],
+        ["-p", "python", "-T", "1.s", "x"],
+        ["-p", "python", "--traceparent", "foo", "x"],
         ["-p", "python", "-t", "x"],
         ["-p", "python", "-t", "-d", "x"],
         ["-p", "python", "-t", "-i", "none", "x"],
@@ -415,8 +419,31 @@ def test_who_means_the_time_limit_is_told(stockade: Stockade) -> None:
     assert result.exit_code == 2
     assert "a time limit is -T 10s" in result.stderr
     result = stockade("run", "-p", "python", "-it", "--", "x")
-    assert result.exit_code == 2
+    assert result.exit_code == 125
     assert "-t alone" in result.stderr
+    assert "did you mean 10s?" in stockade("run", "-p", "python", "-T", "10", "x").stderr
+
+
+@pytest.mark.parametrize("given", [["-i", "/nonexistent"], ["-f", "/nonexistent:x"]])
+def test_a_file_that_cannot_be_read(
+    daemon: FakeDaemon, stockade: Stockade, given: list[str]
+) -> None:
+    result = stockade("run", "-p", "python", *given, "x")
+    assert (result.exit_code, daemon.asked("Execute")) == (125, [])
+    assert "/nonexistent: No such file or directory [FILE_UNREADABLE]" in result.stderr
+
+
+def test_a_trace_context_of_the_environment_is_checked_too(
+    daemon: FakeDaemon, stockade: Stockade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", "foo")
+    result = stockade("run", "-p", "python", "x")
+    assert (result.exit_code, daemon.asked("Execute")) == (2, [])
+    assert "TRACEPARENT" in result.stderr
+    monkeypatch.setenv("TRACEPARENT", TRACE)
+    play(daemon, fake.finished(2))
+    assert stockade("run", "-p", "python", "x").exit_code == 0
+    assert daemon.asked("Execute")[0].correlation.traceparent == TRACE
 
 
 def test_a_terminal_needs_one(stockade: Stockade) -> None:
