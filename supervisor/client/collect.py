@@ -149,7 +149,8 @@ class _Ended:
 
     `stdout` and `stderr` are what arrived; the `…_truncated` flags say that the stream had more. Of
     `denials`, `flows` and `lost`, the first ten thousand each are kept.
-    `record` is the leaf hash of the OUTCOME entry: who keeps it can show a rewritten log.
+    `record` is the leaf hash of the OUTCOME entry, and `receipt` shows that it is in the log: who
+    keeps them can show a rewritten log.
     """
 
     call_id: str
@@ -193,6 +194,12 @@ class _Ended:
     def record(self) -> str:
         """The leaf hash of the OUTCOME entry, in hexadecimal."""
         return self.finished.record
+
+    @property
+    def receipt(self) -> bytes:
+        """What shows, without the log, that the OUTCOME entry is in it (C2SP tlog-proof); empty for
+        who attached when the call had ended: `Supervisor.receipt` gives it then."""
+        return self.finished.receipt
 
     @property
     def skipped(self) -> tuple[SkippedFile, ...]:

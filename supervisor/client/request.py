@@ -135,7 +135,7 @@ def prepare(
     if isinstance(outputs, str | bytes):
         raise TypeError("outputs is a sequence of globs, not one string")
     arguments = [os.fsencode(argument) for argument in argv]
-    variables = {name: os.fsencode(value) for name, value in (env or {}).items()}
+    variables = _variables(env or {})
     _check_size(arguments, variables)
     inputs, uploads = _inputs(files or {})
     head, rest = _stdin_head(stdin)
@@ -162,6 +162,15 @@ def prepare(
     if timeout is not None:
         request.timeout.CopyFrom(_duration(timeout))
     return Prepared(execute=request, uploads=tuple(uploads), stdin=rest)
+
+
+def _variables(env: Mapping[str, str | bytes]) -> dict[str, bytes]:
+    for name, value in env.items():
+        if not isinstance(name, str):
+            raise TypeError(f"env: the name of a variable is text, not {_kind(name)}: {name!r}")
+        if not isinstance(value, str | bytes | os.PathLike):
+            raise TypeError(f"env[{name!r}]: give its value as text or bytes, not {_kind(value)}")
+    return {name: os.fsencode(value) for name, value in env.items()}
 
 
 def identifier(request_id: str | uuid.UUID | None) -> str:

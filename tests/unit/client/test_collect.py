@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     call = collected(output(b"abcd"), output(b"e", 4), *[denied, FLOW] * 5, finished())
     assert (call.stdout, call.stdout_truncated) == (b"abc", True)
     assert (len(call.denials), call.flows) == (2, (FLOW, FLOW))
+
+
+def test_its_receipt_is_at_hand() -> None:
+    assert collected(replace(finished(), receipt=b"proof")).receipt == b"proof"
 
 
 def test_an_end_is_needed() -> None:

@@ -81,6 +81,20 @@ def test_other_types_are_refused_by_name(wrong: dict[str, Any]) -> None:
         prepare(["a"], profile="p", **wrong)
 
 
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"A": 1}, "env['A']: give its value as text or bytes, not int"),
+        ({"A": None}, "env['A']: give its value as text or bytes, not NoneType"),
+        ({7: "x"}, "env: the name of a variable is text, not int: 7"),
+    ],
+)
+def test_a_variable_of_another_type_is_named(env: Any, said: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        prepare(["a"], profile="p", env=env)
+    assert str(caught.value) == said
+
+
 def test_no_timeout_is_not_zero() -> None:
     assert not prepare(["a"], profile="p").execute.HasField("timeout")
 
