@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids
@@ -36,6 +37,16 @@ class SignalName(click.ParamType[int]):
         if name not in known:
             self.fail(f"{value!r} is not a signal as KILL, TERM or 15", param, ctx)
         return int(known[name])
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Complete a name, with SIG in front where that was begun."""
+        given = incomplete.upper()
+        names = list(signal.Signals.__members__)
+        if not given.startswith("SIG"):
+            names = [name.removeprefix("SIG") for name in names]
+        return [CompletionItem(name) for name in names if name.startswith(given)]
 
 
 @click.command("kill", short_help="Stop calls.")

@@ -39,6 +39,8 @@ def _run() -> None:
             cli(prog_name="stockade", auto_envvar_prefix=None)
         finally:
             sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(standard.EXIT_PIPE_CLOSED)  # `main` lets go what is left
     except OSError as error:
         standard.settle()
         report(StockadeError("OS_ERROR", error.strerror or str(error)), as_json=False)

@@ -11,6 +11,9 @@ import sys
 from typing import IO, Any
 
 EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+"""What a shell answers for SIGPIPE, which Python ignores: 128 + 13."""
+
 STREAMS = ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY))
 
 

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from supervisor.client import Execution
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_PIPE_CLOSED = outcome.EXIT_SIGNAL_BASE + signal.SIGPIPE
 OBSERVE = "observe"
 LEARN = "who may read the record can learn from it: stockade profile learn"
 EGRESS_BUDGET = "limits.egress"
@@ -205,7 +204,7 @@ def unwritable(execution: Execution, sink: BinaryIO, error: OSError, *, as_json:
     standard.discard(sink)
     if isinstance(error, BrokenPipeError):
         execution.cancel(why="nobody reads the output any more")
-        return EXIT_PIPE_CLOSED
+        return standard.EXIT_PIPE_CLOSED
     name = "standard error" if sink is sys.stderr.buffer else "standard output"
     call_id = execution.call_id
     failure = CapacityError(

@@ -19,7 +19,7 @@ from supervisor.cli import output as out
 from supervisor.cli.completion import live_call_ids
 from supervisor.cli.folders import runtime_option
 from supervisor.cli.session import json_option, session
-from supervisor.errors import HostError
+from supervisor.errors import HostError, StockadeError
 
 if TYPE_CHECKING:
     from supervisor.sandbox.tracing import Scope
@@ -123,7 +123,21 @@ def command(
     name, *arguments = words if everything else words[1:]
     if any(argument.startswith("--cgroup") for argument in arguments):
         raise click.UsageError("--cgroupmap is what this verb gives the tool")
-    context.exit(_trace(call_id, name, arguments, runtime_folder, state))
+    try:
+        code = _trace(call_id, name, arguments, runtime_folder, state)
+    except StockadeError as error:
+        if ours := _ours(context.command, arguments):
+            more = f"{ours} stands after TOOL, so it is the tool's: ours go before TOOL"
+            error.hint = f"{error.hint}; {more}" if error.hint else more
+        raise
+    context.exit(code)
+
+
+def _ours(command: click.Command, arguments: Sequence[str]) -> str:
+    """Give the first of a tool's arguments that is named as an option of this verb."""
+    names = {name for one in command.params for name in one.opts if name.startswith("--")}
+    given = (argument.partition("=")[0] for argument in arguments)
+    return next((name for name in given if name in names), "")
 
 
 def search_path() -> str:

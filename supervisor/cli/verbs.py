@@ -6,9 +6,10 @@ imports gRPC, pydantic or rich.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -74,6 +75,28 @@ class Verbs(click.Group):
         command: click.Command = module.command
         return command
 
+    def make_context(
+        self, info_name: str | None, args: list[str], *rest: Any, **extra: Any
+    ) -> click.Context:
+        """Read the options; our help may be more than somebody reads."""
+        try:
+            return super().make_context(info_name, args, *rest, **extra)
+        except BrokenPipeError:
+            standard.settle()
+            raise click.exceptions.Exit(standard.EXIT_PIPE_CLOSED) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; name the nearest where there is none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], list(VERBS), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Commands"):
@@ -104,7 +127,8 @@ class Verbs(click.Group):
             report(extra, as_json=ctx.ensure_object(Session).json)
             ctx.exit(extra.exit_code)
         except BrokenPipeError:
-            raise  # click ends quietly where nobody reads the output any more
+            standard.settle()
+            ctx.exit(standard.EXIT_PIPE_CLOSED)
         except OSError as error:
             standard.settle()  # Where it is standard output that failed, it would fail again.
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -164,7 +188,7 @@ def cli() -> None:
       2  a wrong request, profile   7  no daemon, or it cannot write its record
          or command line            8  the record is damaged
       3  no such thing, or too late 130  interrupted
-      4  not allowed
+      4  not allowed                141  nobody reads the output any more, as SIGPIPE
     `run` and `attach` give the program's own exit code instead; see their help.
 
     With --json a refusal, or a wrong command line, is one line of JSON on standard error instead

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from supervisor.cli.verbs import cli
 from supervisor.v1 import tool_pb2, types_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
@@ -98,3 +101,13 @@ def test_wrong_command_lines(stockade: Stockade, arguments: list[str]) -> None:
 
 def test_no_daemon(stockade: Stockade) -> None:
     assert stockade("kill", "--address", "unix:///nonexistent", "a", "b").exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("begun", "names"),
+    [("KI", ["KILL"]), ("sigki", ["SIGKILL"]), ("sig", list(signal.Signals.__members__)),
+     ("usr", ["USR1", "USR2"]), ("x", ["XCPU", "XFSZ"])],
+)  # fmt: skip
+def test_a_signal_is_completed(begun: str, names: list[str]) -> None:
+    complete = ShellComplete(cli, {}, "stockade", "_STOCKADE_COMPLETE")
+    assert [item.value for item in complete.get_completions(["kill", "-s"], begun)] == names

@@ -124,6 +124,19 @@ def completed(*words: str) -> list[str]:
 
 @pytest.mark.root
 @pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize("option", [("--runtime-dir", "/x"), ("--state=/x",), ("-T",)])
+def test_an_option_of_ours_behind_the_tool_is_told(
+    stockade: Stockade, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    result = stockade("trace", "--runtime-dir", tmp_path, "--all", "opensnoop", *option)
+    assert result.exit_code == 7
+    name = option[0].partition("=")[0]
+    said = f"{name} stands after TOOL, so it is the tool's: ours go before TOOL"
+    assert (said in result.stderr) == (name != "-T")
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("tools")
 def test_completion(daemon: FakeDaemon) -> None:
     daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(calls=[fake.call()]))
     assert completed("") == ["call-1"]

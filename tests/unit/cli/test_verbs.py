@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 
 from supervisor.cli.verbs import DAEMON_PACKAGES, VERBS, cli
 from supervisor.cli.verbs import _is_of_the_daemon as is_of_the_daemon
+from supervisor.v1 import audit_pb2
+from tests.unit.cli import record
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client.fake_daemon import Abort, FakeDaemon
 
@@ -89,8 +92,36 @@ def test_the_extra_is_what_the_verbs_look_for() -> None:
     assert {renamed.get(name, name) for name in extra} == DAEMON_PACKAGES
 
 
-def test_unknown_verb(stockade: Stockade) -> None:
-    assert stockade("fly").exit_code == 2
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("rnu", "No such command 'rnu'. Did you mean 'run'?\n"), ("fly", "No such command 'fly'.\n")],
+)
+def test_unknown_verb(stockade: Stockade, given: str, said: str) -> None:
+    result = stockade(given)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(said)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("audit", "ls", "--help"), ("completion", "bash"), ("audit", "show", "call-1"),
+     ("audit", "show", "--json", "call-1"), ("audit", "log", "--json")],
+    ids=" ".join,
+)  # fmt: skip
+def test_nobody_reads(daemon: FakeDaemon, words: tuple[str, ...]) -> None:
+    """As a shell would see SIGPIPE, whichever verb it is."""
+    daemon.play("GetRecord", lambda _: record.response())
+    daemon.play("ListEvents", lambda _: audit_pb2.ListEventsResponse())
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        said = subprocess.run(
+            [sys.executable, "-m", "supervisor.cli.main", *words], check=False, stdout=write,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert (said.returncode, said.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
