@@ -14,16 +14,17 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from supervisor.api import callers, messages, translate
+from supervisor.api.denied import require_denial
 from supervisor.api.intercept import Context
 from supervisor.api.paging import RECORD_BYTES, in_thread, page, to_end
 from supervisor.api.reads import Reads
 from supervisor.audit.codec import caller_to_json
 from supervisor.audit.index import CallSummary
 from supervisor.audit.own import OwnFilter
+from supervisor.audit.records import no_record
 from supervisor.audit.search import TIME_NS_MAX, CallFilter
 from supervisor.audit.witnessed import Witnessed
 from supervisor.call.state import State
-from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.engine import Engine
 from supervisor.errors import InvalidRequest, NotFound, NotPermitted
@@ -46,6 +47,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     ) -> audit_pb2.ListRecordsResponse:
         """List records, newest first."""
         rows_max = translate.page_size(request.page_size)
+        require_denial(request.denied)
         owner = self._owner_wanted(request.caller)
         wanted = CallFilter(
             caller=owner or "",
@@ -221,7 +223,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             raise InvalidRequest("WHY_MISSING", "erasing needs a reason: it goes on record")
         owner = self._engine.owner(request.call_id)
         if not identity.grants.erases(owner):
-            raise NotFound("RECORD_NOT_FOUND", f"there is no record of call {request.call_id!r}")
+            raise no_record(request.call_id)
         erased = await self._store.eraser.erase(request.call_id, identity.caller, why)
         return audit_pb2.EraseResponse(erased=messages.erased(erased))
 
@@ -238,7 +240,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def _record(self, call_id: str) -> CallSummary:
         grants = callers.current().grants
         grants.require_audit()
-        missing = NotFound("RECORD_NOT_FOUND", f"there is no record of call {brief(call_id)!r}")
+        missing = no_record(call_id)
         try:
             summary, _ = self._engine.get(call_id)
         except NotFound:

@@ -21,6 +21,7 @@ from supervisor.audit.entry import CALL_ID, CALL_KINDS, Kind, StoredEntry
 from supervisor.audit.journal import RETRY_AFTER_S, Journal
 from supervisor.audit.masks import Masks
 from supervisor.audit.reading import read_own
+from supervisor.audit.search import check_range
 from supervisor.call.texts import brief
 from supervisor.call.types import Json
 from supervisor.errors import AuditUnavailable, CapacityError, InvalidRequest, InvariantError
@@ -50,6 +51,7 @@ class OwnFilter:
             raise InvalidRequest("FILTER_INVALID", "kind: the daemon has no entries of its own so")
         if self.call and not CALL_ID.fullmatch(self.call):
             raise InvalidRequest("FILTER_INVALID", f"call: {brief(self.call)!r} is no call id")
+        check_range(self.since_ns, self.until_ns)
         if len(self.caller.encode(errors="replace")) > CALLER_BYTES_MAX:
             raise InvalidRequest("FILTER_INVALID", f"caller: more than {CALLER_BYTES_MAX} bytes")
 

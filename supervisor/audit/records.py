@@ -185,7 +185,7 @@ class Records:
     def _existing(self, call_id: str) -> CallRow:
         row = self.row(call_id)
         if row is None:
-            raise NotFound("RECORD_NOT_FOUND", f"there is no record of call {brief(call_id)!r}")
+            raise no_record(call_id)
         return row
 
     def held(self, call_id: str, stream: Stream) -> tuple[int, bytes] | None:
@@ -315,3 +315,12 @@ class _Ahead:
             if piece.end > self._end:
                 self._end = piece.end
                 yield piece
+
+
+def no_record(call_id: str) -> NotFound:
+    """Make the error for a call that is not on record, or that its reader may not see."""
+    return NotFound(
+        "RECORD_NOT_FOUND",
+        f"there is no record of call {brief(call_id)!r}",
+        hint="those that you may read: stockade audit ls",
+    )

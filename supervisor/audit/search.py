@@ -97,6 +97,7 @@ class CallFilter:
             raise _invalid("outcome", f"is one of {', '.join(OUTCOMES)}")
         if self.to:
             parse_place(self.to)
+        check_range(self.since_ns, self.until_ns)
         words = self.text.split()
         if len(words) > WANTED_WORDS_MAX:
             raise _invalid("text", f"has more than {WANTED_WORDS_MAX} words")
@@ -321,6 +322,16 @@ def document(summary: CallSummary, trail: Trail | None) -> tuple[str, str]:
         words += trail.words()
     text = "\n".join(words).replace("\0", " ").encode(errors="replace").decode()
     return " ".join(facts), text
+
+
+def check_range(since_ns: int, until_ns: int) -> None:
+    """Make sure that there is a time between the two; 0 is no bound.
+
+    Raises:
+        InvalidRequest: `FILTER_INVALID`.
+    """
+    if until_ns and since_ns >= until_ns:
+        raise _invalid("since", "is not before `until`: nothing can be between them")
 
 
 def parse_place(text: str) -> tuple[str, int | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.call.events import Wall
 from supervisor.call.outcome import KINDS
 from supervisor.call.safe import command as shown
 from supervisor.call.safe import safe, shorten
@@ -22,6 +23,7 @@ from supervisor.cli.erase import command as erase
 from supervisor.cli.folders import require_record
 from supervisor.cli.key import command as key
 from supervisor.cli.moment import Moment
+from supervisor.cli.naming import whole_id
 from supervisor.cli.ps import ended
 from supervisor.cli.replay import command as replay
 from supervisor.cli.rerun import command as rerun
@@ -40,6 +42,7 @@ FILES_WIDTH = 200
 STREAMS = ("stdout", "stderr", "stdin")
 OUTCOMES = ("ok", "not_ok", *KINDS.values())
 ANY = "*"
+SOCKETS = "--denied socket finds those"
 
 
 @click.group("audit", short_help="Read and verify the record.")
@@ -141,15 +144,18 @@ def ls(
     limit: int,
     **wanted: str,
 ) -> None:
-    """List recorded calls, newest first. Where several options are given, all have to hold.
+    """List recorded calls, newest first, for which all that is given holds.
 
     --text looks for whole words, in any case, and never in what went through a stream. Of a call
     that is still live, only what was told at its beginning is searched. A call with more programs,
     places, denials or text than the index keeps, or whose record lost some, is listed whenever one
     of that sort is looked for: `audit show` tells what it did.
 
-    What retention removed the streams and files of says so behind its outcome, and so does what was
-    erased, or is held.
+    A WALL is syscall, limit, network, program or kernel, a NAME that of a system call or limit, or
+    dns, connect, tls, http, secret of the network. Without egress in the profile, its programs are
+    denied the socket: --denied socket.
+
+    Behind the outcome stands whether contents were removed by retention, or erased, or are held.
 
     With --json, one document: a list of calls, `finished` with everything about their end;
     `removed`, `erased`, `encrypted` and `holds` (how many) say how it stands with their contents.
@@ -183,9 +189,15 @@ def ls(
                 **wanted,
             )
         )
+    if not calls and denied == Wall.NETWORK:
+        out.note(f"without egress in a profile, it is system calls that are denied: {SOCKETS}")
     if current.json:
         out.document(calls)
-        return
+    else:
+        _tell_calls(calls)
+
+
+def _tell_calls(calls: list[Call]) -> None:
     out.table(
         ("CALL", "ACCEPTED", "CALLER", "PROFILE", "OUTCOME", "DENIED", "COMMAND"),
         [
@@ -220,7 +232,11 @@ def _outcome(call: Call) -> str:
 def show(call_id: str) -> None:
     """Show the story of CALL: command, caller, profile and its digest, times of each phase, what
     happened and when after the beginning, which process started which, what was denied, watched
-    and connected to, files in and out, digests of the streams, resources, outcome.
+    and connected to, files in and out, digests of the streams, resources, outcome. CALL is an id,
+    or the beginning of one, of eight characters or more.
+
+    What happened is in the order of its times. SEQUENCE is the order on record, and that of
+    `entries`: what processes did is recorded some at a time.
 
     With --json, one document: `call`, and `entries` with `index`, `sequence`, `time`, `kind`,
     `leaf` and `json`, the exact text that the leaf hash is over. Of an encrypted call, digests in
@@ -242,7 +258,7 @@ def show(call_id: str) -> None:
 
     current = session()
     with current.client() as client:
-        record = client.record(call_id)
+        record = client.record(whole_id(client, call_id))
     if current.json:
         out.document(record)
     else:
@@ -316,6 +332,7 @@ def cat(
         _cat_folder(directory, identity, call_id, stream or "stdout", path)
         return
     with session().client() as client:
+        call_id = whole_id(client, call_id)
         if path:
             _put(client.stream_blob(_on_record(client, call_id, path)))
         else:

@@ -21,6 +21,8 @@ from supervisor.cli import flows
 from supervisor.cli import output as out
 from supervisor.cli.learn import programs
 from supervisor.cli.story import named
+from supervisor.cli.streaming import CONTENT_GONE
+from supervisor.errors import StockadeError
 
 if TYPE_CHECKING:
     from supervisor.call.events import Finished
@@ -78,16 +80,23 @@ def compare(before: Record, after: Record, read: Read) -> Compared:
     """Compare two calls that have ended; `read` gives the recorded bytes of a call's stream."""
     ends = [_finished(record) for record in (before, after)]
     found = [*_outcomes(*ends)]
+    gone: list[str] = []
     for stream in (Stream.STDOUT, Stream.STDERR):
-        found += _streams(stream, before, after, read)
+        try:
+            found += _streams(stream, before, after, read)
+        except StockadeError as error:
+            if error.reason not in CONTENT_GONE:
+                raise
+            found += _by_digest(stream, *ends)
+            gone.append(f"what was written to {stream}: {error.message}")
     for what, of in (("denied", _denials), ("connection", _flows), ("program", _programs)):
         found += _kinds(what, of(before), of(after))
     found += _files("file", *({os.fsdecode(one.path): f"{_short(one.digest)} mode {one.mode:o}"
                               for one in end.outputs} for end in ends))  # fmt: skip
     found += _files("not taken", *({os.fsdecode(one.path): one.reason for one in end.skipped}
                                    for end in ends))  # fmt: skip
-    unknown = [f"{why} of the {which}" for which, record in (("recorded call", before),
-               ("rerun", after)) for why in _lost(record)]  # fmt: skip
+    unknown = [*gone, *(f"{why} of the {which}" for which, record in (("recorded call", before),
+               ("rerun", after)) for why in _lost(record))]  # fmt: skip
     return Compared(differences=tuple(found), unknown=tuple(unknown))
 
 
@@ -130,6 +139,14 @@ def _streams(stream: Stream, before: Record, after: Record, read: Read) -> Itera
         what=str(stream), of="", recorded=_amount(had[0]), rerun=_amount(had[1]), diff=diff,
         offset=offset,
     )  # fmt: skip
+
+
+def _by_digest(stream: Stream, *ends: Finished) -> Iterator[Difference]:
+    """Compare what cannot be read; of an encrypted call the digest may not be known either."""
+    had = [_summary(end, stream) for end in ends]
+    known = all(one.digest.sha256 for one in had)
+    if known or had[0].digest.size_bytes != had[1].digest.size_bytes:
+        yield Difference(what=str(stream), of="", recorded=_amount(had[0]), rerun=_amount(had[1]))
 
 
 def _summary(finished: Finished, stream: Stream) -> StreamSummary:

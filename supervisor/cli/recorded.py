@@ -19,7 +19,7 @@ from supervisor.cli.erase import told_erased
 from supervisor.cli.output import moment
 from supervisor.cli.playback import terminal_of
 from supervisor.client.request import File, Stored
-from supervisor.errors import AuditCorrupt, CallStateError, NotFound
+from supervisor.errors import AuditCorrupt, CallStateError, InvalidRequest, NotFound
 
 if TYPE_CHECKING:
     from supervisor.call.events import Finished
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REDACTED = b"[REDACTED:"
 STDIN = "standard input"
+NO_ARGUMENTS: Mapping[int, bytes] = {}
 Read = Callable[[Digest], bytes]
 
 
@@ -45,14 +46,36 @@ class Asked:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def given(
-        self, *, env: Mapping[str, str], files: Mapping[str, File], stdin: bool
+        self,
+        *,
+        env: Mapping[str, str],
+        files: Mapping[str, File],
+        stdin: bool,
+        arguments: Mapping[int, bytes] = NO_ARGUMENTS,
     ) -> tuple[Asked, list[str]]:
-        """Take what is given anew instead of what is on record; say what that is."""
-        names = [*(variable(name) for name in env), *(file_name(path) for path in files)]
+        """Take what is given anew instead of what is on record; say what that is.
+
+        Raises:
+            InvalidRequest: `ARGUMENT_NOT_THERE`.
+        """
+        argv = list(self.argv)
+        for place, value in arguments.items():
+            if place >= len(argv):
+                raise InvalidRequest(
+                    "ARGUMENT_NOT_THERE",
+                    f"--arg {place}: the recorded call has argv[0] to argv[{len(argv) - 1}]",
+                )
+            argv[place] = value
+        names = [argument(place) for place in arguments]
+        names += [*(variable(name) for name in env), *(file_name(path) for path in files)]
         names += [STDIN] if stdin else []
         missing = {name: why for name, why in self.missing.items() if name not in names}
         changed = replace(
-            self, env={**self.env, **env}, files={**self.files, **files}, missing=missing
+            self,
+            argv=tuple(argv),
+            env={**self.env, **env},
+            files={**self.files, **files},
+            missing=missing,
         )
         return changed, names
 
@@ -64,6 +87,11 @@ class Asked:
         """
         if self.missing:
             raise not_recorded(call_id, self.missing)
+
+
+def argument(place: int) -> str:
+    """Give what an argument is called where it is missing."""
+    return f"argv[{place}]"
 
 
 def variable(name: str) -> str:
@@ -82,8 +110,8 @@ def not_recorded(call_id: str, missing: Mapping[str, str]) -> NotFound:
         "INPUT_NOT_RECORDED",
         f"call {call_id} cannot be run again as it was: "
         + "; ".join(f"{name} {why}" for name, why in missing.items()),
-        hint="give it anew: -e NAME=VALUE, -f HOST:SANDBOX, -i FILE; -i recorded takes what there "
-        "is of standard input, and -i none is an empty one",
+        hint="give it anew: --arg N=VALUE or N@FILE for argv[N], -e NAME=VALUE, -f HOST:SANDBOX, "
+        "-i FILE; -i recorded takes what there is of standard input, and -i none is an empty one",
         metadata={"missing": ", ".join(missing)},
     )
 
@@ -122,7 +150,7 @@ def read(record: Record, read_blob: Read) -> Asked:
         os.fsdecode(untext(file["path"])): Stored(digest=_digest(file), mode=int(file["mode"]))
         for file in request["files"]
     }
-    missing = {f"argv[{place}]": value for place, value in enumerate(argv)}
+    missing = {argument(place): value for place, value in enumerate(argv)}
     missing |= {variable(name): value for name, value in env.items()}
     missing |= {file_name(path): os.fsencode(path) for path in files}
     missing |= {"the working directory": cwd}

@@ -25,6 +25,7 @@ from supervisor.call.screen import SafeScreen
 from supervisor.call.types import Stream, Terminal
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids
+from supervisor.cli.naming import whole_id
 from supervisor.cli.session import daemon_options, session
 from supervisor.cli.terminal import unprocessed
 from supervisor.errors import InvalidRequest
@@ -196,6 +197,7 @@ def command(
         raise click.UsageError("--no-timing waits for nothing; give it alone")
     wanted = tuple(Stream(name) for name in streams) or (Stream.STDOUT, Stream.STDERR)
     with Interruption() as interruption, session().client() as client:
+        call_id = whole_id(client, call_id)
         record = client.record(call_id)
         found = interruption.between(
             moments(record, wanted, lambda stream: client.read_output(call_id, stream))

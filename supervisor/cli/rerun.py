@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
@@ -16,9 +19,10 @@ import click
 from supervisor.call import outcome
 from supervisor.call.events import Started
 from supervisor.call.safe import safe, shorten, word
-from supervisor.call.types import Stream
+from supervisor.call.types import ARG_BYTES_MAX, Stream
 from supervisor.cli import output as out
 from supervisor.cli.completion import call_ids, profile_names
+from supervisor.cli.naming import whole_id
 from supervisor.cli.playback import NS, Piece, moments
 from supervisor.cli.replay import Timer
 from supervisor.cli.run import environment, input_files, standard_input
@@ -38,6 +42,7 @@ BLOB_NOT_FOUND = "BLOB_NOT_FOUND"
 WIDTH = 100
 ROWS_MAX = 200
 DIFF_SHOWN_MAX = 200
+_ARGUMENT = re.compile(r"([0-9]{1,6})([=@])(.*)", re.ASCII | re.DOTALL)
 
 
 @click.command("rerun", short_help="Run a recorded call again, and show what differs.")
@@ -46,6 +51,14 @@ DIFF_SHOWN_MAX = 200
     "--profile",
     shell_complete=profile_names,
     help="Under this profile.  [default: that of CALL, as it is now]",
+)
+@click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    metavar="N=VALUE|N@FILE",
+    help="argv[N] instead of the recorded one: VALUE, or what FILE holds, but for one line feed at "
+    "its end. A file keeps a secret out of the shell's history.",
 )
 @click.option(
     "-e",
@@ -78,6 +91,7 @@ def command(
     /,
     call_id: str,
     profile: str | None,
+    arguments: tuple[str, ...],
     variables: tuple[str, ...],
     files: tuple[str, ...],
     stdin: str | None,
@@ -101,6 +115,7 @@ def command(
     Examples:
       stockade audit rerun CALL
       stockade audit rerun --profile python-next CALL
+      stockade audit rerun --arg 2@token.txt CALL
       stockade audit rerun -e TOKEN=test -i none CALL
       stockade audit rerun --json CALL | jq -r '.differences[].what'
 
@@ -115,24 +130,50 @@ def command(
     from supervisor.cli import recorded
     from supervisor.cli.differences import compare
 
+    argv = arguments_given(arguments)
     env, given_files = environment(variables), input_files(files)
     source = None if stdin in (None, STDIN_RECORDED) else standard_input(stdin)
     with session().client() as client:
+        call_id = whole_id(client, call_id)
         before = client.record(call_id)
         asked, given = recorded.read(before, client.read_blob).given(
-            env=env, files=given_files, stdin=stdin is not None
+            env=env, files=given_files, stdin=stdin is not None, arguments=argv
         )
         asked.require(call_id)
         if source is None:
             source = _recorded_stdin(client, before.call, partly=stdin is not None)
             if asked.terminal is not None:
                 source = cast("BinaryIO", Typed(before, source))
+        _look(client, before.call)
         name = profile or before.call.profile
         after = client.record(_run(client, before.call, asked, source, name))
         found = compare(before, after, client.read_output)
     _tell(before.call, after.call, given, found)
     if not found.same:
         context.exit(EXIT_DIFFERS)
+
+
+def arguments_given(given: tuple[str, ...]) -> dict[int, bytes]:
+    """Read each N=VALUE and N@FILE."""
+    arguments: dict[int, bytes] = {}
+    for one in given:
+        found = _ARGUMENT.fullmatch(one)
+        if found is None:
+            raise click.BadParameter(f"{one!r} is not N=VALUE or N@FILE", param_hint="--arg")
+        place, sign, rest = int(found[1]), found[2], found[3]
+        if place in arguments:
+            raise click.BadParameter(f"argv[{place}] is given twice", param_hint="--arg")
+        try:
+            value = os.fsencode(rest) if sign == "=" else _secret(Path(rest))
+        except OSError as error:
+            raise click.BadParameter(f"{rest}: {error.strerror}", param_hint="--arg") from error
+        arguments[place] = value
+    return arguments
+
+
+def _secret(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(ARG_BYTES_MAX + 1).removesuffix(b"\n")
 
 
 class Typed(io.RawIOBase):
@@ -189,6 +230,23 @@ def _recorded_stdin(client: Supervisor, call: Call, *, partly: bool) -> BinaryIO
             raise not_recorded(call.call_id, {STDIN: why})
     file.seek(0)
     return cast("BinaryIO", file)
+
+
+def _look(client: Supervisor, call: Call) -> None:
+    """See that what the call wrote can be compared, while nothing runs yet; say what cannot.
+
+    Raises:
+        CallStateError: `CONTENT_LOCKED`; AuditCorrupt: it is not what was recorded.
+    """
+    from supervisor.cli.streaming import CONTENT_GONE
+
+    for stream in (Stream.STDOUT, Stream.STDERR):
+        try:
+            next(client.read_output(call.call_id, stream), b"")
+        except NotFound as error:
+            if error.reason not in CONTENT_GONE:
+                raise
+            out.note(f"{stream} is compared by its digest only: {error.message}")
 
 
 def _run(

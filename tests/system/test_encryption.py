@@ -78,6 +78,7 @@ def test_nothing_of_the_content_is_on_disk_in_plain(tmp_path: Path) -> None:
 
 def test_without_an_identity_the_daemon_says_how_to_read_it(daemon: Daemon) -> None:
     call_id = run(daemon)
+    silent = daemon.client.run(["id"], profile="base").call_id  # nothing of its request is content
     told = daemon.command("audit", "cat", call_id)
     assert told.stdout.startswith(b"typed: " + SECRET)  # the key is held for a while
     daemon.stop()
@@ -90,6 +91,10 @@ def test_without_an_identity_the_daemon_says_how_to_read_it(daemon: Daemon) -> N
         done = daemon.command("audit", verb, call_id)
         assert (done.returncode, done.stdout) == (3, b""), verb
         assert b"CONTENT_LOCKED" in done.stderr
+    ran = {call.call_id for call in daemon.client.records()}
+    done = daemon.command("audit", "rerun", silent)
+    assert (done.returncode, done.stdout, b"CONTENT_LOCKED" in done.stderr) == (3, b"", True)
+    assert {call.call_id for call in daemon.client.records()} == ran == {call_id, silent}
     identity = identity_file(daemon.folder)
     done = offline(daemon, "--identity", str(identity), call_id)
     assert done.stdout == told.stdout

@@ -128,7 +128,13 @@ def test_each_filter_reaches_the_store(
     run(main())
 
 
-@pytest.mark.parametrize("sent", [{"outcome": "fine"}, {"to": "x:y"}, {"text": "--"}])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"outcome": "fine"}, {"to": "x:y"}, {"text": "--"}, {"denied": "netwrok"},
+        {"since": {"seconds": 2}, "until": {"seconds": 2}},
+    ],
+)  # fmt: skip
 def test_a_filter_that_cannot_be(sent: dict[str, Any], tmp_path: Path) -> None:
     async def main() -> None:
         async with connected(tmp_path) as (_, client):

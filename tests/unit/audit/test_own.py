@@ -195,6 +195,7 @@ def test_an_empty_log(tmp_path: Path) -> None:
         (OwnFilter(kind="outcome"), "", "FILTER_INVALID"),
         (OwnFilter(kind="No such"), "", "FILTER_INVALID"),
         (OwnFilter(call="../x"), "", "FILTER_INVALID"),
+        (OwnFilter(since_ns=2, until_ns=1), "", "FILTER_INVALID"),
         (OwnFilter(caller="x" * 4097), "", "FILTER_INVALID"),
         (OwnFilter(), "x", "PAGE_TOKEN_INVALID"),
         (OwnFilter(), "-1", "PAGE_TOKEN_INVALID"),

@@ -50,6 +50,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
                 with pytest.raises(NotFound) as caught:
                     attempt()
                 assert caught.value.reason == "RECORD_NOT_FOUND"
+                assert "stockade audit ls" in caught.value.hint
 
     asyncio.run(scenario())
 

@@ -323,3 +323,16 @@ def test_a_token_belongs_to_its_filter() -> None:
     with pytest.raises(InvalidRequest) as caught:
         CallFilter(agent="a").parse_token(token)
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"since_ns": 7}, {"until_ns": 7}, {"since_ns": 6, "until_ns": 7}]
+)
+def test_times_with_something_between_them(wanted: dict[str, Any]) -> None:
+    CallFilter(**wanted).check()
+
+
+def test_times_with_nothing_between_them() -> None:
+    with pytest.raises(InvalidRequest, match="since: is not before `until`") as caught:
+        CallFilter(since_ns=7, until_ns=7).match()
+    assert (caught.value.reason, caught.value.metadata) == ("FILTER_INVALID", {"subject": "since"})

@@ -36,6 +36,16 @@ def test_ls(daemon: FakeDaemon, stockade: Stockade) -> None:
     assert found["finished"]["outcome"] == {"kind": "exited", "code": 0}
 
 
+def test_where_denials_of_a_profile_without_egress_are(
+    daemon: FakeDaemon, stockade: Stockade
+) -> None:
+    daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse())
+    assert "--denied socket" in stockade("audit", "ls", "--denied", "network").stderr
+    assert "--denied socket" not in stockade("audit", "ls", "--denied", "dns").stderr
+    daemon.play("ListRecords", lambda _: audit_pb2.ListRecordsResponse(records=[fake.call()]))
+    assert stockade("audit", "ls", "--denied", "network").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("options", "sent"),
     [

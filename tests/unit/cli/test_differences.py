@@ -23,6 +23,7 @@ from supervisor.call.types import Digest, OutputFile, SkippedFile, Stream, Strea
 from supervisor.cli import differences
 from supervisor.cli.differences import Compared, Difference, compare, first_difference
 from supervisor.client import Record
+from supervisor.errors import CallStateError
 from tests.support.records import FLOW, PROCESSES, make_finished
 from tests.unit.cli.record import written
 
@@ -263,3 +264,30 @@ def test_lost_ends_of_processes_are_not_compared() -> None:
 def test_a_list_of_files_that_was_cut() -> None:
     found = with_entries([("outcome", {"files_dropped": 7})], [])
     assert found.unknown == ("files: 7 are not on record of the recorded call",)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_contents_that_cannot_be_read_are_compared_by_their_digests(known: bool) -> None:
+    def refuse(*_: object) -> Any:
+        raise CallStateError("CONTENT_LOCKED", "no key")
+
+    sides = [
+        record(name, streams={Stream.STDOUT: data}) for name, data in (("a", b"1"), ("b", b"2"))
+    ]
+    if not known:
+        sides = [unnamed(side) for side in sides]
+    found = compare(*sides, refuse)
+    assert [(one.what, one.diff, one.offset) for one in found.differences] == (
+        [(Stream.STDOUT, (), None)] if known else []
+    )
+    assert [why for why in found.unknown if why.startswith("what was written to stdout")] == [
+        "what was written to stdout: no key"
+    ]
+
+
+def unnamed(made: Record) -> Record:
+    """Take the digests away, as a daemon without the key gives a call."""
+    finished = made.call.finished
+    assert finished is not None
+    streams = tuple(replace(one, digest=replace(one.digest, sha256="")) for one in finished.streams)
+    return replace(made, call=replace(made.call, finished=replace(finished, streams=streams)))

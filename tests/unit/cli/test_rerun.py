@@ -152,6 +152,54 @@ def test_redacted_arguments_are_refused(world: World, stockade: Stockade) -> Non
     assert world.daemon.asked("Execute") == []
 
 
+def test_an_argument_is_given_anew(world: World, stockade: Stockade, tmp_path: Path) -> None:
+    """From a file, so that no shell remembers it."""
+    world.request = replace(REQUEST, argv=(b"sh", b"[REDACTED:x:00000000]", b"c"))
+    assert "--arg N=VALUE or N@FILE" in stockade("audit", "rerun", OLD).stderr
+    (tmp_path / "token").write_bytes(b"s=3cr@t\n")
+    given = ("--arg", f"1@{tmp_path}/token", "--arg", "2=d=e")
+    result = stockade("audit", "rerun", *given, OLD)
+    assert result.exit_code == 0, result.stderr
+    assert list(world.asked().command.argv) == [b"sh", b"s=3cr@t", b"d=e"]
+    assert "argv[1] is not the recorded one: it was given" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["--arg", "x"], "'x' is not N=VALUE or N@FILE"),
+        (["--arg", "1@/nonexistent"], "/nonexistent: No such file"),
+        (["--arg", "1=a", "--arg", "1=b"], "argv[1] is given twice"),
+        (["--arg", "2=a"], "--arg 2: the recorded call has argv[0] to argv[1]"),
+    ],
+)
+def test_arguments_that_cannot_be_given(
+    world: World, stockade: Stockade, given: list[str], why: str
+) -> None:
+    result = stockade("audit", "rerun", *given, OLD)
+    assert (result.exit_code, world.daemon.asked("Execute")) == (2, [])
+    assert why in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "exit_code", "asked"),
+    [("FAILED_PRECONDITION", "CONTENT_LOCKED", 3, 0), ("NOT_FOUND", "CONTENT_REMOVED", 0, 1)],
+)
+def test_what_cannot_be_compared_is_known_before_anything_runs(
+    world: World, stockade: Stockade, code: str, reason: str, exit_code: int, asked: int
+) -> None:
+    def give(request: audit_pb2.ReadOutputRequest) -> Any:
+        if request.stream != STDIN and request.call_id == OLD:
+            raise Abort(code, reason)
+        yield audit_pb2.ReadOutputResponse(data=world.typed)
+
+    world.daemon.play("ReadOutput", give)
+    result = stockade("audit", "rerun", OLD)
+    assert (result.exit_code, len(world.daemon.asked("Execute"))) == (exit_code, asked)
+    said = [f"[{reason}]"] if not asked else ["stdout is compared by its digest only: no"]
+    assert all(text in result.stderr for text in said)
+
+
 def test_files_that_are_not_to_be_had_are_named(world: World, stockade: Stockade) -> None:
     two = (*REQUEST.files, InputFile(path=b"here", digest=Digest.of(b"y")))
     world.request = replace(REQUEST, files=two)
