@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.audit.store import RECORD_THREADS
+from supervisor.audit.threads import INTAKE_THREADS, RECORD_THREADS
 from supervisor.audit.verify import verify
 from supervisor.call.state import State
 from supervisor.client import Supervisor
@@ -41,6 +41,7 @@ POOLS = {
     "outputs": OUTPUT_THREADS,
     "files": FILE_THREADS,
     "record": RECORD_THREADS,
+    "intake": INTAKE_THREADS,
     "asyncio's own": min(32, (os.cpu_count() or 1) + 4),
 }
 OTHER_THREADS = 8
