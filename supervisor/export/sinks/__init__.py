@@ -1,0 +1,1 @@
+"""Where events go, and what each place says of having them."""
