@@ -1,0 +1,117 @@
+"""Dead letters: events that the other side will never take, each with why. One file a sink.
+
+    {"index":…,"uid":"…","why":"…","time_ns":…}    an event that was refused
+    {"delivered":"UID","time_ns":…}                it was taken after all
+
+The event itself is not there: it is made again from its entry, which the log keeps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+WHY_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """An event that was refused: of which entry, and why."""
+
+    index: int
+    uid: str
+    why: str
+    time_ns: int
+
+
+_FIELDS = {field.name for field in fields(Letter)}
+_DELIVERED = {"delivered", "time_ns"}
+
+
+class Letters:
+    """The dead letters of one sink."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, letters: Iterable[Letter]) -> None:
+        """Keep letters, durably.
+
+        Raises:
+            OSError: as the kernel says; none of them counts as kept then.
+        """
+        self._append(
+            orjson.dumps(asdict(letter) | {"why": letter.why[:WHY_CHARACTERS_MAX]})
+            for letter in letters
+        )
+
+    def delivered(self, uids: Iterable[str], time_ns: int) -> None:
+        """Note that letters were taken after all, durably; raises as `add`."""
+        self._append(orjson.dumps({"delivered": uid, "time_ns": time_ns}) for uid in uids)
+
+    def waiting(self) -> list[Letter]:
+        """Give the letters that were not delivered, in the order of the log.
+
+        Raises:
+            OSError: as the kernel says.
+            ValueError: a line of the file is none of ours, with its number.
+        """
+        found: dict[str, Letter] = {}
+        for line in self._lines():
+            if "delivered" in line:
+                found.pop(line["delivered"], None)
+            else:
+                letter = Letter(**line)
+                found[letter.uid] = letter
+        return sorted(found.values(), key=lambda letter: (letter.index, letter.uid))
+
+    def _append(self, lines: Iterable[bytes]) -> None:
+        data = b"".join(line + b"\n" for line in lines)
+        if not data:
+            return
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._path, flags, 0o600)
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data  # Half a line, of a daemon that was killed.
+            if os.write(fd, data) != len(data):
+                os.ftruncate(fd, size)
+                raise OSError(28, os.strerror(28), str(self._path))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
+            try:
+                found = orjson.loads(line)
+                if found.keys() not in (_FIELDS, _DELIVERED):
+                    raise ValueError("it has not the fields of a dead letter")
+            except (ValueError, AttributeError, TypeError) as error:
+                if number == len(lines) or _is_torn(line):
+                    continue
+                raise ValueError(f"{self._path}:{number}: {error}") from error
+            yield found
+
+
+def _is_torn(line: bytes) -> bool:
+    """Say whether it may be the beginning of a line: it ends before its object does."""
+    return line.startswith(b"{") and not line.endswith(b"}")
