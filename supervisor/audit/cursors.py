@@ -31,6 +31,10 @@ class CursorError(Exception):
     """A cursor cannot be used, and why."""
 
 
+class CursorMissing(CursorError):
+    """There is no such cursor: nothing was acknowledged yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
     """Everything below `index` is acknowledged; `leaf` is the leaf hash of the entry right before
@@ -66,13 +70,13 @@ class Cursors:
         """Give a cursor.
 
         Raises:
-            CursorError: it is missing, damaged, or cannot be read.
+            CursorMissing, CursorError: it is missing, damaged, or cannot be read.
         """
         try:
             with (self._folder / _checked(name)).open("rb") as file:
                 return Cursor.decode(file.read(_BYTES_MAX))
         except FileNotFoundError:
-            raise CursorError("it is missing: nothing was acknowledged yet") from None
+            raise CursorMissing("it is missing: nothing was acknowledged yet") from None
         except OSError as error:
             raise CursorError(f"it cannot be read: {error.strerror}") from error
 

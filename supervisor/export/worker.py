@@ -1,0 +1,174 @@
+"""The process of one sink: `python -m supervisor.export.worker FD`.
+
+It has the daemon's socket and nothing else: segments of the log come over it, opened for reading,
+and the order, which is in a memfd and holds the sink's secrets. Where its sink needs no right to
+this host's files, it becomes another user before it talks to anybody. It ends with the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from supervisor.export.build import Order, make_sink
+from supervisor.export.channel import Channel, ChannelClosed, Message, PeerFailed
+from supervisor.export.event import Head, Opening
+from supervisor.export.formats.make import make_format
+from supervisor.export.letters import Letter
+from supervisor.export.pump import Pump
+from supervisor.export.tail import Tail, TailError
+from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
+
+STATE_EVERY_S = 1.0
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+
+log = logging.getLogger("stockade.export")
+
+
+class Daemon:
+    """The daemon, as a worker sees it: the log's segments, and what has to be kept."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.channel = Channel(end, self._handle)
+        self.ordered: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self.tests: asyncio.Queue[Message] = asyncio.Queue()
+        self._durable = 0
+        self._head = Head(size=0, root="")
+        self._grown = asyncio.Condition()
+
+    async def firsts(self) -> Sequence[int]:
+        """Give the first indices of the log's segments."""
+        answer, _ = await self.channel.ask("segments")
+        return [int(first) for first in answer["firsts"]]
+
+    async def open(self, first: int) -> int:
+        """Open a segment for reading."""
+        _, fds = await self.channel.ask("open", first=first)
+        return fds[0]
+
+    async def durable(self, beyond: int) -> int:
+        """Wait until more than `beyond` entries are durable; give how many are."""
+        async with self._grown:
+            await self._grown.wait_for(lambda: self._durable > beyond)
+            return self._durable
+
+    async def head(self) -> Head:
+        """Give the newest signed head."""
+        return self._head
+
+    async def opening(self, call: str) -> Opening | None:
+        """Look up the INTENT of a call."""
+        answer, _ = await self.channel.ask("opening", call=call)
+        found = answer["opening"]
+        return None if found is None else Opening(*found)
+
+    async def acknowledged(self, index: int, leaf: str) -> None:
+        """Have it kept that all below `index` was taken."""
+        self.channel.tell("acknowledged", index=index, leaf=leaf)
+
+    async def refused(self, letters: Sequence[Letter]) -> None:
+        """Have dead letters kept; they are, once this returns."""
+        for letter in letters:
+            await self.channel.ask("refused", letter=asdict(letter))
+
+    async def _handle(self, message: Message, fds: Sequence[int]) -> Mapping[str, Any] | None:
+        match message.get("tell"):
+            case "order":
+                self.ordered.set_result(Order.read(fds[0]))
+            case "log":
+                async with self._grown:
+                    self._durable = int(message["durable"])
+                    self._head = Head(size=int(message["size"]), root=str(message["root"]))
+                    self._grown.notify_all()
+        return None
+
+
+async def work(end: socket.socket) -> None:
+    """Do what the daemon orders, until it has gone."""
+    daemon = Daemon(end)
+    running = asyncio.create_task(daemon.channel.run())
+    pumping = asyncio.create_task(_pump(daemon))
+    try:
+        await asyncio.wait((running, pumping), return_when=asyncio.FIRST_COMPLETED)
+        if pumping.done() and not running.done():
+            await pumping
+    finally:
+        for task in (running, pumping):
+            task.cancel()
+        await asyncio.gather(running, pumping, return_exceptions=True)
+        daemon.channel.close()
+
+
+async def _pump(daemon: Daemon) -> None:
+    order = await daemon.ordered
+    sink, encoder = make_sink(order), make_format(order.made_by, order.source)
+    confine(order.uid)
+    tail = Tail(daemon)
+    try:
+        await tail.seek(order.index, order.leaf or None)
+        pump = Pump(tail, encoder, sink, daemon, order.pump)
+        telling = asyncio.create_task(_tell(daemon, pump))
+        try:
+            await pump.run()
+        finally:
+            telling.cancel()
+    except* (TailError, PeerFailed) as errors:
+        why = str(errors.exceptions[0])
+        log.error("%s", why)
+        with contextlib.suppress(ChannelClosed):
+            daemon.channel.tell("broken", why=why)
+        raise
+    finally:
+        tail.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await sink.close()
+
+
+async def _tell(daemon: Daemon, pump: Pump) -> None:
+    """Say how it goes, now and then."""
+    while True:
+        daemon.channel.tell("state", **asdict(pump.state))
+        await asyncio.sleep(STATE_EVERY_S)
+
+
+def confine(uid: int) -> None:
+    """Give up what a sink does not need: with another `uid` than 0 all rights to the host's files.
+
+    Raises:
+        OSError: a step is not possible; nothing may be sent then.
+    """
+    if uid:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    # A change of user clears both of these (kernel/cred.c, commit_creds).
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def main() -> None:
+    """Serve the daemon's socket until it closes."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        # The terminal's and the service manager's word is for the daemon, which tells us.
+        signal.signal(kind, signal.SIG_IGN)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as end:
+        os.set_inheritable(end.fileno(), False)
+        asyncio.run(work(end))
+
+
+if __name__ == "__main__":
+    main()

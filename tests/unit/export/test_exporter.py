@@ -1,0 +1,178 @@
+"""The daemon's side of a sink: its process comes again, its cursor is kept, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.audit.cursors import Cursors
+from supervisor.audit.journal import Journal, JournalOptions
+from supervisor.audit.segment import segment_name
+from supervisor.export import exporter as module
+from supervisor.export.build import Order
+from supervisor.export.event import Head, Source
+from supervisor.export.exporter import Exporter
+from supervisor.export.pump import PumpOptions
+from supervisor.export.sinks.file import FileOptions
+
+SOURCE = Source(origin="log.example.com/a", host="host", version="0")
+
+
+class Log:
+    """A log that is written to."""
+
+    def __init__(self, folder: Path) -> None:
+        options = JournalOptions(linger_s=60.0, segment_bytes=20_000)
+        self.journal = Journal.open(folder / "log", options=options)[0]
+
+    def write(self, count: int) -> None:
+        for _ in range(count):
+            at = self.journal.head[0]
+            self.journal.append("denied", {"n": at}, time_ns=at, call="call-1", sequence=at + 2)
+        self.journal.sync()
+
+    def durable(self) -> int:
+        return self.journal.head[0]
+
+    def head(self) -> Head:
+        return Head(size=self.durable(), root="ab" * 32)
+
+    def firsts(self) -> Sequence[int]:
+        return self.journal.segments
+
+    def open(self, first: int) -> int:
+        return os.open(self.journal.directory / segment_name(first), os.O_RDONLY | os.O_CLOEXEC)
+
+    def opening(self, call: str) -> tuple[int, int, Mapping[str, Any]] | None:
+        return (0, 1, {"caller": {"name": call}})
+
+
+def order(path: Path, **changes: Any) -> Order:
+    fields: dict[str, Any] = {
+        "name": "archive", "kind": "file", "options": FileOptions(path=path), "made_by": "json",
+        "source": SOURCE, "uid": 0, "pump": PumpOptions(batch_events=50, linger_s=0.01),
+    }  # fmt: skip
+    return Order(**fields | changes)
+
+
+@contextlib.asynccontextmanager
+async def exporting(log: Log, state: Path, *orders: Order) -> AsyncIterator[Exporter]:
+    exporter = Exporter(orders, log, state)
+    exporter.start()
+    try:
+        yield exporter
+    finally:
+        await exporter.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def came(path: Path) -> list[int]:
+    if not path.exists():
+        return []
+    return [json.loads(line)["log"]["index"] for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
+
+
+def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    log.write(120)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(out)) as exporter:
+            await until(lambda: exporter.states[0].index == 120)
+            log.write(5)
+            await until(lambda: exporter.states[0].index == 125)
+        cursor = Cursors(tmp_path).read("archive")
+        assert (cursor.index, cursor.leaf) == (125, log.journal.head[1].hex())
+        log.write(5)
+        async with exporting(log, tmp_path, order(out)) as exporter:
+            await until(lambda: exporter.states[0].index == 130)
+
+    asyncio.run(main())
+    assert came(out) == list(range(130))
+    line = json.loads(out.read_bytes().splitlines()[3])
+    assert line["of"] == {"caller": {"name": "call-1"}, "profile": None, "correlation": {}}
+    assert line["log"]["head"] == {"size": 120, "root": "ab" * 32}
+
+
+def test_a_process_that_is_killed_comes_again_and_goes_on(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_MIN_S", 0.01)
+    out = tmp_path / "out.jsonl"
+    pids: list[int] = []
+    spawn = module._spawn
+    monkeypatch.setattr(module, "_spawn", lambda end: pids.append(pid := spawn(end)) or pid)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(out)) as exporter:
+            for round_ in range(4):
+                log.write(300)
+                await until(lambda: exporter.states[0].running)
+                await until(lambda: exporter.states[0].index > 300 * round_)  # noqa: B023
+                os.kill(pids[-1], signal.SIGKILL)
+                await until(lambda: len(pids) == round_ + 2)  # noqa: B023
+            await until(lambda: exporter.states[0].index == 1200)
+
+    asyncio.run(main())
+    found = came(out)
+    assert list(dict.fromkeys(found)) == list(range(1200))
+
+
+def test_a_cursor_of_another_log_stops_the_sink_and_says_so(log: Log, tmp_path: Path) -> None:
+    (tmp_path / "cursors").mkdir()
+    (tmp_path / "cursors" / "archive").write_text(f"stockade cursor v1\n5\n{'ab' * 32}\n")
+    log.write(10)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            await until(lambda: "not the one that was acknowledged" in exporter.states[0].why)
+
+    asyncio.run(main())
+    assert came(tmp_path / "out") == []
+
+
+def test_a_damaged_cursor_is_not_begun_anew(log: Log, tmp_path: Path) -> None:
+    (tmp_path / "cursors").mkdir()
+    (tmp_path / "cursors" / "archive").write_text("garbage")
+    log.write(10)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            await until(lambda: "damaged" in exporter.states[0].why)
+            assert not exporter.states[0].running
+
+    asyncio.run(main())
+    assert (tmp_path / "cursors" / "archive").read_text() == "garbage"
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_sink_that_cannot_work_keeps_no_other_from_it(log: Log, tmp_path: Path) -> None:
+    log.write(10)
+    bad = order(tmp_path / "no" / "folder", name="bad")
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, bad, order(tmp_path / "out")) as exporter:
+            await until(lambda: exporter.states[1].index == 10)
+            await until(lambda: bool(exporter.states[0].said.get("why")))
+            assert exporter.states[0].index == 0
+
+    asyncio.run(main())
+    assert came(tmp_path / "out") == list(range(10))

@@ -1,0 +1,53 @@
+"""The process of a sink: what it gives up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[3]
+CODE = """
+import ctypes, os, sys
+sys.path.insert(0, sys.argv[1])
+from supervisor.export.worker import confine
+confine(int(sys.argv[2]))
+lines = open("/proc/self/status").read().splitlines()
+status = dict(line.split(":\\t") for line in lines if ":\\t" in line)
+print(os.getresuid(), os.getresgid(), os.getgroups(), status["NoNewPrivs"], end=" ")
+print(status["CapEff"], status["CapPrm"])
+try:
+    os.setresuid(0, 0, 0)
+except PermissionError:
+    print("not root again")
+dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+print("dumpable", dumpable)
+"""
+
+
+def confined(uid: int) -> list[str]:
+    return subprocess.run(
+        [sys.executable, "-I", "-c", CODE, HERE, str(uid)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd="/",
+    ).stdout.splitlines()
+
+
+@pytest.mark.root
+def test_it_becomes_another_user_with_no_rights() -> None:
+    uid = 65534
+    first, *more = confined(uid)
+    assert first.startswith(f"{(uid,) * 3} {(uid,) * 3} [] 1 0000000000000000 0000000000000000")
+    assert more == ["not root again", "dumpable 0"]
+
+
+def test_it_can_gain_nothing_where_it_stays_who_it_is() -> None:
+    first, *more = confined(0)
+    assert first.startswith(f"{(os.getuid(),) * 3}")
+    assert " 1 " in first
+    assert more[-1] == "dumpable 0"
