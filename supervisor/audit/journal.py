@@ -109,7 +109,7 @@ class Journal:
         self._live_calls = 0
         self._unreserved = 0  # Up to here the log may grow and leave the reserve alone.
         self._durable = 0
-        self._settled = end.size  # Durable, and handed over.
+        self.settled = end.size  # Durable, and handed over.
         self._waiting: list[Callable[[StockadeError | None], None]] = []
         self._closing = False
         self.failure: StockadeError | None = None
@@ -411,7 +411,7 @@ class Journal:
         cannot be; give False where it is durable already."""
         with self._wake:
             self._check()
-            if self._settled == self._size:
+            if self.settled == self._size:
                 return False
             self._waiting.append(end)
             self._wake.notify()
@@ -435,7 +435,7 @@ class Journal:
                 failure = self._hand_over(fresh, self._on_durable)
             if failure is None:
                 with self._lock:
-                    self._settled = size
+                    self.settled = size
             for end_wait in waiting:
                 end_wait(failure and _again(failure))
             if failure is not None or (closing and not self._pending()):

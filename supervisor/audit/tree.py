@@ -118,6 +118,12 @@ class LogTree:
         with self._lock:
             return self._growth.size
 
+    @property
+    def published(self) -> Checkpoint:
+        """Give the head that is published."""
+        with self._lock:
+            return self._published
+
     def load(self, size: int) -> None:
         """Take up the tree as it lies there, and the log's `size` durable entries into it.
 

@@ -1,0 +1,77 @@
+"""The log for who exports it: how far it is durable and signed, its segments, and who began a call.
+
+What is durable is given out once a signed head covers it, so that every event that leaves can be
+proven. A key that cannot sign holds it up for `PATIENCE_S` and no longer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from supervisor.audit.checkpoints import Checkpoint
+from supervisor.audit.journal import Journal
+from supervisor.audit.records import Records
+from supervisor.audit.segment import segment_name
+from supervisor.audit.tree import LogTree
+from supervisor.call.types import Json
+from supervisor.errors import NotFound
+
+PATIENCE_S = 5.0
+
+
+class Outlet:
+    """Reads one open log. `opening` reads the disk; may be used from any thread."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tree: LogTree,
+        records: Records,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._tree = tree
+        self._records = records
+        self._clock = clock
+        self._signed = -1
+        self._signed_at = 0.0
+
+    def durable(self) -> int:
+        """Give how many entries may leave."""
+        signed, settled = self._tree.published.size, self._journal.settled
+        if signed != self._signed:
+            self._signed, self._signed_at = signed, self._clock()
+        if signed < settled and self._clock() - self._signed_at < PATIENCE_S:
+            return signed
+        return settled
+
+    def head(self) -> Checkpoint:
+        """Give the newest head that is signed and published."""
+        return self._tree.published
+
+    def firsts(self) -> Sequence[int]:
+        """Give the first indices of all segments."""
+        return self._journal.segments
+
+    def open(self, first: int) -> int:
+        """Open a segment for reading.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        path = self._journal.directory / segment_name(first)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def opening(self, call: str) -> tuple[int, int, Mapping[str, Json]] | None:
+        """Give index, time and body of the INTENT of a call; None where there is none.
+
+        Raises:
+            AuditCorrupt: `CHAIN_BROKEN`.
+        """
+        try:
+            intent = self._records.intent(call)
+        except NotFound:
+            return None
+        return intent.index, intent.time_ns, intent.body()
