@@ -21,7 +21,7 @@ from supervisor.audit.segment import MAGIC, BadFrame, read_exactly, read_frames
 from supervisor.errors import AuditCorrupt
 from supervisor.export.event import Entry
 
-_LONG = re.compile(rb"[0-9]{20}")
+_LONG = re.compile(rb"[:,\[-][0-9]{20}")
 """What may be an integer beyond 64 bits, of which `orjson` would make a float."""
 
 
