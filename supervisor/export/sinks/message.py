@@ -110,7 +110,7 @@ class Messages:
         self._facility = facility
         self._middle = b" %s %s - " % (word(host, HOST_MAX), APP_NAME)
         self._mark = BOM if bom else b""
-        self._second = -1
+        self._second: int | None = None
         self._stamp = b""
 
     def message(self, event: Event) -> bytes:

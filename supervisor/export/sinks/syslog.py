@@ -42,7 +42,7 @@ class SyslogOptions:
     facility: int
     bom: bool = False
     event_bytes_max: int = 7600
-    window_events: int = 16_384
+    window_events: int = 65_536
     window_bytes: int = 32 * 1024 * 1024
     proof_s: float = 1.0
 
@@ -59,6 +59,7 @@ class SyslogSink:
         self._messages = Messages(facility=options.facility, host=options.host, bom=options.bom)
         self._window = Window(options.window_events, options.window_bytes)
         self._wire: Wire | None = None
+        self._busy = asyncio.Lock()
         self._tender: asyncio.Task[None] | None = None
         self._again_s = AGAIN_FIRST_S
         self.resent = 0
@@ -70,30 +71,33 @@ class SyslogSink:
         Raises:
             SinkError: there is nobody, or not any more, or who is there takes nothing.
         """
-        await self._stop_tending()
         good, rejected = lines(batch, self._options.event_bytes_max)
         frames = [frame(self._messages.message(event)) for event in good]
         if not frames:
-            self._tend()
             return rejected
         try:
-            wire = await self._connected()
-            await wire.write(b"".join(frames))
-            await wire.settled()
+            async with self._busy:
+                wire = await self._connected()
+                await wire.write(b"".join(frames))
+                await wire.settled()
+                self._window.keep(frames)
+                self._again_s = AGAIN_FIRST_S
         except WireError as error:
             self._drop()
             raise SinkError(str(error)) from None
         except BaseException:
             self._drop()  # half a message may have gone: what followed would be read as its end
             raise
-        self._window.keep(frames)
-        self._again_s = AGAIN_FIRST_S
-        self._tend()
+        if self._tender is None:
+            self._tender = asyncio.create_task(self._keep_up(), name="export syslog")
         return rejected
 
     async def close(self) -> None:
         """Send nothing more, and part with a close_notify."""
-        await self._stop_tending()
+        tender, self._tender = self._tender, None
+        if tender is not None:
+            tender.cancel()
+            await asyncio.wait([tender])
         wire, self._wire = self._wire, None
         if wire is not None:
             await wire.close()
@@ -116,29 +120,24 @@ class SyslogSink:
         if wire is not None:
             wire.abort()
 
-    def _tend(self) -> None:
-        if self._wire is not None and self._tender is None:
-            self._tender = asyncio.create_task(self._keep_up(self._wire), name="export syslog")
-
-    async def _stop_tending(self) -> None:
-        tender, self._tender = self._tender, None
-        if tender is not None:
-            tender.cancel()
-            await asyncio.wait([tender])
-
-    async def _keep_up(self, wire: Wire) -> None:
+    async def _keep_up(self) -> None:
         """Send the window again where the connection ends while nothing is sent."""
         while True:
-            await wire.over.wait()
+            wire = self._wire
+            if wire is not None:
+                await wire.over.wait()
             await asyncio.sleep(self._again_s)
-            self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
-            try:
-                wire = await self._connected()
-            except WireError:
-                self._drop()
-            except BaseException:
-                self._drop()
-                raise
+            async with self._busy:
+                if self._wire is not wire:
+                    continue
+                self._again_s = min(2 * self._again_s, AGAIN_MAX_S)
+                try:
+                    await self._connected()
+                except WireError:
+                    self._drop()
+                except BaseException:
+                    self._drop()
+                    raise
 
 
 class Window:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import select
 import socket
 import ssl
@@ -374,6 +375,8 @@ def _told(error: BaseException) -> str:
         return f"its certificate does not hold: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return error.reason or "TLS that does not hold"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)  # asyncio has words of its own for some
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,0 +1,87 @@
+"""Standard output: a pipe that somebody reads, reads slowly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.export.sink import SinkError
+from supervisor.export.sinks.stdout import StdoutOptions, StdoutSink
+from tests.unit.export.sinks.samples import event
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[int, int]]:
+    pair = os.pipe()
+    yield pair
+    for fd in pair:
+        if Path(f"/proc/self/fd/{fd}").is_symlink():
+            os.close(fd)
+
+
+def test_all_of_it_comes_out(ends: tuple[int, int]) -> None:
+    got = bytearray()
+
+    def read() -> None:
+        while data := os.read(ends[0], 1000):
+            got.extend(data)
+
+    async def go() -> None:
+        sink = StdoutSink(StdoutOptions(fd=ends[1]))
+        batch = [event(number, b"%d " % number + b"x" * 3000) for number in range(300)]
+        assert [one.position for one in await sink.send([*batch, event(0, b"\n")])] == [300]
+        await sink.close()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    asyncio.run(go())
+    assert os.get_blocking(ends[1])
+    os.close(ends[1])
+    reader.join()
+    assert got.split(b"\n") == [b"%d " % number + b"x" * 3000 for number in range(300)] + [b""]
+
+
+def test_nobody_reads_and_then_somebody_does(ends: tuple[int, int]) -> None:
+    async def go() -> None:
+        sink = StdoutSink(StdoutOptions(fd=ends[1], stall_s=0.2))
+        with pytest.raises(SinkError, match="nobody reads"):
+            await sink.send([event(0, b"x" * 500_000)])
+        os.set_blocking(ends[0], False)
+        before = os.read(ends[0], 1 << 20)
+        assert b"\n" not in before
+        await sink.send([event(0, b"a")])
+        assert os.read(ends[0], 100) == b"\na\n"
+        await sink.send([event(0, b"b")])
+        assert os.read(ends[0], 100) == b"b\n"
+        await sink.close()
+
+    asyncio.run(go())
+
+
+def test_who_read_is_gone(ends: tuple[int, int]) -> None:
+    async def go() -> None:
+        sink = StdoutSink(StdoutOptions(fd=ends[1]))
+        os.close(ends[0])
+        with pytest.raises(SinkError, match="Broken pipe"):
+            await sink.send([event(0)])
+        await sink.close()
+
+    asyncio.run(go())
+
+
+def test_close_ends_a_write_that_hangs(ends: tuple[int, int]) -> None:
+    async def go() -> None:
+        sink = StdoutSink(StdoutOptions(fd=ends[1]))
+        sending = asyncio.create_task(sink.send([event(0, b"x" * 500_000)]))
+        while not await asyncio.to_thread(os.read, ends[0], 1):
+            continue
+        await sink.close()
+        with pytest.raises(SinkError, match="closed"):
+            await sending
+
+    asyncio.run(go())
