@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-START_S = 30.0
+START_S, STOP_S = 30.0, 10.0
 POLL_S = 0.02
 
 
@@ -82,7 +82,11 @@ class Receiver:
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:

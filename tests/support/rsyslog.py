@@ -16,7 +16,6 @@ PROGRAM = Path("/usr/sbin/rsyslogd")
 _COMMON = """
 global(
   workDirectory="{folder}" maxMessageSize="64k" {global_tls}
-  parser.escapeControlCharactersOnReceive="{escape}"
 )
 main_queue(queue.type="{queue}")
 template(name="line" type="string" string="%structured-data% %msg%\\n")
@@ -27,6 +26,7 @@ action(
 )
 """
 
+# Of its own accord imrelp takes nobody over TLS who has no certificate, once it has one itself.
 _TLS = """
 module(
   load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="{mode}"
@@ -77,9 +77,7 @@ def rsyslog(
     lines = folder / "received"
     config = folder / "rsyslog.conf"
     config.write_text(
-        _COMMON.format(
-            folder=folder, global_tls=global_tls, queue=queue, input=taken, lines=lines, escape="on"
-        )
+        _COMMON.format(folder=folder, global_tls=global_tls, queue=queue, input=taken, lines=lines)
     )
     arguments = [PROGRAM, "-n", "-f", config, "-i", folder / "rsyslogd.pid"]
     return Receiver(arguments, port, lines)
