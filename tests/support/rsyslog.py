@@ -79,7 +79,7 @@ def rsyslog(
     config.write_text(
         _COMMON.format(folder=folder, global_tls=global_tls, queue=queue, input=taken, lines=lines)
     )
-    arguments = [PROGRAM, "-n", "-f", config, "-i", folder / "rsyslogd.pid"]
+    arguments: list[str | Path] = [PROGRAM, "-n", "-f", config, "-i", folder / "rsyslogd.pid"]
     return Receiver(arguments, port, lines)
 
 

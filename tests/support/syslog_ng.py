@@ -42,7 +42,7 @@ def syslog_ng(folder: Path, *, ca: Path, chain: Path, client: bool = False) -> R
         )
     )  # fmt: skip
     modules = next(LIBRARIES.glob("[0-9]*"))
-    arguments = [
+    arguments: list[str | Path] = [
         UNPACKED / "usr/sbin/syslog-ng", "--foreground", "--no-caps", "--stderr",
         "--cfgfile", config, "--module-path", modules,
         "--persist-file", folder / "persist", "--pidfile", folder / "pid",

@@ -21,9 +21,11 @@ Talk = Callable[[socket.socket, "Served"], None]
 
 @dataclass
 class Served:
-    """What one connection brought, and how it ended: "eof", or the error."""
+    """What one connection brought, whether it got past the handshake, and how it ended: "eof", or
+    the error."""
 
     received: bytearray = field(default_factory=bytearray)
+    talks: bool = False
     ended: str = ""
 
 
@@ -91,6 +93,8 @@ class Stub:
                         self.hang_up -= 1
                         one.ended = "hung up"
                     else:
+                        one.talks = True
+                        self.changed()
                         self.talk(connection, one)
                         one.ended = one.ended or "eof"
             except OSError as error:
