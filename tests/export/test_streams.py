@@ -36,7 +36,7 @@ from tests.unit.export.sinks.servers import Certificates
 log = logging.getLogger("tests.export")
 
 EVENTS, EVENT_BYTES, BATCH_MAX = 20_000, 400, 400
-ARRIVE_S = 60.0
+ARRIVE_S = 30.0
 CLIENT = "stockade.test"
 WHOLE = re.compile(
     rb'(?:^|")([0-9]+)-0123456789abcdef-0[" ][^\n]*?\{"n":([0-9]+),"x":"y*"\}(?=\n)', re.MULTILINE

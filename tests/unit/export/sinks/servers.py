@@ -32,17 +32,20 @@ class Served:
 class Stub:
     """Listens on the loopback, serves one connection after the other in a thread.
 
-    Each is given to `talk`; the first `hang_up` ones are closed right after the handshake.
+    Each is given to `talk`. `buffer_bytes` is what its kernel takes for it; 0 leaves that alone.
     """
 
-    def __init__(self, talk: Talk, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, talk: Talk, context: ssl.SSLContext | None = None, buffer_bytes: int = 0
+    ) -> None:
         self.talk = talk
-        self.hang_up = 0
         self.served: list[Served] = []
         self._context = context
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if buffer_bytes:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.port = int(self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -89,14 +92,10 @@ class Stub:
                         self._open.add(connection)
                     stack.callback(self._open.discard, connection)
                     stack.enter_context(connection)
-                    if self.hang_up:
-                        self.hang_up -= 1
-                        one.ended = "hung up"
-                    else:
-                        one.talks = True
-                        self.changed()
-                        self.talk(connection, one)
-                        one.ended = one.ended or "eof"
+                    one.talks = True
+                    self.changed()
+                    self.talk(connection, one)
+                    one.ended = "eof"
             except OSError as error:
                 one.ended = str(error)
             self._open.discard(raw)
@@ -116,9 +115,11 @@ def swallow(stub: Callable[[], Stub]) -> Talk:
 
 
 @contextlib.contextmanager
-def stub(talk: Talk | None = None, context: ssl.SSLContext | None = None) -> Iterator[Stub]:
+def stub(
+    talk: Talk | None = None, context: ssl.SSLContext | None = None, buffer_bytes: int = 0
+) -> Iterator[Stub]:
     """Have a stub that swallows, or talks as is said."""
-    made: Stub = Stub(talk or swallow(lambda: made), context)
+    made: Stub = Stub(talk or swallow(lambda: made), context, buffer_bytes)
     try:
         yield made
     finally:
@@ -144,6 +145,9 @@ class Certificates:
         """Give what a stub needs; with `client`, it asks for a certificate of ours."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.chain())
+        context.options &= (
+            ~ssl.OP_IGNORE_UNEXPECTED_EOF
+        )  # an end without a close_notify is an error
         if client:
             context.load_verify_locations(self.ca)
             context.verify_mode = ssl.CERT_REQUIRED

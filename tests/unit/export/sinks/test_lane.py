@@ -40,14 +40,19 @@ def test_a_job_that_was_left_is_waited_for() -> None:
 def test_a_job_that_hangs_keeps_no_other_from_saying_so() -> None:
     go_on, done = threading.Event(), list[int]()
 
+    def hang() -> None:
+        go_on.wait()
+
     async def go() -> None:
         lane = Lane("test", 0.05)
-        for number in range(3):
-            with pytest.raises(SinkError):
-                await lane.run(go_on.wait if not number else lambda: done.append(1))
-        assert lane._pool._work_queue.qsize() == 0
-        go_on.set()
-        lane.close()
+        try:
+            for number in range(3):
+                with pytest.raises(SinkError):
+                    await lane.run(hang if not number else lambda: done.append(1))
+            assert lane._pool._work_queue.qsize() == 0
+        finally:
+            go_on.set()
+            lane.close()
 
     asyncio.run(go())
     assert not done

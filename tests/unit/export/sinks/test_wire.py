@@ -169,15 +169,16 @@ def test_a_number_that_is_used_again_is_the_new_ones() -> None:
         for _ in range(20):
             wire = await Wire.open(plain(made.port))
             numbers.add(wire._socket.fileno())
+            await asyncio.sleep(0)  # so that it listens
             wire.abort()
             wire.abort()
             fresh = socket.create_connection(("127.0.0.1", made.port))
-            fresh.setblocking(False)
-            reading = asyncio.create_task(asyncio.get_running_loop().sock_recv(fresh, 1))
-            await asyncio.sleep(0)
             numbers.add(fresh.fileno())
+            there = asyncio.Event()
+            asyncio.get_running_loop().add_reader(fresh, there.set)
             fresh.shutdown(socket.SHUT_WR)
-            assert await asyncio.wait_for(reading, 10.0) == b""
+            await asyncio.wait_for(there.wait(), 10.0)
+            asyncio.get_running_loop().remove_reader(fresh)
             fresh.close()
         assert len(numbers) < 40
 
