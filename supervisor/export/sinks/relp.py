@@ -41,7 +41,7 @@ class RelpOptions:
     facility: int
     bom: bool = False
     event_bytes_max: int = 7600
-    window_events: int = 1024
+    window_events: int = 256
 
     def __post_init__(self) -> None:
         if not 1 <= self.window_events <= 1 << 16:
