@@ -11,6 +11,7 @@ rsyslog answers when a message is in its queue, which lies in memory where it is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,11 +177,13 @@ class _Session:
         """End the session in good order, where the other side does; raises nothing."""
         try:
             async with asyncio.timeout(CLOSE_S):
-                txnr = self._next()
-                await self._wire.write(relp_frame(txnr, b"close"))
-                while all(answer.txnr != txnr for answer in await self._heard()):
-                    continue
-        except (WireError, TimeoutError):
+                # It may say that the session is over before we have looked at its answer.
+                with contextlib.suppress(WireError):
+                    txnr = self._next()
+                    await self._wire.write(relp_frame(txnr, b"close"))
+                    while all(answer.txnr != txnr for answer in await self._heard()):
+                        continue
+        except TimeoutError:
             self._wire.abort()
         await self._wire.close()
 

@@ -284,8 +284,8 @@ class Wire:
             self._end(_told(error))
 
     async def _take(self, data: bytes) -> bool:
-        # The kernel forgets it each time. Without it, a small answer waits for us to acknowledge the
-        # one before (Nagle), for 40 ms: rsyslog answers 700 messages/s by RELP then, not 50 000.
+        # The kernel forgets it each time. Without it, a small answer waits for us to acknowledge
+        # the one before (Nagle), for 40 ms: rsyslog answers 700 messages/s by RELP, not 50 000.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._tls is None:
             await self._heed(data)

@@ -61,9 +61,8 @@ def rsp(txnr: int, data: bytes = b"200 OK") -> bytes:
 
 def politely(heard: Heard) -> Iterator[bytes]:
     """Answer as a receiver does that takes all."""
-    yield rsp(heard.txnr, WELCOME if heard.command == OPEN else b"200 OK")
-    if heard.command == CLOSE:
-        yield b"0 serverclose 0\n"
+    answer = rsp(heard.txnr, WELCOME if heard.command == OPEN else b"200 OK")
+    yield answer + (b"0 serverclose 0\n" if heard.command == CLOSE else b"")
 
 
 class Receiver:
