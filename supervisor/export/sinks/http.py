@@ -134,7 +134,7 @@ class Poster:
 
     def __init__(self, endpoint: Endpoint, secrets: Sequence[bytes] = ()) -> None:
         self._endpoint = endpoint
-        self._secrets = tuple(one for one in secrets if len(one) >= SECRET_BYTES_MIN)
+        self._secrets = tuple(secrets)
         self._transport: httpx.AsyncHTTPTransport | None = None
         self._timeout = httpx.Timeout(
             endpoint.stall_s, connect=endpoint.connect_s, pool=endpoint.connect_s
@@ -210,11 +210,17 @@ class Poster:
         return self._clean(body[: 16 * SAID_CHARS_MAX].decode("utf-8", "replace"))
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
+        return clean(text, self._secrets)
+
+
+def clean(text: str, secrets: Iterable[bytes]) -> str:
+    """Give the beginning of what the other side said, fit to be shown: one line, and no secret but
+    one that is cut in two."""
+    for secret in secrets:
+        if len(secret) >= SECRET_BYTES_MIN:
             text = text.replace(secret.decode("latin-1"), "(secret)")
-        # A secret that the bound cut in two is not found.
-        shown = "".join(char if char.isprintable() else " " for char in text)
-        return " ".join(shown.split())[:SAID_CHARS_MAX]
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())[:SAID_CHARS_MAX]
 
 
 def judge(answer: Answer) -> None:
