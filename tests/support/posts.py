@@ -30,6 +30,7 @@ class Post:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,8 @@ class Posts:
         body = await reader.readexactly(size)
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
-        post = Post(path=head[0].split(" ")[1], headers=headers, body=body)
+        method, path, _ = head[0].split(" ")
+        post = Post(path=path, headers=headers, body=body, method=method)
         self.posts.append(post)
         if isinstance(fault, Reply):
             await _answer(writer, fault)

@@ -130,7 +130,8 @@ class Answer(NamedTuple):
 
 
 class Poster:
-    """Sends POSTs. `secrets` are taken out of what the other side says before anybody is told."""
+    """Sends POSTs, or what is like one. `secrets` are taken out of what the other side says before
+    anybody is told."""
 
     def __init__(self, endpoint: Endpoint, secrets: Sequence[bytes] = ()) -> None:
         self._endpoint = endpoint
@@ -141,8 +142,9 @@ class Poster:
         ).as_dict()
 
     async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], *, packed: bool = False
-    ) -> Answer:
+        self, path: str, body: bytes, headers: Mapping[str, str], *, packed: bool = False,
+        method: str = "POST",
+    ) -> Answer:  # fmt: skip
         """Send a body; give the answer, whatever it says. With `packed`, gzip makes it smaller.
 
         Raises:
@@ -156,7 +158,7 @@ class Poster:
                     body = await asyncio.to_thread(gzip.compress, body, GZIP_LEVEL, mtime=0)
                     every["content-encoding"] = "gzip"
                 request = httpx.Request(
-                    "POST", self._endpoint.at(path), headers=every, content=body,
+                    method, self._endpoint.at(path), headers=every, content=body,
                     extensions={"timeout": self._timeout},
                 )  # fmt: skip
                 answer = await self._exchange(request)
