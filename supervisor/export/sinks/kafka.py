@@ -29,6 +29,9 @@ SPARE_S = 5.0
 """How much longer the thread is waited for than what it does may take."""
 
 DEADLINE_S_MAX = 300.0
+LOG_LEVEL = 2
+"""Critical: a broker that is away would be told of once a second. What is wrong is in the error."""
+
 QUEUE_MESSAGES = 100_000
 MECHANISMS = frozenset({"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
 
@@ -92,6 +95,7 @@ class KafkaOptions:
             "reconnect.backoff.max.ms": 1000,
             "linger.ms": 5,
             "compression.type": self.compression,
+            "log_level": LOG_LEVEL,
             "message.max.bytes": self.message_bytes_max,
             "queue.buffering.max.messages": QUEUE_MESSAGES,
             "security.protocol": _protocol(self.tls is not None, self.sasl is not None),
@@ -121,6 +125,7 @@ class KafkaSink:
         self._lane = Lane("kafka", options.deadline_s + SPARE_S)
         self._stop = threading.Event()
         self._producer: Producer | None = None
+        self._trouble = ""
 
     async def send(self, batch: Sequence[Event]) -> Sequence[Rejected]:
         """Send a batch; return once the brokers have answered for each event.
@@ -145,9 +150,11 @@ class KafkaSink:
     def _deliver(self, batch: Sequence[Event], rejected: list[Rejected]) -> None:
         done = False
         try:
-            # With no topic given, librdkafka would make up its own log on stderr.
             if self._producer is None:
-                self._producer = Producer(self._options.settings(), logger=log)
+                self._trouble = ""
+                settings = {**self._options.settings(), "error_cb": self._heed}
+                # Without a logger, librdkafka would write to stderr.
+                self._producer = Producer(settings, logger=log)
             reports = _Reports()
             until = time.monotonic() + self._options.deadline_s
             sent = [
@@ -190,7 +197,8 @@ class KafkaSink:
         if self._stop.is_set():
             raise SinkError("the sink is closed")
         if time.monotonic() > until:
-            raise SinkError(f"no word from the brokers in {self._options.deadline_s:g} s")
+            why = f"no word from the brokers in {self._options.deadline_s:g} s"
+            raise SinkError(self._with_trouble(why))
         producer.poll(POLL_S)
 
     def _judge(self, sent: Sequence[int], reports: _Reports, rejected: list[Rejected]) -> None:
@@ -199,7 +207,7 @@ class KafkaSink:
         first = next((one for one in reports.wrong if one.code() not in NEVER), reports.wrong[0])
         why = self._told(first)
         if first.code() not in NEVER:
-            raise SinkError(why)
+            raise SinkError(self._with_trouble(why))
         if len(sent) > 1:
             raise Refused(why)
         rejected.append(Rejected(sent[0], why))
@@ -210,6 +218,14 @@ class KafkaSink:
         if producer is not None:
             producer.purge()
             producer.flush(0)
+
+    def _heed(self, error: KafkaError) -> None:
+        """Note what librdkafka says of brokers: that an event had no answer does not say why."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._trouble = self._told(error)
+
+    def _with_trouble(self, why: str) -> str:
+        return f"{why} ({self._trouble})" if self._trouble else why
 
     def _told(self, error: KafkaError) -> str:
         secrets = [self._options.sasl.password] if self._options.sasl else []

@@ -114,7 +114,7 @@ def test_a_cluster_that_stalls_and_a_task_that_is_stopped() -> None:
 def test_nobody_there() -> None:
     async def main() -> None:
         sink = KafkaSink(options(("127.0.0.1:1",), deadline_s=0.5))
-        with pytest.raises(SinkError):
+        with pytest.raises(SinkError, match="Connection refused"):
             await sink.send(events(1))
         await sink.close()
         with pytest.raises((SinkError, RuntimeError)):
