@@ -48,7 +48,7 @@ CORRELATION = Correlation(
 SOURCE = Source(origin="host.example.com/log", host="host.example.com", version="1.2.3")
 HEAD = Head(1000, "cm9vdA==")
 
-OUTCOMES = (
+OUTCOMES: tuple[outcome.Outcome, ...] = (
     outcome.Exited(code=0), outcome.Exited(code=3), outcome.Signaled(signal=11, core_dumped=True),
     outcome.TimedOut(limit_s=1.5),
     outcome.OutOfMemory(limit_bytes=1 << 20, peak_bytes=1 << 21, kills=1),

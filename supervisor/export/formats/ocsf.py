@@ -62,9 +62,7 @@ class Ocsf:
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
-        parts = self._parts(entry, opening)
-        drafter = _DRAFTERS.get(entry.kind, ocsf_calls.unknown)
-        drafts = drafter(Fields(entry.body), parts, self._source)
+        parts, drafts = self.drafts(entry, opening)
         events: list[Event] = []
         for draft in drafts:
             number = len(events)
@@ -76,6 +74,12 @@ class Ocsf:
                 events.append(self._made(finished, found, entry, number + 1))
         events[-1].last = True
         return events
+
+    def drafts(self, entry: Entry, opening: Opening | None) -> tuple[Parts, Sequence[Draft]]:
+        """Give what an entry is told as, before it is put together."""
+        parts = self._parts(entry, opening)
+        drafter = _DRAFTERS.get(entry.kind, ocsf_calls.unknown)
+        return parts, drafter(Fields(entry.body), parts, self._source)
 
     def _parts(self, entry: Entry, opening: Opening | None) -> Parts:
         if opening is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import ipaddress
 import re
 import shlex
@@ -21,6 +22,9 @@ PRODUCT = "Stockade"
 OBSERVE = "observe"
 SHOWN_CHARACTERS_MAX = 256
 """Of a command line in a message; all of it is where it belongs."""
+
+ADDRESS_CHARACTERS_MAX = 64
+"""Of IPv6 with the name of an interface; what is longer is not even looked at."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _NONE: Mapping[str, Json] = {}
@@ -234,6 +238,11 @@ def endpoint_of(peer: Mapping[str, Any], host: str) -> dict[str, Any]:
 
 def ip(text: str) -> str:
     """Give an address, "" where it is none."""
+    return _ip(text) if len(text) <= ADDRESS_CHARACTERS_MAX else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _ip(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:

@@ -1,79 +1,71 @@
-"""Our own JSON."""
+"""The record as our own JSON: all of each entry, and where it lies."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from supervisor.audit.entry import Kind
-from supervisor.export.event import Entry, Head, Opening, Source
-from supervisor.export.formats.plain import INFORMATIONAL, Plain
+from supervisor.export.event import Entry, Head, Opening, uid_of
+from supervisor.export.formats.ocsf import Ocsf
+from supervisor.export.formats.plain import Plain
+from tests.support.exported import HEAD, HOSTILE, SOURCE, collect
 
-FORMAT = Plain(Source(origin="log.example.com/a", host="host", version="1"))
-HEAD = Head(size=9, root="cd" * 32)
-OPENING = Opening(
-    3,
-    1,
-    {
-        "caller": {"name": "agent"},
-        "profile": {"name": "python", "digest": "ef"},
-        "request": {"argv": ["x"], "correlation": {"agent": "a", "session": "s"}},
-    },
-)
-TEXTS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters()),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=9,
-)
+Pairs = list[tuple[Entry, Opening | None]]
 
 
-def entry(kind: str = "denied", call: str = "call-1", **body: Any) -> Entry:
-    return Entry(7, "ab" * 32, 12, kind, call, 4, body)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    return collect(tmp_path_factory.mktemp("state"))
 
 
-def test_an_entry_says_where_it_lies_and_whose_it_is() -> None:
-    (event,) = FORMAT.encode(entry(name="mount"), OPENING, HEAD)
-    assert json.loads(event.data) == {
-        "uid": event.uid,
-        "log": {
-            "origin": "log.example.com/a", "host": "host", "version": "1", "index": 7,
-            "leaf": "ab" * 32, "head": {"size": 9, "root": "cd" * 32},
-        },
-        "time_ns": 12, "kind": "denied", "call": "call-1", "sequence": 4,
-        "body": {"name": "mount"},
-        "of": {
-            "caller": {"name": "agent"},
-            "profile": {"name": "python", "digest": "ef"},
-            "correlation": {"agent": "a", "session": "s"},
-        },
-    }  # fmt: skip
-    assert (event.index, event.last, event.time_ns, event.kind) == (7, True, 12, "denied")
+def made(entry: Entry, opening: Opening | None, head: Head = HEAD) -> dict[str, Any]:
+    (event,) = Plain(SOURCE).encode(entry, opening, head)
+    told: dict[str, Any] = json.loads(event.data)
+    assert (event.uid, event.index, event.last) == (uid_of(entry, 0), entry.index, True)
+    assert (event.kind, event.severity, event.time_ns) == (
+        entry.kind,
+        told["severity"],
+        entry.time_ns,
+    )
+    return told
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_every_kind_is_an_event(kind: Kind) -> None:
-    (event,) = FORMAT.encode(entry(kind=kind), OPENING, HEAD)
-    assert 1 <= event.severity <= 6
-    assert ("of" in json.loads(event.data)) == (kind is not Kind.INTENT)
-    assert (event.severity == INFORMATIONAL) == (kind in {
-        "intent", "started", "output", "truncated", "processes", "watched", "flow", "signal",
-        "resized", "outcome", "daemon_started", "daemon_stopped", "blob", "policy", "read",
-        "key_rotated", "removed", "held", "released", "erased", "witnessed",
-    })  # fmt: skip
+def test_an_entry_is_told_whole(pairs: Pairs) -> None:
+    for entry, opening in pairs:
+        told = made(entry, opening)
+        assert told["body"] == entry.body
+        assert {name: told[name] for name in ("index", "leaf", "time_ns", "kind")} == {
+            "index": entry.index, "leaf": entry.leaf, "time_ns": entry.time_ns, "kind": entry.kind,
+        }  # fmt: skip
+        assert (told["log"], told["host"]) == (SOURCE.origin, SOURCE.host)
+        assert told["head"] == HEAD._asdict()
+        assert ("call" in told) == bool(entry.call)
+        if entry.call in ("call-0", "call-1"):
+            assert told["sequence"] == entry.sequence
+            assert told["call"]["agent"] == "agent-7"
+            assert told["call"]["profile"]["name"] == "python"
 
 
-@given(TEXTS)
-def test_whatever_is_in_it_it_is_one_line_and_comes_back(value: Any) -> None:
-    (event,) = FORMAT.encode(entry(value=value), None, HEAD)
-    assert b"\n" not in event.data and b"\r" not in event.data
-    assert json.loads(event.data)["body"]["value"] == value
+def test_it_is_as_severe_as_in_ocsf(pairs: Pairs) -> None:
+    ocsf = Ocsf(SOURCE)
+    for entry, opening in pairs:
+        events = ocsf.encode(entry, opening, HEAD)
+        assert made(entry, opening)["severity"] == max(event.severity for event in events)
 
 
-def test_a_lone_surrogate_and_a_large_integer() -> None:
-    for value in ("\ud800", 1 << 80):
-        (event,) = FORMAT.encode(entry(value=value), None, HEAD)
-        assert json.loads(event.data)["body"]["value"] == value
+def test_without_a_head_and_an_opening(pairs: Pairs) -> None:
+    for entry, _ in pairs:
+        told = made(entry, None, Head(0, ""))
+        assert "head" not in told
+        if entry.call:
+            assert told["call"] == {"id": entry.call}
+
+
+def test_what_a_sandbox_says_is_on_one_line(tmp_path: Path) -> None:
+    body: dict[str, Any] = {"name": HOSTILE, HOSTILE: "\ud800", "n": 2**70}
+    (event,) = Plain(SOURCE).encode(Entry(1, "ab" * 32, 1, "new", "", 0, body), None, HEAD)
+    assert len(event.data.decode().splitlines()) == 1
+    assert json.loads(event.data)["body"] == {"name": HOSTILE, HOSTILE: "\\ud800", "n": str(2**70)}
