@@ -383,7 +383,9 @@ def watched(fields: Fields, parts: Parts, _: Source) -> list[Draft]:
 
 def flow(fields: Fields, parts: Parts, _: Source) -> list[Draft]:
     """A connection through the broker ended."""
-    name, address, port = fields.text("name"), fields.text("address"), fields.number("port")
+    name, address, port = fields.text("name"), fields.look("address"), fields.number("port")
+    if address and ip(address) == address:
+        fields.take("address")
     verdict, reason, rule = fields.text("verdict"), fields.text("reason"), fields.text("rule")
     actor = _doer(fields, parts)[1]
     sent, received = fields.number("sent"), fields.number("received")

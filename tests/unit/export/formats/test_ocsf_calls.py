@@ -137,6 +137,15 @@ def test_a_connection_to_an_address() -> None:
     assert event["dst_endpoint"] == {"ip": "192.0.2.1", "port": 80}
 
 
+@pytest.mark.parametrize("address", ["no address", ["192.0.2.1"], "2001:DB8::1"])
+def test_an_address_that_is_none_stays(address: Any) -> None:
+    body = {**flow_to_json(FLOW), "address": address}
+    (event,) = events(Kind.FLOW, body)
+    assert event["unmapped"]["stockade"]["body"]["address"] == address
+    (event,) = events(Kind.FLOW, flow_to_json(FLOW))
+    assert "address" not in event["unmapped"]["stockade"]["body"]
+
+
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_how_a_call_ended(outcome: Any) -> None:
     body = {
