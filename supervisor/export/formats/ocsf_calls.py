@@ -305,7 +305,7 @@ def processes(fields: Fields, parts: Parts, source: Source) -> list[Draft]:
 
 
 def _process(event: object, parts: Parts) -> Draft:
-    fields = Fields(event)
+    fields = Fields(event if isinstance(event, Mapping) else {"event": event})
     what, pid, time_ns = fields.look("what"), fields.number("pid"), fields.time("time_ns")
     process = process_in(parts, pid) or {"uid": parts.call_id or "unknown"}
     match what:

@@ -171,6 +171,8 @@ def test_processes() -> None:
     assert first["process"]["container"] == {"uid": "call-1"}
     assert first["unmapped"]["stockade"]["body"]["redactions"] == [1]
     assert last["process"]["pid"] == 70
+    (event,) = events(Kind.PROCESSES, {"events": ["none"]})
+    assert event["unmapped"]["stockade"]["body"] == {"event": "none"}
     (event,) = events(Kind.PROCESSES, {"events": []})
     assert event["class_uid"] == 0
     old = events(Kind.PROCESSES, body, release=Release.V1_1)[0]
