@@ -100,7 +100,7 @@ def _step(
             api(parts),
             activity=activity,
             severity=severity,
-            decision=SEEN,
+            decision=SEEN if parts.observes else None,
             rest=fields.rest(),
             missing=fields.missing,
         )
@@ -179,7 +179,7 @@ def outcome(fields: Fields, parts: Parts, _: Source) -> list[Draft]:
         api(parts, response=response), activity="Finish",
         severity=OUTCOME_SEVERITY.get(kind, facts.MEDIUM),
         status=facts.SUCCESS if well else facts.FAILURE, status_code=kind, status_detail=said,
-        decision=SEEN, rest=fields.rest(), missing=fields.missing,
+        decision=SEEN if parts.observes else None, rest=fields.rest(), missing=fields.missing,
     )  # fmt: skip
     times = Fields(fields.map("timeline"))
     _span(draft.more, times.time("started_ns"), times.time("ended_ns"))
@@ -374,7 +374,7 @@ def watched(fields: Fields, parts: Parts, _: Source) -> list[Draft]:
         facts.KERNEL_ACTIVITY, 4, f"Let through and watched: {detail or name}",
         {"actor": actor, "kernel": called}, status=facts.SUCCESS,
         status_detail=detail, count=count, rule=rule, rest=rest, missing=fields.missing,
-        decision=(facts.OBSERVED, facts.LOGGED),
+        decision=passed(parts),
     )  # fmt: skip
     if killed:
         draft.severity, draft.finding = facts.HIGH, f"A system call that ends the call: {name}"

@@ -150,7 +150,7 @@ def test_every_process_is_an_event_of_its_own(pairs: Pairs) -> None:
 
 
 def test_1_1_keeps_beside_what_it_has_not(pairs: Pairs) -> None:
-    entry, opening = of_kind(pairs, Kind.OUTCOME)[0]
+    entry, opening = of_kind(pairs, Kind.INTENT)[0]
     (new,), (old,) = made(entry, opening), made(entry, opening, Release.V1_1)
     assert "trace" not in old
     beside = old["unmapped"]["stockade"]["ocsf"]

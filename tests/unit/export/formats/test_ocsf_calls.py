@@ -183,7 +183,9 @@ def test_processes() -> None:
 def test_watched_system_calls() -> None:
     event, finding = events(Kind.WATCHED, watched_to_json(WATCHED))
     assert (event["kernel"]["system_call"], event["count"]) == ("socket", 3)
-    assert (event["disposition"], finding["severity"]) == ("Logged", "High")
+    assert (event["disposition"], finding["severity"]) == ("Allowed", "High")
+    event, _ = events(Kind.WATCHED, watched_to_json(WATCHED), opening=BODY)
+    assert event["disposition"] == "Logged"
     assert len(events(Kind.WATCHED, {**watched_to_json(WATCHED), "killed": False})) == 1
 
 
@@ -211,6 +213,9 @@ def test_steps(kind: str, body: dict[str, Any], activity: str, severity: int) ->
     assert (event["type_uid"], event["activity_name"]) == (600399, activity)
     assert event["severity_id"] == severity
     assert event["unmapped"]["stockade"]["body"] == body
+    assert "disposition" not in event
+    (event,) = events(kind, body, opening=BODY)
+    assert event["disposition"] == "Logged"
 
 
 def test_a_call_that_begins() -> None:
