@@ -31,8 +31,8 @@ from supervisor.export.formats.ocsf_parts import (
     put,
 )
 
-PARTS_MAX = 1024
-"""Calls whose parts are kept; beyond it, the oldest is made again."""
+PARTS_MAX = 256
+"""Calls whose parts are kept, with their openings; beyond it, the oldest is made again."""
 
 _DRAFTERS: Mapping[str, Drafter] = {**ocsf_calls.DRAFTERS, **ocsf_own.DRAFTERS}
 _EVIDENCE = ("actor", "process", "src_endpoint", "dst_endpoint", "connection_info", "api", "query")
@@ -47,7 +47,8 @@ class Release(enum.StrEnum):
 
 
 class Ocsf:
-    """A `Format`. Keeps what all events of a call share, and nothing that changes what they are."""
+    """A `Format`. Keeps what all events of a call share, and nothing that changes what they are.
+    Not for several threads at once."""
 
     def __init__(self, source: Source, release: Release = Release.V1_8) -> None:
         self._source = source
@@ -69,7 +70,7 @@ class Ocsf:
             event = self._event(draft, entry, parts, head, number)
             events.append(self._made(event, draft, entry, number))
             if draft.finding:
-                found = self._finding(draft, event, entry, parts, head, number)
+                found = self._finding(draft, event, entry, number)
                 finished = self._event(found, entry, parts, head, number + 1)
                 events.append(self._made(finished, found, entry, number + 1))
         events[-1].last = True
@@ -99,10 +100,7 @@ class Ocsf:
             draft.severity, event["class_uid"], json_line.encode(event),
         )  # fmt: skip
 
-    def _finding(
-        self, draft: Draft, event: Mapping[str, Any], entry: Entry, parts: Parts, head: Head,
-        number: int,
-    ) -> Draft:  # fmt: skip
+    def _finding(self, draft: Draft, event: Mapping[str, Any], entry: Entry, number: int) -> Draft:
         """Give the finding for what a draft tells."""
         uid = uid_of(entry, number)
         evidence = {name: draft.more[name] for name in _EVIDENCE if name in draft.more}

@@ -43,6 +43,7 @@ def test_what_json_can_say_comes_back(value: Any) -> None:
     ("value", "told"),
     [
         ("\x9b31m\x7f", '"\\u009b31m\\u007f"'),
+        ("a\x7f", '"a\\u007f"'),
         ("a\u2028b\u202e", '"a\\u2028b\\u202e"'),
         ("\\\x85", '"\\\\\\u0085"'),
         ("\ud800", '"\\\\ud800"'),

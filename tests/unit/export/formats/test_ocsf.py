@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.support.ocsf import problems
 Pairs = list[tuple[Entry, Opening | None]]
 RELEASES = list(Release)
 FINDING = 2004
+DOCUMENT = Path(__file__).parents[4] / "docs/ocsf.md"
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,23 @@ def test_events_of_a_call_say_whose_it_is(pairs: Pairs, release: Release) -> Non
                     assert event["trace"] == {"uid": TRACE, "flags": ["01"]}
             else:
                 assert "trace" not in event
+
+
+def test_the_document_says_which_class_it_is(pairs: Pairs) -> None:
+    rows = [line.split("|")[1:4] for line in DOCUMENT.read_text().splitlines() if line[:3] == "| `"]
+    classes = {
+        kind: {int(number) for number in re.findall(r" (\d{4})\b", row[1])}
+        for row in rows
+        for kind in re.findall("`(.+?)`", row[0])
+    }
+    findings = {kind: row[2].strip() for row in rows for kind in re.findall("`(.+?)`", row[0])}
+    assert classes.keys() == set(Kind)
+    for kind, documented in classes.items():
+        told = [made(entry, opening) for entry, opening in of_kind(pairs, kind)]
+        seen = {one["class_uid"] for events in told for one in events} - {FINDING}
+        assert seen == documented, kind
+        found = {any(one["class_uid"] == FINDING for one in events) for events in told}
+        assert found == {"": {False}, "always": {True}}.get(findings[kind], {True, False}), kind
 
 
 def test_what_is_only_observed_is_logged(pairs: Pairs) -> None:
