@@ -66,6 +66,12 @@ def test_a_log_that_a_witness_does_not_know() -> None:
     assert event["unmapped"]["stockade"]["body"] == {"witness": "w", "size": 9, "root": "r"}
 
 
+def test_the_call_that_was_erased() -> None:
+    (event,) = events(Kind.ERASED, {"call": "call-0", "why": "w", "caller": LOCAL})
+    assert event["unmapped"]["stockade"]["body"]["call"] == "call-0"
+    assert event["actor"]["user"]["name"] == "n"
+
+
 def test_who_asked() -> None:
     (event,) = events(Kind.READ, {"rpc": "GetRecord", "of": {"call": "c"}, "caller": LOCAL})
     assert event["actor"] == {"user": {"name": "n", "uid": "1000"}, "process": {"pid": 99}}
