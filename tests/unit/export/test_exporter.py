@@ -82,7 +82,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def came(path: Path) -> list[int]:
     if not path.exists():
         return []
-    return [json.loads(line)["log"]["index"] for line in path.read_bytes().splitlines()]
+    return [json.loads(line)["index"] for line in path.read_bytes().splitlines()]
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> No
     asyncio.run(main())
     assert came(out) == list(range(130))
     line = json.loads(out.read_bytes().splitlines()[3])
-    assert line["of"] == {"caller": {"name": "call-1"}, "profile": None, "correlation": {}}
-    assert line["log"]["head"] == {"size": 120, "root": "ab" * 32}
+    assert (line["call"]["id"], line["log"]) == ("call-1", SOURCE.origin)
+    assert line["head"] == {"size": 120, "root": "ab" * 32}
 
 
 def test_a_process_that_is_killed_comes_again_and_goes_on(
