@@ -141,7 +141,7 @@ class OwnEntries:
             raise AuditUnavailable(
                 "RECORD_FULL",
                 "the record has no room to say that it is read, so it is not read",
-                hint=error.hint,
+                hint=f"{error.hint}; `stockade audit cat --dir STATE` reads the folder itself",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
         self.append(Kind.READ, body)

@@ -280,6 +280,13 @@ def show(call_id: str) -> None:
     "for the caller whose call it was.",
 )
 @click.option(
+    "--input",
+    "given",
+    metavar="PATH",
+    help="Instead of a stream, a file that the call was given, by its path under /work; only for "
+    "the caller whose call it was.",
+)
+@click.option(
     "--dir",
     "directory",
     metavar="STATE",
@@ -298,13 +305,14 @@ def cat(
     call_id: str,
     stream: str | None,
     path: str | None,
+    given: str | None,
     directory: Path | None,
     identity: Path | None,
 ) -> None:
-    """Write the recorded bytes of one stream of CALL, or of a file that it left behind, to
-    standard output, exactly as they are on record: a secret as its mark, also while the daemon
-    still knows what a file was (standard error says so). They come from a program that nobody
-    trusts: mind your terminal.
+    """Write the recorded bytes of one stream of CALL, or of a file that it was given or left
+    behind, to standard output, exactly as they are on record: a secret as its mark, also while the
+    daemon still knows what a file was (standard error says so). They come from a program that
+    nobody trusts: mind your terminal.
 
     Where the record holds only a part of the stream, standard error says so. With --json, one
     JSON object a line: `offset`, and `data` in base64.
@@ -317,6 +325,7 @@ def cat(
       stockade audit cat --dir /mnt/copy --identity key.txt CALL > stdout.bin
       stockade audit cat --stream stderr CALL | cat -v
       stockade audit cat --output chart.png CALL > chart.png
+      stockade audit cat --input data.csv CALL > data.csv
 
     \b
     Exit codes:
@@ -324,8 +333,10 @@ def cat(
       3  there is no such record or file, its content was erased, or nothing here opens it
       8  the bytes are not those that were recorded; other failures as in `stockade --help`
     """
-    if stream and path:
-        raise click.UsageError("give either --stream or --output")
+    if sum(map(bool, (stream, path, given))) > 1:
+        raise click.UsageError("give one of --stream, --output and --input")
+    if given and directory is not None:
+        raise click.UsageError("--input asks the daemon; --dir has streams and --output alone")
     if identity is not None and directory is None:
         raise click.UsageError("--identity opens what --dir has; a daemon has its own")
     if directory is not None:
@@ -333,7 +344,9 @@ def cat(
         return
     with session().client() as client:
         call_id = whole_id(client, call_id)
-        if path:
+        if given:
+            _put(client.stream_blob(_given_on_record(client, call_id, given)))
+        elif path:
             _put(client.stream_blob(_on_record(client, call_id, path)))
         else:
             _put(client.read_output(call_id, stream or "stdout"))
@@ -396,6 +409,28 @@ def _on_record(client: Supervisor, call_id: str, path: str) -> Digest:
     digest = _left_behind(call, path)
     (last,) = client.record(call_id, from_sequence=call.last_sequence).entries
     stored, is_redacted = stored_as(as_map(last.body()["body"]), digest, path)
+    _note_redacted(path, is_redacted)
+    return stored
+
+
+def _given_on_record(client: Supervisor, call_id: str, path: str) -> Digest:
+    """Find what is on record of a file that a call was given.
+
+    Raises:
+        NotFound: `INPUT_NOT_FOUND`, `INPUT_NOT_RECORDED`, `OUTPUT_NOT_STORED`.
+    """
+    from supervisor.audit.files import stored_as
+    from supervisor.call.types import as_map
+    from supervisor.cli.recorded import files_given
+
+    record = client.record(call_id)
+    files = files_given(record, client.read_blob)
+    if path not in files:
+        given = shorten(safe(", ".join(files)), FILES_WIDTH) or "none"
+        raise NotFound(
+            "INPUT_NOT_FOUND", f"call {call_id} was given no file {path!r}", hint=f"given: {given}"
+        )
+    stored, is_redacted = stored_as(as_map(record.entries[0].body()["body"]), files[path], path)
     _note_redacted(path, is_redacted)
     return stored
 

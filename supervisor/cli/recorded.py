@@ -168,6 +168,17 @@ def read(record: Record, read_blob: Read) -> Asked:
     )
 
 
+def files_given(record: Record, read_blob: Read) -> Mapping[str, Digest]:
+    """Give the files that a call was given, by their paths, each by the digest that INTENT names.
+
+    Raises:
+        NotFound: `INPUT_NOT_RECORDED`, where the request itself is not to be had.
+        AuditCorrupt: `RECORD_SHORT`.
+    """
+    files = _request(record, read_blob)["files"]
+    return {os.fsdecode(untext(file["path"])): _digest(file) for file in files}
+
+
 def _request(record: Record, read_blob: Read) -> Mapping[str, Any]:
     call_id = record.call.call_id
     first = record.entries[0] if record.entries else None

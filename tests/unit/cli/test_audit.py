@@ -200,6 +200,25 @@ def test_cat_of_a_file_with_secrets_gives_what_is_on_record(
     assert "[OUTPUT_NOT_STORED]" in found.stderr
 
 
+def test_cat_of_a_file_that_the_call_was_given(daemon: FakeDaemon, stockade: Stockade) -> None:
+    digest, marked = fake.blob(b"hunter2"), fake.blob(b"[REDACTED]")
+    file = {"path": "in.csv", "sha256": digest.sha256, "size_bytes": 7, "mode": 420}
+    told = [digest.sha256, 7, marked.sha256, 10, 1]
+    body = {"request": {"files": [file]}, "redacted_files": [told]}
+    intent = audit_pb2.RecordEntry(kind="intent", json=json.dumps({"body": body}).encode())
+    answer = audit_pb2.GetRecordResponse(call=fake.call(), entries=[intent])
+    daemon.play("GetRecord", lambda _: answer)
+    daemon.play("ReadBlob", lambda _: iter([tool_pb2.ReadBlobResponse(data=b"[REDACTED]")]))
+    found = stockade("audit", "cat", "--input", "in.csv", "call-1")
+    assert (found.exit_code, found.stdout) == (0, "[REDACTED]")
+    assert "in.csv: on record, its secrets are replaced by marks" in found.stderr
+    assert daemon.asked("ReadBlob")[0].digest == marked
+    missing = stockade("audit", "cat", "--input", "other", "call-1")
+    assert (missing.exit_code, missing.stdout) == (3, "")
+    assert "[INPUT_NOT_FOUND]" in missing.stderr
+    assert stockade("audit", "cat", "--input", "x", "--output", "x", "call-1").exit_code == 2
+
+
 def test_cat_of_a_live_call_has_no_files(daemon: FakeDaemon, stockade: Stockade) -> None:
     daemon.play("GetRecord", lambda _: audit_pb2.GetRecordResponse(call=fake.call()))
     assert stockade("audit", "cat", "--output", "x", "call-1").exit_code == 3
