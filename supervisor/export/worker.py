@@ -1,4 +1,4 @@
-"""The process of one sink: `python -m supervisor.export.worker FD`.
+"""The process of one sink, which `exporter` starts.
 
 It has the daemon's socket and nothing else: segments of the log come over it, opened for reading,
 and the order, which is in a memfd and holds the sink's secrets. Where its sink needs no right to
@@ -168,7 +168,3 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as end:
         os.set_inheritable(end.fileno(), False)
         asyncio.run(work(end))
-
-
-if __name__ == "__main__":
-    main()

@@ -21,6 +21,7 @@ import httpx
 
 from supervisor.export.event import Event
 from supervisor.export.sink import Refused, SinkError
+from supervisor.export.sinks.certificates import check_pair, client_context
 
 RETRY_AFTER_S_MAX = 3600.0
 SAID_CHARS_MAX = 200
@@ -48,8 +49,7 @@ class HttpTls:
     key: Path | None = None
 
     def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("a certificate of ours needs its key, and a key its certificate")
+        check_pair(self.certificate, self.key)
 
     def context(self) -> ssl.SSLContext:
         """Make a context of the files as they are now. Blocks.
@@ -57,17 +57,10 @@ class HttpTls:
         Raises:
             SinkError: a file is missing, or is not what it should be.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.hostname_checks_common_name = False
         try:
-            context.load_verify_locations(self.ca)
-            if self.certificate is not None:
-                # With no password given, OpenSSL would ask for one at the terminal.
-                context.load_cert_chain(self.certificate, self.key, password=b"")
+            return client_context(self.ca, self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
             raise SinkError(f"the certificates cannot be used: {error}") from None
-        return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

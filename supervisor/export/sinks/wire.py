@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from supervisor.export.sinks.certificates import check_pair, client_context
+
 PIECE_BYTES = 256 * 1024
 """Is encrypted and sent at a time; a stall is told by the time that one takes."""
 
@@ -50,8 +52,7 @@ class Tls:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("whom the certificate has to name is not said")
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("a certificate of ours needs its key, and a key its certificate")
+        check_pair(self.certificate, self.key)
 
     def context(self) -> ssl.SSLContext:
         """Make a context of the files as they are now. Blocks.
@@ -59,17 +60,10 @@ class Tls:
         Raises:
             WireError: a file is missing, or is not what it should be.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.hostname_checks_common_name = False
         try:
-            context.load_verify_locations(self.ca)
-            if self.certificate is not None:
-                # With no password given, OpenSSL would ask for one at the terminal.
-                context.load_cert_chain(self.certificate, self.key, password=b"")
+            return client_context(self.ca, self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
             raise WireError(f"the certificates cannot be used: {_told(error)}") from None
-        return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
