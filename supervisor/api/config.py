@@ -11,14 +11,24 @@ import dataclasses
 import ipaddress
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from supervisor.api.config_values import (
+    LOOPBACK,
+    MIB,
+    Age,
+    Credential,
+    Duration,
+    Name,
+    Secret,
+    Size,
+    with_unit,
+)
+from supervisor.api.sink_config import Sinks, problems_of
 from supervisor.api.witness_config import (
-    COMMAND_ARGUMENTS_MAX,
     WITNESS_FOR_MAX,
     Closed,
     WitnessEntry,
@@ -31,11 +41,12 @@ from supervisor.audit.notes import PUBLIC_BYTES, NoteError, VerifierKey
 from supervisor.audit.retention import RetainPolicy
 from supervisor.audit.sealing import RECIPIENTS_MAX, check_recipient
 from supervisor.audit.signers import FileSource, TokenSource
+from supervisor.audit.watermark import Mark
 from supervisor.audit.witness import WITNESSES_MAX
 from supervisor.errors import ProfileError
 from supervisor.profile import units, yaml_source
 from supervisor.profile.fields import NAME
-from supervisor.sandbox.secrets import Secrets, SecretSource
+from supervisor.sandbox.secrets import Secrets
 
 DEFAULT_PATH = Path("/etc/stockade/config.yaml")
 DEFAULT_SOCKET = "unix:///run/stockade/stockade.sock"
@@ -43,38 +54,13 @@ DEFAULT_GROUP = "stockade"
 UNIX_PATH_BYTES_MAX = 107
 """sun_path with its NUL is 108 bytes (unix(7))."""
 
-MIB = 1 << 20
 DNS_PORT = 53
 RESOLVERS_MAX = 8
 SECRETS_MAX = 256
-DAY_S, AGE_MIN_S = 86_400, 3600.0
-WHO_EXPORTS = "retain: needs exported_by: the exporters that have to be past it, or [] for none"
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+WHO_EXPORTS = "retain: needs exported_by: what has to be past it beside sinks:, or [] for none"
 
 
-def _with_unit(parse: Callable[[str], Any]) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if not isinstance(value, str):
-            raise ValueError("needs a unit, as in 16MiB or 30s")
-        return parse(value)
-
-    return read
-
-
-Size = Annotated[int, BeforeValidator(_with_unit(units.parse_size)), Field(gt=0)]
-Duration = Annotated[float, BeforeValidator(_with_unit(units.parse_duration)), Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-
-Credential = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
 Label = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-def _parse_age(text: str) -> float:
-    days = re.fullmatch(r"([0-9]{1,6})d", text, re.ASCII)
-    return int(days[1]) * DAY_S if days else units.parse_duration(text)
-
-
-Age = Annotated[float, BeforeValidator(_with_unit(_parse_age)), Field(ge=AGE_MIN_S)]
 
 
 class Tls(Closed):
@@ -182,7 +168,7 @@ class Limits(Closed):
     calls: Annotated[int, Field(gt=0)] = 64
     calls_per_caller: Annotated[int, Field(gt=0)] | None = None
     connections: Annotated[int, Field(gt=0)] = 128
-    message_size: Annotated[int, BeforeValidator(_with_unit(units.parse_size))] = Field(
+    message_size: Annotated[int, BeforeValidator(with_unit(units.parse_size))] = Field(
         default=16 * MIB, ge=MIB, le=256 * MIB
     )
     blob_size: Size = 256 * MIB
@@ -234,36 +220,6 @@ class Egress(Closed):
     def resolvers(self) -> tuple[tuple[str, int], ...]:
         """Give address and port of each DNS server, none for the host's own."""
         return tuple(_resolver(text) for text in self.resolver or ())
-
-
-class Secret(Closed):
-    """Where a secret is from: exactly one of file, credential and command."""
-
-    file: str | None = None
-    credential: Credential | None = None
-    command: Annotated[list[str], Field(min_length=1, max_length=COMMAND_ARGUMENTS_MAX)] | None = (
-        None
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [key for key in ("file", "credential", "command") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError("a secret is from exactly one of file:, credential: or command:")
-        if self.file is not None:
-            absolute_path(self.file)
-        if self.command is not None:
-            absolute_path(self.command[0])
-        return self
-
-    @property
-    def source(self) -> SecretSource:
-        """Give where it is from as a plain value."""
-        return SecretSource(
-            file=self.file or "",
-            credential=self.credential or "",
-            command=tuple(self.command or ()),
-        )
 
 
 class Pin(Closed):
@@ -331,8 +287,8 @@ class LogKey(Closed):
 
 
 class Retain(Closed):
-    """How long the contents of calls stay, and how much of them. `exported_by` are the exporters
-    whose cursors must be past a call before it goes; empty, contents go without."""
+    """How long the contents of calls stay, and how much of them. All sinks must be past a call
+    before it goes, and so must the cursors of `exported_by`, which are exporters of others."""
 
     age: Age | None = None
     size: Size | None = None
@@ -367,10 +323,27 @@ class RedactBy(Closed):
     engine: Literal["re2", "hyperscan"]
 
 
+def _mark(text: str) -> Mark:
+    share = re.fullmatch(r"([0-9]{1,2})%", text, re.ASCII)
+    return Mark(per_mille=int(share[1]) * 10) if share else Mark(units.parse_size(text))
+
+
+FreeSpace = Annotated[Mark, BeforeValidator(with_unit(_mark))]
+
+
+class WatermarkEntry(Closed):
+    """What has to be free on the state folder's file system, as a size or a share of it: below
+    `soft` it is said, below `hard` no new call begins."""
+
+    soft: FreeSpace = Mark(per_mille=100)
+    hard: FreeSpace = Mark(per_mille=50)
+
+
 class Record(Closed):
     """The log's name, and its key where it is not the one in the state folder; what of the record
     is kept; who can read the content of calls, as `age` recipients, everybody with the disk where
-    there are none; the `identity` by which the daemon itself does; how secrets are looked for."""
+    there are none; the `identity` by which the daemon itself does; how secrets are looked for; what
+    has to be left of the disk."""
 
     origin: str | None = None
     key: LogKey | None = None
@@ -378,6 +351,7 @@ class Record(Closed):
     recipients: Annotated[list[str], Field(min_length=1, max_length=RECIPIENTS_MAX)] | None = None
     identity: Secret | None = None
     redact: RedactBy | None = None
+    watermark: WatermarkEntry | None = None
 
     @model_validator(mode="after")
     def _named_with_its_key(self) -> Self:
@@ -426,6 +400,17 @@ class Configuration(Closed):
     witnesses: Annotated[list[WitnessEntry], Field(max_length=WITNESSES_MAX)] = []  # noqa: RUF012
     witness_for: Annotated[list[WitnessFor], Field(max_length=WITNESS_FOR_MAX)] = []  # noqa: RUF012
     metrics: Metrics | None = None
+    sinks: Sinks = Field(default_factory=dict)
+
+    @field_validator("sinks")
+    @classmethod
+    def _sinks_apart(cls, sinks: dict[str, Any]) -> dict[str, Any]:
+        for name in sinks:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a sink: lower-case letters, digits, -")
+        for problem in problems_of(sinks):
+            raise ValueError(problem)
+        return sinks
 
     @field_validator("secrets")
     @classmethod
@@ -481,6 +466,12 @@ class Configuration(Closed):
             if key in {"san", "cn"} and not tcp:
                 raise ValueError(f"caller {entry.name!r} matches nothing: no tcp address")
         return self
+
+    @property
+    def marks(self) -> WatermarkEntry | None:
+        """Give what has to be left of the disk: where there are sinks, that is never nothing."""
+        given = self.record.watermark if self.record is not None else None
+        return given or (WatermarkEntry() if self.sinks else None)
 
     def secrets_with(self, credentials: Path | None) -> Secrets:
         """Give all secrets; `credentials` is the folder that systemd gives its services."""

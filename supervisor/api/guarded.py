@@ -24,7 +24,8 @@ from pathlib import Path
 
 import supervisor
 from supervisor.api.accounts import group_name, is_private_group, user_name
-from supervisor.api.config import Configuration, Secret
+from supervisor.api.config import Configuration
+from supervisor.api.config_values import Secret
 from supervisor.errors import ProfileError
 
 PROGRAM = Path(supervisor.__file__).parent
@@ -49,8 +50,16 @@ def require_guarded(
             for name in (listener.tls.cert, listener.tls.client_ca, listener.tls.key):
                 require_unwritable(Path(name), trusted)
             require_secret(Path(listener.tls.key))
-    for path in (*_of_secrets(config), *_of_record(config), *_of_witnesses(config)):
+    for path in (
+        *_of_secrets(config),
+        *_of_record(config),
+        *_of_witnesses(config),
+        *_of_sinks(config),
+    ):
         require_unwritable(path, trusted)
+    for entry in config.sinks.values():
+        if entry.tls_key is not None:
+            require_secret(Path(entry.tls_key))
 
 
 def _of_secrets(config: Configuration) -> Iterator[Path]:
@@ -75,6 +84,17 @@ def _of_witnesses(config: Configuration) -> Iterator[Path]:
             yield Path(entry.command[0])
         if entry.file is not None:
             yield Path(entry.file).parent
+
+
+def _of_sinks(config: Configuration) -> Iterator[Path]:
+    """Give what decides about sinks: certificates, keys, secrets, and the folders of files that the
+    daemon writes."""
+    for entry in config.sinks.values():
+        for secret in entry.secrets.values():
+            yield from _of_secret(secret)
+        yield from map(Path, entry.tls_files)
+        for path in entry.writes:
+            yield Path(path).parent
 
 
 def _of_record(config: Configuration) -> Iterator[Path]:

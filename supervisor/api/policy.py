@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from supervisor import __version__
 from supervisor.api.config import CallerEntry, Configuration
@@ -77,17 +78,30 @@ def _profile(name: str, profiles: ProfileSet) -> Json:
 
 
 def _named(settings: Json) -> Json:
-    """Give settings without the arguments of their commands, which may be secrets: their digest."""
+    """Give settings without the arguments of their commands and the paths of their addresses, which
+    may be secrets: their digests."""
     if isinstance(settings, list):
         return [_named(one) for one in settings]
     if not isinstance(settings, dict):
         return settings
     named = {key: _named(value) for key, value in settings.items() if value is not None}
     command = settings.get("command")
+    if isinstance(named.get("url"), str):
+        named["url"] = _without_path(named["url"])
     if isinstance(command, list):
         named["command"] = command[0]
         named["arguments_sha256"] = _sha256(canonical_json(command[1:]))
     return named
+
+
+def _without_path(url: Json) -> str:
+    """Give an address without its path, which may be a secret: its digest."""
+    whole = str(url)
+    parts = urlsplit(whole)
+    host = parts.netloc.rpartition("@")[2]
+    rest = whole.partition(host)[2] if host else whole
+    shown = f"{parts.scheme}://{host}"
+    return shown if rest in ("", "/") else f"{shown}/…{_sha256(rest.encode())[:16]}"
 
 
 def _sha256(data: bytes) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,13 +110,14 @@ class Exported:
     """How far all of some exporters have come. Not thread-safe.
 
     `leaf_at` gives the leaf hash of an entry, in hexadecimal, None where the log has none such;
-    `highest` is what each cursor was when it was last looked at.
+    `names` gives those that count now, and `highest` is what each cursor was when it was last
+    looked at.
     """
 
     def __init__(
         self,
         cursors: Cursors,
-        names: tuple[str, ...],
+        names: Callable[[], Iterable[str]],
         leaf_at: Callable[[int], str | None],
         highest: dict[str, int],
     ) -> None:
@@ -132,7 +133,7 @@ class Exported:
         Raises:
             CursorError: a cursor is missing, damaged, of another log, or has moved back.
         """
-        return min((self._index_of(name) for name in self._names), default=None)
+        return min((self._index_of(name) for name in self._names()), default=None)
 
     def _index_of(self, name: str) -> int:
         try:

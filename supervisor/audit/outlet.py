@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from supervisor.audit.checkpoints import Checkpoint
 from supervisor.audit.journal import Journal
 from supervisor.audit.records import Records
 from supervisor.audit.segment import segment_name
@@ -38,6 +37,11 @@ class Outlet:
         self._signed = -1
         self._signed_at = 0.0
 
+    @property
+    def origin(self) -> str:
+        """Give the log's name, as its heads have it."""
+        return self._tree.key.name
+
     def durable(self) -> int:
         """Give how many entries may leave."""
         signed, settled = self._tree.published.size, self._journal.settled
@@ -47,9 +51,11 @@ class Outlet:
             return signed
         return settled
 
-    def head(self) -> Checkpoint:
-        """Give the newest head that is signed and published."""
-        return self._tree.published
+    def head(self) -> tuple[int, str]:
+        """Give the newest head that is signed and published: how many entries, and their root in
+        hexadecimal."""
+        head = self._tree.published
+        return head.size, head.root.hex()
 
     def firsts(self) -> Sequence[int]:
         """Give the first indices of all segments."""

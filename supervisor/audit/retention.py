@@ -86,12 +86,19 @@ class RetentionObserver(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetainPolicy:
     """How long contents stay, and how much of them; `exported_by` are the exporters that must have
-    acknowledged them before. What is None does not bound. The `observer` counts."""
+    acknowledged them before, and `sinks` gives the daemon's own, which must have as well. What is
+    None does not bound. The `observer` counts."""
 
     age_ns: int | None = None
     size_bytes: int | None = None
     exported_by: tuple[str, ...] = ()
+    sinks: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
     observer: RetentionObserver | None = field(default=None, compare=False)
+
+    @property
+    def exporters(self) -> tuple[str, ...]:
+        """Give all exporters that count now."""
+        return tuple(dict.fromkeys((*self.exported_by, *self.sinks())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +156,12 @@ class Retention:
         self._observer = policy.observer if policy else None
         self._every_s = every_s
         self._holdings = Holdings(state / HOLDINGS_NAME, blobs)
-        names = policy.exported_by if policy else ()
-        self._exported = Exported(Cursors(state), names, self._leaf_at, self._holdings.highest())
+        self._exported = Exported(
+            Cursors(state),
+            lambda: policy.exporters if policy else (),
+            self._leaf_at,
+            self._holdings.highest(),
+        )
         self._born = journal.head[0]
         """What is in the log from here on is this daemon's, by the clock of now."""
         self._passed: Passed | None = None

@@ -52,14 +52,10 @@ from supervisor.audit.locker import Locker, plainly
 from supervisor.audit.masked import Kept, as_it_was, is_quick, keep
 from supervisor.audit.masks import Masks, redact_key
 from supervisor.audit.notes import Signer, VerifierKey
+from supervisor.audit.outlet import Outlet
 from supervisor.audit.own import OwnEntries
 from supervisor.audit.placing import Placing
-from supervisor.audit.reading import (
-    CatchUp,
-    catch_up,
-    low_water_of,
-    read_payloads,
-)
+from supervisor.audit.reading import CatchUp, catch_up, low_water_of, read_payloads
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.recording import RecordingWriter, Sealed
 from supervisor.audit.records import LiveCall, Records
@@ -72,6 +68,7 @@ from supervisor.audit.space import make_folder, sync_directory
 from supervisor.audit.threads import RecordThreads
 from supervisor.audit.tree import LogTree
 from supervisor.audit.vault import PLAIN, Encryption, Erasure, Vault
+from supervisor.audit.watermark import Watermark
 from supervisor.audit.witness import Pusher, Witness, WitnessObserver
 from supervisor.call.events import CallEvent, Finished
 from supervisor.call.texts import brief
@@ -109,6 +106,7 @@ class Store:
         found: CatchUp,
         lock_fd: int,
         masks: Masks,
+        watermark: Watermark | None,
         clock_ns: Callable[[], int],
     ) -> None:
         self.masks = masks
@@ -134,6 +132,8 @@ class Store:
         self._threads = RecordThreads()
         self.locker = locker
         self.records = Records(journal, index, blobs, self._live, locker)
+        self.outlet = Outlet(journal, tree, self.records)
+        self._watermark = watermark
         self.eraser = Eraser(self.own, self.records, locker, self._threads.run, self._erased)
         self._placing = Placing(blobs)
         self._tasks: set[asyncio.Task[CallEvent]] = set()
@@ -156,6 +156,7 @@ class Store:
         retain: RetainPolicy | None = None,
         encryption: Encryption = PLAIN,
         masks: Callable[[bytes], Masks] = Masks,
+        watermark: Watermark | None = None,
     ) -> Store:
         """Open a state directory, made where it is missing, and bring it up to date. From then on
         `witnesses` get its heads, and what `retain` does not keep goes; content is kept as
@@ -203,7 +204,7 @@ class Store:
                 journal, index, blobs, Locker(blobs, vault), tree=tree,
                 witnesses=push_heads(tree, journal, witnesses, witness_observer, clock_ns),
                 retention=retention, found=found, lock_fd=lock_fd,
-                masks=masks(redact_key(directory)), clock_ns=clock_ns,
+                masks=masks(redact_key(directory)), watermark=watermark, clock_ns=clock_ns,
             )  # fmt: skip
             store._begin(end.torn)
             undo.pop_all()
@@ -237,9 +238,11 @@ class Store:
         """Make sure that one more call than `live_calls` can be recorded to its end.
 
         Raises:
-            CapacityError: `JOURNAL_FULL`, with a delay.
+            CapacityError: `JOURNAL_FULL`, `AUDIT_BACKLOG`, with a delay.
             AuditUnavailable: `JOURNAL_UNAVAILABLE`, `HEAD_UNSIGNED`.
         """
+        if self._watermark is not None:
+            self._watermark.require()
         if (error := self._tree.unsigned) is not None:
             raise AuditUnavailable(
                 "HEAD_UNSIGNED",

@@ -120,12 +120,8 @@ def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Config
     start, nobody can say what it requires."""
     from supervisor.api.callers import check_grants
     from supervisor.api.guarded import require_guarded
-    from supervisor.cli.serve import (
-        configuration,
-        configuration_file,
-        egress_options,
-        missing_secrets,
-    )
+    from supervisor.cli.provided import egress_options
+    from supervisor.cli.serve import configuration, configuration_file, missing_secrets
     from supervisor.profile.load import ProfileSet
 
     source = configuration_file(config_path)

@@ -158,7 +158,8 @@ def rotate(config: Path | None, to: Path | None, directory: Path | None) -> None
       8  the record is damaged
     """
     from supervisor.audit.handover import hand_over
-    from supervisor.cli.serve import configuration_file, signer_of
+    from supervisor.cli.provided import signer_of
+    from supervisor.cli.serve import configuration_file
 
     now = _guarded(configuration_file(config))
     following = _guarded(to.absolute()) if to is not None else None

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import functools
 import json
 import logging
 import os
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor.call.events import Timeline
+from supervisor.cli import provided
 from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.in_clear import warn_of_secrets
 from supervisor.cli.process import StopSignals, settle
@@ -35,28 +34,21 @@ from supervisor.errors import (
     AuditUnavailable,
     HostError,
     InvalidRequest,
-    ProfileError,
     StockadeError,
 )
 
 if TYPE_CHECKING:
     from supervisor.api.config import Configuration
     from supervisor.api.metrics import Metrics
-    from supervisor.audit.masks import Masks
-    from supervisor.audit.notes import Signer
-    from supervisor.audit.retention import RetainPolicy
+    from supervisor.api.sinks import Sinks
     from supervisor.audit.store import Store
     from supervisor.engine import Engine
     from supervisor.linux.mounts import BpfFolder
     from supervisor.profile.load import ProfileSet
-    from supervisor.sandbox import EgressOptions
 
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 NO_THREAD = "can't start new thread"
 """What CPython says where pthread_create(3) failed."""
-
-CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""Where systemd tells a service its credentials' folder (systemd.exec(5))."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -71,6 +63,15 @@ class Daemon:
     metrics: Metrics
     store: Store
     engine: Engine
+    sinks: Sinks
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The configuration's file, None where there is none, and what reads it again."""
+
+    source: Path | None
+    again: Callable[[], Configuration]
 
 
 @click.command("serve", short_help="Run the daemon.")
@@ -182,7 +183,10 @@ def _prepare_and_serve(
 
     check_host()
     source = configuration_file(config_path)
-    config = configuration(source, state=state, addresses=addresses, folders=folders)
+    again = functools.partial(
+        configuration, source, state=state, addresses=addresses, folders=folders
+    )
+    config, reading = again(), Reading(source, again)
     # systemd's address is read here: no other room looks at the environment.
     notify_socket = os.environ.pop("NOTIFY_SOCKET", "")
     require_guarded(config, source=source, profiles=profile_folders(config.profiles))
@@ -191,7 +195,7 @@ def _prepare_and_serve(
     with exhaustion_named():
         bpf = _open_bpf(config, runtime_folder)
         _enter_private_mounts()
-        asyncio.run(_serve(config, runtime_folder, bpf, notify_socket, source, signals))
+        asyncio.run(_serve(config, runtime_folder, bpf, notify_socket, reading, signals))
 
 
 def configuration_file(path: Path | None) -> Path | None:
@@ -234,9 +238,12 @@ def build_daemon(
     runtime_folder: Path,
     bpf: BpfFolder | None = None,
     identities: tuple[str, ...] = (),
+    *,
+    reading: Reading | None = None,
 ) -> Daemon:
     """Load the profiles, open the record, and make the engine; nothing runs yet. `identities` are
-    those that the daemon reads the content of calls with.
+    those that the daemon reads the content of calls with, `reading` is where the configuration is
+    from.
 
     Raises:
         ProfileError: a profile folder is missing, or a caller is granted a profile by name that
@@ -248,10 +255,7 @@ def build_daemon(
     """
     from supervisor.api.callers import check_grants
     from supervisor.api.metrics import Metrics
-    from supervisor.audit.store import Store
-    from supervisor.audit.vault import Encryption
-    from supervisor.audit.witness_word import WitnessWord
-    from supervisor.cli.witnesses import witness_of
+    from supervisor.api.sinks import Sinks
     from supervisor.engine import Engine, EngineOptions
     from supervisor.profile.load import ProfileSet
 
@@ -262,25 +266,11 @@ def build_daemon(
     warn_of_secrets(profiles)
     state = Path(config.state)
     metrics = Metrics(profiles.names, state)
-    try:
-        store = Store.open(
-            state,
-            signer=signer_of(config),
-            clock_ns=time.time_ns,
-            observer=metrics,
-            on_fatal=_stop,
-            witnesses=[witness_of(entry) for entry in config.witnesses],
-            witness_observer=WitnessWord(state, metrics),
-            retain=retain_of(config, metrics),
-            encryption=Encryption(recipients=_recipients(config), identities=identities),
-            masks=masks_of(config),
-        )
-    except OSError as error:
-        raise AuditUnavailable(
-            "STATE_UNUSABLE",
-            f"the state folder {state} cannot be used: {error.strerror}",
-            hint="--state names a folder that this user may write, on a disk that works",
-        ) from error
+    reading = reading or Reading(None, lambda: config)
+    sinks = Sinks(
+        config, read=reading.again, source=reading.source, credentials=provided.credentials()
+    )
+    store = _open_store(config, metrics, sinks, identities)
     engine = Engine(
         store=store,
         profiles=profiles,
@@ -289,101 +279,40 @@ def build_daemon(
         bpf=bpf,
         observer=metrics,
         options=EngineOptions(calls_max=config.limits.calls, keep_alive_s=config.limits.keepalive),
-        egress=egress_options(config),
+        egress=provided.egress_options(config),
     )
-    return Daemon(config=config, metrics=metrics, store=store, engine=engine)
+    return Daemon(config=config, metrics=metrics, store=store, engine=engine, sinks=sinks)
 
 
-def egress_options(config: Configuration) -> EgressOptions:
-    """Give what the configuration says of the way out of calls.
+def _open_store(
+    config: Configuration, metrics: Metrics, sinks: Sinks, identities: tuple[str, ...]
+) -> Store:
+    from supervisor.audit.store import Store
+    from supervisor.audit.vault import Encryption
+    from supervisor.audit.witness_word import WitnessWord
+    from supervisor.cli.witnesses import witness_of
 
-    Raises:
-        ProfileError: `CONFIG_INVALID`: the file of authorities is missing or holds none.
-    """
-    from supervisor.sandbox import EgressOptions
-
-    secrets = config.secrets_with(_credentials())
-    options = EgressOptions(resolvers=config.egress.resolvers, secrets=secrets)
-    if config.egress.ca is None:
-        return options
-    path = Path(config.egress.ca)
+    state = Path(config.state)
     try:
-        # As the broker does: it is given the text, and has no files.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=path.read_text())
+        return Store.open(
+            state,
+            signer=provided.signer_of(config),
+            clock_ns=time.time_ns,
+            observer=metrics,
+            on_fatal=_stop,
+            witnesses=[witness_of(entry) for entry in config.witnesses],
+            witness_observer=WitnessWord(state, metrics),
+            retain=provided.retain_of(config, metrics, lambda: sinks.names),
+            encryption=Encryption(recipients=provided.recipients_of(config), identities=identities),
+            masks=provided.masks_of(config),
+            watermark=provided.watermark_of(config),
+        )
     except OSError as error:
-        why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise _no_authorities(path, str(why)) from error
-    except ValueError as error:  # it is empty, or no text
-        raise _no_authorities(path, "holds no certificate") from error
-    return dataclasses.replace(options, authorities=path)
-
-
-def signer_of(config: Configuration) -> Signer | None:
-    """Give what signs the log's heads; None where that is the key in the state folder.
-
-    Raises:
-        HostError: `KEY_INVALID`, `KEY_EXPOSED`, `KEY_UNAVAILABLE`, `PKCS11_MISSING`.
-    """
-    from supervisor.audit.signers import open_signer
-
-    record = config.record
-    if record is None or record.key is None or record.origin is None:
-        return None
-    return open_signer(record.key.source, record.origin, _credentials())
-
-
-def retain_of(config: Configuration, metrics: Metrics) -> RetainPolicy | None:
-    """Give what of the record is kept; None where all is."""
-    if config.record is None or config.record.retain is None:
-        return None
-    return dataclasses.replace(config.record.retain.policy, observer=metrics)
-
-
-def _recipients(config: Configuration) -> tuple[str, ...]:
-    return tuple(config.record.recipients or ()) if config.record is not None else ()
-
-
-async def identities_of(config: Configuration) -> tuple[str, ...]:
-    """Give the identities by which the daemon reads the content of calls, none where it has none.
-
-    Raises:
-        HostError: `IDENTITY_UNAVAILABLE`.
-    """
-    from supervisor.api.identity import read_identities
-
-    if config.record is None or config.record.identity is None:
-        return ()
-    return await read_identities(config.record.identity.source, _credentials())
-
-
-def masks_of(config: Configuration) -> Callable[[bytes], Masks]:
-    """Give what looks for secrets, by the library that the configuration names.
-
-    Raises:
-        HostError: `HYPERSCAN_MISSING`, `HYPERSCAN_UNSUITABLE`.
-    """
-    from supervisor.audit.masks import Masks
-    from supervisor.audit.redaction.prefilter import open_hyperscan
-
-    redact = config.record.redact if config.record is not None else None
-    if redact is None or redact.engine == "re2":
-        return Masks
-    return functools.partial(Masks, hyperscan=open_hyperscan())
-
-
-def _credentials() -> Path | None:
-    """Give the folder of the credentials that systemd gave this daemon."""
-    given = os.environ.get(CREDENTIALS)
-    return Path(given) if given else None
-
-
-def _no_authorities(path: Path, why: str) -> ProfileError:
-    return ProfileError(
-        "CONFIG_INVALID",
-        f"egress.ca: {path}: {why}",
-        hint="a file of certificates in PEM: of those that may vouch for servers, in place of the "
-        "host's",
-    )
+        raise AuditUnavailable(
+            "STATE_UNUSABLE",
+            f"the state folder {state} cannot be used: {error.strerror}",
+            hint="--state names a folder that this user may write, on a disk that works",
+        ) from error
 
 
 def _warn_of_problems(profiles: ProfileSet) -> None:
@@ -487,7 +416,7 @@ async def _serve(
     runtime_folder: Path,
     bpf: BpfFolder,
     notify_socket: str,
-    source: Path | None,
+    reading: Reading,
     signals: StopSignals,
 ) -> None:
     if signals.asked is not None:
@@ -496,11 +425,13 @@ async def _serve(
         return
     with signals.heard() as stop, contextlib.ExitStack() as stack:
         stack.callback(bpf.close_if_empty)
-        daemon = build_daemon(config, runtime_folder, bpf, await identities_of(config))
+        identities = await provided.identities_of(config)
+        daemon = build_daemon(config, runtime_folder, bpf, identities, reading=reading)
         try:
             if signals.asked is None:
-                await _start_and_serve(daemon, signals, stop, notify_socket, source)
+                await _start_and_serve(daemon, signals, stop, notify_socket, reading.source)
         finally:
+            await daemon.sinks.close()
             await daemon.store.close()
     if daemon.store.failure is not None:
         raise daemon.store.failure
@@ -525,6 +456,7 @@ async def _start_and_serve(
         if signals.asked is None:
             in_force = policy.policy_of(daemon.config, source, daemon.engine.profiles)
             await policy.note(daemon.store, in_force)
+            await daemon.sinks.start(daemon.store.outlet, daemon.store.outlet.origin)
             await serve(
                 daemon.engine,
                 daemon.config,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from supervisor.audit.entry import NO_LEAF
@@ -33,7 +36,8 @@ that others do not."""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One sink: what it is called, its kind and options, the format of its events, and from which
-    entry on. `uid` is the user that its process becomes, 0 where it needs to be root."""
+    entry on. `uid` is the user that its process becomes, 0 where it needs to be root; `files` are
+    the contents of those files that its options name and this user could not read."""
 
     name: str
     kind: str
@@ -43,6 +47,7 @@ class Order:
     index: int = 0
     leaf: str = NO_LEAF.hex()
     uid: int
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     pump: PumpOptions = field(default_factory=PumpOptions)
 
     def write(self) -> int:
@@ -61,7 +66,29 @@ class Order:
 
 
 def make_sink(order: Order) -> Sink:
-    """Make the sink; nothing is connected yet."""
+    """Make the sink; nothing is connected yet. The order's files are held open from here on."""
     module, name = SINKS[order.kind]
-    sink: Sink = getattr(importlib.import_module(module), name)(order.options)
+    options = _with_files(order.options, {Path(path): _held(path, order) for path in order.files})
+    sink: Sink = getattr(importlib.import_module(module), name)(options)
     return sink
+
+
+def _held(path: str, order: Order) -> Path:
+    """Put a file into memory, and give where this process finds it, whoever it becomes: proc(5)
+    lets a process have its own descriptors, also where it may not be dumped."""
+    fd = os.memfd_create(f"{order.name}: {Path(path).name}", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(order.files[path])
+    return Path(f"/proc/self/fd/{fd}")
+
+
+def _with_files(value: Any, held: Mapping[Path, Path]) -> Any:
+    """Give options with other paths, however deep they lie."""
+    if isinstance(value, Path):
+        return held.get(value, value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    found = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    changed = {name: _with_files(old, held) for name, old in found.items()}
+    changed = {name: new for name, new in changed.items() if new is not found[name]}
+    return dataclasses.replace(value, **changed) if changed else value

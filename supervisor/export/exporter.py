@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from supervisor.audit.cursors import Cursor, CursorError, CursorMissing, Cursors
 from supervisor.audit.space import make_folder
@@ -36,6 +36,7 @@ LOOK_S = 0.05
 KEEP_S = 0.5
 AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 60.0
 LETTERS_NAME = "export"
+STDOUT = "stdout"
 PATIENCE_S = 5.0
 """For the process of a sink to part from the other side, before it is killed."""
 
@@ -56,8 +57,8 @@ class LogSource(Protocol):
     def durable(self) -> int:
         """Give how many entries are durable."""
 
-    def head(self) -> Head:
-        """Give the newest signed head."""
+    def head(self) -> tuple[int, str]:
+        """Give the newest signed head: how many entries, and their root in hexadecimal."""
 
     def firsts(self) -> Sequence[int]:
         """Give the first indices of all segments."""
@@ -71,15 +72,28 @@ class LogSource(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class SinkState:
-    """How a sink does. `said` is what its process told last; `why` says why there is none, or why
-    it cannot go on."""
+    """How a sink does. All below `index` is acknowledged. `said` is what its process told last;
+    `why` says why there is none, or why it cannot go on. `replaying_from` is the entry from which
+    it gets again what it had, until it has all of that."""
 
     name: str
+    kind: str
+    format: str
     index: int
+    replaying_from: int | None = None
     letters: int = 0
     running: bool = False
     why: str = ""
     said: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Changes(NamedTuple):
+    """What became of the sinks by other orders, by their names."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
 
 
 class Exporter:
@@ -88,44 +102,102 @@ class Exporter:
     def __init__(self, orders: Sequence[Order], source: LogSource, state: Path) -> None:
         """Keep cursors and dead letters in the state folder `state`."""
         self._source = source
-        folder = state / LETTERS_NAME
-        make_folder(folder)
-        cursors = Cursors(state)
-        self._links = [
-            _Link(order, source, cursors, Letters(folder / f"{order.name}.dead"))
-            for order in orders
-        ]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._folder = state / LETTERS_NAME
+        make_folder(self._folder)
+        self._cursors = Cursors(state)
+        self._links = {order.name: self._link(order) for order in orders}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def states(self) -> Sequence[SinkState]:
         """Give how each sink does."""
-        return [link.state for link in self._links]
+        return [link.state for link in self._links.values()]
 
     def start(self) -> None:
         """Start all sinks."""
-        self._tasks = [asyncio.create_task(link.run()) for link in self._links]
-        self._tasks.append(asyncio.create_task(self._follow()))
+        for name, link in self._links.items():
+            self._running[name] = asyncio.create_task(link.run())
+        self._following = asyncio.create_task(self._follow())
+
+    async def apply(self, orders: Sequence[Order]) -> Changes:
+        """Have these sinks and no others from now on. One that is as before is left alone; one that
+        changed goes on where it was, and so does one that had been there before."""
+        async with self._turn:
+            wanted = {order.name: order for order in orders}
+            known = self._links
+            removed = known.keys() - wanted.keys()
+            added = wanted.keys() - known.keys()
+            same = {name for name in wanted.keys() - added if known[name].order == wanted[name]}
+            changed = wanted.keys() - added - same
+            for name in removed | changed:
+                await self._remove(name)
+            self._links = {
+                name: known[name] if name in same else self._link(order)
+                for name, order in wanted.items()
+            }
+            for name in added | changed:
+                self._running[name] = asyncio.create_task(self._links[name].run())
+            return Changes(*(tuple(sorted(names)) for names in (added, removed, changed, same)))
+
+    async def replay(self, name: str, index: int) -> None:
+        """Have a sink get everything from an entry on again. What it had acknowledged stays
+        acknowledged; a daemon that ends meanwhile does not go on with it.
+
+        Raises:
+            KeyError: there is no such sink.
+            ValueError: the entry is not in the log, or the sink is yet to come to it.
+        """
+        self._links[name].replay(index)
+
+    def letters(self, name: str) -> list[Letter]:
+        """Give the dead letters of a sink. Reads the disk; raises KeyError, and as
+        `Letters.waiting`."""
+        return self._links[name].letters.waiting()
+
+    async def wait_acknowledged(self, name: str, index: int) -> None:
+        """Wait until a sink has acknowledged all up to and with an entry.
+
+        Raises:
+            KeyError: there is no such sink, or no longer.
+        """
+        while (link := self._links[name]).state.index <= index:
+            await link.moved.wait()
 
     async def close(self) -> None:
         """End all processes, and keep how far they came."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for link in self._links:
-            await link.keep()
+        async with self._turn:
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.gather(self._following, return_exceptions=True)
+            await asyncio.gather(*(self._end(name) for name in list(self._running)))
+
+    def _link(self, order: Order) -> _Link:
+        letters = Letters(self._folder / f"{order.name}.dead")
+        return _Link(order, self._source, self._cursors, letters)
+
+    async def _remove(self, name: str) -> None:
+        await self._end(name)
+        self._links.pop(name).moved.set()
+
+    async def _end(self, name: str) -> None:
+        task = self._running.pop(name)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await self._links[name].keep()
 
     async def _follow(self) -> None:
         """Tell sinks when the log has grown."""
         last: tuple[int, Head] | None = None
         kept = time.monotonic()
         while True:
-            now = self._source.durable(), self._source.head()
-            for link in self._links:
+            now = self._source.durable(), Head(*self._source.head())
+            for link in list(self._links.values()):
                 link.grown(*now, news=now != last)
             last = now
             if time.monotonic() - kept >= KEEP_S:
-                for link in self._links:
+                for link in list(self._links.values()):
                     await link.keep()
                 kept = time.monotonic()
             await asyncio.sleep(LOOK_S)
@@ -135,15 +207,19 @@ class _Link:
     """One sink, and its process."""
 
     def __init__(self, order: Order, source: LogSource, cursors: Cursors, letters: Letters) -> None:
-        self._order = order
+        self.order = order
+        self.letters = letters
         self._source = source
         self._cursors = cursors
-        self._letters = letters
         self._channel: Channel | None = None
         self._fresh = True
         self._cursor = Cursor(index=0)
         self._kept: Cursor | None = None
-        self.state = SinkState(name=order.name, index=0)
+        self._again = asyncio.Event()
+        self.moved = asyncio.Event()
+        """Set once the cursor has moved from where it is, and another is waited for then."""
+        self._from: int | None = None
+        self.state = SinkState(name=order.name, kind=order.kind, format=order.made_by, index=0)
 
     async def run(self) -> None:
         """Keep a process running, for ever."""
@@ -151,21 +227,31 @@ class _Link:
             self._begin()
         except (CursorError, OSError, ValueError) as error:
             self.state.why = str(error)
-            log.critical("sink %s: %s: it does not run", self._order.name, error)
+            log.critical("sink %s: %s: it does not run", self.order.name, error)
             return
         wait_s = AGAIN_MIN_S
         while True:
             began = time.monotonic()
             try:
-                await self._one_life()
+                if await self._one_life():
+                    continue
             except Exception as error:
-                log.exception("sink %s", self._order.name)
+                log.exception("sink %s", self.order.name)
                 self.state.why = f"a bug: {error!r}"
             if time.monotonic() - began > AGAIN_MAX_S:
                 wait_s = AGAIN_MIN_S
-            log.warning("sink %s: %s", self._order.name, self.state.why)
+            log.warning("sink %s: %s", self.order.name, self.state.why)
             await asyncio.sleep(wait_s)
             wait_s = min(AGAIN_MAX_S, wait_s * 2)
+
+    def replay(self, index: int) -> None:
+        """Begin again from an entry; raises as `Exporter.replay`."""
+        if not 0 <= index < self._source.durable():
+            raise ValueError(f"the log has no entry {index} yet: it has {self._source.durable()}")
+        if index >= self._cursor.index:
+            raise ValueError(f"entry {index} is yet to come: {self._cursor.index} is the next")
+        self._from = self.state.replaying_from = index
+        self._again.set()
 
     def grown(self, durable: int, head: Head, *, news: bool) -> None:
         """Tell the process how far the log is, where that is new to it."""
@@ -181,32 +267,33 @@ class _Link:
         if self._kept is None or cursor.index <= self._kept.index:
             return
         try:
-            await asyncio.to_thread(self._cursors.advance, self._order.name, cursor)
+            await asyncio.to_thread(self._cursors.advance, self.order.name, cursor)
         except (CursorError, OSError, StockadeError) as error:
-            log.error("sink %s: its cursor cannot be kept: %s", self._order.name, error)
+            log.error("sink %s: its cursor cannot be kept: %s", self.order.name, error)
             return
         self._kept = cursor
 
     def _begin(self) -> None:
         try:
-            self._cursor = self._cursors.read(self._order.name)
+            self._cursor = self._cursors.read(self.order.name)
         except CursorMissing:
-            self._cursors.advance(self._order.name, self._cursor)
+            self._cursors.advance(self.order.name, self._cursor)
         self._kept = self._cursor
         self.state.index = self._cursor.index
-        self.state.letters = len(self._letters.waiting())
+        self.state.letters = len(self.letters.waiting())
 
-    async def _one_life(self) -> None:
-        """Start the process, and be there for it until it ends."""
+    async def _one_life(self) -> bool:
+        """Start the process, and be there for it until it ends, or has to begin again: say that."""
         ours, theirs = pair()
         channel = Channel(ours, self._handle)
-        order = replace(self._order, index=self._cursor.index, leaf=self._cursor.leaf)
+        begin = self._begin_at()
+        order = replace(self.order, index=begin.index, leaf=begin.leaf)
         try:
-            pid = _spawn(theirs.fileno())
+            pid = _spawn(theirs.fileno(), 1 if order.kind == STDOUT else -1)
         except OSError as error:
             self.state.why = f"its process cannot be started: {error.strerror}"
             channel.close()
-            return
+            return False
         finally:
             theirs.close()
         pidfd = os.pidfd_open(pid)
@@ -219,14 +306,35 @@ class _Link:
             finally:
                 os.close(fd)
             self._channel, self._fresh, self.state.running = channel, True, True
-            await wait_readable(pidfd)
+            if not await self._ended(pidfd):
+                return True
             self.state.why = self.state.why or "its process ended"
+            return False
         finally:
             self._channel, self.state.running = None, False
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             channel.close()  # It parts from the other side then.
             await _end(pidfd)
+
+    def _begin_at(self) -> Cursor:
+        """Give where a process is to begin; a replay is begun once, and not again where the
+        process ends."""
+        index, self._from = self._from, None
+        self._again.clear()
+        self.state.replaying_from = index
+        return self._cursor if index is None else Cursor(index=index, leaf="")
+
+    async def _ended(self, pidfd: int) -> bool:
+        """Wait until the process has ended, or is to begin again; say whether it has ended."""
+        waiting = asyncio.ensure_future(wait_readable(pidfd))
+        again = asyncio.ensure_future(self._again.wait())
+        try:
+            await asyncio.wait((waiting, again), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.done()
+        finally:
+            waiting.cancel()
+            again.cancel()
 
     async def _handle(self, message: Message, fds: Sequence[int]) -> Mapping[str, Any] | None:
         match message.get("ask") or message.get("tell"):
@@ -239,17 +347,21 @@ class _Link:
                 return {"opening": found}
             case "refused":
                 letter = Letter(**message["letter"])
-                await asyncio.to_thread(self._letters.add, [letter])
+                await asyncio.to_thread(self.letters.add, [letter])
                 self.state.letters += 1
                 log.warning(
                     "sink %s: entry %d is a dead letter: %s",
-                    self._order.name, letter.index, letter.why,
+                    self.order.name, letter.index, letter.why,
                 )  # fmt: skip
             case "acknowledged":
                 index = int(message["index"])
+                if self.state.replaying_from is not None and index >= self._cursor.index:
+                    self.state.replaying_from = None
                 if index > self._cursor.index:
                     self._cursor = Cursor(index=index, leaf=str(message["leaf"]))
                     self.state.index = index
+                    self.moved.set()
+                    self.moved = asyncio.Event()
             case "state":
                 self.state.said = message
             case "broken":
@@ -257,11 +369,14 @@ class _Link:
         return None
 
 
-def _spawn(end: int) -> int:
+def _spawn(end: int, output: int) -> int:
+    """Start a process of a sink; `output` is its standard output, -1 for none."""
     argv = [sys.executable, "-I", "-c", _ENTRY, os.fspath(_PACKAGE_PARENT), str(_END_FD)]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return process.spawn(argv, fds={0: null, 1: null, 2: 2, _END_FD: end})
+        return process.spawn(
+            argv, fds={0: null, 1: null if output < 0 else output, 2: 2, _END_FD: end}
+        )
     finally:
         os.close(null)
 

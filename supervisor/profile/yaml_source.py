@@ -391,7 +391,8 @@ _MESSAGES = {
 def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
     problem = _told(document, model, detail)
     shown = problem.hint.startswith("did you mean")  # a slip in a key
-    secret = detail["loc"][:1] == ("secrets",) or detail["loc"][:2] == ("record", "key")
+    place = detail["loc"]
+    secret = place[:1] in (("secrets",), ("sinks",)) or place[:2] == ("record", "key")
     if secret and detail["type"] in _MAY_SHOW_A_SECRET and not shown:
         # Who writes a secret itself where its source belongs does not find it in logs, too.
         return replace(problem, source="")

@@ -54,6 +54,7 @@ record:
   recipients: [RECIPIENT]
   identity: {credential: reader}
   redact: {engine: hyperscan}
+  watermark: {soft: 20GiB, hard: 7%}
 witnesses:
   - file: /mnt/heads
   - {command: [/bin/keep, here]}
@@ -62,6 +63,8 @@ witness_for:
   - origin: log.example.com/host-2
     key: log.example.com/host-2+2b49bf3d+AXMwCHH0TBaOfJSd4sdQ5gwsm7j/UwAXxaJnI06ctNuO
 metrics: {listen: "127.0.0.1:9464"}
+sinks:
+  archive: {type: file, path: /var/log/events}
 """.replace("RECIPIENT", RECIPIENT)
 
 
@@ -155,7 +158,7 @@ def test_what_is_kept(text: str, policy: RetainPolicy, tmp_path: Path) -> None:
 
 def test_who_exports_has_to_be_said(tmp_path: Path) -> None:
     message = problem(tmp_path, "record: {retain: {age: 90d}}\n").message
-    assert "exported_by: the exporters that have to be past it, or [] for none" in message
+    assert "exported_by: what has to be past it beside sinks:, or [] for none" in message
 
 
 def test_who_reads_the_content(tmp_path: Path) -> None:

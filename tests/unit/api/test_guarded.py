@@ -211,3 +211,27 @@ def test_tls(which: str, mode: int, reason: str, own: Path) -> None:
     tls = {name: str(write(own, name, 0o600)) for name in ("cert", "key", "client_ca")}
     (own / which).chmod(mode)
     assert check(tls=tls) == reason
+
+
+@pytest.mark.parametrize("key", ["token", "command", "ca", "cert", "key", "path"])
+def test_sinks(key: str, own: Path) -> None:
+    secret, tls = {"file": str(write(own, "token", 0o600))}, {"ca": str(write(own, "ca"))}
+    tls |= {"cert": str(write(own, "cert")), "key": str(write(own, "key", 0o600))}
+    log = own / "log"
+    log.mkdir(mode=0o755)
+    program = write(own, "command", 0o755)
+    splunk = {"type": "splunk", "url": "https://a.example.com", "tls": tls}
+    sinks = {
+        "a": {**splunk, "token": secret},
+        "b": {**splunk, "token": {"command": [str(program)]}},
+        "c": {"type": "file", "path": str(log / "out")},
+    }
+    assert check(sinks=sinks) == ""
+    (log if key == "path" else own / key).chmod(0o777)
+    assert check(sinks=sinks) == "POLICY_WRITABLE"
+
+
+def test_a_key_of_a_sink_that_all_can_read(own: Path) -> None:
+    tls = {name: str(write(own, name)) for name in ("ca", "cert", "key")}
+    sink = {"type": "relp", "address": "a.example.com:1", "tls": tls}
+    assert check(sinks={"a": sink}) == "TLS_KEY_EXPOSED"

@@ -143,3 +143,23 @@ def test_without_its_entry_nobody_is_served(tmp_path: Path) -> None:
                 await policy.note(store, policy_of(tmp_path))
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example.com:8088", "https://a.example.com:8088"),
+        ("https://a.example.com/", "https://a.example.com"),
+        ("https://a.example.com/hunter2", "https://a.example.com/…"),
+        ("https://a.example.com?t=hunter2", "https://a.example.com/…"),
+    ],
+)
+def test_no_path_of_a_sinks_address_is_in_it(tmp_path: Path, url: str, shown: str) -> None:
+    sink = {"type": "webhook", "url": url, "secret": {"file": "/etc/hook"}}
+    policy = policy_of(tmp_path, sinks={"a": sink})
+    found = policy["configuration"]["settings"]["sinks"]["a"]
+    assert found["url"].startswith(shown)
+    assert found["secret"] == [{"file": "/etc/hook"}]
+    assert "hunter2" not in json.dumps(policy)
+    other = policy_of(tmp_path, sinks={"a": {**sink, "url": f"{url}3"}})
+    assert other["configuration"] != policy["configuration"]

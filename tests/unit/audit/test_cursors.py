@@ -17,7 +17,9 @@ def at(index: int) -> Cursor:
 
 
 def exported(tmp_path: Path, *names: str, highest: dict[str, int] | None = None) -> Exported:
-    return Exported(Cursors(tmp_path), names, LEAVES.get, highest if highest is not None else {})
+    return Exported(
+        Cursors(tmp_path), lambda: names, LEAVES.get, highest if highest is not None else {}
+    )
 
 
 def test_a_cursor_reads_back(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 from supervisor.api.config import Configuration
 from supervisor.api.metrics import Metrics
 from supervisor.audit.keys import new_key, private_key
-from supervisor.audit.signers import FileSource, TokenSource
-from supervisor.cli import serve
+from supervisor.cli import provided, serve
 from supervisor.cli.folders import shipped_profiles
 from supervisor.egress.terminate import make_authority
 from supervisor.errors import AuditUnavailable, HostError, InvalidRequest, ProfileError
@@ -27,8 +26,6 @@ from supervisor.profile.load import ProfileSet
 from supervisor.profile.model import Redact
 from supervisor.profile.walls import WallState
 from tests.unit.cli.conftest import Stockade
-
-LABEL = "t"
 
 
 @pytest.fixture
@@ -247,7 +244,7 @@ def test_authorities_that_are_none_keep_the_daemon_from_starting(
     path.write_text(f"egress: {{ca: {file}}}\n")
     config = serve.configuration(path, state=tmp_path / "state")
     if not wrong:
-        assert serve.egress_options(config).authorities == file
+        assert provided.egress_options(config).authorities == file
         return
     with pytest.raises(ProfileError, match=f"egress.ca: {file}: {wrong}") as caught:
         serve.build_daemon(config, tmp_path / "run")
@@ -323,41 +320,13 @@ def test_the_logs_key_is_the_one_that_is_configured(
     if where == "credential":
         with pytest.raises(HostError, match="systemd gave this daemon none"):
             serve.build_daemon(config, tmp_path / "run")
-        monkeypatch.setenv(serve.CREDENTIALS, str(private.parent))
+        monkeypatch.setenv(provided.CREDENTIALS, str(private.parent))
     daemon = serve.build_daemon(config, tmp_path / "run")
     _, key = daemon.store.head()
     assert key.name == "log.example.com"
     assert key.public == private_key(private).public_key().public_bytes_raw()
     assert not (tmp_path / "state" / "log.key").exists()
     asyncio.run(close(daemon))
-
-
-def test_a_token_is_asked_as_the_configuration_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr("supervisor.audit.signers.open_signer", lambda *given: asked.append(given))
-    monkeypatch.setenv(serve.CREDENTIALS, "/run/credentials/stockade")
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        "record:\n  origin: log.example.com\n"
-        f"  key: {{pkcs11: {{module: /m.so, token: {LABEL}, key: k, pin: {{credential: p}}}}}}\n"
-    )
-    serve.signer_of(serve.configuration(path))
-    source = TokenSource(module="/m.so", token=LABEL, key="k", pin=FileSource(credential="p"))
-    assert asked == [(source, "log.example.com", Path("/run/credentials/stockade"))]
-    assert serve.signer_of(serve.configuration(config_with(tmp_path, "*"))) is None
-
-
-def test_what_retention_does_is_measured(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("record: {retain: {age: 90d, exported_by: [siem]}}\n")
-    metrics = Metrics([])
-    policy = serve.retain_of(serve.configuration(path), metrics)
-    assert policy is not None
-    assert policy.observer is metrics
-    assert policy.age_ns == 90 * 24 * 3600 * 10**9
-    assert serve.retain_of(serve.configuration(config_with(tmp_path, "*")), metrics) is None
 
 
 def test_how_witnesses_do_is_measured(tmp_path: Path) -> None:
@@ -419,7 +388,7 @@ def test_a_library_that_is_named_and_not_there(
 def test_a_host_that_has_no_more(
     error: Exception, stockade: Stockade, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(serve, "build_daemon", fail)
@@ -446,6 +415,7 @@ def test_calls_of_a_daemon_that_died_are_told(
     class Store:
         interrupted = tuple(Built(call_id=str(number)) for number in range(count))
         failure = None
+        outlet = Built(origin="log.example.com")
 
         def get_call(self, call_id: str) -> Built:
             return Built(profile="python")
@@ -469,8 +439,10 @@ def test_calls_of_a_daemon_that_died_are_told(
         assert given["source"] == ""
 
     metrics = Metrics(["python"])
-    daemon = Built(store=Store(), engine=Engine(), metrics=metrics, config=Configuration())
-    monkeypatch.setattr(serve, "build_daemon", lambda *_: daemon)
+    daemon = Built(
+        store=Store(), engine=Engine(), metrics=metrics, config=Configuration(), sinks=StubSinks([])
+    )
+    monkeypatch.setattr(serve, "build_daemon", lambda *_, **__: daemon)
     monkeypatch.setattr("supervisor.api.server.serve", served)
     monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
     result = stockade("serve", "--state", tmp_path / "state")
@@ -484,13 +456,30 @@ def test_calls_of_a_daemon_that_died_are_told(
     assert metrics.registry.get_sample_value("stockade_calls_total", labels) == (count or None)
 
 
+class StubSinks:
+    """The sinks of a daemon, which tell what was done."""
+
+    def __init__(self, deeds: list[str]) -> None:
+        self.deeds = deeds
+
+    async def start(self, *_: object) -> None:
+        self.deeds.append("sinks")
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self.deeds.append("no sinks")
+        await asyncio.sleep(0)
+
+
 class StubDaemon:
     """The rooms of a daemon that sends itself a signal at one moment and tells what was done."""
 
     def __init__(self, moment: str) -> None:
         self.moment = moment
         self.deeds: list[str] = []
-        self.store = self.engine = self
+        self.sinks = StubSinks(self.deeds)
+        self.store = self.engine = self.outlet = self
+        self.origin = "log.example.com"
         self.config, self.metrics = Configuration(), None
         self.interrupted = ()
         self.failure = None
@@ -504,7 +493,7 @@ class StubDaemon:
         if name == self.moment:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def build(self, *_: object) -> StubDaemon:
+    def build(self, *_: object, **__: object) -> StubDaemon:
         self.deed("build")
         return self
 
@@ -538,11 +527,11 @@ class StubDaemon:
     ("moment", "deeds"),
     [
         ("settle", []),
-        ("build", ["build", "close"]),
-        ("start", ["build", "start", "drain", "close"]),
-        ("serve", ["build", "start", "policy", "serve", "close"]),
-        ("fail", ["build", "start", "policy", "serve", "drain", "close"]),
-        ("unwritten", ["build", "start", "policy", "drain", "close"]),
+        ("build", ["build", "no sinks", "close"]),
+        ("start", ["build", "start", "drain", "no sinks", "close"]),
+        ("serve", ["build", "start", "policy", "sinks", "serve", "no sinks", "close"]),
+        ("fail", ["build", "start", "policy", "sinks", "serve", "drain", "no sinks", "close"]),
+        ("unwritten", ["build", "start", "policy", "drain", "no sinks", "close"]),
     ],
 )
 def test_a_signal_at_any_moment_ends_it_in_order(

@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_comes_again_and_goes_on(
     out = tmp_path / "out.jsonl"
     pids: list[int] = []
     spawn = module._spawn
-    monkeypatch.setattr(module, "_spawn", lambda end: pids.append(pid := spawn(end)) or pid)
+    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
 
     async def main() -> None:
         async with exporting(log, tmp_path, order(out)) as exporter:
@@ -176,3 +176,73 @@ def test_one_sink_that_cannot_work_keeps_no_other_from_it(log: Log, tmp_path: Pa
 
     asyncio.run(main())
     assert came(tmp_path / "out") == list(range(10))
+
+
+def test_sinks_come_go_and_change_while_others_go_on(log: Log, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    log.write(20)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(first, name="stays"), order(second)) as exporter:
+            await until(lambda: [state.index for state in exporter.states] == [20, 20])
+            changes = await exporter.apply(
+                [
+                    order(first, name="stays"),
+                    order(third),
+                    order(tmp_path / "new", name="comes"),
+                ]
+            )
+            assert changes == (("comes",), (), ("archive",), ("stays",))
+            log.write(10)
+            await until(lambda: {state.index for state in exporter.states} == {30})
+            changes = await exporter.apply([order(first, name="stays")])
+            assert changes == ((), ("archive", "comes"), (), ("stays",))
+            assert [state.name for state in exporter.states] == ["stays"]
+            log.write(10)
+            await until(lambda: exporter.states[0].index == 40)
+            changes = await exporter.apply([order(first, name="stays"), order(third)])
+            await until(lambda: {state.index for state in exporter.states} == {40})
+
+    asyncio.run(main())
+    assert came(first) == list(range(40))
+    assert came(second) == list(range(20))
+    assert came(third) == list(range(20, 40))  # it goes on where the one before it was
+    assert came(tmp_path / "new") == list(range(30))
+
+
+def test_a_replay_gives_what_was_acknowledged_again_and_takes_nothing_back(
+    log: Log, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    log.write(50)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(out)) as exporter:
+            await until(lambda: exporter.states[0].index == 50)
+            for index in (50, 51, -1):
+                with pytest.raises(ValueError, match=f"entry {index}"):
+                    await exporter.replay("archive", index)
+            with pytest.raises(KeyError):
+                await exporter.replay("other", 0)
+            await exporter.replay("archive", 30)
+            assert exporter.states[0].replaying_from == 30
+            await until(lambda: exporter.states[0].replaying_from is None)
+            assert exporter.states[0].index == 50
+            log.write(1)
+            await exporter.wait_acknowledged("archive", 50)
+
+    asyncio.run(main())
+    assert came(out) == [*range(50), *range(30, 51)]
+    assert Cursors(tmp_path).read("archive").index == 51
+
+
+def test_who_waits_for_a_sink_that_goes_is_told(log: Log, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            waiting = asyncio.create_task(exporter.wait_acknowledged("archive", 7))
+            await asyncio.sleep(0)
+            await exporter.apply([])
+            with pytest.raises(KeyError):
+                await waiting
+
+    asyncio.run(main())
