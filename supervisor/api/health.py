@@ -34,7 +34,7 @@ class Health(grpc_health_aio.HealthServicer):  # type: ignore[misc] # grpc_healt
     def __init__(self, services: Iterable[str]) -> None:
         super().__init__()
         self._names = ("", *services)
-        self._serving = False
+        self._serving: bool | None = None  # nothing was said yet
         self._server_status = dict.fromkeys(self._names, NOT_SERVING)
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the RPC's name
