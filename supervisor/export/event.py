@@ -59,7 +59,9 @@ class Event:
 
     `uid` is the same each time the event is made, and no other event's; `index` is the entry that
     it is from, and `last` says that no further event is from there. `severity` is the id of OCSF
-    (1 informational … 6 fatal), `class_uid` its class.
+    (1 informational … 6 fatal), `class_uid` its class. `call` is the id of the call that the entry
+    belongs to, `traceparent` what its caller gave (W3C Trace Context); each is "" where there is
+    none.
     """
 
     uid: str
@@ -70,6 +72,8 @@ class Event:
     severity: int
     class_uid: int
     data: bytes
+    call: str = ""
+    traceparent: str = ""
 
 
 class Format(Protocol):

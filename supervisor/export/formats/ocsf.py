@@ -68,11 +68,11 @@ class Ocsf:
         for draft in drafts:
             number = len(events)
             event = self._event(draft, entry, parts, head, number)
-            events.append(self._made(event, draft, entry, number))
+            events.append(self._made(event, draft, entry, parts, number))
             if draft.finding:
                 found = self._finding(draft, event, entry, number)
                 finished = self._event(found, entry, parts, head, number + 1)
-                events.append(self._made(finished, found, entry, number + 1))
+                events.append(self._made(finished, found, entry, parts, number + 1))
         events[-1].last = True
         return events
 
@@ -94,10 +94,13 @@ class Ocsf:
         self._calls[opening.index] = (opening, parts)
         return parts
 
-    def _made(self, event: dict[str, Any], draft: Draft, entry: Entry, number: int) -> Event:
+    def _made(
+        self, event: dict[str, Any], draft: Draft, entry: Entry, parts: Parts, number: int
+    ) -> Event:
         return Event(
             uid_of(entry, number), entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
-            draft.severity, event["class_uid"], json_line.encode(event),
+            draft.severity, event["class_uid"], json_line.encode(event), entry.call,
+            parts.traceparent,
         )  # fmt: skip
 
     def _finding(self, draft: Draft, event: Mapping[str, Any], entry: Entry, number: int) -> Draft:

@@ -148,7 +148,7 @@ class Parts:
     """What all events of a call say, as JSON that is made once; `old` is for OCSF 1.1.
 
     `actor` is that without a process in the sandbox, `who` is what it says besides one; `call` is
-    for `unmapped`.
+    for `unmapped`; `traceparent` is "" where it names no trace.
     """
 
     old: bool
@@ -166,6 +166,7 @@ class Parts:
     trace: Any
     agent: Any
     call: Any
+    traceparent: str = ""
     missing: Sequence[str] = ()
 
     @property
@@ -311,6 +312,7 @@ def call_parts(opening: Opening, call_id: str, source: Source, *, old: bool) -> 
         trace=fragment({"uid": trace, "flags": [flags]}) if trace else None,
         agent=fragment(one) if (one := _agent(agent, session)) else None,
         call=fragment(told),
+        traceparent=traceparent if trace else "",
         missing=[f"intent.{one}" for one in (*body.missing, *profile.missing)],
     )  # fmt: skip
 

@@ -47,5 +47,9 @@ class Plain:
             told["sequence"] = entry.sequence
             told["call"] = parts.call if parts.call is not None else {"id": entry.call}
         data = json_line.encode(told)
-        class_uid = drafts[0].class_uid
-        return [Event(uid, entry.index, True, entry.time_ns, entry.kind, severity, class_uid, data)]
+        return [
+            Event(
+                uid, entry.index, True, entry.time_ns, entry.kind, severity, drafts[0].class_uid,
+                data, entry.call, parts.traceparent,
+            )
+        ]  # fmt: skip

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-import orjson
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
@@ -36,40 +34,19 @@ SEVERITIES: dict[int, tuple[SeverityNumber.ValueType, str]] = {
 }
 """Of OCSF's ids. All others are unspecified."""
 
-_TRACE, _SPAN = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{16}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 
 
-class Context(NamedTuple):
-    """The call, the trace and the span that an event is of; empty where it says none."""
-
-    call: str
-    trace: bytes
-    span: bytes
-
-
-def context_of(data: bytes) -> Context:
-    """Read them from an event: OCSF's and ECS' `trace` and `span`, and `call` where it is one. An
-    event that is no JSON object says none."""
-    try:
-        row = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return Context("", b"", b"")
-    if not isinstance(row, dict):
-        return Context("", b"", b"")
-    trace = row.get("trace")
-    holder = trace if isinstance(trace, dict) else {}
-    call = row.get("call")
-    trace_id = _id(holder.get("uid", holder.get("id")), _TRACE)
-    span = holder.get("span", row.get("span"))
-    span_id = _id(span.get("uid", span.get("id")) if isinstance(span, dict) else None, _SPAN)
-    # A span without its trace is no place (logs.proto).
-    return Context(call if isinstance(call, str) else "", trace_id, span_id if trace_id else b"")
-
-
-def _id(value: object, form: re.Pattern[str]) -> bytes:
-    if isinstance(value, str) and form.fullmatch(value) and value.strip("0"):
-        return bytes.fromhex(value)
-    return b""
+def context_of(traceparent: str) -> tuple[bytes, bytes]:
+    """Give the ids of a trace and of a span in it (W3C Trace Context); both are empty where a text
+    names no trace, the span's where that is none."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None:
+        return b"", b""
+    trace, span = (bytes.fromhex(one) for one in found.groups())
+    if not any(trace):
+        return b"", b""
+    return trace, span if any(span) else b""
 
 
 def record(event: Event, observed_ns: int) -> LogRecord:
@@ -77,19 +54,19 @@ def record(event: Event, observed_ns: int) -> LogRecord:
     number, text = SEVERITIES.get(
         event.severity, (SeverityNumber.SEVERITY_NUMBER_UNSPECIFIED, "Unknown")
     )
-    context = context_of(event.data)
+    trace, span = context_of(event.traceparent)
     attributes = [
         _text("log.record.uid", event.uid),
         KeyValue(key="stockade.index", value=AnyValue(int_value=event.index)),
         KeyValue(key="stockade.class_uid", value=AnyValue(int_value=event.class_uid)),
     ]
-    if context.call:
-        attributes.append(_text("stockade.call", context.call))
+    if event.call:
+        attributes.append(_text("stockade.call", event.call))
     return LogRecord(
         time_unix_nano=event.time_ns, observed_time_unix_nano=observed_ns,
         severity_number=number, severity_text=text, event_name=f"stockade.{event.kind}",
         body=AnyValue(string_value=event.data.decode("utf-8", "replace")), attributes=attributes,
-        trace_id=context.trace, span_id=context.span,
+        trace_id=trace, span_id=span,
     )  # fmt: skip
 
 

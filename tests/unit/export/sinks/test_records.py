@@ -37,27 +37,24 @@ def test_severities(severity: int, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("traceparent", "trace", "span"),
     [
-        (f'{{"call":"c1","trace":{{"uid":"{TRACE}","span":{{"uid":"{SPAN}"}}}}}}', ("c1", 1, 1)),
-        (f'{{"trace":{{"id":"{TRACE}"}},"span":{{"id":"{SPAN}"}}}}', ("", 1, 1)),
-        (f'{{"trace":{{"uid":"{TRACE}"}}}}', ("", 1, 0)),
-        (f'{{"span":{{"id":"{SPAN}"}}}}', ("", 0, 0)),
-        (f'{{"trace":{{"uid":"{"0" * 32}"}}}}', ("", 0, 0)),
-        ('{"trace":{"uid":"xyz","span":[]},"call":{"id":1}}', ("", 0, 0)),
-        ('{"trace":7}', ("", 0, 0)),
-        ("[]", ("", 0, 0)),
-        ("CEF:0|x", ("", 0, 0)),
+        (f"00-{TRACE}-{SPAN}-01", TRACE, SPAN),
+        (f"01-{TRACE}-{SPAN}-01-more", TRACE, SPAN),
+        (f"00-{TRACE}-{'0' * 16}-01", TRACE, ""),
+        (f"00-{'0' * 32}-{SPAN}-01", "", ""),
+        (f"00-{TRACE.upper()}-{SPAN}-01", "", ""),
+        (f"00-{TRACE}-{SPAN}-01\n", "", ""),
+        ("", "", ""),
     ],
 )
-def test_context(data: str, found: tuple[str, int, int]) -> None:
-    call, trace, span = context_of(data.encode())
-    assert (call, trace.hex(), span.hex()) == (found[0], TRACE * found[1], SPAN * found[2])
+def test_context(traceparent: str, trace: str, span: str) -> None:
+    assert tuple(one.hex() for one in context_of(traceparent)) == (trace, span)
 
 
-def test_a_record_has_its_context() -> None:
-    data = f'{{"call":"c1","trace":{{"uid":"{TRACE}","span":{{"uid":"{SPAN}"}}}}}}'.encode()
-    made = record(dataclasses.replace(event(0), data=data), 1)
+def test_a_record_has_its_context_whatever_its_format() -> None:
+    of_call = {"call": "c1", "traceparent": f"00-{TRACE}-{SPAN}-01"}
+    made = record(dataclasses.replace(event(0), data=b"CEF:0|x", **of_call), 1)  # type: ignore[arg-type]
     assert (made.trace_id.hex(), made.span_id.hex()) == (TRACE, SPAN)
     assert made.attributes[-1].value.string_value == "c1"
 
