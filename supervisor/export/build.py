@@ -7,7 +7,7 @@ import importlib
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,16 @@ SINKS = {
 }
 """Of each kind, the module and the sink. Loaded only where it is used: some need much
 that others do not."""
+
+
+REQUESTS = 4
+"""That a batch is, where it does not fit into one: its sink waits for so many answers."""
+
+SPARE_S = 10.0
+"""How much longer a pump waits than a sink does by itself."""
+
+_STORE = PumpOptions(batch_events=20_000, batch_bytes=16 << 20, linger_s=60.0)
+_LAKE = replace(_STORE, linger_s=300.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +102,40 @@ def _with_files(value: Any, held: Mapping[Path, Path]) -> Any:
     changed = {name: _with_files(old, held) for name, old in found.items()}
     changed = {name: new for name, new in changed.items() if new is not found[name]}
     return dataclasses.replace(value, **changed) if changed else value
+
+
+def paced(kind: str, options: Any) -> PumpOptions:
+    """Give how a sink wants its batches, and how long one may take: longer than its own deadlines,
+    which say better what is wrong.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    match kind:
+        case "file":
+            return _within(options.deadline_s)
+        case "stdout" | "journald":
+            return _within(2 * options.stall_s)
+        case "syslog":  # What is to be sent again goes first.
+            return _within(
+                options.peer.connect_s + options.proof_s + 2 * REQUESTS * options.peer.stall_s
+            )
+        case "relp":
+            return _within(options.peer.connect_s + REQUESTS * options.peer.stall_s)
+        case "kafka":
+            return _within(options.deadline_s)
+        case "splunk":
+            return _within(REQUESTS * options.endpoint.deadline_s + (options.ack_s or 0.0))
+        case "otlp" | "opensearch":
+            return _within(REQUESTS * options.endpoint.deadline_s)
+        case "webhook":
+            few = replace(PumpOptions(), batch_events=50) if options.single else PumpOptions()
+            return _within(REQUESTS * options.endpoint.deadline_s, few)
+        case "s3":  # An object for each class and day.
+            pace = _LAKE if hasattr(options.layout, "account") else _STORE
+            return _within(4 * REQUESTS * options.endpoint.deadline_s, pace)
+    raise ValueError(f"there is no kind of sink {kind!r}: one of {', '.join(SINKS)}")
+
+
+def _within(seconds: float, pace: PumpOptions = PumpOptions()) -> PumpOptions:  # noqa: B008
+    return replace(pace, deadline_s=seconds + SPARE_S)

@@ -1,9 +1,10 @@
 """The pump of one sink: entries out of the log, events into the sink, in order, at least once.
 
 The cursor moves when the other side has acknowledged all events of an entry, or refused one for
-ever, which then is a dead letter. A sink that does not take a batch gets the same one again, after
-a wait that grows; one that keeps failing is tried with one event at a time until it takes that
-(half-open), so that who comes back is not met by all that waited.
+ever, which then is a dead letter. Where nobody acknowledges, it stays behind what may not have
+arrived (`Sink.trails`), and follows once that is proven. A sink that does not take a batch gets the
+same one again, after a wait that grows; one that keeps failing is tried with one event at a time
+until it takes that (half-open), so that who comes back is not met by all that waited.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from supervisor.audit.entry import Kind
@@ -34,6 +35,9 @@ BUG_TRIES = 3
 """Of a batch on which a sink fails in a way that it should not, before that is taken for a
 refusal."""
 
+PROVEN_EVERY_S = 0.25
+"""How often it is looked whether what trails has arrived by now."""
+
 log = logging.getLogger("stockade.export")
 
 
@@ -47,7 +51,11 @@ class Circuit(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PumpOptions:
-    """Bounds of a batch, whichever is reached first, and how long to wait after a failure."""
+    """Bounds of a batch, whichever is reached first, and how long to wait after a failure.
+
+    `linger_s` is how old the first entry of a batch may get in waiting for more; `deadline_s` is
+    how long a sink may take for one, more than it gives itself.
+    """
 
     batch_events: int = 500
     batch_bytes: int = 1 << 20
@@ -78,12 +86,14 @@ class Keeper(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class PumpState:
-    """What is told of a pump. Times in seconds since 1970, 0.0 for never."""
+    """What is told of a pump: everything below `sent` was sent, everything below `acknowledged` has
+    arrived. Times in seconds since 1970, 0.0 for never."""
 
     circuit: Circuit = Circuit.CLOSED
     failing_since: float = 0.0
     failures: int = 0
     why: str = ""
+    sent: int = 0
     acknowledged: int = 0
     acknowledged_at: float = 0.0
     events: int = 0
@@ -93,9 +103,12 @@ class PumpState:
 
 @dataclass(slots=True)
 class _Batch:
-    events: list[Event]
-    ends: dict[int, str]  # Of each entry that is whole in it: index, and leaf hash.
+    """Events of whole entries: those below `end`, of which the last has the hash `leaf`."""
+
+    events: list[Event] = field(default_factory=list)
     size: int = 0
+    end: int = 0
+    leaf: str = ""
 
 
 class Pump:
@@ -123,6 +136,9 @@ class Pump:
         self._entries: deque[Entry] = deque()
         self._head = Head(size=0, root="")
         self._wait_s = 0.0
+        self._taken = 0  # Events, by the sink.
+        self._marks: deque[tuple[int, int, str]] = deque()  # How many were at the end of an entry.
+        self._proving = asyncio.Lock()
         self.state = PumpState()
 
     async def run(self) -> None:
@@ -132,11 +148,12 @@ class Pump:
             TailError: the log cannot be read on.
             OSError: what has to be kept cannot be.
         """
-        self.state.acknowledged = self._tail.index
+        self.state.acknowledged = self.state.sent = self._tail.index
         ready: asyncio.Queue[_Batch] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fill(ready))
             tasks.create_task(self._drain(ready))
+            tasks.create_task(self._prove())
 
     async def _fill(self, ready: asyncio.Queue[_Batch]) -> None:
         """Make batches, one ahead of what is being sent."""
@@ -147,19 +164,39 @@ class Pump:
         while True:
             batch = await ready.get()
             await self._deliver(batch.events)
-            index = max(batch.ends)
-            await self._keeper.acknowledged(index + 1, batch.ends[index])
-            self.state.acknowledged, self.state.acknowledged_at = index + 1, self._clock()
             self.state.events += len(batch.events)
+            self.state.sent = batch.end
+            self._marks.append((self._taken, batch.end, batch.leaf))
+            await self._acknowledge()
+
+    async def _prove(self) -> None:
+        """Follow what trails, while nothing is sent, too."""
+        while True:
+            await asyncio.sleep(PROVEN_EVERY_S)
+            await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        """Have kept how far everything has arrived."""
+        async with self._proving:
+            arrived = self._taken - self._sink.trails() if self._marks else 0
+            found = None
+            while self._marks and self._marks[0][0] <= arrived:
+                found = self._marks.popleft()
+            if found is not None:
+                _, index, leaf = found
+                await self._keeper.acknowledged(index, leaf)
+                self.state.acknowledged, self.state.acknowledged_at = index, self._clock()
 
     async def _next_batch(self) -> _Batch:
-        batch = _Batch(events=[], ends={})
+        batch, until = _Batch(), None
         while True:
             if not self._entries:
-                self._entries.extend(await self._more(wait=not batch.ends))
+                self._entries.extend(await self._more(until))
                 if not self._entries:
                     return batch
                 self._head = await self._keeper.head()
+            if until is None:
+                until = asyncio.get_running_loop().time() + self._options.linger_s
             while self._entries:
                 if self._is_full(batch):
                     return batch
@@ -171,11 +208,12 @@ class Pump:
             or batch.size >= self._options.batch_bytes
         )
 
-    async def _more(self, *, wait: bool) -> list[Entry]:
-        """Give the next entries; where there are none, `wait` for them, or linger a little."""
+    async def _more(self, until: float | None) -> list[Entry]:
+        """Give the next entries; where there are none, wait for them, but not longer than `until`
+        by the loop's clock."""
         beyond = self._tail.index
         try:
-            async with asyncio.timeout(None if wait else self._options.linger_s):
+            async with asyncio.timeout_at(until):
                 durable = await self._keeper.durable(beyond)
         except TimeoutError:
             return []
@@ -191,7 +229,7 @@ class Pump:
             events = ()
         batch.events += events
         batch.size += sum(len(event.data) for event in events)
-        batch.ends[entry.index] = entry.leaf
+        batch.end, batch.leaf = entry.index + 1, entry.leaf
 
     async def _opening(self, entry: Entry) -> Opening | None:
         call = entry.call
@@ -233,6 +271,7 @@ class Pump:
                 await self._refused(part, Refused(f"the sink fails on it: {error!r}"))
             else:
                 self._worked()
+                self._taken += len(part) - len(rejected)
                 await self._bury_rejected(part, rejected)
             events, bugs = events[len(part) :], 0
 

@@ -53,6 +53,11 @@ class Sink(Protocol):
             Refused: it never will be taken as it is.
         """
 
+    def trails(self) -> int:
+        """Give how many of the last events that `send` took may not have arrived: 0 where the other
+        side acknowledges. They count as delivered once they are no more among these; until then,
+        who starts anew sends them again."""
+
     async def close(self) -> None:
         """Part in good order (TLS close_notify, RELP close); does nothing a second time, and raises
         nothing."""

@@ -77,6 +77,10 @@ class JournaldSink:
             raise SinkError(f"journald: {error.strerror or error}") from None
         return rejected
 
+    def trails(self) -> int:
+        """Give none: the queue outlasts journald, and us."""
+        return 0
+
     async def close(self) -> None:
         """Close the socket."""
         self._drop()

@@ -1,5 +1,5 @@
 """Events as lines on standard output. A batch is sent once the kernel has it: in a pipe's buffer,
-which is gone with who reads it.
+which is gone with who reads it. So it trails until it was read.
 
 The descriptor may be shared with other processes, so it stays as it is: a write is never larger
 than what poll(2) says there is room for.
@@ -7,10 +7,15 @@ than what poll(2) says there is room for.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import stat
+import struct
+import termios
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +47,8 @@ class StdoutSink:
         self._lane = Lane("stdout", options.stall_s + MARGIN_S)
         self._closed = threading.Event()
         self._torn = False
+        self._written = 0
+        self._ends: deque[tuple[int, int]] = deque()  # Bytes, and how many events they end.
 
     async def send(self, batch: Sequence[Event]) -> Sequence[Rejected]:
         """Write a batch.
@@ -52,7 +59,15 @@ class StdoutSink:
         good, rejected = lines(batch, LINE_BYTES_MAX)
         if good:
             await self._lane.run(self._write, text(good))
+            self._ends.append((self._written, len(good)))
         return rejected
+
+    def trails(self) -> int:
+        """Give how many of the last events nobody has read out of the pipe or socket yet."""
+        read = self._written - unread_bytes(self._fd)
+        while self._ends and self._ends[0][0] <= read:
+            self._ends.popleft()
+        return sum(count for _, count in self._ends)
 
     async def close(self) -> None:
         """Write nothing more."""
@@ -75,5 +90,19 @@ class StdoutSink:
                 done = os.write(self._fd, view[: select.PIPE_BUF])
                 self._torn = view[done - 1] != ord("\n")
                 view = view[done:]
+                self._written += done
         except OSError as error:
             raise SinkError(f"standard output: {error.strerror}") from None
+
+
+def unread_bytes(fd: int) -> int:
+    """Give how much lies in a pipe or in a stream socket that was written and not read (FIONREAD on
+    a pipe, see pipe(7); SIOCOUTQ, see unix(7)); 0 for what is neither."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode):
+        question = termios.FIONREAD
+    elif stat.S_ISSOCK(mode):
+        question = termios.TIOCOUTQ
+    else:
+        return 0
+    return int(struct.unpack("i", fcntl.ioctl(fd, question, bytes(4)))[0])

@@ -12,14 +12,19 @@ Nobody says that a message has come. What is promised instead:
 - That holds for a receiver that ends while nothing is sent, too: the window is sent again by
   itself, after a second, and then after twice as long each time until something new was sent.
 
+- A message may not have arrived (`trails`) until the connection has stood for `held_s` after the
+  other side's kernel had it. Until then the cursor stays behind it, so that a daemon that is killed
+  together with the receiver sends it again.
+
 What is not promised: what was more than the window (a receiver with a long queue in its memory);
-what the receiver, alive, throws away; and the window itself when this process ends, since it lies
-in memory. Whoever needs that takes RELP.
+what the receiver, alive, throws away; and, where this process ends as well, what a receiver had not
+put away after `held_s`, stopped as it was, say. Whoever needs that takes RELP.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,10 +50,13 @@ class SyslogOptions:
     window_events: int = 65_536
     window_bytes: int = 32 * 1024 * 1024
     proof_s: float = 1.0
+    held_s: float = 5.0
 
     def __post_init__(self) -> None:
         if self.window_events < 1 or self.window_bytes < 1:
             raise ValueError("a window that keeps nothing")
+        if self.proof_s < 0 or self.held_s <= 0:
+            raise ValueError("a connection that proves nothing by standing")
 
 
 class SyslogSink:
@@ -57,7 +65,7 @@ class SyslogSink:
     def __init__(self, options: SyslogOptions) -> None:
         self._options = options
         self._messages = Messages(facility=options.facility, host=options.host, bom=options.bom)
-        self._window = Window(options.window_events, options.window_bytes)
+        self._window = Window(options.window_events, options.window_bytes, options.held_s)
         self._wire: Wire | None = None
         self._busy = asyncio.Lock()
         self._tender: asyncio.Task[None] | None = None
@@ -80,7 +88,7 @@ class SyslogSink:
                 wire = await self._connected()
                 await wire.write(b"".join(frames))
                 await wire.settled()
-                self._window.keep(frames)
+                self._window.keep(frames, time.monotonic())
                 self._again_s = AGAIN_FIRST_S
         except WireError as error:
             self._drop()
@@ -91,6 +99,12 @@ class SyslogSink:
         if self._tender is None:
             self._tender = asyncio.create_task(self._keep_up(), name="export syslog")
         return rejected
+
+    def trails(self) -> int:
+        """Give how many of the last messages have not been out long enough to count for good."""
+        if self._wire is not None and self._wire.stands:
+            self._window.prove(time.monotonic())
+        return self._window.unproven
 
     async def close(self) -> None:
         """Send nothing more, and part with a close_notify."""
@@ -113,10 +127,12 @@ class SyslogSink:
         self.resent += len(self._window)
         await wire.settled()
         await wire.alive_for(self._options.proof_s)
+        self._window.renew(time.monotonic())
         return wire
 
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
+        self._window.doubt()
         if wire is not None:
             wire.abort()
 
@@ -141,22 +157,48 @@ class SyslogSink:
 
 
 class Window:
-    """The last messages that counted as sent, each in its frame."""
+    """The last messages that counted as sent, each in its frame. `unproven` of them are the last
+    that have not been out for `held_s` over one connection."""
 
-    def __init__(self, events_max: int, bytes_max: int) -> None:
-        self._events_max, self._bytes_max = events_max, bytes_max
+    def __init__(self, events_max: int, bytes_max: int, held_s: float) -> None:
+        self._events_max, self._bytes_max, self._held_s = events_max, bytes_max, held_s
         self._frames: deque[bytes] = deque()
         self._size = 0
+        self._due: deque[tuple[float, int]] = deque()  # When how many more are proven.
+        self._unproven = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def keep(self, frames: Sequence[bytes]) -> None:
+    @property
+    def unproven(self) -> int:
+        """Give how many are; what is too far back to be kept counts as proven."""
+        return min(self._unproven, len(self._frames))
+
+    def keep(self, frames: Sequence[bytes], now: float) -> None:
         """Add what was sent, and forget what is too far back."""
         self._frames.extend(frames)
         self._size += sum(map(len, frames))
+        self._unproven += len(frames)
+        self._due.append((now + self._held_s, len(frames)))
         while len(self._frames) > self._events_max or self._size > self._bytes_max:
             self._size -= len(self._frames.popleft())
+
+    def prove(self, now: float) -> None:
+        """Note that the connection stands until now."""
+        while self._due and self._due[0][0] <= now:
+            self._unproven -= self._due.popleft()[1]
+
+    def doubt(self) -> None:
+        """Note that the connection is over: what is not proven needs another."""
+        self._unproven = self.unproven
+        self._due.clear()
+
+    def renew(self, now: float) -> None:
+        """Note that all of it went over a new connection."""
+        self._unproven = self.unproven
+        self._due.clear()
+        self._due.append((now + self._held_s, self._unproven))
 
     def parts(self, part_events: int = 256) -> Sequence[bytes]:
         """Give all of it, oldest first, in parts."""

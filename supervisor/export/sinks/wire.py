@@ -312,12 +312,19 @@ class Wire:
             self.over.set()
             self._news.set()
 
+    @property
+    def stands(self) -> bool:
+        """Say whether the connection is open, on both sides."""
+        if self.over.is_set():
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return not poll.poll(0)
+
     def _check(self) -> None:
         if self.over.is_set():
             raise WireError(self.why)
-        poll = select.poll()
-        poll.register(self._socket, select.POLLRDHUP)
-        if poll.poll(0):
+        if not self.stands:
             raise WireError("the other side has closed it")
 
     def _unacknowledged(self) -> int:

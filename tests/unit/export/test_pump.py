@@ -51,6 +51,7 @@ class Receiver:
         self.act = act
         self.taken: list[bytes] = []
         self.sizes: list[int] = []
+        self.trail = 0
 
     async def send(self, batch: Sequence[Event]) -> Sequence[Rejected]:
         await asyncio.sleep(0)
@@ -59,6 +60,9 @@ class Receiver:
         gone = {one.position for one in rejected}
         self.taken += [event.data for place, event in enumerate(batch) if place not in gone]
         return rejected
+
+    def trails(self) -> int:
+        return self.trail
 
     async def close(self) -> None:
         pass
@@ -341,3 +345,49 @@ def test_what_comes_later_is_delivered_too(journal: Journal) -> None:
 
     asyncio.run(main())
     assert receiver.taken[-1] == b"101.0"
+
+
+def test_the_cursor_stays_behind_what_trails_and_follows(journal: Journal) -> None:
+    def act(number: int, batch: Sequence[Event]) -> Sequence[Rejected]:
+        return [Rejected(at, "no") for at, event in enumerate(batch) if event.data == b"97.0"]
+
+    receiver, keeper = Receiver(act), Keeper(journal)
+    receiver.trail = 30
+
+    async def main() -> None:
+        async with pumping(journal, receiver, keeper) as pump:
+            await until(lambda: pump.state.sent == 101)
+            arrived = receiver.taken[: len(receiver.taken) - 30]
+            assert 70 < keeper.cursor[0] <= int(arrived[-1].split(b".")[0]) + 1
+            assert pump.state.acknowledged == keeper.cursor[0]
+            receiver.trail = 0
+            await until(lambda: pump.state.acknowledged == 101)
+
+    asyncio.run(main())
+    assert keeper.cursor == (101, journal.head[1].hex())
+
+
+def test_a_batch_waits_for_more_from_its_first_entry_on(tmp_path: Path) -> None:
+    """Not from its last one: entries that come one by one would never leave."""
+    journal = Journal.open(tmp_path / "slow", options=JournalOptions(linger_s=60.0))[0]
+    receiver, keeper = Receiver(lambda number, batch: ()), Keeper(journal)
+    late: list[int] = []
+
+    async def main() -> None:
+        tail = Tail(Folder(journal.directory))
+        await tail.seek(0)
+        options = PumpOptions(batch_events=1000, linger_s=0.3)
+        pump = asyncio.create_task(Pump(tail, Plain(), receiver, keeper, options).run())
+        while not receiver.taken:
+            journal.append("read", {}, time_ns=4)
+            journal.sync()
+            late.append(journal.head[0])
+            await asyncio.sleep(0.05)
+            assert len(late) < 200
+        pump.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pump
+        tail.close()
+
+    asyncio.run(main())
+    assert 0 < receiver.sizes[0] < 200

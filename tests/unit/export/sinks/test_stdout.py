@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,37 @@ def test_close_ends_a_write_that_hangs(ends: tuple[int, int]) -> None:
             await sending
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_nobody_has_read_trails(ends: tuple[int, int], kind: str) -> None:
+    mine, theirs = socket.socketpair()
+    reading, writing = ends if kind == "pipe" else (theirs.fileno(), mine.fileno())
+
+    async def go() -> None:
+        sink = StdoutSink(StdoutOptions(fd=writing))
+        assert sink.trails() == 0
+        await sink.send([event(0, b"aa"), event(1, b"bb")])
+        await sink.send([event(2, b"cc"), event(3, b"\n")])
+        assert sink.trails() == 3
+        assert os.read(reading, 6) == b"aa\nbb\n"
+        if kind == "pipe":  # of a socket it is not told by the byte
+            assert sink.trails() == 1
+        assert os.read(reading, 6) == b"cc\n"
+        assert sink.trails() == 0
+        await sink.close()
+
+    with mine, theirs:
+        asyncio.run(go())
+
+
+def test_a_file_has_read_it(tmp_path: Path) -> None:
+    async def go(fd: int) -> None:
+        sink = StdoutSink(StdoutOptions(fd=fd))
+        await sink.send([event(0, b"aa")])
+        assert sink.trails() == 0
+        await sink.close()
+
+    with (tmp_path / "out").open("wb") as file:
+        asyncio.run(go(file.fileno()))
+    assert (tmp_path / "out").read_bytes() == b"aa\n"

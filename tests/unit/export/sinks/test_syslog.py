@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -251,13 +252,86 @@ def test_too_long_and_no_line_are_rejected_and_the_rest_is_sent() -> None:
 
 
 def test_a_window_is_bounded_by_both() -> None:
-    window = Window(3, 10)
-    window.keep([b"1111", b"2", b"3", b"4"])
+    window = Window(3, 10, 1.0)
+    window.keep([b"1111", b"2", b"3", b"4"], 0.0)
     assert (len(window), b"".join(window.parts())) == (3, b"234")
-    window.keep([b"5" * 9])
+    window.keep([b"5" * 9], 0.0)
     assert b"".join(window.parts(1)) == b"4" + b"5" * 9
-    window.keep([b"6" * 11])
+    window.keep([b"6" * 11], 0.0)
     assert (len(window), window.parts()) == (0, [])
+
+
+def test_what_a_window_has_is_proven_by_time_over_one_connection() -> None:
+    window = Window(100, 100, 5.0)
+    window.keep([b"1", b"2"], 10.0)
+    window.keep([b"3"], 12.0)
+    window.prove(14.9)
+    assert window.unproven == 3
+    window.prove(15.0)
+    assert window.unproven == 1
+    window.doubt()
+    window.prove(99.0)
+    assert window.unproven == 1
+    window.renew(100.0)
+    window.keep([b"4"], 101.0)
+    window.prove(104.0)
+    assert window.unproven == 2
+    window.prove(105.0)
+    assert window.unproven == 1
+    window.prove(106.0)
+    assert (window.unproven, len(window)) == (0, 4)
+
+
+def test_what_is_out_of_the_window_trails_no_more() -> None:
+    window = Window(2, 100, 5.0)
+    window.keep([b"1", b"2", b"3"], 0.0)
+    assert window.unproven == 2
+    window.doubt()
+    window.renew(1.0)
+    window.prove(6.0)
+    assert window.unproven == 0
+
+
+def test_events_trail_until_the_connection_has_stood() -> None:
+    async def go(made: Stub) -> None:
+        async with sink(plain(made.port), held_s=0.2) as to:
+            assert to.trails() == 0
+            await to.send(events(1, 2, 3))
+            assert to.trails() == 3
+            async with asyncio.timeout(20):
+                while to.trails():
+                    await asyncio.sleep(0.01)
+            assert to._wire is not None
+
+    with stub() as made:
+        asyncio.run(go(made))
+
+
+def test_events_trail_while_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(syslog_module, "AGAIN_FIRST_S", 60.0)
+    monkeypatch.setattr(syslog_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def go(made: Stub) -> None:
+        async with sink(plain(made.port), held_s=5.0) as to:
+            await to.send(events(1, 2, 3))
+            await asyncio.to_thread(made.until, lambda: bool(made.served))
+            made.drop()
+            await asyncio.to_thread(made.until, lambda: bool(made.served[0].ended))
+            now[0] += 100.0
+            assert to.trails() == 3
+            await to.send(events(4))
+            assert to.trails() == 4
+            now[0] += 5.0
+            assert to.trails() == 0
+
+    with stub() as made:
+        asyncio.run(go(made))
+
+
+def test_a_connection_that_proves_nothing() -> None:
+    with pytest.raises(ValueError, match="proves nothing"):
+        SyslogOptions(peer=plain(1), host="h", facility=1, held_s=0.0)
 
 
 @pytest.mark.parametrize("name", ["window_events", "window_bytes"])
