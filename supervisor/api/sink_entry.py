@@ -60,12 +60,13 @@ class SinkTls(Closed):
 
 
 class SinkEntry(Closed):
-    """What every sink has: a format, and how large a batch is and how long it waits for more."""
+    """What every sink has: a format; and how large a batch is and how long it waits for more, where
+    that is not to be as this type of sink wants it."""
 
     type: str
     format: FormatName = "ocsf"
-    batch: Annotated[int, Field(ge=1, le=10_000)] = 500
-    batch_size: Annotated[Size, Field(le=64 * MIB)] = MIB
+    batch: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    batch_size: Annotated[Size, Field(le=64 * MIB)] | None = None
     linger: Annotated[Duration, Field(le=3600)] | None = None
 
     takes: ClassVar[frozenset[str]] = JSON_FORMATS | {"cef"}

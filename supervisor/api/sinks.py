@@ -11,13 +11,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from supervisor import __version__
 from supervisor.api.config import Configuration
 from supervisor.api.guarded import require_guarded
 from supervisor.api.sink_entry import SinkEntry
 from supervisor.errors import HostError, ProfileError
-from supervisor.export.build import Order
+from supervisor.export.build import Order, paced
 from supervisor.export.event import Source
 from supervisor.export.exporter import Changes, Exporter, LogSource
 from supervisor.export.pump import PumpOptions
@@ -140,7 +141,7 @@ class Sinks:
             source=about,
             uid=0 if entry.needs_root else uid_of_sink(name),
             files=files,
-            pump=_pump(entry),
+            pump=_pump(entry, options),
         )
 
 
@@ -150,9 +151,15 @@ def uid_of_sink(name: str) -> int:
     return FIRST_UID + zlib.crc32(name.encode()) % ID_RANGE
 
 
-def _pump(entry: SinkEntry) -> PumpOptions:
-    given = PumpOptions(batch_events=entry.batch, batch_bytes=entry.batch_size)
-    return given if entry.linger is None else dataclasses.replace(given, linger_s=entry.linger)
+def _pump(entry: SinkEntry, options: Any) -> PumpOptions:
+    """Give how batches are made: as the entry says, else as the kind of sink wants it."""
+    pace = paced(entry.type, options)
+    return dataclasses.replace(
+        pace,
+        batch_events=entry.batch or pace.batch_events,
+        batch_bytes=entry.batch_size or pace.batch_bytes,
+        linger_s=entry.linger or pace.linger_s,
+    )
 
 
 async def _values(name: str, entry: SinkEntry, credentials: Path | None) -> Mapping[str, str]:
