@@ -70,6 +70,21 @@ class Outlet:
         path = self._journal.directory / segment_name(first)
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
+    def beyond(self, segment: int, offset: int) -> int:
+        """Give how many bytes of the log lie behind a place in it.
+
+        Raises:
+            OSError: as the kernel says.
+        """
+        tail = self._journal.tail
+        if (segment, offset) >= (tail.segment, tail.offset):
+            return 0
+        size = tail.offset - offset
+        for first in self._journal.segments:
+            if segment <= first < tail.segment:
+                size += (self._journal.directory / segment_name(first)).stat().st_size
+        return size
+
     def opening(self, call: str) -> tuple[int, int, Mapping[str, Json]] | None:
         """Give index, time and body of the INTENT of a call; None where there is none.
 

@@ -14,7 +14,8 @@ from supervisor.call.types import Json
 @dataclass(slots=True)
 class Entry:
     """An entry of the log: `leaf` is its leaf hash in hexadecimal, `time_ns` since 1970. `call` is
-    empty and `sequence` 0 where it belongs to no call."""
+    empty and `sequence` 0 where it belongs to no call. `segment` is the one that it lies in, and
+    `end` where it ends there."""
 
     index: int
     leaf: str
@@ -23,6 +24,8 @@ class Entry:
     call: str
     sequence: int
     body: Mapping[str, Json]
+    segment: int = 0
+    end: int = 0
 
 
 @dataclass(slots=True)

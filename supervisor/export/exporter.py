@@ -66,6 +66,9 @@ class LogSource(Protocol):
     def open(self, first: int) -> int:
         """Open a segment for reading."""
 
+    def beyond(self, segment: int, offset: int) -> int:
+        """Give how many bytes of the log lie behind a place in it. Reads the disk."""
+
     def opening(self, call: str) -> tuple[int, int, Mapping[str, Any]] | None:
         """Give index, time and body of the INTENT of a call."""
 
@@ -85,6 +88,15 @@ class SinkState:
     running: bool = False
     why: str = ""
     said: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lag(NamedTuple):
+    """How far a sink is behind the log. The age is of the first entry that it has not acknowledged,
+    0.0 where it has all; it is not known, and 0.0, of one whose process has not begun."""
+
+    entries: int
+    bytes: int
+    seconds: float
 
 
 class Changes(NamedTuple):
@@ -150,6 +162,22 @@ class Exporter:
             ValueError: the entry is not in the log, or the sink is yet to come to it.
         """
         self._links[name].replay(index)
+
+    def durable(self) -> int:
+        """Give how many entries of the log may leave."""
+        return self._source.durable()
+
+    async def lag(self, name: str) -> Lag:
+        """Say how far a sink is behind; raises KeyError."""
+        state = self._links[name].state
+        said = state.said
+        entries = max(0, self._source.durable() - state.index)
+        if not entries:
+            return Lag(0, 0, 0.0)
+        place = int(said.get("segment", 0)), int(said.get("offset", 0))
+        size = await asyncio.to_thread(self._source.beyond, *place)
+        since = float(said.get("waiting_since", 0.0))
+        return Lag(entries, size, max(0.0, time.time() - since) if since else 0.0)
 
     def letters(self, name: str) -> list[Letter]:
         """Give the dead letters of a sink. Reads the disk; raises KeyError, and as

@@ -99,16 +99,31 @@ class PumpState:
     events: int = 0
     retries: int = 0
     dead: int = 0
+    segment: int = 0
+    offset: int = 0
+    waiting_since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Mark:
+    """How far a batch goes: entries below `end`, of which the last has the hash `leaf` and ends at
+    `place`, a segment and an offset there. Its first entry is of `since`, in seconds since 1970;
+    `taken` is how many events the sink had taken with its last."""
+
+    since: float = 0.0
+    end: int = 0
+    leaf: str = ""
+    place: tuple[int, int] = (0, 0)
+    taken: int = 0
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Events of whole entries: those below `end`, of which the last has the hash `leaf`."""
+    """Events of whole entries, up to the mark."""
 
     events: list[Event] = field(default_factory=list)
     size: int = 0
-    end: int = 0
-    leaf: str = ""
+    mark: _Mark = field(default_factory=lambda: _Mark())
 
 
 class Pump:
@@ -137,7 +152,8 @@ class Pump:
         self._head = Head(size=0, root="")
         self._wait_s = 0.0
         self._taken = 0  # Events, by the sink.
-        self._marks: deque[tuple[int, int, str]] = deque()  # How many were at the end of an entry.
+        self._marks: deque[_Mark] = deque()  # Of batches that were sent.
+        self._waiting: deque[_Mark] = deque()  # Of all that have an entry.
         self._proving = asyncio.Lock()
         self.state = PumpState()
 
@@ -149,6 +165,7 @@ class Pump:
             OSError: what has to be kept cannot be.
         """
         self.state.acknowledged = self.state.sent = self._tail.index
+        self.state.segment, self.state.offset = self._tail.place
         ready: asyncio.Queue[_Batch] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fill(ready))
@@ -165,8 +182,9 @@ class Pump:
             batch = await ready.get()
             await self._deliver(batch.events)
             self.state.events += len(batch.events)
-            self.state.sent = batch.end
-            self._marks.append((self._taken, batch.end, batch.leaf))
+            self.state.sent = batch.mark.end
+            batch.mark.taken = self._taken
+            self._marks.append(batch.mark)
             await self._acknowledge()
 
     async def _prove(self) -> None:
@@ -180,12 +198,19 @@ class Pump:
         async with self._proving:
             arrived = self._taken - self._sink.trails() if self._marks else 0
             found = None
-            while self._marks and self._marks[0][0] <= arrived:
+            while self._marks and self._marks[0].taken <= arrived:
                 found = self._marks.popleft()
             if found is not None:
-                _, index, leaf = found
-                await self._keeper.acknowledged(index, leaf)
-                self.state.acknowledged, self.state.acknowledged_at = index, self._clock()
+                await self._keeper.acknowledged(found.end, found.leaf)
+                self._tell_acknowledged(found)
+
+    def _tell_acknowledged(self, mark: _Mark) -> None:
+        while self._waiting and self._waiting[0].end <= mark.end:
+            self._waiting.popleft()
+        state = self.state
+        state.acknowledged, state.acknowledged_at = mark.end, self._clock()
+        state.segment, state.offset = mark.place
+        state.waiting_since = self._waiting[0].since if self._waiting else 0.0
 
     async def _next_batch(self) -> _Batch:
         batch, until = _Batch(), None
@@ -229,7 +254,13 @@ class Pump:
             events = ()
         batch.events += events
         batch.size += sum(len(event.data) for event in events)
-        batch.end, batch.leaf = entry.index + 1, entry.leaf
+        mark = batch.mark
+        if not mark.end:
+            mark.since = entry.time_ns / 1e9
+            self._waiting.append(mark)
+            self.state.waiting_since = self._waiting[0].since
+        mark.end, mark.leaf = entry.index + 1, entry.leaf
+        mark.place = entry.segment, entry.end
 
     async def _opening(self, entry: Entry) -> Opening | None:
         call = entry.call

@@ -60,6 +60,11 @@ class Tail:
         """Give the leaf hash of the entry before the next, in hexadecimal."""
         return self._leaf.hex()
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Give the segment that is read, and where in it the next entry begins."""
+        return self._segment, self._offset
+
     async def seek(self, index: int, leaf: str | None = None) -> None:
         """Go to an entry; `leaf` is what the one before it has to hash to, where that is known.
 
@@ -192,12 +197,13 @@ def _first_of(run: Run, count: int) -> Run:
 
 def _entry(run: Run, place: int) -> Entry:
     payload = run.payloads[place]
+    end = run.offsets[place + 1] if place + 1 < len(run.offsets) else run.end
     if _LONG.search(payload) is not None:
-        return _slowly(run.entry(place))
+        return _slowly(run.entry(place), end)
     try:
         fields = orjson.loads(payload)
     except orjson.JSONDecodeError:  # A lone surrogate.
-        return _slowly(run.entry(place))
+        return _slowly(run.entry(place), end)
     if type(fields["body"]) is not dict:
         raise TailError(f"entry {run.index + place}: its body is no object")
     return Entry(
@@ -208,10 +214,12 @@ def _entry(run: Run, place: int) -> Entry:
         call=fields["call"],
         sequence=fields["sequence"],
         body=fields["body"],
+        segment=run.segment,
+        end=end,
     )
 
 
-def _slowly(entry: StoredEntry) -> Entry:
+def _slowly(entry: StoredEntry, end: int) -> Entry:
     try:
         body = entry.body()
     except (TypeError, ValueError) as error:
@@ -224,4 +232,6 @@ def _slowly(entry: StoredEntry) -> Entry:
         call=entry.call_id,
         sequence=entry.sequence,
         body=body,
+        segment=entry.position.segment,
+        end=end,
     )

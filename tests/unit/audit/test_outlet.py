@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+from supervisor.audit.journal import JournalOptions
 from supervisor.audit.outlet import PATIENCE_S, Outlet
 from supervisor.audit.segment import MAGIC
 from supervisor.audit.store import Store
@@ -61,5 +62,27 @@ def test_segments_and_the_begin_of_a_call(tmp_path: Path) -> None:
             fd = outlet.open(outlet.firsts()[0])
             assert os.pread(fd, len(MAGIC), 0) == MAGIC
             os.close(fd)
+
+    asyncio.run(main())
+
+
+def test_what_lies_behind_a_place_in_the_log(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path, options=JournalOptions(segment_bytes=4096)) as store:
+            outlet = outlet_of(store, Clock())
+            before = store._journal.tail
+            for number in range(40):
+                await store.note("bench", {"number": number, "more": "x" * 200})
+            tail = store._journal.tail
+            assert tail.segment > before.segment
+            sizes = sum(
+                path.stat().st_size
+                for path in (tmp_path / "log").iterdir()
+                if path.suffix == ".log" and path.stat().st_size
+            )
+            assert 0 < outlet.beyond(0, len(MAGIC)) <= sizes
+            assert outlet.beyond(before.segment, before.offset) > 40 * 200
+            assert outlet.beyond(tail.segment, tail.offset - 7) == 7
+            assert outlet.beyond(tail.segment, tail.offset) == 0
 
     asyncio.run(main())

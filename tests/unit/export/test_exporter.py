@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.audit.cursors import Cursors
 from supervisor.audit.journal import Journal, JournalOptions
-from supervisor.audit.segment import segment_name
+from supervisor.audit.segment import MAGIC, segment_name
 from supervisor.export import exporter as module
 from supervisor.export.build import Order
 from supervisor.export.event import Head, Source
@@ -50,6 +50,9 @@ class Log:
 
     def open(self, first: int) -> int:
         return os.open(self.journal.directory / segment_name(first), os.O_RDONLY | os.O_CLOEXEC)
+
+    def beyond(self, segment: int, offset: int) -> int:
+        return 1000 + offset
 
     def opening(self, call: str) -> tuple[int, int, Mapping[str, Any]] | None:
         return (0, 1, {"caller": {"name": call}})
@@ -244,5 +247,25 @@ def test_who_waits_for_a_sink_that_goes_is_told(log: Log, tmp_path: Path) -> Non
             await exporter.apply([])
             with pytest.raises(KeyError):
                 await waiting
+
+    asyncio.run(main())
+
+
+def test_how_far_a_sink_is_behind(log: Log, tmp_path: Path) -> None:
+    for _ in range(20):
+        log.journal.append("policy", {}, time_ns=10**18)
+    log.journal.sync()
+
+    async def main() -> None:
+        nowhere = order(tmp_path / "none" / "out")
+        async with exporting(log, tmp_path, nowhere) as exporter:
+            await until(lambda: exporter.states[0].said.get("waiting_since"))
+            entries, size, seconds = await exporter.lag("archive")
+            assert (entries, size) == (20, 1000 + len(MAGIC))
+            assert seconds > 0
+            (tmp_path / "none").mkdir()
+            await until(lambda: exporter.states[0].index == 20)
+            assert await exporter.lag("archive") == (0, 0, 0.0)
+            assert exporter.durable() == 20
 
     asyncio.run(main())

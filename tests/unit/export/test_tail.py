@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.audit.entry import Position
 from supervisor.audit.journal import Journal, JournalOptions
-from supervisor.audit.segment import list_segments, segment_name
+from supervisor.audit.reading import read_log
+from supervisor.audit.segment import MAGIC, list_segments, segment_name
 from supervisor.export.event import Entry
 from supervisor.export.tail import Tail, TailError
 
@@ -34,6 +36,9 @@ class Folder:
 def journal(tmp_path: Path) -> Journal:
     options = JournalOptions(linger_s=60.0, segment_bytes=3000)
     return Journal.open(tmp_path / "log", options=options)[0]
+
+
+START = Position(segment=0, offset=len(MAGIC))
 
 
 def write(journal: Journal, count: int, *, body: object = None) -> None:
@@ -68,7 +73,16 @@ def test_every_entry_comes_once_in_order_over_all_segments(journal: Journal) -> 
     assert len(journal.segments) > 4
     assert [entry.index for entry in found] == [entry.body["n"] for entry in found]
     assert [entry.index for entry in found] == list(range(60))
-    assert found[7] == Entry(7, found[7].leaf, 12, "denied", "call-1", 1, {"n": 7, "more": None})
+    seventh = Entry(
+        7, found[7].leaf, 12, "denied", "call-1", 1, {"n": 7, "more": None}, 0, found[7].end
+    )
+    assert found[7] == seventh
+    ends = [
+        (stored.position.segment, stored.position.offset) for stored in read_log(journal, START)
+    ]
+    for entry, (segment, begin) in zip(found, ends[1:], strict=False):
+        assert begin == entry.end or (segment > entry.segment and begin == len(MAGIC))
+    assert (found[-1].segment, found[-1].end) == (journal.tail.segment, journal.tail.offset)
     assert found[-1].leaf == journal.head[1].hex()
 
 
