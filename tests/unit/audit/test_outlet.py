@@ -75,8 +75,7 @@ def test_what_lies_behind_a_place_in_the_log(tmp_path: Path) -> None:
                 await store.note("bench", {"number": number, "more": "x" * 200})
             tail = store._journal.tail
             assert tail.segment > before.segment
-            assert outlet.beyond(0, len(MAGIC)) > outlet.beyond(before.segment, before.offset)
-            assert outlet.beyond(before.segment, before.offset) > 40 * 200
+            assert 40 * 200 < outlet.beyond(before.segment, before.offset) < 40 * 600
             assert outlet.beyond(tail.segment, tail.offset - 7) == 7
             assert outlet.beyond(tail.segment, tail.offset) == 0
 
