@@ -1,5 +1,5 @@
 """`make bench`: Stockade against bare `runc run`, with its fence against without, egress by name
-against the bare wire, and what the record takes.
+against the bare wire, what the record takes, and what its sinks take.
 
 Absolute times say little about another machine; the ratios are what counts.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import egress, fence, measures, record
+from tests.bench import egress, export, fence, measures, record
 from tests.bench.figures import Figure
 from tests.support.daemon import running_daemon
 
@@ -60,7 +60,7 @@ def calls(scale: float) -> Iterator[Figure]:
 
 PARTS: dict[str, Callable[[float], Iterator[Figure]]] = {
     "calls": calls, "fence": fence.cost, "egress": egress.cost,
-    "record": record.cost,
+    "record": record.cost, "export": export.cost,
 }  # fmt: skip
 
 

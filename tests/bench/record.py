@@ -118,7 +118,7 @@ async def _entries(folder: Path, scale: float) -> list[Figure]:
     store = Store.open(folder)
     count = max(20_000, int(ENTRIES * scale))
     began, busy = time.perf_counter(), time.process_time()
-    await _fill(store, count, each=ENTRIES_OF_STREAM)
+    await fill(store, count, each=ENTRIES_OF_STREAM)
     grouped = count / (time.perf_counter() - began)
     busy = (time.process_time() - busy) / count
     await store.close()
@@ -150,7 +150,7 @@ def _plainly(folder: Path) -> float:
         return (time.process_time() - began) / len(payloads)
 
 
-async def _fill(store: Store, count: int, *, each: int) -> None:
+async def fill(store: Store, count: int, *, each: int) -> None:
     """Record calls with `each` entries, some at a time, all of them durable in the end."""
     for first in range(0, count // each, AT_ONCE):
         last = min(first + AT_ONCE, count // each)
@@ -206,7 +206,7 @@ async def _found(folder: Path, scale: float) -> list[Figure]:
     """Time searches over an index of many entries."""
     store = Store.open(folder)
     count = max(20_000, int(LISTED * scale))
-    await _fill(store, count, each=ENTRIES_OF_CALL)
+    await fill(store, count, each=ENTRIES_OF_CALL)
     store.list_calls(CallFilter(text="warm"), limit=1)  # What waits to be searchable becomes so.
     figures = []
     for name, wanted in SEARCHES.items():

@@ -39,7 +39,7 @@ class Receiver:
     ) -> None:
         self.port = port
         self.lines_path = lines_path
-        self._arguments = list(arguments)
+        self.arguments = list(arguments)
         self._environment = {"PATH": "/usr/sbin:/usr/bin:/bin", **(environment or {})}
         self._log = lines_path.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +61,7 @@ class Receiver:
         assert self._process is None
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self._environment, cwd=self.lines_path.parent,
             )  # fmt: skip
         until = time.monotonic() + START_S

@@ -54,10 +54,11 @@ def rsyslog(
     chain: Path | None = None,
     client: str = "",
     queue: str = "Direct",
+    port: int = 0,
 ) -> Receiver:
     """Give an rsyslog that takes `kind`: tls, tcp, relp or relp-tls. `chain` has its certificate
     and key; with `client`, only who shows a certificate with that name may send."""
-    port = free_port()
+    port = port or free_port()
     folder.mkdir(exist_ok=True)
     global_tls = ""
     if kind == "tls":
