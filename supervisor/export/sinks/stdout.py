@@ -46,7 +46,7 @@ class StdoutSink:
         self._stall_s = options.stall_s
         self._lane = Lane("stdout", options.stall_s + MARGIN_S)
         self._closed = threading.Event()
-        self._torn = False
+        self._torn = True  # Who wrote before us may have been killed in the middle of a line.
         self._written = 0
         self._ends: deque[tuple[int, int]] = deque()  # Bytes, and how many events they end.
 
