@@ -26,6 +26,8 @@ ReadKMsg=no
 Audit=no
 ForwardToSyslog=no
 RateLimitIntervalSec=0
+RuntimeMaxUse=2G
+RuntimeKeepFree=1M
 END
 exec "$1"
 """
@@ -35,6 +37,7 @@ class Journald:
     """One that runs: `socket` is where it listens."""
 
     def __init__(self, pid: int) -> None:
+        self.pid = pid
         self._run = Path(f"/proc/{pid}/root/run")
         self.socket = self._run / "systemd/journal/socket"
 

@@ -111,5 +111,8 @@ class Receiver:
 def _listens(port: int) -> bool:
     """Say whether somebody does, without connecting: a receiver would log that."""
     wanted = f"0100007F:{port:04X}"
-    with Path("/proc/net/tcp").open() as table:
-        return any(row.split()[1] == wanted and row.split()[3] == "0A" for row in table)
+    for name in ("tcp", "tcp6"):  # gRPC listens on ::ffff:127.0.0.1
+        with Path("/proc/net", name).open() as table:
+            if any(row.split()[1].endswith(wanted) and row.split()[3] == "0A" for row in table):
+                return True
+    return False

@@ -1,0 +1,149 @@
+"""Each sink against a receiver to which everything happens, and with the daemon killed as well.
+
+A log of the real store goes through the real exporter and its worker. At random moments the
+receiver is killed, stopped, started again, or answers errors; in the second test the daemon is
+killed, too, at times together with the receiver. What is there in the end is the whole log, without
+a gap in its indexes, and what came first came in order. Duplicates are counted and told.
+
+`make test` has a short log and some of the sinks; `make soak` has 100 000 events for each.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from supervisor.export.event import Event
+from tests.export.places import PLACES, Place, Trouble, order, place
+from tests.support.exporting import Host, events_of, write_log
+from tests.support.rounds import ROUNDS, SOAK
+
+log = logging.getLogger("tests.export")
+
+EVENTS = 100_000 if SOAK else 2_000
+EVENTS_PER_ENTRY = 1.8
+TROUBLES = 16 if SOAK else 4
+ARRIVE_S = 900.0 if SOAK else 60.0
+LOOK_S = 0.05
+PACE = {} if SOAK else {"batch_events": 50}
+QUICK = ("tls", "relp", "file", "splunk-ack", "otlp-grpc", "webhook")
+NAMES = PLACES if SOAK else QUICK
+ROOT = {"journald"}
+
+PARAMETERS = [
+    pytest.param(name, marks=[pytest.mark.root] if name in ROOT else []) for name in NAMES
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[str]]:
+    """Give a log, how many entries it has, and the ids of its events."""
+    state = tmp_path_factory.mktemp("chaos") / "state"
+    count = write_log(state, round(EVENTS / EVENTS_PER_ENTRY))
+    wanted: Sequence[Event] = events_of(state, "ocsf")
+    assert len(wanted) >= EVENTS
+    assert {event.index for event in wanted} == set(range(count))
+    return state, count, [event.uid for event in wanted]
+
+
+@pytest.mark.timeout(1800 if SOAK else 120)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_receiver_has_the_log_whatever_happens_to_it(
+    name: str, written: tuple[Path, int, list[str]], tmp_path: Path
+) -> None:
+    run(name, written, tmp_path, lambda host, there: list(there.troubles))
+
+
+@pytest.mark.timeout(1800 if SOAK else 120)
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_receiver_has_the_log_whatever_happens_to_the_daemon(
+    name: str, written: tuple[Path, int, list[str]], tmp_path: Path
+) -> None:
+    def troubles(host: Host, there: Place) -> list[Trouble]:
+        def kill(chance: random.Random) -> None:
+            host.kill()
+            time.sleep(chance.random() / 10)
+            host.start()
+
+        def kill_worker(_: random.Random) -> None:
+            host.kill_worker()
+
+        def kill_both(chance: random.Random) -> None:
+            """What the receiver did not put away is in nobody's memory then."""
+            host.kill()
+            chance.choice(there.troubles)(chance)
+            host.start()
+
+        return [kill, kill_worker, kill_both, *there.troubles]
+
+    run(name, written, tmp_path, troubles)
+
+
+def run(
+    name: str,
+    written: tuple[Path, int, list[str]],
+    folder: Path,
+    troubles: Callable[[Host, Place], Sequence[Trouble]],
+) -> None:
+    """Have the log exported while things happen; hold what arrived against it."""
+    seed = random.randrange(1, 1 << 32)
+    log.info("%s: seed %d", name, seed)
+    chance = random.Random(seed)
+    state, count, wanted = written
+    shutil.copytree(state, folder / "state")
+    with place(name, folder / "place", seed) as there:
+        begin = time.monotonic()
+        with Host(folder / "state", [order(there, **PACE)], there.stdout) as host:
+            done = happen(host, troubles(host, there), chance, count)
+            wait_until(host, lambda: host.status().get("index", 0) == count)
+            assert host.status()["letters"] == 0
+        took = time.monotonic() - begin
+        found = there.received()
+        until = time.monotonic() + ARRIVE_S
+        while not set(found).issuperset(wanted) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+            found = there.received()
+    missing = set(wanted).difference(found)
+    assert not missing, (seed, len(missing), sorted(missing, key=wanted.index)[:5])
+    assert list(dict.fromkeys(found)) == wanted, seed
+    log.info(
+        "%s: %d events in %.1f s, %d troubles (%s), %d duplicates",
+        name, len(wanted), took, len(done), " ".join(done), len(found) - len(wanted),
+    )  # fmt: skip
+
+
+def happen(host: Host, acts: Sequence[Trouble], chance: random.Random, count: int) -> list[str]:
+    """Do one thing after the other, each once so much of the log is out; give their names."""
+    marks = sorted(chance.randrange(count) for _ in range(TROUBLES))
+    chosen = (list(acts) * (TROUBLES // len(acts) + 1))[:TROUBLES] if SOAK else acts
+    done = []
+    for mark, act in zip(marks, chance.sample(chosen, min(TROUBLES, len(chosen))), strict=False):
+        wait_until(host, lambda: sent(host) >= mark)  # noqa: B023
+        act(chance)
+        done.append(act.__name__.strip("_"))
+    return done
+
+
+def sent(host: Host) -> int:
+    """Give how much of the log is out, acknowledged or not."""
+    status = host.status()
+    return max(status.get("index", 0), status.get("said", {}).get("sent", 0))
+
+
+def wait_until(host: Host, condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + ARRIVE_S
+    while not condition():
+        assert host.runs, host.log()[-3000:]
+        assert time.monotonic() < until, (host.status(), host.log()[-3000:])
+        time.sleep(LOOK_S)
+
+
+def test_the_soak_has_every_sink() -> None:
+    assert set(QUICK) < set(PLACES)
+    assert (ROUNDS > 1) == (NAMES is PLACES)
