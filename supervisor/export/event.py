@@ -89,4 +89,9 @@ class Format(Protocol):
 def uid_of(entry: Entry, number: int) -> str:
     """Give the id of the event `number` of an entry: where it lies in the log, and that it is of
     this log, since a leaf hash covers all entries before it."""
-    return f"{entry.index}-{entry.leaf[:16]}-{number}"
+    return f"{uid_of_entry(entry)}-{number}"
+
+
+def uid_of_entry(entry: Entry) -> str:
+    """Give the id of an entry, with which those of all its events begin."""
+    return f"{entry.index}-{entry.leaf[:16]}"

@@ -3,7 +3,8 @@
     {"index":…,"uid":"…","why":"…","time_ns":…}    an event that was refused
     {"delivered":"UID","time_ns":…}                it was taken after all
 
-The event itself is not there: it is made again from its entry, which the log keeps.
+The event itself is not there: it is made again from its entry, which the log keeps. What is refused
+again is a letter again, with the new why.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ WHY_CHARACTERS_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """An event that was refused: of which entry, and why."""
+    """An event that was refused: of which entry, and why. `uid` is the event's, or the entry's
+    where no event could be made of it."""
 
     index: int
     uid: str
     why: str
     time_ns: int
+
+    def is_of(self, uid: str) -> bool:
+        """Say whether it stands for an event."""
+        return uid == self.uid or uid.rpartition("-")[0] == self.uid
 
 
 _FIELDS = {field.name for field in fields(Letter)}

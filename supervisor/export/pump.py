@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from supervisor.audit.entry import Kind
-from supervisor.export.event import Entry, Event, Format, Head, Opening, uid_of
+from supervisor.export.event import Entry, Event, Format, Head, Opening, uid_of_entry
 from supervisor.export.letters import Letter
 from supervisor.export.sink import Refused, Rejected, Sink, SinkError
 from supervisor.export.tail import Tail
@@ -155,6 +155,8 @@ class Pump:
         self._marks: deque[_Mark] = deque()  # Of batches that were sent.
         self._waiting: deque[_Mark] = deque()  # Of all that have an entry.
         self._proving = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Of who uses the sink. Dead letters are sent again with this held."""
         self.state = PumpState()
 
     async def run(self) -> None:
@@ -285,7 +287,7 @@ class Pump:
             # One that comes back after long is not met with all that waited.
             part = events[:1] if self.state.circuit is not Circuit.CLOSED else events
             try:
-                async with asyncio.timeout(self._options.deadline_s):
+                async with self.turn, asyncio.timeout(self._options.deadline_s):
                     rejected = await self._sink.send(part)
             except Refused as error:
                 self._worked()
@@ -362,7 +364,7 @@ class Pump:
 def _letter(entry: Entry, now: float, why: str) -> Letter:
     return Letter(
         index=entry.index,
-        uid=uid_of(entry, 0),
+        uid=uid_of_entry(entry),
         why=why,
         time_ns=round(now * 1e9),
     )

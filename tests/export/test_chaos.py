@@ -15,12 +15,13 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supervisor.export.event import Event
-from tests.export.places import PLACES, Place, Trouble, order, place
+from tests.export.places import PLACES, Place, Program, Trouble, order, place
 from tests.support.exporting import Host, events_of, write_log
 from tests.support.rounds import ROUNDS, SOAK
 
@@ -85,6 +86,32 @@ def test_the_receiver_has_the_log_whatever_happens_to_the_daemon(
     run(name, written, tmp_path, troubles)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name in ("tls", "syslog-ng")])
+def test_what_a_receiver_had_not_read_comes_again_where_both_die(name: str, tmp_path: Path) -> None:
+    """It lay in the receiver's kernel, which had acknowledged it, and in the daemon's memory."""
+    state = tmp_path / "state"
+    count = write_log(state, 4000)
+    wanted = [event.uid for event in events_of(state, "json")]
+    with place(name, tmp_path / "place", 0) as there:
+        assert isinstance(there, Program)
+        options = there.options
+        there.options = replace(options, held_s=600.0)
+        ordered = order(there, "json", batch_events=1)
+        with Host(state, [ordered]) as host:
+            wait_until(host, lambda: bool(there.received()))
+            with there.receiver.stalled():
+                wait_until(host, lambda: sent(host) > len(there.received()))
+                assert host.status()["index"] == 0
+                host.kill()
+                there.receiver.kill()
+        there.receiver.start()
+        there.options = replace(options, held_s=0.1)
+        with Host(state, [order(there, "json")]) as host:
+            wait_until(host, lambda: host.status().get("index", 0) == count)
+        wait_until(host, lambda: set(there.received()) >= set(wanted))
+        assert list(dict.fromkeys(there.received())) == wanted
+
+
 def run(
     name: str,
     written: tuple[Path, int, list[str]],
@@ -139,7 +166,6 @@ def sent(host: Host) -> int:
 def wait_until(host: Host, condition: Callable[[], bool]) -> None:
     until = time.monotonic() + ARRIVE_S
     while not condition():
-        assert host.runs, host.log()[-3000:]
         assert time.monotonic() < until, (host.status(), host.log()[-3000:])
         time.sleep(LOOK_S)
 

@@ -36,7 +36,7 @@ STATUS_NAME = "export.status"
 
 
 def write_log(state: Path, count: int) -> int:
-    """Write a log of at least `count` entries, most of them of calls; give how many it has."""
+    """Write a log of at least `count` entries, all of them of calls; give how many it has."""
 
     async def main() -> int:
         async with opened(state) as store:

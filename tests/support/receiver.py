@@ -95,7 +95,8 @@ class Receiver:
         try:
             yield
         finally:
-            os.kill(self.pid, signal.SIGCONT)
+            if self._process is not None:  # It may have been killed meanwhile.
+                os.kill(self.pid, signal.SIGCONT)
 
     def log(self) -> str:
         """Give what it said itself."""

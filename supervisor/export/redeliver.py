@@ -1,0 +1,169 @@
+"""Dead letters, sent again once what they were refused for is gone.
+
+Each entry is read again from the log and made into events anew, so that a letter needs none of its
+bytes, and gets those of the format as it is now. Letters go one by one, in the order of the log:
+what is refused again is refused alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from supervisor.export.event import Format, Head, Opening
+from supervisor.export.letters import Letter, Letters
+from supervisor.export.sink import Refused, Sink, SinkError
+from supervisor.export.tail import Segments, Tail, TailError
+
+SEND_S = 60.0
+PROVEN_S = 60.0
+"""How long it is waited for that nothing trails any more, where nobody acknowledges."""
+
+LOOK_S = 0.05
+
+log = logging.getLogger("stockade.export")
+
+
+class Log(Segments, Protocol):
+    """The log as the process of a sink knows it."""
+
+    async def head(self) -> Head:
+        """Give the newest signed head."""
+
+    async def opening(self, call: str) -> Opening | None:
+        """Give the INTENT of a call; None where the log has none."""
+
+
+class Source(Protocol):
+    """The log as the daemon knows it; `opening` reads the disk."""
+
+    def head(self) -> tuple[int, str]:
+        """Give the newest signed head: how many entries, and their root in hexadecimal."""
+
+    def firsts(self) -> Sequence[int]:
+        """Give the first indices of all segments."""
+
+    def open(self, first: int) -> int:
+        """Open a segment for reading."""
+
+    def opening(self, call: str) -> tuple[int, int, Mapping[str, Any]] | None:
+        """Give index, time and body of the INTENT of a call."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of letters: `delivered` are uids, `refused` the letters that were refused again,
+    with the new why. `stopped` says why the others were not tried, or cannot be told; "" where all
+    were."""
+
+    delivered: list[str] = field(default_factory=list)
+    refused: list[Letter] = field(default_factory=list)
+    stopped: str = ""
+
+
+async def redeliver(
+    letters: Letters, uids: Sequence[str] | None, source: Log, made_by: Format, sink: Sink
+) -> Outcome:
+    """Send letters that wait, those of `uids` or all of them, and note what became of each. Nobody
+    else may use the sink meanwhile.
+
+    Raises:
+        KeyError: a uid is of no letter that waits.
+        OSError: what became of them cannot be noted; they are as they were.
+        ValueError: the file of the letters is damaged.
+    """
+    waiting = {letter.uid: letter for letter in await asyncio.to_thread(letters.waiting)}
+    chosen = list(waiting.values()) if uids is None else [waiting[uid] for uid in uids]
+    outcome = await send_again(chosen, source, made_by, sink)
+    await asyncio.to_thread(letters.delivered, outcome.delivered, time.time_ns())
+    await asyncio.to_thread(letters.add, outcome.refused)
+    return outcome
+
+
+async def send_again(
+    letters: Sequence[Letter],
+    source: Log,
+    made_by: Format,
+    sink: Sink,
+    clock_ns: Callable[[], int] = time.time_ns,
+) -> Outcome:
+    """Send letters; they are kept by who calls. Stops at the first that may be taken later."""
+    outcome = Outcome()
+    tail = Tail(source)
+    try:
+        for letter in sorted(letters, key=lambda one: (one.index, one.uid)):
+            why = await _one(letter, tail, source, made_by, sink)
+            if why:
+                outcome.refused.append(replace(letter, why=why, time_ns=clock_ns()))
+            else:
+                outcome.delivered.append(letter.uid)
+        await _arrived(sink)
+    except (SinkError, TimeoutError, OSError) as error:
+        outcome.stopped = str(error) or "nothing came of it in time"
+        if sink.trails():  # They may not have arrived.
+            outcome.delivered.clear()
+    finally:
+        tail.close()
+    return outcome
+
+
+async def _one(letter: Letter, tail: Tail, source: Log, made_by: Format, sink: Sink) -> str:
+    """Send what a letter is of; give why it is refused, "" where it is not."""
+    try:
+        await tail.seek(letter.index)
+        (entry,) = await tail.read(letter.index + 1)
+    except TailError as error:
+        return f"its entry cannot be read: {error}"
+    opening, head = await source.opening(entry.call) if entry.call else None, await source.head()
+    try:
+        made = made_by.encode(entry, opening, head)
+    except Exception as error:
+        log.exception("entry %d cannot be made into events", letter.index)
+        return f"it cannot be encoded: {error!r}"
+    events = [event for event in made if letter.is_of(event.uid)]
+    if not events:
+        return "its entry makes no such event any more"
+    for event in events:
+        try:
+            async with asyncio.timeout(SEND_S):
+                rejected = await sink.send([event])
+        except Refused as error:
+            return error.why
+        if rejected:
+            return rejected[0].why
+    return ""
+
+
+async def _arrived(sink: Sink) -> None:
+    """Wait until nothing of what was sent trails."""
+    async with asyncio.timeout(PROVEN_S):
+        while sink.trails():  # noqa: ASYNC110 (time alone proves it)
+            await asyncio.sleep(LOOK_S)
+
+
+class Direct:
+    """A `Log` of what the daemon knows."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    async def firsts(self) -> Sequence[int]:
+        """Give the first indices of all segments."""
+        return self._source.firsts()
+
+    async def open(self, first: int) -> int:
+        """Open a segment for reading."""
+        return self._source.open(first)
+
+    async def head(self) -> Head:
+        """Give the newest signed head."""
+        return Head(*self._source.head())
+
+    async def opening(self, call: str) -> Opening | None:
+        """Look up the INTENT of a call."""
+        found = await asyncio.to_thread(self._source.opening, call)
+        return None if found is None else Opening(*found)
