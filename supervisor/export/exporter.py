@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +37,9 @@ KEEP_S = 0.5
 AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 60.0
 LETTERS_NAME = "export"
 STDOUT = "stdout"
+LETTERS_AT_ONCE = 50
+"""Of dead letters, that are sent again before others have their turn."""
+
 PATIENCE_S = 5.0
 """For the process of a sink to part from the other side, before it is killed."""
 
@@ -184,6 +187,23 @@ class Exporter:
         `Letters.waiting`."""
         return self._links[name].letters.waiting()
 
+    async def redeliver(
+        self, name: str, uids: Sequence[str] | None = None
+    ) -> Sequence[tuple[Letter, str]]:
+        """Send dead letters of a sink again, those of `uids` or all; give each with the reason why
+        it is one still, "" where it was delivered.
+
+        Raises:
+            KeyError: there is no such sink, or a uid is of no letter that waits.
+            PeerFailed, ChannelClosed: the sink's process does not run, or ended meanwhile.
+            OSError, ValueError: as `letters`; or what became of them cannot be noted.
+        """
+        return await self._links[name].redeliver(uids)
+
+    async def discard(self, name: str, uids: Sequence[str] | None = None) -> int:
+        """Give up on dead letters, those of `uids` or all; give how many. Raises as `redeliver`."""
+        return await self._links[name].discard(uids)
+
     async def wait_acknowledged(self, name: str, index: int) -> None:
         """Wait until a sink has acknowledged all up to and with an entry.
 
@@ -244,6 +264,7 @@ class _Link:
         self._cursor = Cursor(index=0)
         self._kept: Cursor | None = None
         self._again = asyncio.Event()
+        self._lettering = asyncio.Lock()
         self.moved = asyncio.Event()
         """Set once the cursor has moved from where it is, and another is waited for then."""
         self._from: int | None = None
@@ -280,6 +301,47 @@ class _Link:
             raise ValueError(f"entry {index} is yet to come: {self._cursor.index} is the next")
         self._from = self.state.replaying_from = index
         self._again.set()
+
+    async def redeliver(self, uids: Sequence[str] | None) -> Sequence[tuple[Letter, str]]:
+        """Send dead letters again; see `Exporter.redeliver`."""
+        async with self._lettering:
+            return await self._redeliver(await self._chosen(uids))
+
+    async def discard(self, uids: Sequence[str] | None) -> int:
+        """Give up on dead letters; see `Exporter.discard`."""
+        async with self._lettering:
+            chosen = [letter.uid for letter in await self._chosen(uids)]
+            await asyncio.to_thread(self.letters.discarded, chosen, time.time_ns())
+            self.state.letters -= len(chosen)
+            return len(chosen)
+
+    async def _chosen(self, uids: Sequence[str] | None) -> list[Letter]:
+        waiting = {letter.uid: letter for letter in await asyncio.to_thread(self.letters.waiting)}
+        return list(waiting.values()) if uids is None else [waiting[uid] for uid in uids]
+
+    async def _redeliver(self, letters: Sequence[Letter]) -> Sequence[tuple[Letter, str]]:
+        found: list[tuple[Letter, str]] = []
+        stopped = ""
+        for first in range(0, len(letters), LETTERS_AT_ONCE):
+            some = letters[first : first + LETTERS_AT_ONCE]
+            if self._channel is None:
+                raise ChannelClosed(self.state.why or "the sink's process does not run")
+            if stopped:
+                found += [(letter, stopped) for letter in some]
+                continue
+            answer, _ = await self._channel.ask(
+                "redeliver", letters=[asdict(letter) for letter in some]
+            )
+            refused = {one["uid"]: Letter(**one) for one in answer["refused"]}
+            delivered = set(answer["delivered"])
+            stopped = answer["stopped"]
+            await asyncio.to_thread(self.letters.delivered, delivered, time.time_ns())
+            await asyncio.to_thread(self.letters.add, refused.values())
+            self.state.letters -= len(delivered)
+            for letter in some:
+                why = refused[letter.uid].why if letter.uid in refused else stopped
+                found.append((letter, "" if letter.uid in delivered else why))
+        return found
 
     def grown(self, durable: int, head: Head, *, news: bool) -> None:
         """Tell the process how far the log is, where that is new to it."""

@@ -2,6 +2,7 @@
 
     {"index":…,"uid":"…","why":"…","time_ns":…}    an event that was refused
     {"delivered":"UID","time_ns":…}                it was taken after all
+    {"discarded":"UID","time_ns":…}                somebody decided that it never need be
 
 The event itself is not there: it is made again from its entry, which the log keeps. What is refused
 again is a letter again, with the new why.
@@ -36,7 +37,7 @@ class Letter:
 
 
 _FIELDS = {field.name for field in fields(Letter)}
-_DELIVERED = {"delivered", "time_ns"}
+_ENDS = ({"delivered", "time_ns"}, {"discarded", "time_ns"})
 
 
 class Letters:
@@ -60,8 +61,12 @@ class Letters:
         """Note that letters were taken after all, durably; raises as `add`."""
         self._append(orjson.dumps({"delivered": uid, "time_ns": time_ns}) for uid in uids)
 
+    def discarded(self, uids: Iterable[str], time_ns: int) -> None:
+        """Note that letters will not be sent again, durably; raises as `add`."""
+        self._append(orjson.dumps({"discarded": uid, "time_ns": time_ns}) for uid in uids)
+
     def waiting(self) -> list[Letter]:
-        """Give the letters that were not delivered, in the order of the log.
+        """Give the letters that were neither delivered nor discarded, in the order of the log.
 
         Raises:
             OSError: as the kernel says.
@@ -69,8 +74,9 @@ class Letters:
         """
         found: dict[str, Letter] = {}
         for line in self._lines():
-            if "delivered" in line:
-                found.pop(line["delivered"], None)
+            uid = line.get("delivered") or line.get("discarded")
+            if uid is not None:
+                found.pop(uid, None)
             else:
                 letter = Letter(**line)
                 found[letter.uid] = letter
@@ -109,7 +115,7 @@ class Letters:
                 continue
             try:
                 found = orjson.loads(line)
-                if found.keys() not in (_FIELDS, _DELIVERED):
+                if found.keys() not in (_FIELDS, *_ENDS):
                     raise ValueError("it has not the fields of a dead letter")
             except (ValueError, AttributeError, TypeError) as error:
                 if number == len(lines) or _is_torn(line):

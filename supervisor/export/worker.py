@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,7 @@ from supervisor.export.event import Head, Opening
 from supervisor.export.formats.make import make_format
 from supervisor.export.letters import Letter
 from supervisor.export.pump import Pump
+from supervisor.export.redeliver import Outcome, send_again
 from supervisor.export.tail import Tail, TailError
 from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
@@ -43,7 +44,8 @@ class Daemon:
     def __init__(self, end: socket.socket) -> None:
         self.channel = Channel(end, self._handle)
         self.ordered: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
-        self.tests: asyncio.Queue[Message] = asyncio.Queue()
+        self.again: Callable[[Sequence[Letter]], Awaitable[Outcome]] | None = None
+        """Sends letters again, once there is a sink."""
         self._durable = 0
         self._head = Head(size=0, root="")
         self._grown = asyncio.Condition()
@@ -84,15 +86,22 @@ class Daemon:
             await self.channel.ask("refused", letter=asdict(letter))
 
     async def _handle(self, message: Message, fds: Sequence[int]) -> Mapping[str, Any] | None:
-        match message.get("tell"):
+        match message.get("tell") or message.get("ask"):
             case "order":
                 self.ordered.set_result(Order.read(fds[0]))
+            case "redeliver":
+                return await self._send_again(message["letters"])
             case "log":
                 async with self._grown:
                     self._durable = int(message["durable"])
                     self._head = Head(size=int(message["size"]), root=str(message["root"]))
                     self._grown.notify_all()
         return None
+
+    async def _send_again(self, letters: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        if self.again is None:
+            raise OSError("the sink has not begun")
+        return asdict(await self.again([Letter(**letter) for letter in letters]))
 
 
 async def work(end: socket.socket) -> None:
@@ -119,6 +128,14 @@ async def _pump(daemon: Daemon) -> None:
     try:
         await tail.seek(order.index, order.leaf or None)
         pump = Pump(tail, encoder, sink, daemon, order.pump)
+
+        async def again(letters: Sequence[Letter]) -> Outcome:
+            # A format keeps what it knows of calls: this one begins in the middle of many.
+            async with pump.turn:
+                fresh = make_format(order.made_by, order.source)
+                return await send_again(letters, daemon, fresh, sink)
+
+        daemon.again = again
         telling = asyncio.create_task(_tell(daemon, pump))
         try:
             await pump.run()

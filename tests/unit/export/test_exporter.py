@@ -10,6 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -18,8 +19,10 @@ from supervisor.audit.journal import Journal, JournalOptions
 from supervisor.audit.segment import MAGIC, segment_name
 from supervisor.export import exporter as module
 from supervisor.export.build import Order
+from supervisor.export.channel import ChannelClosed
 from supervisor.export.event import Head, Source
 from supervisor.export.exporter import Exporter
+from supervisor.export.letters import Letter
 from supervisor.export.pump import PumpOptions
 from supervisor.export.sinks.file import FileOptions
 
@@ -267,5 +270,46 @@ def test_how_far_a_sink_is_behind(log: Log, tmp_path: Path) -> None:
             await until(lambda: exporter.states[0].index == 20)
             assert await exporter.lag("archive") == (0, 0, 0.0)
             assert exporter.durable() == 20
+
+    asyncio.run(main())
+
+
+def test_dead_letters_are_sent_again_or_given_up(log: Log, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    log.write(3)
+
+    async def main() -> None:
+        with mock.patch.object(module, "LETTERS_AT_ONCE", 1):
+            async with exporting(log, tmp_path, order(out)) as exporter:
+                await exporter.wait_acknowledged("archive", 2)
+                assert exporter.letters("archive") == []
+                with pytest.raises(KeyError):
+                    await exporter.redeliver("archive", ["1-ab-0"])
+                leaf = json.loads(out.read_bytes().splitlines()[1])["leaf"]
+                uid = f"1-{leaf[:16]}-0"
+                wrong = Letter(index=2, uid="2-no-such-event-7", why="no", time_ns=1)
+                letters = exporter._links["archive"].letters
+                letters.add([Letter(index=1, uid=uid, why="full", time_ns=1), wrong])
+                exporter.states[0].letters = 2
+                (first, told), (second, why) = await exporter.redeliver("archive")
+                assert (first.uid, told, second.uid) == (uid, "", wrong.uid)
+                assert why == "its entry makes no such event any more"
+                assert [one.why for one in exporter.letters("archive")] == [why]
+                assert exporter.states[0].letters == 1
+                assert await exporter.discard("archive") == 1
+                assert exporter.letters("archive") == []
+                assert exporter.states[0].letters == 0
+
+    asyncio.run(main())
+    assert came(out) == [0, 1, 2, 1]
+
+
+def test_letters_of_a_sink_that_does_not_run_stay(log: Log, tmp_path: Path) -> None:
+    async def main() -> None:
+        exporter = Exporter([order(tmp_path / "out")], log, tmp_path)
+        exporter._links["archive"].letters.add([Letter(index=0, uid="a", why="no", time_ns=1)])
+        with pytest.raises(ChannelClosed, match="does not run"):
+            await exporter.redeliver("archive")
+        assert [letter.uid for letter in exporter.letters("archive")] == ["a"]
 
     asyncio.run(main())
