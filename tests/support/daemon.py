@@ -32,6 +32,7 @@ from supervisor.linux import cgroup, mounts
 from supervisor.sandbox import SandboxOptions
 from supervisor.sandbox.host import PARENT_CGROUP, instance_of
 from tests.support.leftovers import Footprint, namespaces
+from tests.support.validated import wrong_events
 
 STOCKADE = Path(sys.executable).with_name("stockade")
 START_S = 30.0
@@ -276,6 +277,9 @@ class Daemon:
         self._clear()
         self._held.close()
         shutil.rmtree(self.runtime)
+        if error is None:
+            wrong = wrong_events(self.state)
+            assert not wrong, "\n".join(wrong)
 
 
 @contextlib.contextmanager

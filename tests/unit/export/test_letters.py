@@ -75,3 +75,12 @@ def test_what_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         letters.add([letter(2)])
     monkeypatch.undo()
     assert letters.waiting() == [letter(1)]
+
+
+def test_a_letter_that_is_given_up_waits_no_more_until_it_comes_again(tmp_path: Path) -> None:
+    letters = Letters(tmp_path / "dead")
+    letters.add([letter(1), letter(2)])
+    letters.discarded([letter(1).uid], 7)
+    assert letters.waiting() == [letter(2)]
+    letters.add([letter(1)])
+    assert letters.waiting() == [letter(1), letter(2)]
