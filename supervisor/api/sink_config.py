@@ -20,6 +20,7 @@ from supervisor.api.sink_config_http import (
     OtlpEntry,
     S3Entry,
     SplunkEntry,
+    TracesEntry,
     WebhookEntry,
 )
 from supervisor.api.sink_entry import SecretValues, SinkEntry, SinkTls, Text, plain_or_tls
@@ -161,6 +162,7 @@ AnySink = Annotated[
     | RelpEntry
     | SplunkEntry
     | OtlpEntry
+    | TracesEntry
     | OpenSearchEntry
     | WebhookEntry
     | KafkaEntry

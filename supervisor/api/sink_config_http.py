@@ -14,6 +14,7 @@ from supervisor.api.config_values import MIB, Duration, Secret, Size
 from supervisor.api.sink_entry import (
     JSON_FORMATS,
     STAND_IN,
+    FormatName,
     SecretValues,
     SinkEntry,
     SinkTls,
@@ -131,6 +132,39 @@ class OtlpEntry(HttpEntry):
             source=source,
             headers={key: secret(f"headers.{key}").encode() for key in self.headers},
             packed=self.gzip,
+        )
+
+
+class TracesEntry(HttpEntry):
+    """Traces by OTLP: a span for each call that has ended, and for each phase of it. `sample` is
+    the share of traces that are sent where the caller named none; where it did, it has decided."""
+
+    type: Literal["traces"]
+    protocol: Literal["grpc", "http"]
+    headers: Annotated[dict[str, Secret], Field(max_length=16)] = {}  # noqa: RUF012
+    gzip: bool = False
+    sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    format: FormatName = "spans"
+
+    takes: ClassVar[frozenset[str]] = frozenset({"spans"})
+    extra: ClassVar[str] = "export"
+
+    @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """Give the headers' values."""
+        return {f"headers.{name}": value for name, value in self.headers.items()}
+
+    def options(self, name: str, secret: SecretValues, source: Source) -> Any:
+        """Give a `TracesOptions`."""
+        from supervisor.export.sinks.traces import TracesOptions
+
+        return TracesOptions(
+            endpoint=self.endpoint,
+            grpc=self.protocol == "grpc",
+            source=source,
+            headers={key: secret(f"headers.{key}").encode() for key in self.headers},
+            packed=self.gzip,
+            sample=self.sample,
         )
 
 

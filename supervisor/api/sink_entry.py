@@ -22,7 +22,7 @@ STAND_IN = "a-word-where-a-secret-would-be-0000"
 """Stands for each secret while a configuration is checked: secrets are read when it is used."""
 
 JSON_FORMATS = frozenset({"ocsf", "ocsf-1.1", "ocsf-1.9", "ecs", "json"})
-FormatName = Literal["ocsf", "ocsf-1.1", "ocsf-1.9", "ecs", "cef", "json"]
+FormatName = Literal["ocsf", "ocsf-1.1", "ocsf-1.9", "ecs", "cef", "json", "spans"]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 SecretValues = Callable[[str], str]
 """Gives the value of a secret, by the key that it stands under."""
@@ -76,7 +76,8 @@ class SinkEntry(Closed):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.format not in self.takes:
-            raise ValueError(f"a sink of type {self.type} takes JSON, which {self.format} is not")
+            takes = ", ".join(sorted(self.takes))
+            raise ValueError(f"a sink of type {self.type} takes {takes}, not {self.format}")
         self._check()
         return self
 

@@ -26,6 +26,7 @@ SINKS = {
     "s3": ("supervisor.export.sinks.s3", "S3Sink"),
     "splunk": ("supervisor.export.sinks.splunk", "SplunkSink"),
     "stdout": ("supervisor.export.sinks.stdout", "StdoutSink"),
+    "traces": ("supervisor.export.sinks.traces", "TracesSink"),
     "syslog": ("supervisor.export.sinks.syslog", "SyslogSink"),
     "webhook": ("supervisor.export.sinks.webhook", "WebhookSink"),
 }
@@ -126,7 +127,7 @@ def paced(kind: str, options: Any) -> PumpOptions:
             return _within(options.deadline_s)
         case "splunk":
             return _within(REQUESTS * options.endpoint.deadline_s + (options.ack_s or 0.0))
-        case "otlp" | "opensearch":
+        case "otlp" | "traces" | "opensearch":
             return _within(REQUESTS * options.endpoint.deadline_s)
         case "webhook":
             few = replace(PumpOptions(), batch_events=50) if options.single else PumpOptions()

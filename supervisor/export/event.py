@@ -80,7 +80,8 @@ class Event:
 
 
 class Format(Protocol):
-    """Makes events of entries. Pure: the same entry gives the same `uid`s, at least one."""
+    """Makes events of entries. Pure: the same entry gives the same `uid`s, at least one, but for
+    `spans`, which makes events of outcomes alone."""
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry; `opening` is there for each that belongs to a call."""

@@ -9,6 +9,7 @@ from supervisor.export.formats.cef import Cef
 from supervisor.export.formats.ecs import Ecs
 from supervisor.export.formats.ocsf import Ocsf, Release
 from supervisor.export.formats.plain import Plain
+from supervisor.export.formats.spans import Spans
 
 FORMATS: Mapping[str, Callable[[Source], Format]] = {
     "ocsf": Ocsf,
@@ -17,6 +18,7 @@ FORMATS: Mapping[str, Callable[[Source], Format]] = {
     "ecs": Ecs,
     "cef": Cef,
     "json": Plain,
+    "spans": Spans,
 }
 
 

@@ -1,4 +1,5 @@
-"""Logs by OTLP, over gRPC or as protobuf over HTTP, as the protocol's specification has it.
+"""Logs by OTLP, over gRPC or as protobuf over HTTP, as the protocol's specification has it; other
+signals of OTLP (`traces`) go the same way.
 
 What may be sent again and what must not is the specification's, but for one thing: where an answer
 is about who asks or where (no such method, not allowed), an operator mends that, and no event
@@ -24,7 +25,6 @@ import httpx
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from supervisor.export.event import Event, Source
 from supervisor.export.sink import Refused, Rejected, SinkError
@@ -39,10 +39,8 @@ from supervisor.export.sinks.http import (
     parts,
     retry_after_s,
 )
-from supervisor.export.sinks.records import Requests, record
+from supervisor.export.sinks.records import Requests
 
-METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-PATH = "/v1/logs"
 KIND = "application/x-protobuf"
 DETAILS = "grpc-status-details-bin"
 BODY_BYTES_MAX = 20 << 20
@@ -92,11 +90,33 @@ class OtlpOptions:
             raise ValueError("an address of gRPC has no path")
 
 
+class Form(Protocol):
+    """How events become requests of a signal, where these go, and how their answers are read.
+    `room` is how large a piece, which is an event's, can be."""
+
+    method: str
+    path: str
+    answer: type[Any]
+    room: int
+
+    def piece(self, event: Event, observed_ns: int) -> Any:
+        """Give an event's part of a request."""
+
+    def size(self, piece: Any) -> int:
+        """Give how much of a request it takes."""
+
+    def whole(self, pieces: Sequence[Any]) -> bytes:
+        """Give a request, as it is sent."""
+
+    def rejected(self, partial: Any) -> int:
+        """Give how many an answer says to be rejected."""
+
+
 class Transport(Protocol):
     """How a request goes."""
 
-    async def export(self, body: bytes) -> ExportLogsServiceResponse:
-        """Send one; raises what `Sink` does."""
+    async def export(self, body: bytes) -> Any:
+        """Send one, and give the answer's message; raises what `Sink` does."""
 
     async def close(self) -> None:
         """Part; raises nothing."""
@@ -105,10 +125,12 @@ class Transport(Protocol):
 class OtlpSink:
     """The sink. Errors are those of `Sink`."""
 
-    def __init__(self, options: OtlpOptions) -> None:
+    def __init__(self, options: OtlpOptions, form: Form | None = None) -> None:
+        """Send logs, or what `form` makes."""
         self._secrets = _secrets(options)
-        self._requests = Requests(options.source, options.body_bytes_max)
-        self._transport: Transport = OverGrpc(options) if options.grpc else OverHttp(options)
+        self._form: Form = form or Requests(options.source, options.body_bytes_max)
+        over = OverGrpc if options.grpc else OverHttp
+        self._transport: Transport = over(options, self._form)
 
     async def send(self, batch: Sequence[Event]) -> Sequence[Rejected]:
         """Send a batch; return once each request was answered.
@@ -117,19 +139,19 @@ class OtlpSink:
             SinkError: one was not taken, and may be later.
             Refused: one never will be.
         """
-        now, room = time.time_ns(), self._requests.room
-        records = [record(event, now) for event in batch]
-        sizes = [self._requests.size(one) for one in records]
+        now, room = time.time_ns(), self._form.room
+        records = [self._form.piece(event, now) for event in batch]
+        sizes = [self._form.size(one) for one in records]
         good = [at for at, size in enumerate(sizes) if size <= room]
         gone = set(range(len(batch))).difference(good)
         rejected = [Rejected(at, f"a record of more than {room} bytes") for at in gone]
         for begin, end in parts((sizes[at] for at in good), room):
             piece = good[begin:end]
-            answer = await self._transport.export(self._requests.whole([records[a] for a in piece]))
+            answer = await self._transport.export(self._form.whole([records[a] for a in piece]))
             partial = answer.partial_success
             said = clean(partial.error_message, self._secrets)
-            if partial.rejected_log_records > 0:
-                why = f"{partial.rejected_log_records} of {len(piece)} are rejected, not said which"
+            if (lost := self._form.rejected(partial)) > 0:
+                why = f"{lost} of {len(piece)} are rejected, not said which"
                 rejected += [Rejected(at, f"{why}: {said}") for at in piece]
             elif said:
                 log.warning("the receiver of OTLP took all, and says: %s", said)
@@ -147,22 +169,23 @@ class OtlpSink:
 class OverHttp:
     """Protobuf over HTTP."""
 
-    def __init__(self, options: OtlpOptions) -> None:
+    def __init__(self, options: OtlpOptions, form: Form) -> None:
+        self._form = form
         self._secrets = _secrets(options)
         self._poster = Poster(options.endpoint, self._secrets)
         self._packed = options.packed
         self._headers = {name: value.decode() for name, value in options.headers.items()}
         self._headers["content-type"] = KIND
 
-    async def export(self, body: bytes) -> ExportLogsServiceResponse:
+    async def export(self, body: bytes) -> Any:
         """Send a request."""
-        answer = await self._poster.post(PATH, body, self._headers, packed=self._packed)
+        answer = await self._poster.post(self._form.path, body, self._headers, packed=self._packed)
         if not answer.taken:
             raise _never_or_later(answer, self._secrets)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         try:
             if answer.whole and kind == KIND:
-                return ExportLogsServiceResponse.FromString(answer.body)
+                return self._form.answer.FromString(answer.body)
         except DecodeError:
             kind = "what cannot be read"
         # What stands between may say 200 to anything.
@@ -189,7 +212,8 @@ def _never_or_later(answer: Answer, secrets: Sequence[bytes]) -> Exception:
 class OverGrpc:
     """gRPC, over a channel that is made anew after each error: its files may be others."""
 
-    def __init__(self, options: OtlpOptions) -> None:
+    def __init__(self, options: OtlpOptions, form: Form) -> None:
+        self._form = form
         self._endpoint = options.endpoint
         self._secrets = _secrets(options)
         self._compression = (
@@ -198,20 +222,20 @@ class OverGrpc:
         self._metadata = tuple((name, value.decode()) for name, value in options.headers.items())
         self._channel: grpc.aio.Channel | None = None
 
-    async def export(self, body: bytes) -> ExportLogsServiceResponse:
+    async def export(self, body: bytes) -> Any:
         """Send a request."""
         done = False
         try:
             if self._channel is None:
                 self._channel = await self._opened()
             call = self._channel.unary_unary(
-                METHOD, request_serializer=None, response_deserializer=None
+                self._form.method, request_serializer=None, response_deserializer=None
             )
             said: Any = await call(
                 body, timeout=self._endpoint.deadline_s, metadata=self._metadata,
                 compression=self._compression,
             )  # fmt: skip
-            answer = ExportLogsServiceResponse.FromString(said)
+            answer = self._form.answer.FromString(said)
             done = True
         except DecodeError:
             raise SinkError("what it answers is nothing of OTLP") from None

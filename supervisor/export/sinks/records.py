@@ -10,7 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -51,41 +55,58 @@ def context_of(traceparent: str) -> tuple[bytes, bytes]:
 
 def record(event: Event, observed_ns: int) -> LogRecord:
     """Give the record of an event."""
-    number, text = SEVERITIES.get(
+    number, word = SEVERITIES.get(
         event.severity, (SeverityNumber.SEVERITY_NUMBER_UNSPECIFIED, "Unknown")
     )
     trace, span = context_of(event.traceparent)
     attributes = [
-        _text("log.record.uid", event.uid),
+        text("log.record.uid", event.uid),
         KeyValue(key="stockade.index", value=AnyValue(int_value=event.index)),
         KeyValue(key="stockade.class_uid", value=AnyValue(int_value=event.class_uid)),
     ]
     if event.call:
-        attributes.append(_text("stockade.call", event.call))
+        attributes.append(text("stockade.call", event.call))
     return LogRecord(
         time_unix_nano=event.time_ns, observed_time_unix_nano=observed_ns,
-        severity_number=number, severity_text=text, event_name=f"stockade.{event.kind}",
+        severity_number=number, severity_text=word, event_name=f"stockade.{event.kind}",
         body=AnyValue(string_value=event.data.decode("utf-8", "replace")), attributes=attributes,
         trace_id=trace, span_id=span,
     )  # fmt: skip
 
 
+def resource_of(source: Source) -> Resource:
+    """Give the resource that a daemon is to OpenTelemetry."""
+    return Resource(
+        attributes=[
+            text("service.name", "stockade"),
+            text("service.version", source.version),
+            text("service.instance.id", source.origin),
+            text("host.name", source.host),
+        ]
+    )
+
+
 class Requests:
     """Makes requests of one source."""
 
+    method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+    path = "/v1/logs"
+    answer = ExportLogsServiceResponse
+
     def __init__(self, source: Source, bytes_max: int) -> None:
-        self._resource = Resource(
-            attributes=[
-                _text("service.name", "stockade"),
-                _text("service.version", source.version),
-                _text("service.instance.id", source.origin),
-                _text("host.name", source.host),
-            ]
-        )
+        self._resource = resource_of(source)
         self._scope = InstrumentationScope(name=SCOPE, version=source.version)
         frame = self._resource.ByteSize() + self._scope.ByteSize() + FRAME_BYTES
         self.room = bytes_max - frame - RECORD_BYTES
         """How large a record can be."""
+
+    def piece(self, event: Event, observed_ns: int) -> LogRecord:
+        """Give the record of an event."""
+        return record(event, observed_ns)
+
+    def rejected(self, partial: ExportLogsPartialSuccess) -> int:
+        """Give how many records an answer says to be rejected."""
+        return int(partial.rejected_log_records)
 
     def size(self, one: LogRecord) -> int:
         """Give how much of a request a record takes."""
@@ -105,5 +126,6 @@ def records_in(body: bytes) -> Iterator[LogRecord]:
             yield from scope.log_records
 
 
-def _text(key: str, value: str) -> KeyValue:
+def text(key: str, value: str) -> KeyValue:
+    """Give an attribute that is a string."""
     return KeyValue(key=key, value=AnyValue(string_value=value))

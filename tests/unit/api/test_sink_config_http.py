@@ -63,6 +63,15 @@ def test_otlp(tmp_path: Path) -> None:
     assert not made(tmp_path, f"type: otlp, {URL}, protocol: http").grpc
 
 
+def test_traces(tmp_path: Path) -> None:
+    base = f"type: traces, {URL}, protocol"
+    found = made(tmp_path, f"{base}: http, headers: {{x-who: {SOURCE}}}, gzip: true, sample: 0.25")
+    assert (found.grpc, found.packed, found.sample, found.source) == (False, True, 0.25, ABOUT)
+    assert found.headers == {"x-who": b"secret-of-headers.x-who"}
+    entry = one(tmp_path, f"{base}: grpc")
+    assert (entry.format, options(entry).grpc, options(entry).sample) == ("spans", True, 1.0)
+
+
 def test_opensearch(tmp_path: Path) -> None:
     base = f"type: opensearch, {URL}, index: logs"
     found = made(tmp_path, f"{base}, user: u, password: {SOURCE}, gzip: true")
@@ -133,8 +142,14 @@ S3 = f"type: s3, {URL}, region: r, bucket: b, key_id: k, secret: {SOURCE}"
         (f"type: otlp, {URL}, protocol: udp", "sinks.a.protocol"),
         (f"type: otlp, {URL}/path, protocol: grpc".replace('"/path', '/path"'), "no path"),
         (f"type: otlp, {URL}, protocol: http, headers: {{X: {SOURCE}}}", "is no header"),
+        (f"type: traces, {URL}, protocol: grpc, sample: 1.5", "sinks.a.sample"),
+        (f"type: traces, {URL}, protocol: grpc, format: json", "takes spans, not json"),
+        (f"type: otlp, {URL}, protocol: grpc, format: spans", "not spans"),
         (f"type: opensearch, {URL}, index: UPPER", "no name of an index"),
-        (f"type: opensearch, {URL}, index: i, format: cef", "takes JSON"),
+        (
+            f"type: opensearch, {URL}, index: i, format: cef",
+            "ocsf-1.9, not cef",
+        ),
         (f"type: opensearch, {URL}, index: i, user: u", "belong together"),
         (
             f"type: opensearch, {URL}, index: i, user: u, password: {SOURCE}, api_key: {SOURCE}",
@@ -149,7 +164,7 @@ S3 = f"type: s3, {URL}, region: r, bucket: b, key_id: k, secret: {SOURCE}"
             f"sasl: {{mechanism: NONE, user: u, password: {SOURCE}}}",
             "a mechanism is one of",
         ),
-        (f"{S3}, format: cef", "takes JSON"),
+        (f"{S3}, format: cef", "ocsf-1.9, not cef"),
         (f"{S3}, prefix: /a", "is no prefix"),
         (f'{S3}, format: ecs, security_lake: {{source: s, account: "1"}}', "format of OCSF"),
     ],

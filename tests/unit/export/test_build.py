@@ -24,6 +24,7 @@ from supervisor.export.sinks.s3 import Lines, S3Options, SecurityLake
 from supervisor.export.sinks.splunk import SplunkOptions
 from supervisor.export.sinks.stdout import StdoutOptions
 from supervisor.export.sinks.syslog import SyslogOptions
+from supervisor.export.sinks.traces import TracesOptions
 from supervisor.export.sinks.webhook import WebhookOptions
 from supervisor.export.sinks.wire import Peer
 
@@ -74,6 +75,7 @@ OPTIONS: dict[str, tuple[Any, float]] = {
     "splunk": (SplunkOptions(endpoint=WEB, token=b"t", channel=uuid.UUID(int=1), host="h",
                              source="s", sourcetype="t", ack_s=500.0), 577.0),
     "otlp": (OtlpOptions(endpoint=WEB, grpc=False, source=ORDER.source, headers={}), 77.0),
+    "traces": (TracesOptions(endpoint=WEB, grpc=False, source=ORDER.source, headers={}), 77.0),
     "opensearch": (OpenSearchOptions(endpoint=WEB, auth=None, target="t", stamp=False), 77.0),
     "webhook": (WebhookOptions(endpoint=WEB, secrets=(b"s" * 24,), single=False), 77.0),
     "s3": (S3Options(endpoint=WEB, region="r", bucket="b", key_id="k", secret=b"s", layout=LAKE),

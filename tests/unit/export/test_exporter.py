@@ -313,3 +313,16 @@ def test_letters_of_a_sink_that_does_not_run_stay(log: Log, tmp_path: Path) -> N
         assert [letter.uid for letter in exporter.letters("archive")] == ["a"]
 
     asyncio.run(main())
+
+
+def test_entries_that_are_no_events_are_behind_a_sink_as_well(log: Log, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    log.write(20)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(out, made_by="spans")) as exporter:
+            await exporter.wait_acknowledged("archive", 19)
+            assert await exporter.lag("archive") == (0, 0, 0.0)
+
+    asyncio.run(main())
+    assert came(out) == []

@@ -73,9 +73,13 @@ def said(name: str, data: bytes) -> tuple[str, str]:
     return place.get("rule", ""), place["call"].get("agent", "")
 
 
+LINES = [name for name in FORMATS if name != "spans"]
+"""Formats with an event for each entry."""
+
+
 def test_each_name_has_a_format_of_its_own() -> None:
-    made = {make_format(name, SOURCE).encode(ENTRY, None, Head(0, ""))[0].data for name in FORMATS}
-    assert len(made) == len(FORMATS)
+    made = {make_format(name, SOURCE).encode(ENTRY, None, Head(0, ""))[0].data for name in LINES}
+    assert len(made) == len(LINES) == len(FORMATS) - 1
 
 
 def test_another_name_has_none() -> None:
@@ -83,7 +87,7 @@ def test_another_name_has_none() -> None:
         make_format("xml", SOURCE)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", LINES)
 @given(TEXTS)
 def test_what_is_hostile_is_told_on_one_line_and_read_back(name: str, text: str) -> None:
     wanted = visible(told(text)) if name == "cef" else told(text)
