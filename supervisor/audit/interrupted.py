@@ -41,6 +41,7 @@ from supervisor.audit.recording import (
 )
 from supervisor.audit.segment import read_exactly, write_again
 from supervisor.audit.shortage import shortage
+from supervisor.call.about import of_call
 from supervisor.call.events import (
     DAEMON_DIED,
     FLOWS,
@@ -215,7 +216,10 @@ def close(
             _append(journal, row, event, found, time_ns, sequence)
         except InvariantError as error:
             # What one call left keeps no daemon from starting.
-            log.exception("call %s: something of it cannot be recorded", call_id)
+            log.exception(
+                "call %s: something of it cannot be recorded",
+                call_id, extra=of_call(call_id),
+            )  # fmt: skip
             _append(journal, row, _unrecorded(event, error.reason), [], time_ns, sequence)
     denials = sum(event.count for event in events if isinstance(event, Denied))
     sealed = _seal(blobs, call_id, rest.size, journal) if reader else None

@@ -55,6 +55,7 @@ from supervisor.audit.segment import (
 )
 from supervisor.audit.shortage import open_to_read
 from supervisor.audit.vault import Erasure, Removal
+from supervisor.call.about import of_call
 from supervisor.errors import AuditCorrupt, CapacityError, NotFound
 
 BATCH_ROWS = 1000
@@ -337,7 +338,10 @@ class CatchUp:
         try:
             self.refs += inputs_of(body, files_of(body, blobs))
         except (NotFound, AuditCorrupt) as error:
-            log.warning("call %s: what it was given: %s", entry.call_id, error.message)
+            log.warning(
+                "call %s: what it was given: %s",
+                entry.call_id, error.message, extra=of_call(entry.call_id),
+            )  # fmt: skip
 
     def _check_closed(self, entry: StoredEntry) -> None:
         """Pass over an entry of a call that began before the reading did: the index has it whole.

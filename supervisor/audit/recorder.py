@@ -37,6 +37,7 @@ from supervisor.audit.recording import FRAME_BYTES_MAX, FrameRef, RecordingWrite
 from supervisor.audit.redaction.literals import RedactionFailed
 from supervisor.audit.search import SEARCHED, Trail
 from supervisor.audit.streams import Part, StreamState
+from supervisor.call.about import of_call
 from supervisor.call.events import (
     CallEvent,
     Denied,
@@ -534,7 +535,10 @@ class CallRecorder:
     ) -> None:
         """Store no more of a stream, and say so in the log."""
         if error is not None:
-            log.error("call %s: %s is not stored any more: %s", self.call_id, stream, error)
+            log.error(
+                "call %s: %s is not stored any more: %s",
+                self.call_id, stream, error, extra=of_call(self.call_id),
+            )  # fmt: skip
         state.redactor = state.tail = None
         if not state.truncated:
             self._tell_stop(stream, state, why, offset)

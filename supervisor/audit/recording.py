@@ -33,6 +33,7 @@ from supervisor.audit.sealing import ContentKey
 from supervisor.audit.segment import read_exactly, write_exactly
 from supervisor.audit.shortage import open_to_read, shortage, unavailable
 from supervisor.audit.space import NO_SPACE
+from supervisor.call.about import of_call
 from supervisor.call.types import Digest, Json, Stream
 from supervisor.errors import InvariantError
 
@@ -225,7 +226,10 @@ class RecordingWriter:
         except OSError as error:
             if shortage("the recording", error) is None:
                 raise self._fail("fdatasync", error) from error
-            log.warning("call %s: its recording may not be durable: %s", self._call_id, error)
+            log.warning(
+                "call %s: its recording may not be durable: %s",
+                self._call_id, error, extra=of_call(self._call_id),
+            )  # fmt: skip
         finally:
             os.close(fd)
         return Sealed(sha256=self.sealed_sha256, size_bytes=self.size) if self.size else None
@@ -250,9 +254,15 @@ class RecordingWriter:
         except OSError as error:
             if error.errno not in NO_SPACE and shortage("the recording", error) is None:
                 raise
-            log.error("call %s: its recording was deleted and is lost: %s", self._call_id, error)
+            log.error(
+                "call %s: its recording was deleted and is lost: %s",
+                self._call_id, error, extra=of_call(self._call_id),
+            )  # fmt: skip
             return False
-        log.warning("call %s: its recording was deleted; it was written again", self._call_id)
+        log.warning(
+            "call %s: its recording was deleted; it was written again",
+            self._call_id, extra=of_call(self._call_id),
+        )  # fmt: skip
         return True
 
 

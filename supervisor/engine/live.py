@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from supervisor.audit.recorder import CallRecorder
 from supervisor.audit.store import Store
+from supervisor.call.about import begin_call
 from supervisor.call.events import (
     Accepted,
     CallEvent,
@@ -151,6 +152,7 @@ class LiveCall:
 
     async def run(self) -> None:
         """Run the admitted call to its end. Raises nothing: every end is an outcome."""
+        begin_call(self.call_id, self.request.correlation.traceparent)
         try:
             await self._run()
         except StockadeError as error:

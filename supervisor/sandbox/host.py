@@ -20,6 +20,7 @@ from pathlib import Path
 from supervisor.bpf.decode import ExecRecord
 from supervisor.bpf.fence import Fence, FencePlaces
 from supervisor.bpf.watch import Told
+from supervisor.call.about import of_call
 from supervisor.call.events import PROBE_EVENTS, Lost
 from supervisor.call.types import Json
 from supervisor.egress.client import Zygote
@@ -156,6 +157,8 @@ class SandboxHost:
         self._egress = options.egress
         self._zygote = Zygote(self.folder / BROKER_ROOT)
         self.leftovers: dict[str, Told] = {}
+        self.reaped = 0
+        """How many sandboxes of a former daemon `open` ended."""
         self._runtimes: dict[str, Runtime] = {Runc.NAME: Runc(self.folder / Runc.NAME)}
         self.uids = UidRanges(options.runtime / "uids.lock")
         self.devices = self.folder / "dev"
@@ -190,7 +193,7 @@ class SandboxHost:
         # Without their cgroups nobody knows whose events they are: so before these go.
         self.fence.mark_reading()
         ids = {self.cgroup(name).identity(): name for name in self.reap_names()}
-        self.reap()
+        self.reaped = len(self.reap())
         found = self.fence.leftovers()
         self.leftovers = {ids[number]: left for number, left in found.items() if number in ids}
         make_devices(self.devices)
@@ -211,7 +214,7 @@ class SandboxHost:
                 events += missing_of(left, known) if not self.fence.gap else ()
             except Exception:
                 # What one call left keeps no daemon from starting.
-                log.exception("what call %s left cannot be told", call_id)
+                log.exception("what call %s left cannot be told", call_id, extra=of_call(call_id))
                 events.append(Lost(what=PROBE_EVENTS, count=0, reason="EVENT_MALFORMED"))
         if self.fence.gap:
             events.append(Lost(what=PROBE_EVENTS, count=0, reason=self.fence.gap))
@@ -369,7 +372,7 @@ class SandboxHost:
         else:
             raise HostError("LEFTOVER_STAYS", f"sandboxes of {self.parent} cannot be ended")
         for name in names:
-            log.info("removed what was left of call %s", name)
+            log.info("removed what was left of call %s", name, extra=of_call(name))
             self.cgroup(name).remove()
         for kind in RUNTIMES:
             # Also where that runtime is gone: what it left must go.

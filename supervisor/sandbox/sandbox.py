@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from supervisor.call.about import of_call
 from supervisor.call.events import Denied, Wall
 from supervisor.call.types import CallRequest, Digest, InputFile
 from supervisor.errors import HostError, InvariantError, RuntimeFailed
@@ -370,7 +371,10 @@ class Sandbox:
 
     def _fail(self, error: Exception) -> None:
         """End a call whose walls cannot tell everything any more; `quiesce` raises why."""
-        log.error("call %s: what was denied cannot be told", self._call_id, exc_info=error)
+        log.error(
+            "call %s: what was denied cannot be told",
+            self._call_id, exc_info=error, extra=of_call(self._call_id),
+        )  # fmt: skip
         self._failure = self._failure or error
         self.stop()
 
