@@ -2,7 +2,7 @@
 
 Every label is one of a short list: a profile that is loaded, a kind of outcome, a reason from the
 code, a system call that the kernel knows. A call id is never a label. What does not fit is counted
-as "other".
+as "other". `metric_groups` has the figures.
 """
 
 from __future__ import annotations
@@ -11,41 +11,46 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
+    ProcessCollector,
     disable_created_metrics,
     start_http_server,
 )
 
 from supervisor import __version__
+from supervisor.api.metric_groups import (
+    DAMAGE,
+    OTHER,
+    REASONS_TOLD,
+    Calls,
+    Few,
+    Health,
+    Journal,
+    Retention,
+    Walls,
+    Witnesses,
+)
+from supervisor.api.record_metrics import RecordCollector, RecordView
+from supervisor.api.sink_metrics import SinkCollector
 from supervisor.audit.journal import JournalObserver
 from supervisor.audit.retention import RetentionObserver
 from supervisor.bpf.decode import HOOK_NAMES
 from supervisor.call.events import BROKER_DENIALS, Timeline, Wall
 from supervisor.call.outcome import LimitKind
 from supervisor.engine import EngineObserver
+from supervisor.export.health import SinkHealth
+from supervisor.profile.load import ProfileSet
 from supervisor.profile.syscall_numbers import NUMBERS
 
 log = logging.getLogger("stockade.api")
 
-OTHER = "other"
-REASONS_MAX = 64
-"""Reasons are constants of the code; this bounds the series if one ever is not."""
-
-PHASE_BUCKETS_S = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
-)  # fmt: skip
-FSYNC_BUCKETS_S = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
-)  # fmt: skip
 NANOS = 10**9
 
 # A series of creation times beside each counter: nobody asks for it, and it doubles what is kept.
@@ -61,70 +66,23 @@ class Metrics:
     def __init__(self, profiles: Collection[str], state: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self._profiles = frozenset(profiles)
-        self._reasons: set[str] = set()
-        self._known_problems: set[str] = set()
-        self._lock = threading.Lock()
-        self._calls = Counter(
-            "stockade_calls", "Calls that ended, by profile and outcome.",
-            ("profile", "outcome"), registry=self.registry,
-        )  # fmt: skip
-        self._phases = Histogram(
-            "stockade_call_phase_seconds", "How long calls spend in each phase.",
-            ("phase",), buckets=PHASE_BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
-        self._live = Gauge(
-            "stockade_live_calls", "Calls that are not closed.", registry=self.registry
-        )
-        self._denials = Counter(
-            "stockade_denials", "What the walls held against, by wall and name.",
-            ("wall", "name"), registry=self.registry,
-        )  # fmt: skip
-        self._strays = Counter(
-            "stockade_strays", "Denials of processes that belong to no live call, by name.",
-            ("name",), registry=self.registry,
-        )  # fmt: skip
+        self._reasons = Few(REASONS_TOLD)
+        self._lost_what, self._lost_why = Few(), Few()
         self._strays_seen: dict[str, int] = {}
-        self._watched = Counter(
-            "stockade_watched_syscalls", "System calls that were let through and told, by name.",
-            ("name",), registry=self.registry,
-        )  # fmt: skip
-        self._flows = Counter(
-            "stockade_egress_flows", "Connections through the broker that ended, by verdict.",
-            ("verdict",), registry=self.registry,
-        )  # fmt: skip
-        self._egress = Counter(
-            "stockade_egress_bytes", "What those carried, by direction: sent or received.",
-            ("direction",), registry=self.registry,
-        )  # fmt: skip
-        self._rejects = Counter(
-            "stockade_rejects", "Requests that were refused, by reason.",
-            ("reason",), registry=self.registry,
-        )  # fmt: skip
-        self._fsync = Histogram(
-            "stockade_journal_fsync_seconds", "How long the journal waits for the disk.",
-            buckets=FSYNC_BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
-        self._entries = Counter(
-            "stockade_journal_entries", "Entries made durable.", registry=self.registry
-        )
-        self._bytes = Gauge(
-            "stockade_journal_bytes", "Size of the journal.", registry=self.registry
-        )
-        self._healthy = Gauge(
-            "stockade_healthy", "1 where the daemon takes calls.", registry=self.registry
-        )
-        self._problems = Gauge(
-            "stockade_health_problem", "1 for each reason why the daemon takes no calls.",
-            ("problem",), registry=self.registry,
-        )  # fmt: skip
-        self._retention = _Retention(self.registry)
-        self._witnesses = _Witnesses(self.registry)
+        self._calls = Calls(self.registry, sorted(self._profiles))
+        self._walls = Walls(self.registry)
+        self._journal = Journal(self.registry)
+        self._health = Health(self.registry)
+        self._retention = Retention(self.registry)
+        self._witnesses = Witnesses(self.registry)
+        ProcessCollector(registry=self.registry)
         self._tell_constants(state)
 
     def _tell_constants(self, state: Path | None) -> None:
         build = Gauge(
-            "stockade_build_info", "1, with the version.", ("version",), registry=self.registry
-        )
+            "stockade_build_info", "1, with the daemon's version.", ("version",),
+            registry=self.registry,
+        )  # fmt: skip
         build.labels(__version__).set(1)
         if state is not None:
             free = Gauge(
@@ -133,51 +91,82 @@ class Metrics:
             )  # fmt: skip
             free.set_function(lambda: _free_bytes(state))
 
+    def tell_limits(self, calls_max: int, profiles: ProfileSet) -> None:
+        """Say how many calls may live, and which profiles are in force; wrong ones are none."""
+        self._calls.limit.set(calls_max)
+        for name in profiles.names:
+            if not profiles.problems(name):
+                profile = profiles.effective(name)
+                self._calls.profile.labels(name, profile.digest, profile.mode).set(1)
+
+    def watch_record(self, record: RecordView) -> None:
+        """Tell from now on how the record's heads do, and its room."""
+        self.registry.register(RecordCollector(record))
+
+    def watch_sinks(self, sinks: Callable[[], Sequence[SinkHealth]]) -> None:
+        """Tell from now on how sinks do. `sinks` is called from the thread of whoever asks."""
+        self.registry.register(SinkCollector(sinks))
+
     def call_closed(self, profile: str, outcome: str, timeline: Timeline) -> None:
-        """Count a call that ended, and the time it spent in each phase."""
+        """Count a call that ended, how long it took, and the time it spent in each phase."""
         known = profile if profile in self._profiles else OTHER
-        self._calls.labels(known, outcome).inc()
+        self._calls.ended.labels(known, outcome).inc()
         for phase, begin_ns, end_ns in _phases(timeline):
             if begin_ns and end_ns:
-                self._phases.labels(phase).observe(max(0, end_ns - begin_ns) / NANOS)
+                self._calls.phases.labels(phase).observe(_seconds(begin_ns, end_ns))
+        if timeline.accepted_ns and timeline.destroyed_ns:
+            took_s = _seconds(timeline.accepted_ns, timeline.destroyed_ns)
+            self._calls.duration.labels(known).observe(took_s)
+
+    def call_admitted(self, policy_s: float, record_s: float) -> None:
+        """Note how long it took to decide that a call may run, and to have that on record."""
+        self._calls.admission.labels("policy").observe(policy_s)
+        self._calls.admission.labels("record").observe(record_s)
 
     def call_rejected(self, reason: str) -> None:
         """Count a request that was refused."""
-        with self._lock:
-            if len(self._reasons) < REASONS_MAX:
-                self._reasons.add(reason)
-            known = reason in self._reasons
-        self._rejects.labels(reason if known else OTHER).inc()
+        self._calls.rejects.labels(self._reasons(reason)).inc()
+        if reason in DAMAGE:
+            self._journal.damage.labels(reason).inc()
 
     def denied(self, wall: str, name: str, count: int) -> None:
         """Count denials; what no wall of ours is known to deny has no name of its own."""
-        self._denials.labels(wall, _known_name(wall, name)).inc(count)
+        self._walls.denials.labels(wall, _known_name(wall, name)).inc(count)
 
     def watched(self, name: str, count: int) -> None:
         """Count watched system calls."""
-        self._watched.labels(_known_name(Wall.SYSCALL, name)).inc(count)
+        self._walls.watched.labels(_known_name(Wall.SYSCALL, name)).inc(count)
+
+    def lost(self, what: str, reason: str, count: int) -> None:
+        """Count what could not be recorded; 1 where nobody knows how many."""
+        labels = self._lost_what(what), self._lost_why(reason)
+        self._walls.lost.labels(*labels).inc(max(1, count))
 
     def flow(self, verdict: str, sent: int, received: int) -> None:
         """Count a connection through the broker that ended, and its bytes."""
-        self._flows.labels(verdict).inc()
-        self._egress.labels("sent").inc(sent)
-        self._egress.labels("received").inc(received)
+        self._walls.flows.labels(verdict).inc()
+        self._walls.bytes.labels("sent").inc(sent)
+        self._walls.bytes.labels("received").inc(received)
 
     def live_calls(self, count: int) -> None:
         """Say how many calls are not closed."""
-        self._live.set(count)
+        self._calls.live.set(count)
+
+    def orphans(self, kind: str, count: int) -> None:
+        """Count what nobody looked after any more: a "sandbox" or a "process"."""
+        self._calls.orphans.labels(kind).inc(count)
 
     def strays(self, counts: Mapping[str, int]) -> None:
         """Say how many denials there were of processes that belong to no live call, since the
         probes were put in place; names are those of the probes' hooks."""
         for name, count in counts.items():
-            self._strays.labels(name).inc(max(0, count - self._strays_seen.get(name, 0)))
+            self._walls.strays.labels(name).inc(max(0, count - self._strays_seen.get(name, 0)))
             self._strays_seen[name] = count
 
     def fsynced(self, seconds: float, entries: int) -> None:
         """Count entries that became durable, and how long that took."""
-        self._fsync.observe(seconds)
-        self._entries.inc(entries)
+        self._journal.fsync.observe(seconds)
+        self._journal.entries.inc(entries)
 
     def removed(self, why: str, calls: int, bytes_: int) -> None:
         """Count what retention removed."""
@@ -206,17 +195,11 @@ class Metrics:
 
     def size(self, log_bytes: int) -> None:
         """Say how large the journal is."""
-        self._bytes.set(log_bytes)
+        self._journal.bytes.set(log_bytes)
 
     def health(self, problems: Iterable[str]) -> None:
         """Say what keeps the daemon from taking calls; nothing where it takes them."""
-        found = {problem.partition(":")[0][:64] for problem in problems}
-        for gone in self._known_problems - found:
-            self._problems.remove(gone)
-        for problem in found:
-            self._problems.labels(problem).set(1)
-        self._known_problems = found
-        self._healthy.set(not found)
+        self._health.tell(problems)
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Answer Prometheus on a loopback address until the server is closed.
@@ -226,54 +209,6 @@ class Metrics:
         """
         server, thread = start_http_server(port, host, registry=self.registry)
         return MetricsServer(server, thread)
-
-
-class _Witnesses:
-    """What there is to tell of who is given the log's heads."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.time = Gauge(
-            "stockade_witness_head_time_seconds", "When a witness had the log's newest head.",
-            ("witness",), registry=registry,
-        )  # fmt: skip
-        self.failing = Gauge(
-            "stockade_witness_failing", "1 where a witness takes no head of the log.",
-            ("witness",), registry=registry,
-        )  # fmt: skip
-        self.contradicted = Counter(
-            "stockade_heads_contradicted", "Heads of a witness that the log does not begin with.",
-            ("witness",), registry=registry,
-        )  # fmt: skip
-
-
-class _Retention:
-    """What there is to tell of retention."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.calls = Counter(
-            "stockade_retention_calls", "Calls whose contents were removed, by why.",
-            ("why",), registry=registry,
-        )  # fmt: skip
-        self.bytes = Counter(
-            "stockade_retention_bytes", "What the contents that were removed took, by why.",
-            ("why",), registry=registry,
-        )  # fmt: skip
-        self.contents = Gauge(
-            "stockade_contents_bytes", "What the contents that retention looks after take.",
-            registry=registry,
-        )  # fmt: skip
-        self._problems = Gauge(
-            "stockade_retention_problem", "1 for the reason why contents do not go as they should.",
-            ("problem",), registry=registry,
-        )  # fmt: skip
-        self._known = ""
-
-    def tell(self, problem: str) -> None:
-        if self._known and self._known != problem:
-            self._problems.remove(self._known)
-        if problem:
-            self._problems.labels(problem).set(1)
-        self._known = problem
 
 
 class MetricsServer:
@@ -302,6 +237,10 @@ def _free_bytes(folder: Path) -> float:
         log.warning("the free space of %s cannot be told: %s", folder, error.strerror)
         return math.nan
     return found.f_bavail * found.f_frsize
+
+
+def _seconds(begin_ns: int, end_ns: int) -> float:
+    return max(0, end_ns - begin_ns) / NANOS
 
 
 def _phases(line: Timeline) -> tuple[tuple[str, int, int], ...]:

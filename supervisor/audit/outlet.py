@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from supervisor.audit.journal import Journal
 from supervisor.audit.records import Records
@@ -18,6 +19,15 @@ from supervisor.call.types import Json
 from supervisor.errors import NotFound
 
 PATIENCE_S = 5.0
+
+
+class Signing(NamedTuple):
+    """How many entries are durable, how many the published head covers, and whether the key could
+    not sign the one that was due."""
+
+    durable: int
+    signed: int
+    unsigned: bool
 
 
 class Outlet:
@@ -50,6 +60,11 @@ class Outlet:
         if signed < settled and self._clock() - self._signed_at < PATIENCE_S:
             return signed
         return settled
+
+    def signing(self) -> Signing:
+        """Give how far the log is durable and signed."""
+        signed = self._tree.published.size
+        return Signing(self._journal.settled, signed, self._tree.unsigned is not None)
 
     def head(self) -> tuple[int, str]:
         """Give the newest head that is signed and published: how many entries, and their root in

@@ -133,7 +133,7 @@ class Store:
         self.locker = locker
         self.records = Records(journal, index, blobs, self._live, locker)
         self.outlet = Outlet(journal, tree, self.records)
-        self._watermark = watermark
+        self.watermark = watermark
         self.eraser = Eraser(self.own, self.records, locker, self._threads.run, self._erased)
         self._placing = Placing(blobs)
         self._tasks: set[asyncio.Task[CallEvent]] = set()
@@ -241,8 +241,8 @@ class Store:
             CapacityError: `JOURNAL_FULL`, `AUDIT_BACKLOG`, with a delay.
             AuditUnavailable: `JOURNAL_UNAVAILABLE`, `HEAD_UNSIGNED`.
         """
-        if self._watermark is not None:
-            self._watermark.require()
+        if self.watermark is not None:
+            self.watermark.require()
         if (error := self._tree.unsigned) is not None:
             raise AuditUnavailable(
                 "HEAD_UNSIGNED",

@@ -101,6 +101,7 @@ class Engine:
         """
         self._host = SandboxHost(self._where, self._bpf)
         self._host.open()
+        self._observer.orphans("sandbox", self._host.reaped)
         for call in self.store.interrupted:
             await self.store.close_interrupted(
                 call,
@@ -187,6 +188,7 @@ class Engine:
         Raises:
             StockadeError: nothing was started.
         """
+        began_s = time.monotonic()
         try:
             known = self._find_repeat(caller, request)
             if known is not None:
@@ -195,6 +197,7 @@ class Engine:
         except StockadeError as error:
             self._observer.call_rejected(error.reason)
             raise
+        judged_s = time.monotonic()
         try:
             await call.admit()
         except BaseException as error:
@@ -202,6 +205,7 @@ class Engine:
             if isinstance(error, StockadeError):
                 self._observer.call_rejected(error.reason)
             raise
+        self._observer.call_admitted(judged_s - began_s, time.monotonic() - judged_s)
         self._spawn(self._run(call))
         queue = call.subscribers.add()
         return self._subscription(call, queue, (call.first_event(),), attached=False)
@@ -519,7 +523,7 @@ class Engine:
         while self._host is not None:
             await asyncio.sleep(REAP_S)
             if self._host is not None:
-                reap_strangers()
+                self._observer.orphans("process", reap_strangers())
 
 
 def _look_at(host: SandboxHost) -> tuple[list[str], dict[str, int]]:

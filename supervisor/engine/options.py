@@ -34,17 +34,26 @@ class EngineObserver(Protocol):
     def call_rejected(self, reason: str) -> None:
         """Note that a call was not admitted."""
 
+    def call_admitted(self, policy_s: float, record_s: float) -> None:
+        """Note how long it took to decide on a call that was admitted, and to record it."""
+
     def denied(self, wall: str, name: str, count: int) -> None:
         """Note that a wall held."""
 
     def watched(self, name: str, count: int) -> None:
         """Note that a watched system call was let through."""
 
+    def lost(self, what: str, reason: str, count: int) -> None:
+        """Note that something could not be recorded; `count` is 0 where nobody knows how much."""
+
     def flow(self, verdict: str, sent: int, received: int) -> None:
         """Note that a connection through the broker has ended, and the bytes that it carried."""
 
     def live_calls(self, count: int) -> None:
         """Note how many calls live."""
+
+    def orphans(self, kind: str, count: int) -> None:
+        """Note what nobody looked after any more, and was ended: a "sandbox" or a "process"."""
 
     def strays(self, counts: Mapping[str, int]) -> None:
         """Note how many denials, by what was denied, met processes that belong to no live call."""
@@ -59,16 +68,25 @@ class NoObserver:
     def call_rejected(self, reason: str) -> None:
         """Do nothing."""
 
+    def call_admitted(self, policy_s: float, record_s: float) -> None:
+        """Do nothing."""
+
     def denied(self, wall: str, name: str, count: int) -> None:
         """Do nothing."""
 
     def watched(self, name: str, count: int) -> None:
         """Do nothing."""
 
+    def lost(self, what: str, reason: str, count: int) -> None:
+        """Do nothing."""
+
     def flow(self, verdict: str, sent: int, received: int) -> None:
         """Do nothing."""
 
     def live_calls(self, count: int) -> None:
+        """Do nothing."""
+
+    def orphans(self, kind: str, count: int) -> None:
         """Do nothing."""
 
     def strays(self, counts: Mapping[str, int]) -> None:

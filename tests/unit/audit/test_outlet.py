@@ -36,6 +36,7 @@ def test_what_leaves_is_signed_or_has_waited(tmp_path: Path) -> None:
                     await store.note("bench", {"number": number})
                 assert store._journal.settled == first + 5
                 assert outlet.durable() == first == outlet.head()[0]
+                assert outlet.signing() == (first + 5, first, False)
                 clock.now += PATIENCE_S - 0.1
                 assert outlet.durable() == first
                 clock.now += 0.2

@@ -302,6 +302,7 @@ class FakeHost:
         self.log: list[tuple[str, set[str]]] = []
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
+        self.reaped = 0
         self.brokers_ended = False
         self.fence = FakeFence()
         self.secret_values: dict[str, bytes] = {}
@@ -387,6 +388,9 @@ class Figures:
         self.made: list[tuple[str, int]] = []
         self.flows: list[tuple[str, int, int]] = []
         self.live: list[int] = []
+        self.admitted: list[tuple[float, float]] = []
+        self.losses: list[tuple[str, str, int]] = []
+        self.ended_orphans: list[tuple[str, int]] = []
         self.strays_seen: dict[str, int] = {}
 
     def call_closed(self, profile: str, outcome: str, timeline: Timeline) -> None:
@@ -394,6 +398,9 @@ class Figures:
 
     def call_rejected(self, reason: str) -> None:
         self.rejected.append(reason)
+
+    def call_admitted(self, policy_s: float, record_s: float) -> None:
+        self.admitted.append((policy_s, record_s))
 
     def denied(self, wall: str, name: str, count: int) -> None:
         self.denials.append((wall, name, count))
@@ -403,6 +410,12 @@ class Figures:
 
     def flow(self, verdict: str, sent: int, received: int) -> None:
         self.flows.append((verdict, sent, received))
+
+    def lost(self, what: str, reason: str, count: int) -> None:
+        self.losses.append((what, reason, count))
+
+    def orphans(self, kind: str, count: int) -> None:
+        self.ended_orphans.append((kind, count))
 
     def live_calls(self, count: int) -> None:
         self.live.append(count)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.call.events import Denied, Timeline, Wall, Watched
+from supervisor.call.events import Denied, Lost, Timeline, Wall, Watched
 from supervisor.engine.options import EngineObserver, EngineOptions, NoObserver
 from supervisor.errors import CapacityError, NotFound
 from supervisor.sandbox import ProgramEnd
@@ -25,7 +25,8 @@ def test_defaults_have_a_limit_for_everything() -> None:
 def test_nobody_can_be_told() -> None:
     nobody: EngineObserver = NoObserver()
     assert nobody.call_closed("p", "exited", Timeline()) is None  # type: ignore[func-returns-value]
-    for method in ("call_rejected", "denied", "watched", "flow", "live_calls"):
+    for method in ("call_rejected", "denied", "watched", "flow", "live_calls", "lost", "orphans",
+                   "call_admitted"):  # fmt: skip
         assert callable(getattr(nobody, method))
 
 
@@ -34,6 +35,7 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
         sandbox.tell(Denied(wall=Wall.SYSCALL, name="mount", count=3))
         sandbox.tell(Watched(name="getppid", count=5))
         sandbox.tell(FLOW)
+        sandbox.tell(Lost(what="exec", count=2, reason="RING_FULL"))
         return EXIT_0
 
     async def scenario() -> None:
@@ -49,6 +51,10 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
             assert figures.denials == [("syscall", "mount", 3)]
             assert figures.made == [("getppid", 5)]
             assert figures.flows == [("reset", FLOW.sent, FLOW.received)]
+            assert figures.losses == [("exec", "RING_FULL", 2)]
+            assert figures.ended_orphans == [("sandbox", 0)]
+            assert len(figures.admitted) == 2
+            assert all(policy_s >= 0 < record_s for policy_s, record_s in figures.admitted)
             assert figures.rejected == ["PROFILE_NOT_FOUND", "CALLS_LIMIT"]
             assert figures.live == [1, 0, 1]
             [(profile, outcome, timeline)] = figures.closed

@@ -71,7 +71,7 @@ def test_those_of_one_type_go_on_record_together_and_in_their_order() -> None:
     assert [len(batch) for batch in world.record.taken] == [2, 1, 1, 1, 1, 1, 1, 2]
     assert world.published == events
     assert [one[0] for one in world.observer.method_calls] == [
-        "denied", "denied", "flow", "denied", "watched", "watched",
+        "denied", "denied", "flow", "lost", "lost", "denied", "watched", "watched",
     ]  # fmt: skip
     assert not world.failed and not world.stopped
 
