@@ -11,11 +11,9 @@ import asyncio
 import contextlib
 import errno
 import functools
-import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisor.call.events import Timeline
-from supervisor.cli import provided
+from supervisor.cli import logs, provided
 from supervisor.cli.folders import profile_folders, runtime_option
 from supervisor.cli.in_clear import warn_of_secrets
 from supervisor.cli.process import StopSignals, settle
@@ -146,7 +144,7 @@ def command(
       7  the record cannot be written, or another daemon has it
       8  the record is damaged
     """
-    _set_up_logging(log_level, as_json=log_json)
+    logs.set_up(log_level, as_json=log_json)
     # Lines of gRPC's C core are in a form of their own; what matters comes back as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -271,6 +269,8 @@ def build_daemon(
         config, read=reading.again, source=reading.source, credentials=provided.credentials()
     )
     store = _open_store(config, metrics, sinks, identities)
+    metrics.tell_limits(config.limits.calls, profiles)
+    metrics.watch_record(store)
     engine = Engine(
         store=store,
         profiles=profiles,
@@ -497,34 +497,3 @@ def _listener(address: str) -> Any:
             hint="--listen takes unix:///path; TCP goes into the configuration, with its tls:",
             metadata={"address": address},
         ) from error
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and a traceback where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Give the line."""
-        body = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            body["exception"] = self.formatException(record.exc_info)
-        return json.dumps(body)
-
-
-def _set_up_logging(level: str, *, as_json: bool) -> None:
-    formatter = (
-        JsonLines()
-        if as_json
-        else logging.Formatter(
-            "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s",
-            datefmt="%Y-%m-%dT%H:%M:%S",
-        )
-    )
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

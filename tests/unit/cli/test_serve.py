@@ -72,26 +72,6 @@ def test_wrong_configuration(stockade: Stockade, tmp_path: Path) -> None:
     assert stockade("serve", "--config", tmp_path / "none").exit_code == 2
 
 
-def log_of(record: logging.LogRecord) -> dict[str, str]:
-    line = serve.JsonLines().format(record)
-    assert "\n" not in line
-    found: dict[str, str] = json.loads(line)
-    return found
-
-
-def test_json_log() -> None:
-    try:
-        raise ValueError("no\nway")
-    except ValueError as error:
-        caught = (ValueError, error, error.__traceback__)
-    record = logging.LogRecord("stockade.x", logging.ERROR, "f", 1, "a %s", ("b\n",), caught)
-    found = log_of(record)
-    assert (found["level"], found["logger"], found["message"]) == ("error", "stockade.x", "a b\n")
-    assert "ValueError" in found["exception"]
-    record.exc_info = None
-    assert "exception" not in log_of(record)
-
-
 def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = serve.configuration(None, state=tmp_path / "file" / "state")
@@ -298,7 +278,13 @@ def test_limits_reach_the_engine(tmp_path: Path) -> None:
     assert engine.runtime == tmp_path / "run"
     assert engine.observer is daemon.metrics
     assert engine.store is daemon.store
-    assert daemon.metrics.registry.get_sample_value("stockade_state_free_bytes")
+    value = daemon.metrics.registry.get_sample_value
+    assert value("stockade_state_free_bytes")
+    assert value("stockade_calls_limit") == 7
+    assert value("stockade_log_entries") == daemon.store.outlet.signing().durable
+    base = daemon.engine.profiles.effective("base")
+    labels = {"profile": "base", "digest": base.digest, "mode": base.mode}
+    assert value("stockade_profile_info", labels) == 1
     asyncio.run(close(daemon))
 
 
@@ -453,7 +439,7 @@ def test_calls_of_a_daemon_that_died_are_told(
         for line in told
     ] == ([True] if count else [])
     labels = {"profile": "python", "outcome": "interrupted"}
-    assert metrics.registry.get_sample_value("stockade_calls_total", labels) == (count or None)
+    assert metrics.registry.get_sample_value("stockade_calls_total", labels) == count
 
 
 class StubSinks:
