@@ -7,7 +7,7 @@ ROUNDS ?= 10
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup vm-kernels demo test test-host soak bench lint proto clean
+.PHONY: help setup vm-kernels demo dashboard test test-host soak bench lint proto clean
 
 help: ## Print these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ bench: setup ## Measure against bare runc and bare wires on this host (as root; 
 
 lint: setup ## Run the style tests alone
 	@$(PYTEST) tests/style $(ARGS)
+
+dashboard: setup ## Write docs/monitoring/dashboard.json anew, from the code beside it
+	@$(PYTHON) docs/monitoring/dashboard.py
 
 proto: setup ## Generate supervisor/v1 from proto/ again
 	@.ci/proto .

@@ -20,6 +20,7 @@ from supervisor.client import Execution, Retry, Supervisor
 from supervisor.errors import ShuttingDown, StockadeError, Unreachable
 from tests.support.daemon import STOCKADE, Daemon, running_daemon
 from tests.support.following import end_of, is_output, until, wait_for
+from tests.support.promtool import promtool
 from tests.support.threads import at_once
 
 METRICS = "127.0.0.1:9464"
@@ -165,6 +166,14 @@ class TestMetrics:
         assert value(text, "stockade_rejects_total", reason="CALLS_LIMIT") == 1
         assert value(text, "stockade_denials_total", name="unshare") >= 1
         assert value(text, "stockade_journal_fsync_seconds_count") > 0
+        assert value(text, "stockade_call_duration_seconds_count", profile="shell") == 2
+        assert value(text, "stockade_admission_seconds_count", step="record") == 7
+        assert value(text, "stockade_calls_limit") == 3
+        assert value(text, "stockade_profile_info", profile="base") == 1
+        assert value(text, "stockade_head_entries") > 0
+        assert value(text, "process_open_fds") > 0
+        done = promtool("check", "metrics", text=text)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
         assert not any(call.call_id in text for call in running)
         assert timed_out.call_id not in text
 
