@@ -32,8 +32,9 @@ PRIORITIES = (
 DEBUG_PRIORITY = 7
 
 
-def set_up(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
-    """Write the log to `stream`, standard error by default, or to the journal that has it."""
+def set_up(level: str, *, as_json: bool, stream: TextIO | None = None) -> bool:
+    """Write the log to `stream`, standard error by default, or to the journal that has it; say
+    whether programs read it, so that whatever is said has to be a line of it."""
     stream = stream or sys.stderr
     journal = is_journal(os.environ.get(STREAM, ""), stream)
     handler: logging.Handler = logging.StreamHandler(stream)
@@ -41,6 +42,7 @@ def set_up(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
     if journal and not as_json:
         handler = JournalHandler(SOCKET, instead=handler)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    return as_json or journal
 
 
 def is_journal(told: str, stream: TextIO) -> bool:
@@ -178,6 +180,11 @@ _PLAIN = logging.Formatter()
 def moment(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     """Give the time of a message, in UTC and to the millisecond (RFC 3339)."""
     return f"{formatter.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+
+
+def in_one_line(error: Exception) -> str:
+    """Give what an error says, its hint too, in one line."""
+    return "; ".join(line.strip() for line in str(error).splitlines())
 
 
 def message_of(record: logging.LogRecord) -> str:

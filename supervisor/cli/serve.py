@@ -144,15 +144,15 @@ def command(
       7  the record cannot be written, or another daemon has it
       8  the record is damaged
     """
-    logs.set_up(log_level, as_json=log_json)
+    is_read = logs.set_up(log_level, as_json=log_json)
     # Lines of gRPC's C core are in a form of their own; what matters comes back as an error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _run(config_path, state, addresses, folders, runtime_folder)
     except StockadeError as error:
-        if not log_json:
+        if not is_read:
             raise
-        log.critical("%s", error)
+        log.critical("%s", logs.in_one_line(error))
         click.get_current_context().exit(error.exit_code)
 
 
@@ -407,7 +407,7 @@ def _enter_private_mounts() -> None:
 
 def _stop(failure: StockadeError) -> None:
     """End the daemon in order: a record that failed once is never written again."""
-    log.critical("the record can no longer be written, stopping: %s", failure)
+    log.critical("the record can no longer be written, stopping: %s", logs.in_one_line(failure))
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from supervisor.call.about import of_call
 from supervisor.cli import logs
+from supervisor.errors import HostError
 
 HOSTILE = (
     "x\n2026-01-01T00:00:00.000Z CRITICAL stockade: forged\r<0>forged\x1b[2K\x1b[1Aforged"
@@ -55,6 +56,11 @@ def test_a_line_names_the_call_once() -> None:
     extra = of_call("0198")
     assert logs.Lines().format(made("call 0198: no", extra=extra)).endswith(": call 0198: no")
     assert logs.Lines().format(made("no", extra=extra)).endswith(": no (call 0198)")
+
+
+def test_an_error_and_its_hint_in_one_line() -> None:
+    error = HostError("ADDRESS_UNUSABLE", "it is taken", hint="use another")
+    assert logs.in_one_line(error) == "it is taken [ADDRESS_UNUSABLE]; hint: use another"
 
 
 def test_a_traceback_is_indented() -> None:
@@ -145,7 +151,7 @@ def test_what_is_set_up(
     with (tmp_path / "stream").open("w") as stream:
         found = os.fstat(stream.fileno())
         monkeypatch.setenv(logs.STREAM, f"{found.st_dev}:{found.st_ino}" if told else "8:1")
-        logs.set_up("warning", as_json=as_json, stream=stream)
+        assert logs.set_up("warning", as_json=as_json, stream=stream) is (as_json or told)
     [handler] = logging.getLogger().handlers
     assert type(handler) is made_by
     assert type(handler.formatter) is formatter

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from supervisor.audit.verify import verify
+from supervisor.call.about import About, about
 from supervisor.call.events import Started
 from supervisor.call.outcome import (
     Exited,
@@ -16,7 +18,7 @@ from supervisor.call.outcome import (
     Stopped,
 )
 from supervisor.call.state import State
-from supervisor.call.types import Digest, InputFile
+from supervisor.call.types import Correlation, Digest, InputFile
 from supervisor.engine import limits
 from supervisor.errors import (
     AuditUnavailable,
@@ -168,6 +170,38 @@ def test_what_to_do_about_the_host_stands_in_the_log_alone(
             assert line.getMessage() == said + (f"; hint: {hint}" if hint else "")
 
     asyncio.run(scenario())
+
+
+class Heard(logging.Handler):
+    """Notes what each line is about, as it is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subjects: list[About] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.subjects.append(about(record))
+
+
+def test_what_is_logged_of_a_call_has_its_id_and_its_trace(tmp_path: Path) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    given = Correlation(traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+    heard, log = Heard(), logging.getLogger("stockade.engine")
+
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.host.failures["prepare"] = HostError("RUNC_FAILED", "no")
+            traced = await world.submit(correlation=given)
+            await collect(traced)
+            plain = await world.submit()
+            await collect(plain)
+            assert heard.subjects == [About(traced.call_id, trace), About(plain.call_id)]
+
+    log.addHandler(heard)
+    try:
+        asyncio.run(scenario())
+    finally:
+        log.removeHandler(heard)
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
