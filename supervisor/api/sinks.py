@@ -5,6 +5,7 @@ exporter, at the start and whenever it is read again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import zlib
@@ -21,12 +22,16 @@ from supervisor.errors import HostError, ProfileError
 from supervisor.export.build import Order, paced
 from supervisor.export.event import Source
 from supervisor.export.exporter import Changes, Exporter, LogSource
+from supervisor.export.health import SinkHealth, health_of
 from supervisor.export.pump import PumpOptions
 from supervisor.oci.spec import ID_RANGE
 from supervisor.sandbox.secrets import Secrets
 from supervisor.sandbox.uids import FIRST_ID, RANGES
 
 FILE_BYTES_MAX = 1 << 20
+HEALTH_S = 5.0
+"""For the event loop to say how the sinks do."""
+
 FIRST_UID = FIRST_ID + RANGES * ID_RANGE
 """Above all that sandboxes get, and below systemd's foreign range."""
 
@@ -65,6 +70,7 @@ class Sinks:
         self._about: Source | None = None
         self._credentials = credentials
         self._exporter: Exporter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
 
     @property
@@ -94,9 +100,28 @@ class Sinks:
         orders = await self._orders(self.config.sinks)
         self._exporter = Exporter(orders, log, Path(self.config.state))
         self._exporter.start()
+        self._loop = asyncio.get_running_loop()
+
+    def health(self) -> Sequence[SinkHealth]:
+        """Give how all sinks do; none before the start. For other threads than the event loop's.
+
+        Raises:
+            TimeoutError: the event loop does not answer.
+        """
+        if self._loop is None:
+            return ()
+        return asyncio.run_coroutine_threadsafe(self._health(), self._loop).result(HEALTH_S)
+
+    async def _health(self) -> Sequence[SinkHealth]:
+        found = []
+        for state in self.exporter.states:
+            with contextlib.suppress(KeyError):  # it was taken away meanwhile
+                found.append(health_of(state, await self.exporter.lag(state.name)))
+        return found
 
     async def close(self) -> None:
         """End all sinks, and keep how far they came."""
+        self._loop = None
         if self._exporter is not None:
             await self._exporter.close()
 

@@ -271,6 +271,7 @@ def build_daemon(
     store = _open_store(config, metrics, sinks, identities)
     metrics.tell_limits(config.limits.calls, profiles)
     metrics.watch_record(store)
+    metrics.watch_sinks(sinks.health)
     engine = Engine(
         store=store,
         profiles=profiles,

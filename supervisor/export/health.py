@@ -4,19 +4,9 @@ is. Pure."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from supervisor.export.exporter import SinkState
+from supervisor.export.exporter import Lag, SinkState
 from supervisor.export.pump import Circuit
-
-
-class Place(NamedTuple):
-    """A place in the log: how many entries and bytes come before it, and when the entry at it was
-    written, in seconds since the epoch."""
-
-    entries: int
-    bytes: int
-    time_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +14,11 @@ class SinkHealth:
     """How a sink does.
 
     `up`: its process runs, and the other side takes what it is sent; `why` says why not. `lag_*` is
-    what is durable and not acknowledged; `lag_s` the age of the oldest of that, in seconds. What is
-    None is not known. `acknowledged` is the index below which all is, `acknowledged_at` when that
-    moved, in seconds since the epoch, 0 for never. `events` and `retries` count since the sink's
-    process began. `dead` are the dead letters that wait.
+    what is durable and not acknowledged; `lag_s` the age of the oldest of that, in seconds, None
+    where that is not known, since the sink's process never ran. `acknowledged` is the index below
+    which all is, `acknowledged_at` when that moved, in seconds since the epoch, 0 for never.
+    `events` and `retries` count since the sink's process began. `dead` are the dead letters that
+    wait.
     """
 
     name: str
@@ -36,7 +27,7 @@ class SinkHealth:
     why: str
     circuit: str
     lag_entries: int
-    lag_bytes: int | None
+    lag_bytes: int
     lag_s: float | None
     acknowledged: int
     acknowledged_at: float
@@ -45,27 +36,20 @@ class SinkHealth:
     dead: int
 
 
-def health_of(state: SinkState, *, durable: Place, at: Place | None, now_s: float) -> SinkHealth:
-    """Give how a sink does. `durable` is the end of what is durable; `at` is the place of the entry
-    that it is to acknowledge next, None where that is not known; `now_s` is seconds since the
-    epoch."""
+def health_of(state: SinkState, lag: Lag) -> SinkHealth:
+    """Give how a sink does, from what is known of it and how far it is behind."""
     said = state.said
     circuit = str(said.get("circuit", Circuit.CLOSED.value))
-    lag = max(0, durable.entries - state.index)
-    lag_bytes: int | None = 0
-    lag_s: float | None = 0.0
-    if lag:
-        lag_bytes = None if at is None else max(0, durable.bytes - at.bytes)
-        lag_s = None if at is None else max(0.0, now_s - at.time_s)
+    is_known = not lag.entries or bool(lag.seconds)
     return SinkHealth(
         name=state.name,
         kind=state.kind,
         up=state.running and circuit == Circuit.CLOSED,
         why=state.why or str(said.get("why", "")),
         circuit=circuit,
-        lag_entries=lag,
-        lag_bytes=lag_bytes,
-        lag_s=lag_s,
+        lag_entries=lag.entries,
+        lag_bytes=lag.bytes,
+        lag_s=lag.seconds if is_known else None,
         acknowledged=state.index,
         acknowledged_at=float(said.get("acknowledged_at", 0.0)),
         events=int(said.get("events", 0)),

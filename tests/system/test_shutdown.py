@@ -143,7 +143,10 @@ class TestSecondDaemon:
 
 class TestMetrics:
     def test_they_tell_of_calls(self, tmp_path: Path) -> None:
-        config = {"metrics": {"listen": METRICS}, "limits": {"calls": 3}}
+        archive = {"type": "file", "path": str(tmp_path / "events"), "format": "json"}
+        config = {
+            "metrics": {"listen": METRICS}, "limits": {"calls": 3}, "sinks": {"archive": archive},
+        }  # fmt: skip
         with running_daemon(folder=tmp_path, config=config) as daemon:
             client = daemon.client
             client.run(["true"], profile="base")
@@ -171,6 +174,8 @@ class TestMetrics:
         assert value(text, "stockade_calls_limit") == 3
         assert value(text, "stockade_profile_info", profile="base") == 1
         assert value(text, "stockade_head_entries") > 0
+        assert value(text, "stockade_state_watermark_bytes", mark="hard") > 0
+        assert value(text, "stockade_sink_info", sink="archive", kind="file") == 1
         assert value(text, "process_open_fds") > 0
         done = promtool("check", "metrics", text=text)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")

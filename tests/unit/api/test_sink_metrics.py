@@ -15,7 +15,7 @@ SIEM = SinkHealth(
     lag_s=2.5, acknowledged=100, acknowledged_at=1234.5, events=130, retries=4, dead=3,
 )  # fmt: skip
 HOOK = replace(
-    SIEM, name="hook", kind="webhook", up=False, circuit="open", lag_bytes=None, lag_s=None,
+    SIEM, name="hook", kind="webhook", up=False, circuit="open", lag_s=None,
     why='refused: "secret"\nsaid the receiver',
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ def registry() -> CollectorRegistry:
 @pytest.mark.parametrize(
     ("name", "siem", "hook"),
     [
-        ("up", 1, 0), ("lag_entries", 5, 5), ("lag_bytes", 700, None), ("lag_seconds", 2.5, None),
+        ("up", 1, 0), ("lag_entries", 5, 5), ("lag_bytes", 700, 700), ("lag_seconds", 2.5, None),
         ("acknowledged_entries", 100, 100), ("acknowledged_time_seconds", 1234.5, 1234.5),
         ("events_total", 130, 130), ("retries_total", 4, 4), ("dead_letters", 3, 3),
     ],

@@ -109,6 +109,31 @@ def test_a_configuration_that_is_read_again_changes_the_sinks(tmp_path: Path) ->
     assert kinds(first) == kinds(second) == ["policy", "held"]
 
 
+def test_how_they_do_is_told_to_other_threads(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    text = f"sinks: {{a: {file_sink(out)}, b: {{type: journald, socket: /none}}}}\n"
+
+    async def main() -> Sinks:
+        async with running(tmp_path, text) as (sinks, store):
+            await store.note("policy", {})
+            await sinks.exporter.wait_acknowledged("a", 0)
+            await until(lambda: state(sinks, "b").said.get("failures", 0) > 0)
+            a, b = await asyncio.to_thread(sinks.health)
+            assert (a.name, a.kind, a.lag_entries, a.acknowledged) == ("a", "file", 0, 1)
+            assert (b.name, b.lag_entries, b.acknowledged) == ("b", 1, 0)
+            assert b.lag_bytes > 0
+            return sinks
+
+    sinks = asyncio.run(main())
+    assert sinks.health() == ()
+
+
+def test_before_the_start_nobody_asks(tmp_path: Path) -> None:
+    given = Configuration.model_validate({"state": str(tmp_path)})
+    sinks = Sinks(given, read=lambda: given, source=None, credentials=None)
+    assert sinks.health() == ()
+
+
 SPLUNK = '{type: splunk, url: "http://127.0.0.1:9", plain_because: a test, token: {file: %s}}'
 
 
