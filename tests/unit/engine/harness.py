@@ -302,7 +302,7 @@ class FakeHost:
         self.log: list[tuple[str, set[str]]] = []
         self.recorded_calls: Callable[[], set[str]] = set
         self.opened = self.closed = 0
-        self.reaped = 0
+        self.reaped = 3
         self.brokers_ended = False
         self.fence = FakeFence()
         self.secret_values: dict[str, bytes] = {}

@@ -52,7 +52,7 @@ def test_the_observer_is_told(tmp_path: Path) -> None:
             assert figures.made == [("getppid", 5)]
             assert figures.flows == [("reset", FLOW.sent, FLOW.received)]
             assert figures.losses == [("exec", "RING_FULL", 2)]
-            assert figures.ended_orphans == [("sandbox", 0)]
+            assert figures.ended_orphans == [("sandbox", 3)]
             assert len(figures.admitted) == 2
             assert all(policy_s >= 0 < record_s for policy_s, record_s in figures.admitted)
             assert figures.rejected == ["PROFILE_NOT_FOUND", "CALLS_LIMIT"]

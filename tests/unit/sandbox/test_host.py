@@ -98,6 +98,7 @@ def test_what_a_killed_daemon_left_is_ended(runtime: Path) -> None:
         assert host.parent == parent
         assert len(traces(host)) > 4
         host.open()
+        assert host.reaped == 2
         assert traces(host) == []
         assert host.reap() == []
         host.close()
