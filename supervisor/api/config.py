@@ -469,9 +469,10 @@ class Configuration(Closed):
 
     @property
     def marks(self) -> WatermarkEntry | None:
-        """Give what has to be left of the disk: where there are sinks, that is never nothing."""
+        """Give what has to be left of the disk: where retention waits for sinks, never nothing."""
         given = self.record.watermark if self.record is not None else None
-        return given or (WatermarkEntry() if self.sinks else None)
+        waits = any(entry.is_record for entry in self.sinks.values())
+        return given or (WatermarkEntry() if waits else None)
 
     def secrets_with(self, credentials: Path | None) -> Secrets:
         """Give all secrets; `credentials` is the folder that systemd gives its services."""

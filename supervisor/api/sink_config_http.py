@@ -146,6 +146,7 @@ class TracesEntry(HttpEntry):
     sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     format: FormatName = "spans"
 
+    is_record: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"spans"})
     extra: ClassVar[str] = "export"
 

@@ -72,6 +72,8 @@ class SinkEntry(Closed):
     takes: ClassVar[frozenset[str]] = JSON_FORMATS | {"cef"}
     extra: ClassVar[str] = ""
     needs_root: ClassVar[bool] = False
+    is_record: ClassVar[bool] = True
+    """Whether it is the record that it gets, so that retention waits for it."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

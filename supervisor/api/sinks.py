@@ -75,8 +75,8 @@ class Sinks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Give the names of all sinks."""
-        return tuple(self.config.sinks)
+        """Give the names of all sinks that get the record."""
+        return tuple(name for name, entry in self.config.sinks.items() if entry.is_record)
 
     @property
     def exporter(self) -> Exporter:

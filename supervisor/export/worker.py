@@ -15,10 +15,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from supervisor.call.safe import safe
 from supervisor.export.build import Order, make_sink
 from supervisor.export.channel import Channel, ChannelClosed, Message, PeerFailed
 from supervisor.export.event import Head, Opening
@@ -122,6 +124,7 @@ async def work(end: socket.socket) -> None:
 
 async def _pump(daemon: Daemon) -> None:
     order = await daemon.ordered
+    LINES.sink = order.name
     sink, encoder = make_sink(order), make_format(order.made_by, order.source)
     confine(order.uid)
     tail = Tail(daemon)
@@ -177,6 +180,26 @@ def confine(uid: int) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+class OneLine(logging.Formatter):
+    """A message with its time, level and sink in one line, as the daemon's own log has them:
+    nothing that a receiver said can begin another, or move a terminal's cursor."""
+
+    def __init__(self) -> None:
+        form = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: "
+        super().__init__(form + "%(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime  # type: ignore[assignment] # as logging's own example has it
+        self.sink = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line."""
+        if self.sink:
+            record.msg, record.args = f"sink {self.sink}: {record.getMessage()}", ()
+        return safe(super().format(record))
+
+
+LINES = OneLine()
+
+
 def main() -> None:
     """Serve the daemon's socket until it closes."""
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -184,7 +207,9 @@ def main() -> None:
         signal.signal(kind, signal.SIG_IGN)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(NICE)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LINES)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as end:
         os.set_inheritable(end.fileno(), False)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from supervisor.audit.entry import Kind
+from supervisor.call.safe import safe
 from supervisor.export.event import Entry, Event, Head, Opening, Source, uid_of
 from supervisor.export.formats import json_line
 
@@ -110,7 +111,7 @@ class Spans:
             "stockade.leaf": entry.leaf,
         }
         made: dict[str, Any] = {
-            key: value[:SHOWN_CHARACTERS_MAX]
+            key: safe(value[:SHOWN_CHARACTERS_MAX])
             for key, value in named.items()
             if isinstance(value, str) and value
         }
@@ -118,7 +119,7 @@ class Spans:
             "stockade.index": entry.index,
             "stockade.opening.index": opening.index,
             "stockade.denials": entry.body.get("denials"),
-            "stockade.exit_code": outcome.get("code"),
+            "process.exit.code": outcome.get("code"),
             "stockade.memory.peak_bytes": usage.get("memory_peak_bytes"),
         }
         return made | {key: value for key, value in counted.items() if type(value) is int}
@@ -146,11 +147,10 @@ def _marks(timeline: Mapping[str, Any], began: int, ended: int) -> list[tuple[st
 
 
 def _error(outcome: Mapping[str, Any]) -> str:
-    """Give what kind of failure an outcome is; "" where it is none."""
+    """Give what kind of failure an outcome is; "" where it is none. What an exit code means, the
+    program knows alone: grep(1) that finds nothing has not failed."""
     kind = _text(outcome, "kind") or "unknown"
-    if kind != "exited":
-        return kind
-    return "" if outcome.get("code") == 0 else "exit_code"
+    return "" if kind == "exited" else kind
 
 
 def _id(call: str, name: str) -> str:

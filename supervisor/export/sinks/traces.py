@@ -21,6 +21,9 @@ from supervisor.export.sinks.otlp import OtlpOptions, OtlpSink
 from supervisor.export.sinks.records import FRAME_BYTES, RECORD_BYTES, resource_of, text
 
 SCOPE = "stockade"
+SAMPLED, PARENT_KNOWN, PARENT_REMOTE = 0x1, 0x100, 0x200
+"""Flags of a span (opentelemetry/proto/trace/v1/trace.proto, SpanFlags)."""
+
 RANDOM_BITS = 56
 """Of a trace's id, which are random (W3C Trace Context, level 2); samplers agree by them."""
 
@@ -74,7 +77,12 @@ class SpanRequests:
 
     def piece(self, event: Event, observed_ns: int) -> list[Span]:
         """Give the spans of an event."""
-        return [_span(told, event.uid) for told in orjson.loads(event.data)["spans"]]
+        call, *phases = orjson.loads(event.data)["spans"]
+        above = PARENT_REMOTE if call["parent"] else 0
+        return [
+            _span(call, event.uid, above),
+            *(_span(phase, event.uid, 0) for phase in phases),
+        ]
 
     def size(self, piece: Sequence[Span]) -> int:
         """Give how much of a request they take."""
@@ -99,12 +107,12 @@ def spans_in(body: bytes) -> Iterator[Span]:
             yield from scope.spans
 
 
-def _span(told: dict[str, Any], uid: str) -> Span:
+def _span(told: dict[str, Any], uid: str, above: int) -> Span:
     failed = bool(told["error"])
     return Span(
         trace_id=bytes.fromhex(told["trace"]), span_id=bytes.fromhex(told["span"]),
         parent_span_id=bytes.fromhex(told["parent"]), name=told["name"],
-        kind=Span.SPAN_KIND_INTERNAL,
+        kind=Span.SPAN_KIND_INTERNAL, flags=SAMPLED | PARENT_KNOWN | above,
         start_time_unix_nano=told["start"], end_time_unix_nano=told["end"],
         attributes=[text("stockade.uid", uid), *map(_attribute, told["attributes"].items())],
         status=Status(code=Status.STATUS_CODE_ERROR if failed else Status.STATUS_CODE_UNSET),

@@ -241,3 +241,19 @@ def test_users_of_sinks_are_nobody_elses() -> None:
     assert all(FIRST_UID <= uid < FIRST_UID + ID_RANGE for uid in found)
     assert len(set(found)) > 980
     assert FIRST_UID + ID_RANGE <= 2147352576
+
+
+def test_retention_waits_for_no_traces(tmp_path: Path) -> None:
+    traces = '{type: traces, url: "http://127.0.0.1:9", plain_because: a test, protocol: http}'
+    path = tmp_path / "config.yaml"
+
+    def loaded(text: str) -> Configuration:
+        path.write_text(text)
+        return config.load(path)
+
+    only = loaded(f"sinks: {{t: {traces}}}\n")
+    assert only.marks is None
+    both = loaded(f"sinks: {{t: {traces}, s: {{type: stdout}}}}\n")
+    assert both.marks is not None
+    sinks = Sinks(both, read=lambda: both, source=None, credentials=None)
+    assert sinks.names == ("s",)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from supervisor.export.worker import OneLine
 
 HERE = Path(__file__).resolve().parents[3]
 CODE = """
@@ -51,3 +54,17 @@ def test_it_can_gain_nothing_where_it_stays_who_it_is() -> None:
     assert first.startswith(f"{(os.getuid(),) * 3}")
     assert " 1 " in first
     assert more[-1] == "dumpable 0"
+
+
+def test_what_a_receiver_said_is_one_line_with_the_sinks_name() -> None:
+    lines = OneLine()
+    lines.sink = "siem"
+    said = "no\n2026-01-01T00:00:00Z CRITICAL forged\x1b[2J\u202e"
+    record = logging.LogRecord(
+        "stockade.export", logging.WARNING, "", 1, "it says %s", (said,), None
+    )
+    record.created = 0.0
+    line = lines.format(record)
+    assert line.startswith("1970-01-01T00:00:00.")
+    assert "WARNING stockade.export: sink siem: it says no\\n2026" in line
+    assert line.isprintable()

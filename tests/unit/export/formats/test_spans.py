@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.call.safe import safe
 from supervisor.export.event import Entry, Opening
 from supervisor.export.formats.spans import Spans
 from tests.support.exported import HEAD, HOSTILE, SOURCE, TRACE, collect
@@ -77,7 +78,7 @@ def test_a_call_is_a_span_below_the_callers_and_its_phases_are_below_that(outcom
     assert (told["gen_ai.agent.name"], told["gen_ai.conversation.id"]) == ("agent-7", "session-1")
     assert (told["stockade.index"], told["stockade.leaf"]) == (entry.index, entry.leaf)
     assert (told["stockade.log"], told["stockade.caller"]) == (SOURCE.origin, "tester")
-    assert (told["stockade.outcome"], told["stockade.exit_code"]) == ("exited", 0)
+    assert (told["stockade.outcome"], told["process.exit.code"]) == ("exited", 0)
     assert told["stockade.denials"] == 3
     assert told["stockade.program"] == "true"
     assert told["stockade.profile.digest"] == opening.body["profile"]["digest"]
@@ -112,7 +113,7 @@ def test_without_a_trace_a_call_is_one_of_its_own(traceparent: str, outcome: Pai
     ("body", "error"),
     [
         ({"kind": "exited", "code": 0}, ""),
-        ({"kind": "exited", "code": 3}, "exit_code"),
+        ({"kind": "exited", "code": 3}, ""),
         ({"kind": "timed_out"}, "timed_out"),
         ({}, "unknown"),
     ],
@@ -145,5 +146,6 @@ def test_what_a_caller_chose_is_bounded_and_moves_nothing(outcome: Pair) -> None
     assert len(event.data) < 10_000
     assert not set(event.data) & {0, 10, 13, 27, 0x85, 0x9B}
     told = json.loads(event.data)["spans"][0]["attributes"]
-    assert told["gen_ai.agent.name"] == long[:1000] == told["stockade.program"]
+    assert told["gen_ai.agent.name"] == safe(long[:1000]) == told["stockade.program"]
+    assert told["gen_ai.agent.name"].isprintable()
     assert "gen_ai.conversation.id" not in told

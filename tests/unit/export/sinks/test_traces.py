@@ -102,6 +102,7 @@ def test_spans_arrive_as_they_were_made(over_grpc: bool) -> None:
     values = {one.key: one.value for one in first.attributes}
     assert (values["a"].string_value, values["n"].int_value) == ("b", 7)
     assert values["stockade.uid"].string_value == of_call(1).uid
+    assert (first.flags, below.flags) == (0x101, 0x101)
     assert first.status.code == Status.STATUS_CODE_UNSET
     assert failed.status.code == Status.STATUS_CODE_ERROR
     (spans,) = collector.requests[0].resource_spans
@@ -144,6 +145,14 @@ def test_a_share_of_traces_is_sent_and_all_that_a_caller_named() -> None:
             await none.close()
 
     asyncio.run(main())
+
+
+def test_a_parent_is_of_elsewhere() -> None:
+    told = json.loads(of_call(1).data)
+    told["spans"][0]["parent"] = "ab" * 8
+    call, below = SpanRequests(SOURCE, 1 << 20).piece(event(1, json.dumps(told).encode()), 0)
+    assert (call.flags, below.flags) == (0x301, 0x101)
+    assert call.parent_span_id == bytes.fromhex("ab" * 8)
 
 
 def test_a_share_is_one() -> None:
