@@ -187,7 +187,7 @@ class OneLine(logging.Formatter):
     def __init__(self) -> None:
         form = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: "
         super().__init__(form + "%(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-        self.converter = time.gmtime  # type: ignore[assignment] # as logging's own example has it
+        self.converter = time.gmtime
         self.sink = ""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -13,6 +13,7 @@ import pytest
 from supervisor.export.worker import OneLine
 
 HERE = Path(__file__).resolve().parents[3]
+MESSAGE = "it says %s"
 CODE = """
 import ctypes, os, sys
 sys.path.insert(0, sys.argv[1])
