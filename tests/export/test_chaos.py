@@ -90,7 +90,7 @@ def test_the_receiver_has_the_log_whatever_happens_to_the_daemon(
 def test_what_a_receiver_had_not_read_comes_again_where_both_die(name: str, tmp_path: Path) -> None:
     """It lay in the receiver's kernel, which had acknowledged it, and in the daemon's memory."""
     state = tmp_path / "state"
-    count = write_log(state, 4000)
+    count = write_log(state, 1500)
     wanted = [event.uid for event in events_of(state, "json")]
     with place(name, tmp_path / "place", 0) as there:
         assert isinstance(there, Program)
@@ -163,10 +163,11 @@ def sent(host: Host) -> int:
     return max(status.get("index", 0), status.get("said", {}).get("sent", 0))
 
 
-def wait_until(host: Host, condition: Callable[[], bool]) -> None:
+def wait_until(host: Host | None, condition: Callable[[], bool]) -> None:
+    """Wait for something; say of the daemon how it does where that does not come."""
     until = time.monotonic() + ARRIVE_S
     while not condition():
-        assert time.monotonic() < until, (host.status(), host.log()[-3000:])
+        assert time.monotonic() < until, host and (host.status(), host.log()[-3000:])
         time.sleep(LOOK_S)
 
 

@@ -55,7 +55,7 @@ class Bulk:
         uid = action["create"]["_id"]
         if self._put_off(uid):
             return _error(uid, 429, "es_rejected_execution_exception", "the queue is full")
-        if row["index"] in self._bad:
+        if row.get("index") in self._bad:
             return _error(uid, 400, "document_parsing_exception", "failed to parse field [text]")
         if uid in self.rows:
             self.again += 1

@@ -4,7 +4,8 @@
 
 KIND is splunk, splunk-ack, opensearch, webhook, otlp-http or otlp-grpc. The uid of each event that
 counts as taken is a line of FILE before it is answered for. SEED is of what goes wrong: one request
-in `ODDS` is answered by an error, or not, or not well; 0 is for nothing.
+in `ODDS` is answered by an error, or not, or not well; 0 is for nothing. While there is a file
+beside FILE that ends in ".poison", an event that has `POISON` in it is refused for ever.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
 from tests.support.bulk import Bulk
-from tests.support.hec import Hec
+from tests.support.hec import Hec, said
 from tests.support.otlp import Collector, Served
 from tests.support.posts import Fault, Post, Posts, Reply
 
 ODDS = 12
+POISON = b"p0is0n"
 WHO = "9d7a8bd5-0f1c-4c1c-8a55-b1ba51fb2d4f"
 GRPC_ERRORS = (
     grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.UNAUTHENTICATED,
@@ -86,6 +89,49 @@ class Keeping(Collector):
         return answer
 
 
+def particular(kind: str, path: Path, taker: Callable[[Post], Reply]) -> Callable[[Post], Reply]:
+    """Give a receiver that refuses poison in the way of its kind."""
+    flag = path.with_suffix(".poison")
+
+    def take(post: Post) -> Reply:
+        if not flag.exists() or POISON not in post.body:
+            return taker(post)
+        if kind.startswith("splunk"):
+            rows = post.body.splitlines()
+            number = next(n for n, row in enumerate(rows) if POISON in row)
+            return said(400, 6, "Invalid data format", **{"invalid-event-number": number})
+        if kind == "opensearch":
+            return _some_items(post, taker)
+        return Reply(status=422, body=b"never")
+
+    return take
+
+
+def _some_items(post: Post, taker: Callable[[Post], Reply]) -> Reply:
+    """Take all items but those with poison."""
+    lines = post.body.splitlines(keepends=True)
+    pairs = [a + b for a, b in zip(lines[::2], lines[1::2], strict=True)]
+    good = b"".join(pair for pair in pairs if POISON not in pair)
+    taken = json.loads(taker(replace(post, body=good)).body)["items"] if good else []
+    bad = {"create": {"status": 400, "error": {"type": "document_parsing_exception"}}}
+    items = [bad if POISON in pair else taken.pop(0) for pair in pairs]
+    return Reply(body=json.dumps({"took": 1, "errors": True, "items": items}).encode())
+
+
+class Particular(Served):
+    """A collector over gRPC that refuses poison."""
+
+    def __init__(self, collector: Collector, path: Path) -> None:
+        super().__init__(collector)
+        self._flag = path.with_suffix(".poison")
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a request."""
+        if self._flag.exists() and POISON in request.SerializeToString():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "never")
+        return await super().Export(request, context)
+
+
 def handler(kind: str, kept: Kept, path: Path) -> Callable[[Post], Reply]:
     """Give what answers to a POST."""
     if kind.startswith("splunk"):
@@ -128,13 +174,13 @@ async def main(kind: str, port: int, path: Path, seed: int) -> None:
     kept = Kept(path)
     chance = random.Random(seed)
     if kind == "otlp-grpc":
-        served = Served(Keeping(kept))
+        served = Particular(Keeping(kept), path)
         served.port = port
         if seed:
             served.faults = Chance(chance, GRPC_ERRORS)  # type: ignore[assignment]
         await served.start()
     else:
-        posts = Posts(handler(kind, kept, path))
+        posts = Posts(particular(kind, path, handler(kind, kept, path)))
         posts.port = port
         posts.posts = Forgetful()  # type: ignore[assignment]
         if seed:
