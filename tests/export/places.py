@@ -19,9 +19,8 @@ from typing import Any, Protocol, Self
 
 import zstandard
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from supervisor.export.pace import paced
 
-from supervisor.export.build import Order
+from supervisor.export.build import Order, paced
 from supervisor.export.sinks.file import FileOptions
 from supervisor.export.sinks.http import Endpoint
 from supervisor.export.sinks.journald import JournaldOptions
