@@ -7,7 +7,9 @@ one twice can tell.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +18,14 @@ import orjson
 from supervisor.export.event import Entry, Event, Head, Opening, Source
 from supervisor.export.formats import json_line
 from supervisor.export.formats import ocsf_facts as facts
-from supervisor.export.formats.ocsf import Ocsf
-from supervisor.export.formats.ocsf_parts import PRODUCT, put
+from supervisor.export.formats.ocsf import PARTS_MAX, Ocsf
+from supervisor.export.formats.ocsf_parts import PRODUCT, as_it_is, fragment, put
 
 VERSION = "9.0.0"
 MILLISECONDS = 1000
+NETWORK = 4
+"""Of OCSF, the category."""
+
 YEAR_9999_MS = 253_402_300_799_999
 """The last moment that a date here can tell."""
 
@@ -41,57 +46,94 @@ _TYPES: dict[int, str] = {
     400104: "error", 400301: "protocol", 600203: "start", 600204: "end", 600301: "creation",
     600302: "access", 600303: "change",
 }  # fmt: skip
+_ENDS = (("source", "src_endpoint"), ("destination", "dst_endpoint"))
+_ECS = {"version": VERSION}
+_NONE: Mapping[str, Any] = {}
 _OUTCOMES = {"Success": "success", "Failure": "failure"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all events of a call say, as JSON that is made once. `of` are the objects that it was
+    made of."""
+
+    of: tuple[Any, Any]
+    call: orjson.Fragment | None
+    host: orjson.Fragment
+    more: Mapping[str, orjson.Fragment]
+
+
 class Ecs:
-    """A `Format`."""
+    """A `Format`. Keeps what all events of a call share. Not for several threads at once."""
 
     def __init__(self, source: Source) -> None:
-        self._ocsf = Ocsf(source)
+        self._ocsf = Ocsf(source, share=as_it_is)
+        self._calls: dict[int, _Shared] = {}
+        product = put({"vendor": PRODUCT, "product": PRODUCT}, version=source.version)
+        self._observer = fragment(product)
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
-        events = self._ocsf.encode(entry, opening, head)
-        for event in events:
-            event.data = json_line.encode(to_ecs(orjson.loads(event.data)))
-        return events
+        told = self._ocsf.told(entry, opening, head)
+        for event, fields in told:
+            event.data = json_line.encode(self._told(fields))
+        return [event for event, _ in told]
 
+    def _told(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Give an OCSF event by the names of ECS."""
+        place = event["unmapped"]["stockade"]
+        shared = self._shared(place.get("call"), event.get("device"))
+        if shared.call is not None:
+            place["call"] = shared.call
+        place["class"] = event["class_name"]
+        put(place, disposition=event.get("disposition"), policy=event.get("policy"))
+        made: dict[str, Any] = {
+            "@timestamp": _time(event["time"]),
+            "ecs": _ECS,
+            "message": event["message"],
+            "event": _event(event),
+            "observer": self._observer,
+            "host": shared.host,
+            "stockade": place,
+        }
+        user = _at(event, "actor", "user")
+        if user and (named := put({}, name=user.get("name"), id=user.get("uid"))):
+            made["user"] = named
+        if process := _process(event):
+            made["process"] = process
+        for name, end in _ENDS:
+            if end in event and (place_of := _place(event[end])):
+                made[name] = place_of
+        if event["class_uid"] // 1000 == NETWORK:
+            made["network"] = _network(event)
+        if named := _at(event, "query", "hostname"):
+            made["dns"] = {"question": {"name": named}}
+        if rule := place.get("rule"):
+            made["rule"] = {"name": rule}
+        made.update(shared.more)
+        return made
 
-def to_ecs(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an OCSF event by the names of ECS."""
-    metadata, place = event["metadata"], event["unmapped"]["stockade"]
-    call = place.get("call") or {}
-    made: dict[str, Any] = {
-        "@timestamp": _time(event["time"]),
-        "ecs": {"version": VERSION},
-        "message": event["message"],
-        "event": _event(event),
-        "observer": put(
-            {"vendor": PRODUCT, "product": PRODUCT}, version=metadata["product"].get("version")
-        ),
-        "host": _host(event.get("device") or {}),
-        "stockade": {
-            **place,
-            "class": event["class_name"],
-            **put({}, disposition=event.get("disposition"), policy=event.get("policy")),
-        },
-    }  # fmt: skip
-    user = _at(event, "actor", "user")
-    made |= put(
-        {},
-        user=put({}, name=user.get("name"), id=user.get("uid")) if user else None,
-        process=_process(event),
-        source=_place(event.get("src_endpoint")),
-        destination=_place(event.get("dst_endpoint")),
-        network=_network(event),
-        dns=put({}, question=put({}, name=_at(event, "query", "hostname"))),
-        rule=put({}, name=place.get("rule")),
-        container=put({}, id=call.get("id")),
-        trace=put({}, id=call.get("trace_id")),
-        span=put({}, id=call.get("span_id")),
-    )
-    return made
+    def _shared(self, call: Any, device: Any) -> _Shared:
+        kept = self._calls.get(id(call))
+        if kept is not None and kept.of[0] is call and kept.of[1] is device:
+            return kept
+        ids = call or _NONE
+        more = put(
+            {},
+            container=put({}, id=ids.get("id")),
+            trace=put({}, id=ids.get("trace_id")),
+            span=put({}, id=ids.get("span_id")),
+        )
+        made = _Shared(
+            (call, device),
+            None if call is None else fragment(call),
+            fragment(_host(device or _NONE)),
+            {name: fragment(value) for name, value in more.items()},
+        )
+        if len(self._calls) >= PARTS_MAX:
+            del self._calls[next(iter(self._calls))]
+        self._calls[id(call)] = made
+        return made
 
 
 def _event(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,9 +191,7 @@ def _process(event: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _place(endpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if endpoint is None:
-        return None
+def _place(endpoint: Mapping[str, Any]) -> dict[str, Any]:
     ip, name = endpoint.get("ip"), endpoint.get("hostname") or endpoint.get("name")
     address = endpoint.get("hostname") or ip or name
     return put(
@@ -159,9 +199,7 @@ def _place(endpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
     )
 
 
-def _network(event: Mapping[str, Any]) -> dict[str, Any] | None:
-    if event["class_uid"] // 1000 != 4:
-        return None
+def _network(event: Mapping[str, Any]) -> dict[str, Any]:
     traffic = event.get("traffic") or {}
     return put(
         {"direction": "egress"},
@@ -174,11 +212,15 @@ def _network(event: Mapping[str, Any]) -> dict[str, Any] | None:
 def _time(ms: int) -> str:
     """Give milliseconds since the epoch as a date; past the last that can be told, that one."""
     moment = min(max(ms, 0), YEAR_9999_MS)
-    date = datetime.fromtimestamp(moment // MILLISECONDS, UTC)
-    return f"{date:%Y-%m-%dT%H:%M:%S}.{moment % MILLISECONDS:03}Z"
+    return f"{_second(moment // MILLISECONDS)}.{moment % MILLISECONDS:03}Z"
+
+
+@functools.lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _at(value: Any, *way: str) -> Any:
     for name in way:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if type(value) is dict else None
     return value

@@ -14,8 +14,6 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from supervisor.export.event import Entry, Event, Head, Opening, Source, uid_of
 from supervisor.export.formats import json_line, ocsf_calls, ocsf_own
 from supervisor.export.formats import ocsf_facts as facts
@@ -25,6 +23,7 @@ from supervisor.export.formats.ocsf_parts import (
     Draft,
     Fields,
     Parts,
+    Share,
     call_parts,
     fragment,
     own_parts,
@@ -50,31 +49,44 @@ class Ocsf:
     """A `Format`. Keeps what all events of a call share, and nothing that changes what they are.
     Not for several threads at once."""
 
-    def __init__(self, source: Source, release: Release = Release.V1_8) -> None:
+    def __init__(
+        self, source: Source, release: Release = Release.V1_8, share: Share = fragment
+    ) -> None:
+        """`share` is `as_it_is` for who uses `told`."""
         self._source = source
+        self._share = share
         self._release = release
         self._old = release is Release.V1_1
-        self._own = own_parts(source, old=self._old)
+        self._own = own_parts(source, old=self._old, share=share)
         self._calls: dict[int, tuple[Opening, Parts]] = {}
         product = put({"name": PRODUCT, "vendor_name": PRODUCT}, version=source.version)
-        self._product = fragment(product)
-        self._head: tuple[Head, orjson.Fragment] | None = None
-        self._profiles: dict[tuple[str, ...], orjson.Fragment] = {}
+        self._product = share(product)
+        self._head: tuple[Head, Any] | None = None
+        self._profiles: dict[tuple[str, ...], Any] = {}
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
+        told = self.told(entry, opening, head)
+        for event, fields in told:
+            event.data = json_line.encode(fields)
+        return [event for event, _ in told]
+
+    def told(
+        self, entry: Entry, opening: Opening | None, head: Head
+    ) -> Sequence[tuple[Event, dict[str, Any]]]:
+        """Give the events of an entry, each without its data, and what would be that."""
         parts, drafts = self.drafts(entry, opening)
-        events: list[Event] = []
+        told: list[tuple[Event, dict[str, Any]]] = []
         for draft in drafts:
-            number = len(events)
+            number = len(told)
             event = self._event(draft, entry, parts, head, number)
-            events.append(self._made(event, draft, entry, parts, number))
+            told.append((_made(event, draft, entry, parts, number), event))
             if draft.finding:
                 found = self._finding(draft, event, entry, number)
                 finished = self._event(found, entry, parts, head, number + 1)
-                events.append(self._made(finished, found, entry, parts, number + 1))
-        events[-1].last = True
-        return events
+                told.append((_made(finished, found, entry, parts, number + 1), finished))
+        told[-1][0].last = True
+        return told
 
     def drafts(self, entry: Entry, opening: Opening | None) -> tuple[Parts, Sequence[Draft]]:
         """Give what an entry is told as, before it is put together."""
@@ -88,20 +100,11 @@ class Ocsf:
         kept = self._calls.get(opening.index)
         if kept is not None and kept[0] is opening:
             return kept[1]
-        parts = call_parts(opening, entry.call, self._source, old=self._old)
+        parts = call_parts(opening, entry.call, self._source, old=self._old, share=self._share)
         if len(self._calls) >= PARTS_MAX:
             del self._calls[next(iter(self._calls))]
         self._calls[opening.index] = (opening, parts)
         return parts
-
-    def _made(
-        self, event: dict[str, Any], draft: Draft, entry: Entry, parts: Parts, number: int
-    ) -> Event:
-        return Event(
-            uid_of(entry, number), entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
-            draft.severity, event["class_uid"], json_line.encode(event), entry.call,
-            parts.traceparent,
-        )  # fmt: skip
 
     def _finding(self, draft: Draft, event: Mapping[str, Any], entry: Entry, number: int) -> Draft:
         """Give the finding for what a draft tells."""
@@ -197,7 +200,7 @@ class Ocsf:
         }
         if head.size:
             if self._head is None or self._head[0] != head:
-                self._head = (head, fragment({"size": head.size, "root": head.root}))
+                self._head = (head, self._share({"size": head.size, "root": head.root}))
             place["head"] = self._head[1]
         if entry.call:
             place["sequence"] = entry.sequence
@@ -261,7 +264,7 @@ class Ocsf:
             made["correlation_uid"] = entry.call
         return made
 
-    def _profiles_of(self, event: Mapping[str, Any], parts: Parts) -> orjson.Fragment:
+    def _profiles_of(self, event: Mapping[str, Any], parts: Parts) -> Any:
         """Give the profiles whose attributes an event has."""
         uid = event["class_uid"]
         named = []
@@ -272,7 +275,7 @@ class Ocsf:
             named.append("host")
         if parts.container is not None and self._has_container(event):
             named.append("container")
-        if event.keys() & {"action_id", "policy", "firewall_rule"}:
+        if "action_id" in event or "policy" in event or "firewall_rule" in event:
             named.append("security_control")
         if "trace" in event:
             named.append("trace")
@@ -282,10 +285,17 @@ class Ocsf:
             named.append("record_integrity")
         key = tuple(named)
         if key not in self._profiles:
-            self._profiles[key] = fragment(named)
+            self._profiles[key] = self._share(named)
         return self._profiles[key]
 
     @staticmethod
     def _has_container(event: Mapping[str, Any]) -> bool:
         """Say whether something in it is in a container; in 1.1 an API's device is left out."""
         return "device" in event or "src_endpoint" in event or "actor" in event
+
+
+def _made(event: Mapping[str, Any], draft: Draft, entry: Entry, parts: Parts, number: int) -> Event:
+    return Event(
+        uid_of(entry, number), entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
+        draft.severity, event["class_uid"], b"", entry.call, parts.traceparent,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ ADDRESS_CHARACTERS_MAX = 64
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _NONE: Mapping[str, Json] = {}
+Share = Callable[[Any], Any]
 
 
 class Fields:
@@ -145,7 +146,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Parts:
-    """What all events of a call say, as JSON that is made once; `old` is for OCSF 1.1.
+    """What all events of a call say, made once, as JSON or as it is; `old` is for OCSF 1.1.
 
     `actor` is that without a process in the sandbox, `who` is what it says besides one; `call` is
     for `unmapped`; `traceparent` is "" where it names no trace.
@@ -201,10 +202,18 @@ def fragment(value: Any) -> orjson.Fragment:
     return orjson.Fragment(json_line.encode(value))
 
 
+def as_it_is(value: Any) -> Any:
+    """Give a value, for who reads an event and does not encode it."""
+    return value
+
+
 def put(into: dict[str, Any], **values: Any) -> dict[str, Any]:
     """Set what there is: nothing that is None or empty."""
-    said = {name: value for name, value in values.items() if value not in (None, "", {})}
-    into |= said
+    into |= {
+        name: value
+        for name, value in values.items()
+        if value or (value is not None and value != "" and value != {})
+    }
     return into
 
 
@@ -262,21 +271,24 @@ def device_of(host: Mapping[str, Any], source: Source, *, kernel: bool) -> dict[
     return made
 
 
-def own_parts(source: Source, *, old: bool) -> Parts:
-    """Give the parts of what belongs to no call; `old` is for OCSF 1.1."""
+def own_parts(source: Source, *, old: bool, share: Share = fragment) -> Parts:
+    """Give the parts of what belongs to no call; `old` is for OCSF 1.1. `share` makes each what
+    stands in an event: JSON, for who encodes that."""
     none = {"invoked_by": "stockade"}
     return Parts(
         old=old, mode="", call_id="", profile="", command="",
-        actor=fragment(none), who={},
-        caller_endpoint=fragment(put({}, hostname=source.host) or {"name": "unknown"}),
-        sandbox_endpoint=fragment({"name": "unknown"}),
-        device=fragment(device_of({}, source, kernel=not old)),
+        actor=share(none), who={},
+        caller_endpoint=share(put({}, hostname=source.host) or {"name": "unknown"}),
+        sandbox_endpoint=share({"name": "unknown"}),
+        device=share(device_of({}, source, kernel=not old)),
         container=None, policy=None, trace=None, agent=None, call=None,
     )  # fmt: skip
 
 
-def call_parts(opening: Opening, call_id: str, source: Source, *, old: bool) -> Parts:
-    """Give the parts of a call; `old` is for OCSF 1.1."""
+def call_parts(
+    opening: Opening, call_id: str, source: Source, *, old: bool, share: Share = fragment
+) -> Parts:
+    """Give the parts of a call; as `own_parts`."""
     body = Fields(opening.body)
     caller, profile = body.map("caller"), Fields(body.map("profile"))
     request: Mapping[str, Any] = body.map("request" if body.has("request") else "request_preview")
@@ -301,17 +313,17 @@ def call_parts(opening: Opening, call_id: str, source: Source, *, old: bool) -> 
     return Parts(
         old=old, mode=mode, call_id=call_id, profile=name,
         command=command_line(request.get("argv"))[:SHOWN_CHARACTERS_MAX],
-        actor=fragment(actor_of(caller, more)),
-        who={key: fragment(value) for key, value in who.items()},
-        caller_endpoint=fragment(endpoint_of(caller, source.host)),
-        sandbox_endpoint=fragment({"name": "sandbox", "container": container}),
-        device=fragment({**device, "container": container}),
-        container=fragment(container),
-        policy=fragment(policy) if (policy := _policy(name, digest, mode)) else None,
+        actor=share(actor_of(caller, more)),
+        who={key: share(value) for key, value in who.items()},
+        caller_endpoint=share(endpoint_of(caller, source.host)),
+        sandbox_endpoint=share({"name": "sandbox", "container": container}),
+        device=share({**device, "container": container}),
+        container=share(container),
+        policy=share(policy) if (policy := _policy(name, digest, mode)) else None,
         # A span needs times here, which only who opened it knows: it is in `unmapped`.
-        trace=fragment({"uid": trace, "flags": [flags]}) if trace else None,
-        agent=fragment(one) if (one := _agent(agent, session)) else None,
-        call=fragment(told),
+        trace=share({"uid": trace, "flags": [flags]}) if trace else None,
+        agent=share(one) if (one := _agent(agent, session)) else None,
+        call=share(told),
         traceparent=traceparent if trace else "",
         missing=[f"intent.{one}" for one in (*body.missing, *profile.missing)],
     )  # fmt: skip
