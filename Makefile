@@ -28,7 +28,6 @@ test-host: setup ## Run every test but those that boot a kernel (as root)
 	@$(PYTEST) -m "not vm" $(ARGS)
 
 soak: vm-kernels ## Run every test with ROUNDS=10 times the rounds (as root)
-	@.ci/receivers
 	@STOCKADE_ROUNDS=$(ROUNDS) $(PYTEST) --timeout 14400 $(ARGS)
 
 bench: setup ## Measure against bare runc and bare wires on this host (as root; ARGS=--json)

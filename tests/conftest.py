@@ -23,10 +23,6 @@ SKIPS_ALLOWED = (
     STUCK,
 )
 
-# No daemon has sinks yet. Until one has, they meet their receivers in `make soak` alone, for which
-# `.ci/receivers` gets these.
-collect_ignore = [] if SOAK else ["export", "unit/export/sinks"]
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in what a script starts with `&`, and daemons and programs of ours would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,8 +43,13 @@ hypothesis.settings.load_profile("stockade")
 _refused: list[str] = []
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root, with the reason; give longer rounds longer timeouts."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs root, with the reason; give longer rounds longer timeouts; leave out what is
+    for `make soak` alone."""
+    if not SOAK:
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     for item in items:
         timeout = item.get_closest_marker("timeout")
         if timeout is not None and timeout.args:

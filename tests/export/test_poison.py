@@ -8,10 +8,12 @@ events, so it is two letters.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from supervisor.audit.store import Store
 from supervisor.call.events import Denied, Wall
@@ -24,7 +26,6 @@ from tests.export.places import Place, Program, order, place
 from tests.export.test_chaos import wait_until
 from tests.support.exporting import SOURCE, Host, events_of
 from tests.support.records import begin, make_finished, opened
-from tests.support.rounds import SOAK
 from tests.support.web_receiver import POISON
 
 ROOM = 5000
@@ -38,9 +39,11 @@ BY_SIZE = {
 """The option that bounds an event."""
 
 BY_CONTENT = ("splunk", "splunk-ack", "opensearch", "webhook", "otlp-http", "otlp-grpc")
-QUICK_SIZE, QUICK_CONTENT = ("tls", "kafka"), ("splunk", "otlp-grpc")
-SIZES = tuple(BY_SIZE) if SOAK else QUICK_SIZE
-CONTENTS = BY_CONTENT if SOAK else QUICK_CONTENT
+
+
+def some(names: Iterable[str], *quick: str) -> list[ParameterSet]:
+    """Give names, those that are not quick for `make soak` alone."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.soak) for name in names]
 
 
 def write(state: Path) -> list[str]:
@@ -106,7 +109,7 @@ def arrive(there: Place, wanted: list[str]) -> None:
     assert list(dict.fromkeys(there.received())) == wanted
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", some(BY_SIZE, "tls", "kafka"))
 def test_what_is_too_large(name: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     poisonous = write(state)
@@ -124,7 +127,7 @@ def test_what_is_too_large(name: str, tmp_path: Path) -> None:
         come_late(there, wanted, poisonous)
 
 
-@pytest.mark.parametrize("name", CONTENTS)
+@pytest.mark.parametrize("name", some(BY_CONTENT, "otlp-grpc"))
 def test_what_is_refused_for_ever(name: str, tmp_path: Path) -> None:
     state = tmp_path / "state"
     poisonous = write(state)
@@ -141,10 +144,9 @@ def test_what_is_refused_for_ever(name: str, tmp_path: Path) -> None:
         come_late(there, wanted, poisonous)
 
 
+@pytest.mark.soak
 def test_what_no_table_can_hold(tmp_path: Path) -> None:
     """A lake whose format is not OCSF refuses everything; with the right one all is delivered."""
-    if not SOAK:
-        return
     state = tmp_path / "state"
     write(state)
     with place("s3", tmp_path / "place", 0) as there:

@@ -161,6 +161,7 @@ async def trouble(receiver: Receiver, chance: random.Random, sent: list[int]) ->
         await asyncio.to_thread(act, receiver, chance)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", KINDS)
@@ -276,6 +277,7 @@ def test_the_real_journal() -> None:
         assert entry["STOCKADE_UID"].endswith("-0123456789abcdef-0")
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tls", "relp", "relp-mutual", "syslog-ng", "file"])
 def test_throughput(tmp_path: Path, name: str) -> None:

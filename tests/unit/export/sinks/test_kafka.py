@@ -192,6 +192,7 @@ def test_options() -> None:
         Sasl(mechanism="GSSAPI", user="us", password=WHO)
 
 
+@pytest.mark.soak
 def test_throughput() -> None:
     """Prints; nothing is asserted of time."""
 

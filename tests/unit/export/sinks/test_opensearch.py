@@ -184,6 +184,7 @@ def test_options() -> None:
         BasicAuth(user="a:b", password=b"")
 
 
+@pytest.mark.soak
 def test_throughput() -> None:
     """Prints; nothing is asserted of time."""
 

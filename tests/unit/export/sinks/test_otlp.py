@@ -347,6 +347,7 @@ def test_options_that_are_none(more: dict[str, object]) -> None:
         options("http://127.0.0.1/v1/logs")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("over_grpc", [False, True])
 def test_throughput(over_grpc: bool) -> None:
     """Prints; nothing is asserted of time."""

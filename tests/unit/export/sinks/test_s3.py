@@ -109,6 +109,7 @@ def test_parquet_in_the_layout_of_security_lake(seaweed: Seaweed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_server_that_stalls_is_killed_and_comes_back(seaweed: Seaweed) -> None:
     async def main() -> None:
         sink = S3Sink(options(seaweed.url, layout=Lines(prefix="killed")))
@@ -253,6 +254,7 @@ def test_options() -> None:
         SecurityLake(source="a/b", region="r", account="1")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("lake", [False, True])
 def test_throughput(seaweed: Seaweed, lake: bool) -> None:
     """Prints; nothing is asserted of time."""

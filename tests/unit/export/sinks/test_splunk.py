@@ -245,6 +245,7 @@ def test_options() -> None:
         options("http://127.0.0.1", ack_s=0.0)
 
 
+@pytest.mark.soak
 def test_throughput() -> None:
     """Prints; nothing is asserted of time."""
 

@@ -320,6 +320,8 @@ def test_events_trail_while_there_is_no_connection(monkeypatch: pytest.MonkeyPat
             await asyncio.to_thread(made.until, lambda: bool(made.served[0].ended))
             now[0] += 100.0
             assert to.trails() == 3
+            while not to._wire or not to._wire.over.is_set():
+                await asyncio.sleep(0.001)
             await to.send(events(4))
             assert to.trails() == 4
             now[0] += 5.0

@@ -194,6 +194,7 @@ def test_options_show_no_secret() -> None:
     assert "T0KEN" not in shown
 
 
+@pytest.mark.soak
 def test_throughput() -> None:
     """Prints; nothing is asserted of time."""
 
