@@ -12,6 +12,7 @@ from typing import Any
 from supervisor.call.safe import host, safe, shorten, word
 from supervisor.call.types import untext
 from supervisor.cli import output as out
+from supervisor.cli.sections import Section
 
 NAME_WIDTH = 50
 RULE_WIDTH = 40
@@ -86,19 +87,20 @@ class _Group:
         )
 
 
-def table(bodies: Iterable[Mapping[str, Any]]) -> None:
-    """Print connections, alike ones together, those that carried the most first."""
+def section(bodies: Iterable[Mapping[str, Any]]) -> Section:
+    """Give connections, alike ones together, those that carried the most first."""
     groups: dict[tuple[str, ...], _Group] = {}
     for body in bodies:
         key = tuple(str(body.get(of)) for of in ("name", "port", "rule", "verdict", "reason"))
         groups.setdefault(key, _Group(first=body)).take(body)
     most = sorted(groups.values(), key=lambda group: (-group.sent - group.received, -group.times))
-    out.table(
-        ("TO", "DIALLED", "RULE", "TIMES", "OUT", "IN", "WHO", "VERDICT"),
-        [group.row() for group in most[:SHOWN_MAX]],
+    more = len(most) - SHOWN_MAX
+    return Section(
+        title="connections",
+        columns=("TO", "DIALLED", "RULE", "TIMES", "OUT", "IN", "WHO", "VERDICT"),
+        rows=[group.row() for group in most[:SHOWN_MAX]],
+        notes=[f"and {more} more; --json has all"] if more > 0 else [],
     )
-    if len(most) > SHOWN_MAX:
-        out.heading(f"and {len(most) - SHOWN_MAX} more; --json has all")
 
 
 def place(name: str, port: object) -> str:

@@ -15,6 +15,7 @@ from supervisor.call.safe import ELLIPSIS, shorten, word
 from supervisor.call.safe import command as shown
 from supervisor.call.types import untext
 from supervisor.cli import output as out
+from supervisor.cli.sections import Section
 
 if TYPE_CHECKING:
     from supervisor.client import RecordEntry
@@ -54,8 +55,8 @@ class Process:
         self.children.append(child)
 
 
-def tell(entries: Iterable[RecordEntry], start_ns: int) -> None:
-    """Print the tree, where there is anything in it; times are after `start_ns`."""
+def section(entries: Iterable[RecordEntry], start_ns: int) -> Section | None:
+    """Give the tree, None where there is nothing in it; times are after `start_ns`."""
     bodies = [(entry.kind, _map(entry.body().get("body"))) for entry in entries]
     events = (
         _map(event)
@@ -65,19 +66,18 @@ def tell(entries: Iterable[RecordEntry], start_ns: int) -> None:
     )
     roots, left_out = grow(events)
     if not roots:
-        return
-    out.heading("")
-    out.heading("processes")
-    rows = list(_rows(roots, start_ns))
-    out.table(("AT", "TOOK", "CPU", "MEMORY", "END", "PROCESS"), rows[:ROWS_MAX])
+        return None
+    rows, notes = list(_rows(roots, start_ns)), []
     if left_out:
-        out.heading(f"and {left_out} processes past the first {PROCESSES_MAX}; --json has all")
+        notes.append(f"and {left_out} processes past the first {PROCESSES_MAX}; --json has all")
     if len(rows) > ROWS_MAX:
-        out.heading(f"and {len(rows) - ROWS_MAX} more lines; --json has all")
+        notes.append(f"and {len(rows) - ROWS_MAX} more lines; --json has all")
     if any(ELLIPSIS in str(row[-1]) for row in rows[:ROWS_MAX]):
-        out.heading(f"{ELLIPSIS} is where something was cut; --json has what is on record")
+        notes.append(f"{ELLIPSIS} is where something was cut; --json has what is on record")
     if any(kind == "lost" and body.get("what") not in OTHERS for kind, body in bodies):
-        out.heading("something was lost, as told above: there may be more processes")
+        notes.append("something was lost, as told above: there may be more processes")
+    columns = ("AT", "TOOK", "CPU", "MEMORY", "END", "PROCESS")
+    return Section(title="processes", columns=columns, rows=rows[:ROWS_MAX], notes=notes)
 
 
 def grow(events: Iterable[Mapping[str, Any]]) -> tuple[list[Process], int]:

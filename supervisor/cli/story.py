@@ -22,6 +22,7 @@ from supervisor.cli import output as out
 from supervisor.cli.erase import told_erased
 from supervisor.cli.playback import accepted_ns
 from supervisor.cli.recorded import removed_when
+from supervisor.cli.sections import Section, show, show_first
 from supervisor.cli.streaming import DENIAL_WIDTH, describe_denial
 
 if TYPE_CHECKING:
@@ -47,21 +48,31 @@ PHASES = (
 
 def tell(record: Record) -> None:
     """Print a record."""
+    first, *others = sections(record)
+    show_first(first)
+    for section in others:
+        show(section)
+
+
+def sections(record: Record) -> list[Section]:
+    """Give all that is told of a record, in order."""
     call = record.call
     intent = next((e.body().get("body") for e in record.entries if e.kind == "intent"), None)
     request = _map(_map(intent).get("request") or _map(intent).get("request_preview"))
-    out.heading(f"call {call.call_id}: {_state(call)}")
-    _tell_head(call, request, _map(intent))
-    if call.finished is not None:
-        _tell_phases(call.finished.timeline)
-    _tell_events(record)
-    lineage.tell(record.entries, accepted_ns(record))
-    _tell_denials(record)
-    _tell_watched(record)
-    _tell_flows(record)
-    _tell_files(request, call.finished, _replaced(record), call.encrypted)
-    if call.finished is not None:
-        _tell_end(call.finished, call.encrypted)
+    finished = call.finished
+    found = [
+        _head(call, request, _map(intent)),
+        _phases(finished.timeline) if finished is not None else None,
+        _events(record),
+        lineage.section(record.entries, accepted_ns(record)),
+        _denied(record),
+        _watched_calls(record),
+        _connections(record),
+        _files(request, finished, _replaced(record), call.encrypted),
+    ]
+    if finished is not None:
+        found += [_streams(finished, call.encrypted), _end(finished)]
+    return [section for section in found if section is not None]
 
 
 def happening(kind: str, body: Mapping[str, Any]) -> str:
@@ -169,52 +180,60 @@ def _ended(finished: Finished) -> str:
     return outcome.describe(finished.outcome, started=finished.timeline.started_ns > 0)
 
 
-def _tell_head(call: Call, request: Mapping[str, Any], intent: Mapping[str, Any]) -> None:
+def _head(call: Call, request: Mapping[str, Any], intent: Mapping[str, Any]) -> Section:
     caller = call.caller
     identity = [f"{name} {value}" for name, value in (
         ("uid", caller.uid), ("gid", caller.gid), ("pid", caller.pid),
         ("certificate", caller.certificate_name or None),
     ) if value is not None]  # fmt: skip
     argv = [untext(argument) for argument in request.get("argv") or ()] or list(call.argv)
-    out.field("command", shown(argv, ARGV_WIDTH))
-    out.field("caller", f"{caller.name} ({', '.join([caller.transport, *identity])})")
-    for name in ("agent", "session", "workflow", "traceparent"):
-        out.field(name, getattr(call.correlation, name))
     mode = _map(intent.get("profile")).get("mode", "")
-    out.field("profile", f"{call.profile} sha256:{call.profile_digest} {mode}".rstrip())
-    out.field("accepted", out.timestamp(call.accepted_ns))
-    if call.erased is not None:
-        out.field("content", told_erased(call.erased))
-    elif call.encrypted:
-        out.field("content", "encrypted under a key of its own")
-    out.field("request", call.request_id)
-    out.field("in", _text(request.get("working_directory", "")))
+    content = told_erased(call.erased) if call.erased is not None else ""
+    if call.encrypted and not content:
+        content = "encrypted under a key of its own"
     env = _map(request.get("env"))
-    out.field("env", " ".join(f"{name}={shorten(_text(env[name]), 80)}" for name in sorted(env)))
     asked = _map(request.get("terminal"))
-    out.field("terminal", f"{terminal(asked)} {asked.get('term')}" if asked else "")
     timeout_s = request.get("timeout_s")
-    out.field("timeout", out.duration(timeout_s) if timeout_s is not None else "")
-    out.field("outputs", " ".join(map(str, request.get("outputs") or ())))
-    out.field("contents", removed_when(call))
-    out.field("held", out.count(call.holds, "hold") if call.holds else "")
     host = _map(intent.get("host"))
-    out.field("host", ", ".join(f"{name} {_text(value)}" for name, value in host.items()))
+    fields = [
+        ("command", shown(argv, ARGV_WIDTH)),
+        ("caller", f"{caller.name} ({', '.join([caller.transport, *identity])})"),
+        *(
+            (name, getattr(call.correlation, name))
+            for name in ("agent", "session", "workflow", "traceparent")
+        ),
+        ("profile", f"{call.profile} sha256:{call.profile_digest} {mode}".rstrip()),
+        ("accepted", out.timestamp(call.accepted_ns)),
+        ("content", content),
+        ("request", call.request_id),
+        ("in", _text(request.get("working_directory", ""))),
+        ("env", " ".join(f"{name}={shorten(_text(env[name]), 80)}" for name in sorted(env))),
+        ("terminal", f"{terminal(asked)} {asked.get('term')}" if asked else ""),
+        ("timeout", out.duration(timeout_s) if timeout_s is not None else ""),
+        ("outputs", " ".join(map(str, request.get("outputs") or ()))),
+        ("contents", removed_when(call)),
+        ("held", out.count(call.holds, "hold") if call.holds else ""),
+        ("host", ", ".join(f"{name} {_text(value)}" for name, value in host.items())),
+    ]
+    return Section(title=f"call {call.call_id}: {_state(call)}", fields=fields)
 
 
-def _tell_phases(timeline: Timeline) -> None:
-    reached = [(name, getattr(timeline, key)) for name, key in PHASES]
-    reached = [(name, time_ns) for name, time_ns in reached if time_ns]
-    rows = []
-    for position, (name, time_ns) in enumerate(reached):
-        following = reached[position + 1][1] if position + 1 < len(reached) else None
+def reached(timeline: Timeline) -> list[tuple[str, int]]:
+    """Give the phases that a call came to, and when."""
+    phases = [(name, getattr(timeline, key)) for name, key in PHASES]
+    return [(name, time_ns) for name, time_ns in phases if time_ns]
+
+
+def _phases(timeline: Timeline) -> Section:
+    phases, rows = reached(timeline), []
+    for position, (name, time_ns) in enumerate(phases):
+        following = phases[position + 1][1] if position + 1 < len(phases) else None
         took = out.duration((following - time_ns) / 1e9) if following else ""
-        rows.append((name, f"+{out.duration((time_ns - reached[0][1]) / 1e9)}", took))
-    _section("phases")
-    out.table(("PHASE", "AT", "TOOK"), rows)
+        rows.append((name, f"+{out.duration((time_ns - phases[0][1]) / 1e9)}", took))
+    return Section(title="phases", columns=("PHASE", "AT", "TOOK"), rows=rows)
 
 
-def _tell_events(record: Record) -> None:
+def _events(record: Record) -> Section:
     start_ns, rows = accepted_ns(record), []
     # An entry may come after a later one: what processes did is told in batches.
     told = sorted(_folded(record.entries), key=lambda row: (row[2], row[0].sequence))
@@ -224,10 +243,13 @@ def _tell_events(record: Record) -> None:
         if last is not first:
             numbers += f"-{last.sequence}"
         rows.append((numbers, at, kind, shorten(what, TEXT_WIDTH)))
-    _section("what happened")
-    out.table(("SEQUENCE", "AT", "KIND", ""), rows)
-    if any(ELLIPSIS in row[-1] for row in rows):
-        out.heading(f"{ELLIPSIS} is where something was cut; --json has it whole")
+    cut = any(ELLIPSIS in row[-1] for row in rows)
+    return Section(
+        title="what happened",
+        columns=("SEQUENCE", "AT", "KIND", ""),
+        rows=rows,
+        notes=[f"{ELLIPSIS} is where something was cut; --json has it whole"] if cut else [],
+    )
 
 
 def _folded(
@@ -303,10 +325,10 @@ def _family(number: int) -> str:
         return str(number)
 
 
-def _tell_watched(record: Record) -> None:
+def _watched_calls(record: Record) -> Section | None:
     bodies = [_map(entry.body().get("body")) for entry in record.entries if entry.kind == "watched"]
     if not bodies:
-        return
+        return None
     firsts: dict[str, Mapping[str, Any]] = {}
     for body in bodies:
         [name] = _counted([body])
@@ -317,8 +339,8 @@ def _tell_watched(record: Record) -> None:
         first = firsts.get(name, {})
         who = f"{_text(first.get('program', ''))} {first.get('pid', '')}".strip()
         rows.append((name, count, shorten(_called(first), TEXT_WIDTH) if first else "", who))
-    _section("watched system calls")
-    out.table(("NAME", "TIMES", "FIRST", "WHO"), rows)
+    columns = ("NAME", "TIMES", "FIRST", "WHO")
+    return Section(title="watched system calls", columns=columns, rows=rows)
 
 
 def _denials(bodies: list[Mapping[str, Any]]) -> str:
@@ -375,29 +397,27 @@ FOLDED: Mapping[str, Callable[[list[Mapping[str, Any]]], str]] = {
 """Kinds whose entries in a row are told in one line."""
 
 
-def _tell_flows(record: Record) -> None:
+def _connections(record: Record) -> Section | None:
     bodies = [_map(entry.body().get("body")) for entry in record.entries if entry.kind == "flow"]
-    if bodies:
-        _section("connections")
-        flows.table(bodies)
+    return flows.section(bodies) if bodies else None
 
 
-def _tell_denials(record: Record) -> None:
+def _denied(record: Record) -> Section | None:
     groups = _grouped(
         _map(entry.body().get("body")) for entry in record.entries if entry.kind == "denied"
     )
     if not groups:
-        return
-    _section("denied")
-    out.table(
-        ("WALL", "WHAT", "WHO", "RULE"),
-        [
+        return None
+    more = len(groups) - DENIALS_SHOWN_MAX
+    return Section(
+        title="denied",
+        columns=("WALL", "WHAT", "WHO", "RULE"),
+        rows=[
             (group.wall, group.told(DENIAL_WIDTH), group.whom(), group.rule)
             for group in groups[:DENIALS_SHOWN_MAX]
         ],
+        notes=[f"and {more} more; --json has all"] if more > 0 else [],
     )
-    if len(groups) > DENIALS_SHOWN_MAX:
-        out.heading(f"and {len(groups) - DENIALS_SHOWN_MAX} more; --json has all")
 
 
 def _replaced(record: Record) -> dict[str, str]:
@@ -410,12 +430,12 @@ def _replaced(record: Record) -> dict[str, str]:
     }
 
 
-def _tell_files(
+def _files(
     request: Mapping[str, Any],
     finished: Finished | None,
     replaced: Mapping[str, str],
     encrypted: bool,
-) -> None:
+) -> Section | None:
     """List the files that the call was given, left behind, and was not let leave behind. Those of
     an `encrypted` call go by the digests of the encrypted files, unless their own are known."""
     sealed = " (of the encrypted file)" if encrypted else ""
@@ -441,11 +461,15 @@ def _tell_files(
             for file in finished.outputs
         ]
         rows += [("not taken", word(file.path), file.reason, "") for file in finished.skipped]
-    if rows:
-        _section("files")
-        out.table(("", "FILE", "SIZE", "SHA-256"), rows[:FILES_SHOWN_MAX])
-    if len(rows) > FILES_SHOWN_MAX:
-        out.heading(f"and {len(rows) - FILES_SHOWN_MAX} more; --json has all")
+    if not rows:
+        return None
+    more = len(rows) - FILES_SHOWN_MAX
+    return Section(
+        title="files",
+        columns=("", "FILE", "SIZE", "SHA-256"),
+        rows=rows[:FILES_SHOWN_MAX],
+        notes=[f"and {more} more; --json has all"] if more > 0 else [],
+    )
 
 
 def _on_record(summary: StreamSummary) -> str:
@@ -472,11 +496,11 @@ def _output(body: Mapping[str, Any]) -> str:
     return f"{text}: {len(found)} redacted: {', '.join(sorted({str(one[2]) for one in found}))}"
 
 
-def _tell_end(finished: Finished, encrypted: bool) -> None:
-    _section("streams")
-    out.table(
-        ("STREAM", "SIZE", "ON RECORD", "SHA-256"),
-        [
+def _streams(finished: Finished, encrypted: bool) -> Section:
+    return Section(
+        title="streams",
+        columns=("STREAM", "SIZE", "ON RECORD", "SHA-256"),
+        rows=[
             (
                 summary.stream,
                 out.size(summary.digest.size_bytes),
@@ -486,24 +510,26 @@ def _tell_end(finished: Finished, encrypted: bool) -> None:
             for summary in finished.streams
         ],
     )
+
+
+def _end(finished: Finished) -> Section:
     usage = finished.usage
-    _section("outcome")
-    out.field("outcome", f"the call {_ended(finished)}")
-    out.field("exit code", outcome.exit_code(finished.outcome))
     # Nobody was left to read the counters of an interrupted call.
     known = not isinstance(finished.outcome, outcome.Interrupted)
     cpu = f"{out.duration(usage.cpu_user_s)} user, {out.duration(usage.cpu_system_s)} system"
-    out.field("cpu", cpu if known else UNKNOWN)
-    out.field("memory", f"{out.size(usage.memory_peak_bytes)} at most" if known else UNKNOWN)
     also = "" if usage.pids_told else ", with what starts a sandbox"
-    out.field("processes", f"{usage.pids_peak} at most{also}" if usage.pids_peak else "")
-    out.field("denials", finished.denials)
-    out.field("record", f"sha256:{finished.record}" if finished.record else "")
-
-
-def _section(title: str) -> None:
-    out.heading("")
-    out.heading(title)
+    return Section(
+        title="outcome",
+        fields=[
+            ("outcome", f"the call {_ended(finished)}"),
+            ("exit code", outcome.exit_code(finished.outcome)),
+            ("cpu", cpu if known else UNKNOWN),
+            ("memory", f"{out.size(usage.memory_peak_bytes)} at most" if known else UNKNOWN),
+            ("processes", f"{usage.pids_peak} at most{also}" if usage.pids_peak else ""),
+            ("denials", finished.denials),
+            ("record", f"sha256:{finished.record}" if finished.record else ""),
+        ],
+    )
 
 
 def _outcome(body: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from supervisor.audit.codec import flow_to_json
 from supervisor.call.events import Flow, Verdict
 from supervisor.cli import flows, story
+from supervisor.cli.sections import show_first
 from tests.support.records import FLOW
 
 CURL = Flow(
@@ -71,7 +72,7 @@ def test_a_long_part_hides_no_other() -> None:
 def test_what_is_not_known_is_shown_as_it_stands(body: dict[str, object]) -> None:
     """A newer daemon's entry is never a reason to show none."""
     assert " · ?" in flows.line(body)
-    flows.table([body])
+    show_first(flows.section([body]))
 
 
 def test_connections_in_a_row() -> None:
@@ -85,8 +86,8 @@ def test_alike_ones_are_one_row(capsys: pytest.CaptureFixture[str]) -> None:
         replace(CURL, address=f"203.0.113.{n}", pid=n, sent=n << 20) for n in range(1, 6)
     ]  # fmt: skip
     denied = replace(CURL, verdict=Verdict.DENIED, reason="the hello names \x1b evil.example.com")
-    flows.table([flow_to_json(flow) for flow in (denied, *alike)])
-    _, first, second = capsys.readouterr().out.splitlines()
+    show_first(flows.section([flow_to_json(flow) for flow in (denied, *alike)]))
+    _, _, first, second = capsys.readouterr().out.splitlines()
     assert first.split()[:6] == [
         "api.github.com:443", "203.0.113.1,", "203.0.113.2,", "203.0.113.3", "and", "2"
     ]  # fmt: skip
@@ -95,7 +96,9 @@ def test_alike_ones_are_one_row(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_table_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    flows.table([flow_to_json(replace(CURL, name=f"n{n}.example.com")) for n in range(60)])
+    show_first(
+        flows.section([flow_to_json(replace(CURL, name=f"n{n}.example.com")) for n in range(60)])
+    )
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + flows.SHOWN_MAX + 1
+    assert len(lines) == 2 + flows.SHOWN_MAX + 1
     assert lines[-1] == "and 10 more; --json has all"

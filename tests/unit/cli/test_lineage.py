@@ -8,6 +8,7 @@ import pytest
 
 from supervisor.cli import lineage
 from supervisor.cli.lineage import Process
+from supervisor.cli.sections import show
 from tests.unit.cli.record import MS, written
 from tests.unit.client import fake_daemon as fake
 
@@ -33,7 +34,9 @@ def told(capsys: pytest.CaptureFixture[str], *events: dict[str, Any], lost: str 
     entries = [(1, "processes", {"events": list(events)})]
     if lost:
         entries.append((2, "lost", {"what": lost, "count": 1, "reason": "FULL"}))
-    lineage.tell(written(*entries).entries, fake.START_NS)
+    section = lineage.section(written(*entries).entries, fake.START_NS)
+    if section is not None:
+        show(section)
     return capsys.readouterr().out
 
 
