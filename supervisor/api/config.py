@@ -27,6 +27,7 @@ from supervisor.api.config_values import (
     Size,
     with_unit,
 )
+from supervisor.api.console_config import Console
 from supervisor.api.sink_config import Sinks, problems_of
 from supervisor.api.witness_config import (
     WITNESS_FOR_MAX,
@@ -400,6 +401,7 @@ class Configuration(Closed):
     witnesses: Annotated[list[WitnessEntry], Field(max_length=WITNESSES_MAX)] = []  # noqa: RUF012
     witness_for: Annotated[list[WitnessFor], Field(max_length=WITNESS_FOR_MAX)] = []  # noqa: RUF012
     metrics: Metrics | None = None
+    console: Console | None = None
     sinks: Sinks = Field(default_factory=dict)
 
     @field_validator("sinks")

@@ -204,7 +204,8 @@ class _Quiet:
 class Front:
     """One public listening socket, and the connections that came in through it.
 
-    `on_refused` hears of each connection for which there was no place or no time.
+    `on_refused` hears of each connection for which there was no place or no time. `describe` says
+    who is at its other end, or raises OSError where nobody is to be there.
     """
 
     def __init__(
@@ -213,12 +214,14 @@ class Front:
         target: str,
         peers: Peers,
         on_refused: Callable[[Peer], None],
+        describe: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
         self._target = target
         self._peers = peers
         self._on_refused = on_refused
+        self._describe = describe
         self._buffer = memoryview(bytearray(COPY_BYTES))
         self._links: dict[_Link, str] = {}
         self._timers: dict[_Link, asyncio.TimerHandle] = {}
@@ -297,7 +300,7 @@ class Front:
 
     async def _admit(self, connection: socket.socket) -> None:
         try:
-            peer = peer_of(connection)
+            peer = self._describe(connection)
             if not self._peers.meet(peer):
                 # No exception: this is the way that a flood takes.
                 connection.close()

@@ -71,13 +71,14 @@ class _Refused:
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler of the server, and answers for the methods that there are not.
 
-    `identify` raises Unauthenticated, `peer_of` tells what is known all the same; `rejected` hears
-    the reason of every refusal that nobody else counts. `entries` puts each on record.
+    `identify` takes a request and its method, and raises Unauthenticated; `peer_of` tells what is
+    known all the same; `rejected` hears the reason of every refusal that nobody else counts.
+    `entries` puts each on record.
     """
 
     def __init__(
         self,
-        identify: Callable[[Context], callers.Identity],
+        identify: Callable[[Context, str], callers.Identity],
         *,
         peer_of: Callable[[Context], Peer | None],
         unary_deadline_s: float,
@@ -168,7 +169,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def answer(request: Any, context: Context) -> Any:
             try:
                 try:
-                    callers.enter(self._identify(context))
+                    callers.enter(self._identify(context, method))
                     return await behaviour(request, context)
                 except (asyncio.CancelledError, grpc.aio.AbortError):
                     self._heap.settle()

@@ -34,9 +34,10 @@ STRANGERS_PER_S, STRANGERS_BURST = 20.0, 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The other end of a connection: credentials on a unix socket, an address on TCP."""
+    """The other end of a connection: credentials on a unix socket, an address on TCP. The console
+    is our own process, which asks for others."""
 
-    transport: str  # "unix" or "tls"
+    transport: str  # "unix", "tls" or "console"
     address: str
     uid: int | None = None
     gid: int | None = None

@@ -24,9 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from supervisor import __version__
-from supervisor.api import callers, sockets, systemd
+from supervisor.api import callers, console, sockets, systemd
 from supervisor.api.audit_service import AuditService
 from supervisor.api.config import Configuration, Tls
+from supervisor.api.console import Console
+from supervisor.api.console_service import ConsoleService
 from supervisor.api.front import Front
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
@@ -43,6 +45,8 @@ from supervisor.errors import HostError, ProfileError
 from supervisor.v1 import (
     audit_pb2,
     audit_pb2_grpc,
+    console_pb2,
+    console_pb2_grpc,
     profile_pb2,
     profile_pb2_grpc,
     tool_pb2,
@@ -57,6 +61,7 @@ SERVICES = tuple(
         (tool_pb2, "ToolService"),
         (profile_pb2, "ProfileService"),
         (audit_pb2, "AuditService"),
+        (console_pb2, "ConsoleService"),
     )
 )
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -118,6 +123,8 @@ class Server:
         self._folder: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_server: MetricsServer | None = None
+        listen = config.console.listen if config.console is not None else ""
+        self._console = Console(listen, self._directory.identify) if listen else None
         self._grpc: Any = None
         self._stopped = False
 
@@ -125,6 +132,11 @@ class Server:
     def addresses(self) -> tuple[str, ...]:
         """Give the addresses that are listened on, with the ports that the kernel chose."""
         return tuple(bound.address for bound in self._bound)
+
+    @property
+    def console_url(self) -> str:
+        """Give where the console is, "" where it is off."""
+        return self._console.url if self._console is not None else ""
 
     @property
     def metrics_port(self) -> int | None:
@@ -161,6 +173,8 @@ class Server:
             front = Front(listener, target, self._peers, self._entries.connection_refused)
             front.start()
             self._fronts.append(front)
+        if self._console is not None and self._folder is not None:
+            self._start_console(self._console, self._folder)
         if self._config.metrics is not None:
             self._serve_metrics(self._config.metrics.listen)
         await self._health.update(self._problems())
@@ -189,6 +203,8 @@ class Server:
                 await task
         for front in self._fronts:
             await front.stop_accepting()
+        if self._console is not None:
+            await self._console.close()
         if self._grpc is not None:
             await self._grpc.stop(grace_s)
         for front in self._fronts:
@@ -232,6 +248,8 @@ class Server:
                 bound = sockets.tcp_listener(listener.tcp)
                 self._listeners.append(bound)
                 self._bound.append(Bound(address=_host_port(bound)))
+        if self._console is not None:
+            self._console.bind()
 
     def _build(self) -> Any:
         limits = self._config.limits
@@ -258,6 +276,8 @@ class Server:
         witnessed = Witnessed(Path(self._config.state), keys, self._engine.store.own)
         audit = AuditService(self._engine, witnessed)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)  # type: ignore[no-untyped-call]
+        links = ConsoleService(self._console, self._engine.store.own)
+        console_pb2_grpc.add_ConsoleServiceServicer_to_server(links, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server
@@ -291,6 +311,8 @@ class Server:
             else:
                 self._grpc.add_secure_port(f"unix:{target}", _credentials(listener.tls))
             targets.append(str(target))
+        if self._console is not None:
+            self._grpc.add_insecure_port(f"unix:{folder / console.TARGET}")
         return targets
 
     def _private_anchor(self) -> Path:
@@ -299,11 +321,20 @@ class Server:
                 return bound.path
         return Path(self._config.state) / "door"
 
-    def _identify(self, context: Context) -> callers.Identity:
-        return self._directory.identify(self._peer_of(context), context.auth_context())
+    def _identify(self, context: Context, method: str) -> callers.Identity:
+        peer = self._peer_of(context)
+        if self._console is not None and peer is not None and peer.transport == console.TRANSPORT:
+            return self._console.identify(context, method)
+        return self._directory.identify(peer, context.auth_context())
 
     def _peer_of(self, context: Context) -> Peer | None:
         return self._peers.find(context.peer())
+
+    def _start_console(self, served: Console, folder: Path) -> None:
+        served.start(
+            folder, self._peers, self._peer_of, on_refused=self._entries.connection_refused
+        )
+        log.info("the console is on %s; `stockade console` gives a link", served.url)
 
     def _serve_metrics(self, address: str) -> None:
         host, port = split_host_port(address)

@@ -97,6 +97,7 @@ class Kind(enum.StrEnum):
     ERASED = "erased"
     WITNESSED = "witnessed"
     HEAD_CONTRADICTED = "head_contradicted"
+    CONSOLE_ENTERED = "console_entered"
 
 
 CALL_KINDS = frozenset(

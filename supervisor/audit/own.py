@@ -126,8 +126,9 @@ class OwnEntries:
         """
         await self._journal.commit()
 
-    async def note_read(self, body: Mapping[str, Json]) -> None:
-        """Write that the record is about to be read, and wait until that is durable.
+    async def note_read(self, body: Mapping[str, Json], *, kind: str = Kind.READ) -> None:
+        """Write that the record is about to be read, or by another `kind` that somebody comes to
+        read it, and wait until that is durable.
 
         Where there is no room for another call, there is none for this: whoever reads cannot use
         up what calls need.
@@ -144,7 +145,7 @@ class OwnEntries:
                 hint=f"{error.hint}; `stockade audit cat --dir STATE` reads the folder itself",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
-        self.append(Kind.READ, body)
+        self.append(kind, body)
         await self._journal.commit()
 
     def find(self, wanted: OwnFilter, *, limit: int, token: str) -> tuple[list[StoredEntry], str]:

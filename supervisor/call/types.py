@@ -49,7 +49,7 @@ class Caller:
     """Who the transport says is calling; `name` is from the configuration."""
 
     name: str
-    transport: str  # "unix" or "tls"
+    transport: str  # "unix", "tls" or "console"
     uid: int | None = None
     gid: int | None = None
     pid: int | None = None

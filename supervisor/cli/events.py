@@ -36,6 +36,7 @@ KINDS = (
     "erased",
     "witnessed",
     "head_contradicted",
+    "console_entered",
 )
 """Those of `audit.entry.Kind` that belong to no call; a client has no such room."""
 

@@ -154,6 +154,13 @@ def read(fields: Fields, _: Parts, source: Source) -> list[Draft]:
     return _done(draft, fields)
 
 
+def console_entered(fields: Fields, _: Parts, source: Source) -> list[Draft]:
+    """Somebody comes to the console."""
+    uid = fields.number("uid")
+    draft = _asked(fields, source, "EnterSession", 1, f"The console is entered by uid {uid}")
+    return _done(draft, fields)
+
+
 def _held(fields: Fields, source: Source, operation: str, what: str) -> list[Draft]:
     call, why = fields.text("call"), fields.text("why")
     draft = _asked(fields, source, operation, 3, f"What call {call} left is {what}: {why}")
@@ -233,4 +240,5 @@ DRAFTERS: Mapping[str, Drafter] = {
     Kind.ERASED: erased,
     Kind.WITNESSED: witnessed,
     Kind.HEAD_CONTRADICTED: head_contradicted,
+    Kind.CONSOLE_ENTERED: console_entered,
 }
