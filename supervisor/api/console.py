@@ -29,6 +29,7 @@ from supervisor.api.front import Front
 from supervisor.api.intercept import Context
 from supervisor.api.peers import Peer, Peers, peer_of
 from supervisor.call.texts import brief
+from supervisor.call.types import SESSION_KEY, UID_KEY, WATCHING_KEY
 from supervisor.errors import HostError, InvariantError, NotPermitted, Unauthenticated
 from supervisor.linux import process
 from supervisor.linux.fds import wait_readable
@@ -36,7 +37,6 @@ from supervisor.oci.spec import ID_RANGE
 from supervisor.sandbox.uids import FIRST_ID, RANGES
 
 TRANSPORT = "console"
-SESSION_KEY, UID_KEY, WATCHING_KEY = "stockade-session", "stockade-uid", "stockade-watching"
 UID = FIRST_ID + (RANGES + 8) * ID_RANGE
 """The process's own user: no sandbox has it, and nobody else."""
 

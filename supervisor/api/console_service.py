@@ -11,6 +11,7 @@ from supervisor.api.intercept import Context
 from supervisor.audit.codec import caller_to_json
 from supervisor.audit.entry import Kind
 from supervisor.audit.own import OwnEntries
+from supervisor.call.types import Json
 from supervisor.errors import CallStateError, InvalidRequest
 from supervisor.v1 import console_pb2, console_pb2_grpc
 
@@ -49,7 +50,7 @@ class ConsoleService(console_pb2_grpc.ConsoleServiceServicer):
         token, uid = secret_of(context)
         session = console.sessions.enter(token, uid)
         try:
-            body = {"caller": caller_to_json(callers.current().caller), "uid": uid}
+            body: dict[str, Json] = {"caller": caller_to_json(callers.current().caller), "uid": uid}
             await self._entries.note_read(body, kind=Kind.CONSOLE_ENTERED)
         except BaseException:
             console.sessions.leave(session)

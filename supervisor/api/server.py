@@ -14,6 +14,7 @@ import logging
 import shutil
 import socket
 import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics_server: MetricsServer | None = None
         listen = config.console.listen if config.console is not None else ""
-        self._console = Console(listen, self._directory.identify) if listen else None
+        self._console = Console(listen, self._known) if listen else None
         self._grpc: Any = None
         self._stopped = False
 
@@ -326,6 +327,9 @@ class Server:
         if self._console is not None and peer is not None and peer.transport == console.TRANSPORT:
             return self._console.identify(context, method)
         return self._directory.identify(peer, context.auth_context())
+
+    def _known(self, peer: Peer, certificate: Mapping[str, Iterable[bytes]]) -> callers.Identity:
+        return self._directory.identify(peer, certificate)
 
     def _peer_of(self, context: Context) -> Peer | None:
         return self._peers.find(context.peer())

@@ -44,6 +44,11 @@ class Digest:
         return cls(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
+SESSION_KEY, UID_KEY, WATCHING_KEY = "stockade-session", "stockade-uid", "stockade-watching"
+"""By which a request of the console's process names its session, the user whose browser it is, and
+that a page is only watching. Nobody else's request is asked for them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who the transport says is calling; `name` is from the configuration."""

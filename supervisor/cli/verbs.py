@@ -52,6 +52,7 @@ VERBS = {
     "trace": "Look into calls with the host's BCC tools.",
     "profile": "Look at sandbox profiles, check and learn them.",
     "audit": "Read and verify the record.",
+    "console": "Look at calls and records in a browser.",
     "image": "Manage the images that profiles name.",
     "doctor": "Try every wall on this host.",
     "serve": "Run the daemon.",

@@ -12,7 +12,13 @@ from supervisor.call.types import Correlation
 from supervisor.client import address as addresses
 from supervisor.client import status
 from supervisor.errors import CallStateError, StockadeError, Unreachable
-from supervisor.v1 import audit_pb2, audit_pb2_grpc, profile_pb2_grpc, tool_pb2_grpc
+from supervisor.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    console_pb2_grpc,
+    profile_pb2_grpc,
+    tool_pb2_grpc,
+)
 
 UNARY_TIMEOUT_S = 30.0
 """For a call that is not a stream: all its attempts together, and the connecting."""
@@ -83,11 +89,12 @@ def events_request(wanted: EventsWanted) -> audit_pb2.ListEventsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stubs:
-    """The three services on one channel; generated code without types, hence Any."""
+    """The services on one channel; generated code without types, hence Any."""
 
     tool: Any
     profile: Any
     audit: Any
+    console: Any
 
     @classmethod
     def on(cls, channel: Any) -> Stubs:
@@ -95,7 +102,13 @@ class Stubs:
         tool: Callable[[Any], Any] = tool_pb2_grpc.ToolServiceStub
         profile: Callable[[Any], Any] = profile_pb2_grpc.ProfileServiceStub
         audit: Callable[[Any], Any] = audit_pb2_grpc.AuditServiceStub
-        return cls(tool=tool(channel), profile=profile(channel), audit=audit(channel))
+        console: Callable[[Any], Any] = console_pb2_grpc.ConsoleServiceStub
+        return cls(
+            tool=tool(channel),
+            profile=profile(channel),
+            audit=audit(channel),
+            console=console(channel),
+        )
 
 
 def credentials(tls: addresses.Tls) -> grpc.ChannelCredentials:

@@ -1,0 +1,120 @@
+"""What a call wrote, in windows of a bounded size: with its times, and with controls shown.
+
+A window is found by going through the recording from its beginning, so that its place is the same
+whoever asks, and no more than one piece of each stream is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from supervisor.call.safe import SafeStream
+from supervisor.call.types import Stream
+from supervisor.cli import output as out
+from supervisor.cli.playback import Gap, Moment, Piece, Size
+
+WINDOW_BYTES = 64 * 1024
+ROWS_MAX = 1000
+TOGETHER_NS = 100_000_000
+"""Pieces of one stream within so much are shown together."""
+
+UTF8_MAX = 4
+NS = 10**9
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """What one stream had at a time, or what is to be said there where `stream` is ""."""
+
+    at_ns: int
+    stream: str
+    data: bytearray = field(default_factory=bytearray)
+    said: str = ""
+
+    @property
+    def at(self) -> str:
+        """Give the time after the beginning."""
+        return f"+{out.duration(self.at_ns / NS)}"
+
+    @property
+    def text(self) -> str:
+        """Give it as text that nothing obeys."""
+        if self.said:
+            return self.said
+        stream = SafeStream()
+        return stream.feed(bytes(self.data)) + stream.end()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A part of a recording, by its number from 0; `more` says that another one follows."""
+
+    number: int
+    rows: tuple[Row, ...]
+    more: bool
+
+
+def window(moments: Iterable[Moment], number: int) -> Window:
+    """Give the window of a number: no rows where the recording is shorter."""
+    rows: list[Row] = []
+    at, size = 0, 0
+    for piece in _cut(moments):
+        extends = bool(rows) and _together(rows[-1], piece)
+        length = len(piece.data)
+        if size and (size + length > WINDOW_BYTES or (len(rows) >= ROWS_MAX and not extends)):
+            if at == number:
+                return Window(number=number, rows=tuple(rows), more=True)
+            at, size, rows, extends = at + 1, 0, [], False
+        size += max(1, length)
+        if extends:
+            rows[-1].data += piece.data
+        else:
+            rows.append(piece)
+    return Window(number=number, rows=tuple(rows) if at == number else (), more=False)
+
+
+def _together(last: Row, piece: Row) -> bool:
+    return (
+        bool(piece.stream)
+        and last.stream == piece.stream
+        and piece.at_ns - last.at_ns <= TOGETHER_NS
+    )
+
+
+def _cut(moments: Iterable[Moment]) -> Iterator[Row]:
+    """Give moments as rows of which each fits into a window, and none ends within a character."""
+    held: dict[Stream, bytes] = {}
+    for moment in moments:
+        match moment:
+            case Piece(at_ns=at_ns, stream=stream, data=data):
+                left = held.pop(stream, b"") + data
+                while len(left) > WINDOW_BYTES:
+                    end = _whole(left[:WINDOW_BYTES])
+                    yield Row(at_ns=at_ns, stream=stream, data=bytearray(left[:end]))
+                    left = left[end:]
+                end = _whole(left)
+                if end:
+                    yield Row(at_ns=at_ns, stream=stream, data=bytearray(left[:end]))
+                if left[end:]:
+                    held[stream] = left[end:]
+            case Gap(at_ns=at_ns, what=what):
+                yield Row(at_ns=at_ns, stream="", said=what)
+            case Size(at_ns=at_ns, rows=rows, columns=columns):
+                yield Row(
+                    at_ns=at_ns, stream="", said=f"the terminal has {columns}x{rows} from here"
+                )
+            case _:
+                for stream, rest in held.items():
+                    yield Row(at_ns=moment.at_ns, stream=stream, data=bytearray(rest))
+
+
+def _whole(data: bytes) -> int:
+    """Give how many bytes there are before a character of UTF-8 that is not all here."""
+    for back in range(1, min(UTF8_MAX, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+        return len(data) - back if needed > back else len(data)
+    return len(data)
