@@ -34,6 +34,7 @@ _BY_REASON: dict[str, tuple[tuple[tuple[str, ...], type[errors.StockadeError]], 
         (
             (
                 "CALL_",
+                "CONSOLE_",
                 "CONTENT_",
                 "HEAD_",
                 "NOT_ENCRYPTED",

@@ -23,7 +23,7 @@ from supervisor.cli.moment import Moment
 from supervisor.cli.playback import moments
 from supervisor.client import Call, rpc
 from supervisor.console import replaying, sinks, views
-from supervisor.console.reader import ENTRIES_MAX, Reader
+from supervisor.console.reader import ENTRIES_MAX, Reader, Who
 from supervisor.errors import InvalidRequest, NotFound, StockadeError
 
 LIVE_MAX = 200
@@ -50,6 +50,9 @@ STATIC = {
     path.name: (path.read_bytes(), TYPES[path.suffix])
     for path in Path(__file__).with_name("static").iterdir()
 }
+WHO = web.RequestKey("stockade_who", Who)
+"""Whose session a request is in."""
+
 Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -295,7 +298,7 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
 
 
 def _page(request: web.Request, name: str, **values: Any) -> web.Response:
-    return _html(views.render(name, who=request["who"], **values))
+    return _html(views.render(name, who=request[WHO], **values))
 
 
 def _html(text: str) -> web.Response:

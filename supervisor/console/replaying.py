@@ -101,9 +101,8 @@ def _cut(moments: Iterable[Moment]) -> Iterator[Row]:
             case Gap(at_ns=at_ns, what=what):
                 yield Row(at_ns=at_ns, stream="", said=what)
             case Size(at_ns=at_ns, rows=rows, columns=columns):
-                yield Row(
-                    at_ns=at_ns, stream="", said=f"the terminal has {columns}x{rows} from here"
-                )
+                said = f"the terminal has {columns}x{rows} from here on"
+                yield Row(at_ns=at_ns, stream="", said=said)
             case _:
                 for stream, rest in held.items():
                     yield Row(at_ns=moment.at_ns, stream=stream, data=bytearray(rest))

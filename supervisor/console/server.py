@@ -58,7 +58,7 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a form's Origin is null
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -123,7 +123,7 @@ class _Guards:
         uid = self._user(request)
         asking.set(Asking(secret=secret, uid=uid, watching=request.path == "/live"))
         who = await self._reader.who()
-        request["who"] = who
+        request[pages.WHO] = who
         if self._running.get(secret, 0) >= REQUESTS_MAX:
             raise CapacityError("REQUESTS_LIMIT", "this session asks for too much at a time")
         self._running[secret] = self._running.get(secret, 0) + 1

@@ -216,8 +216,8 @@ class FakeOwn:
         found = entries[:limit]
         return found, str(found[-1].index) if len(entries) > limit else ""
 
-    async def note_read(self, body: Mapping[str, Json]) -> None:
-        self.append("read", body)
+    async def note_read(self, body: Mapping[str, Json], *, kind: str = "read") -> None:
+        self.append(kind, body)
 
 
 def _own_entry(index: int, kind: str, body: Mapping[str, Json]) -> StoredEntry:

@@ -1,4 +1,4 @@
-"""A daemon that plays a script: the three services on a unix socket, no sandbox and no record.
+"""A daemon that plays a script: the services on a unix socket, no sandbox and no record.
 
 A script is a function that takes the request and yields messages; it raises `Abort` to end with
 a status. Scripts of one method are played in order, the last one again and again.
@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 
 from supervisor.v1 import (
     audit_pb2_grpc,
+    console_pb2_grpc,
     profile_pb2_grpc,
     tool_pb2,
     tool_pb2_grpc,
@@ -108,6 +109,7 @@ class FakeDaemon:
         tool_pb2_grpc.add_ToolServiceServicer_to_server(_Tool(self), self._server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(_Audit(self), self._server)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(_Profile(self), self._server)
+        console_pb2_grpc.add_ConsoleServiceServicer_to_server(_Console(self), self._server)
         self._server.add_insecure_port(f"unix:{self.path}")
         self._server.start()
 
@@ -213,6 +215,14 @@ class _Audit(audit_pb2_grpc.AuditServiceServicer):
 
     def ReadOutput(self, request: Any, context: Any) -> Any:
         return self.daemon.stream("ReadOutput", request, context)
+
+
+class _Console(console_pb2_grpc.ConsoleServiceServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def OpenSession(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("OpenSession", request, context)
 
 
 class _Profile(profile_pb2_grpc.ProfileServiceServicer):
