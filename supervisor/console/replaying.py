@@ -58,20 +58,31 @@ class Window:
 def window(moments: Iterable[Moment], number: int) -> Window:
     """Give the window of a number: no rows where the recording is shorter."""
     rows: list[Row] = []
-    at, size = 0, 0
+    at, room = 0, WINDOW_BYTES
     for piece in _cut(moments):
-        extends = bool(rows) and _together(rows[-1], piece)
-        length = len(piece.data)
-        if size and (size + length > WINDOW_BYTES or (len(rows) >= ROWS_MAX and not extends)):
-            if at == number:
-                return Window(number=number, rows=tuple(rows), more=True)
-            at, size, rows, extends = at + 1, 0, [], False
-        size += max(1, length)
-        if extends:
-            rows[-1].data += piece.data
-        else:
-            rows.append(piece)
+        left: Row | None = piece
+        while left is not None:
+            extends = bool(rows) and _together(rows[-1], left)
+            if room < min(UTF8_MAX, len(left.data) or 1) or (len(rows) >= ROWS_MAX and not extends):
+                if at == number:
+                    return Window(number=number, rows=tuple(rows), more=True)
+                at, room, rows, extends = at + 1, WINDOW_BYTES, [], False
+            part, left = _split(left, room)
+            room -= len(part.data) or 1
+            if extends:
+                rows[-1].data += part.data
+            else:
+                rows.append(part)
     return Window(number=number, rows=tuple(rows) if at == number else (), more=False)
+
+
+def _split(row: Row, room: int) -> tuple[Row, Row | None]:
+    """Give as much of a row as there is room for, and the rest."""
+    if len(row.data) <= room:
+        return row, None
+    end = _whole(row.data[:room])
+    first = Row(at_ns=row.at_ns, stream=row.stream, data=row.data[:end])
+    return first, Row(at_ns=row.at_ns, stream=row.stream, data=row.data[end:])
 
 
 def _together(last: Row, piece: Row) -> bool:
@@ -83,16 +94,12 @@ def _together(last: Row, piece: Row) -> bool:
 
 
 def _cut(moments: Iterable[Moment]) -> Iterator[Row]:
-    """Give moments as rows of which each fits into a window, and none ends within a character."""
+    """Give moments as rows of which none ends within a character."""
     held: dict[Stream, bytes] = {}
     for moment in moments:
         match moment:
             case Piece(at_ns=at_ns, stream=stream, data=data):
                 left = held.pop(stream, b"") + data
-                while len(left) > WINDOW_BYTES:
-                    end = _whole(left[:WINDOW_BYTES])
-                    yield Row(at_ns=at_ns, stream=stream, data=bytearray(left[:end]))
-                    left = left[end:]
                 end = _whole(left)
                 if end:
                     yield Row(at_ns=at_ns, stream=stream, data=bytearray(left[:end]))
@@ -108,7 +115,7 @@ def _cut(moments: Iterable[Moment]) -> Iterator[Row]:
                     yield Row(at_ns=moment.at_ns, stream=stream, data=bytearray(rest))
 
 
-def _whole(data: bytes) -> int:
+def _whole(data: bytes | bytearray) -> int:
     """Give how many bytes there are before a character of UTF-8 that is not all here."""
     for back in range(1, min(UTF8_MAX, len(data)) + 1):
         byte = data[-back]

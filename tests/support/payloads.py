@@ -22,7 +22,7 @@ TAGS = (
     f"]]><script>{FIRE}</script>",
     f"<img src=x onerror={FIRE}>",
     f"<img src=x onerror='{FIRE}'>",
-    f"<img/src=x/onerror={FIRE}>",
+    f'<img/src="x"/onerror={FIRE}>',
     f"<image src=x onerror={FIRE}>",
     f"<svg onload={FIRE}>",
     f"<svg><script>{FIRE}</script></svg>",
@@ -106,6 +106,9 @@ CONTROLS = {
 """What is not seen, or moves what is: and the escape that a page shows instead."""
 
 LONG = "L" * 20_000
+
+FIRING = (TAGS[0], *TAGS[11:14], TAGS[15], TAGS[30])
+"""Elements that each fire at once in a page that escapes nothing, wherever they stand."""
 
 CORPUS = (*TAGS, *PARTS)
 """What is seen as it is written."""
