@@ -447,14 +447,14 @@ def _files(
         return what, word(path), out.size(size_bytes) + replaced.get(sha256, ""), sha256
 
     rows = [
-        row("in", word(_text(file["path"])), file["size_bytes"], str(file["sha256"]) + sealed)
+        row("in", _text(file["path"]), file["size_bytes"], str(file["sha256"]) + sealed)
         for file in request.get("files") or ()
     ]
     if finished is not None:
         rows += [
             row(
                 "out",
-                word(file.path),
+                file.path,
                 file.digest.size_bytes,
                 file.digest.sha256 + ("" if is_known else sealed),
             )

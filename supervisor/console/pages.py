@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -170,7 +170,7 @@ class Pages:
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Show a part of what a call wrote."""
         call_id = _call_id(request)
-        number = _number(request.query.get("part", "0"))
+        number = _number(request.query.get("part", "1"))
         chosen = request.query.get("stream", "")
         if chosen and chosen not in (one.value for one in OUTPUTS):
             raise InvalidRequest("STREAM_UNKNOWN", "stream is stdout or stderr, or not given")
@@ -192,6 +192,7 @@ class Pages:
             "output.html",
             call=record.call,
             part=part,
+            parts=_parts(record.call, wanted),
             chosen=chosen,
             streams=[one.value for one in OUTPUTS],
         )
@@ -271,9 +272,16 @@ def _call_id(request: web.Request) -> str:
 
 
 def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
-        raise InvalidRequest("PART_INVALID", "part is a number, from 0")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text, re.ASCII):
+        raise InvalidRequest("PART_INVALID", "part is a number, from 1")
     return int(text)
+
+
+def _parts(call: Call, streams: Sequence[Stream]) -> int:
+    """Give about how many parts there are; 0 where that is not known yet."""
+    summaries = call.finished.streams if call.finished is not None else ()
+    stored = sum(one.stored_bytes for one in summaries if one.stream in streams)
+    return -(-stored // replaying.WINDOW_BYTES)
 
 
 def _in_thread(pieces: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> Iterator[bytes]:

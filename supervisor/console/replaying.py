@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A part of a recording, by its number from 0; `more` says that another one follows."""
+    """A part of a recording, by its number from 1; `more` says that another one follows."""
 
     number: int
     rows: tuple[Row, ...]
@@ -58,7 +58,7 @@ class Window:
 def window(moments: Iterable[Moment], number: int) -> Window:
     """Give the window of a number: no rows where the recording is shorter."""
     rows: list[Row] = []
-    at, room = 0, WINDOW_BYTES
+    at, room = 1, WINDOW_BYTES
     for piece in _cut(moments):
         left: Row | None = piece
         while left is not None:

@@ -8,6 +8,7 @@ how to get one. A session is a cookie, and good for one user of this host, who m
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,9 @@ SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}", re.ASCII)
 
 READING = frozenset({"GET", "HEAD"})
 CONNECTIONS_MAX = 64
+OF_USER_MAX = 24
+"""Connections of one user of this host, so that nobody keeps others out."""
+
 REQUESTS_MAX = 16
 """Of one session, at a time."""
 
@@ -45,7 +49,7 @@ IDLE_S = 15.0
 
 BODY_BYTES_MAX = 4096
 BODY_S = 5.0
-BACKLOG = 64
+ACCEPT_RETRY_S = 0.1
 SHUTDOWN_S = 1.0
 
 POLICY = "; ".join(
@@ -104,6 +108,7 @@ class _Guards:
     @web.middleware
     async def errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what no page of ours would ask for, and make a page of what went wrong."""
+        asking.set(None)  # what came over the same connection before was another request
         try:
             self._check(request)
             return await handler(request)
@@ -210,19 +215,37 @@ async def serve(listener: socket.socket, site: Site, reader: Reader) -> None:
     server = runner.server
     if server is None:
         raise RuntimeError("aiohttp made no server")
-    await asyncio.get_running_loop().create_server(
-        lambda: server() if len(server.connections) < CONNECTIONS_MAX else _Full(),
-        sock=listener,
-        backlog=BACKLOG,
-    )
-    await asyncio.Event().wait()
+    await _accept(listener, server, site)
 
 
-class _Full(asyncio.Protocol):
-    """Lets go of a connection for which there is no place."""
+async def _accept(listener: socket.socket, server: web.Server, site: Site) -> None:
+    """Take connections, of each user no more than its share, and let go of the others."""
+    loop = asyncio.get_running_loop()
+    users: dict[object, int] = {}
+    while True:
+        try:
+            connection, peer = await loop.sock_accept(listener)
+        except OSError:  # out of descriptors, or it was gone before it was accepted
+            await asyncio.sleep(ACCEPT_RETRY_S)
+            continue
+        there = set(server.connections)
+        users = {handler: uid for handler, uid in users.items() if handler in there}
+        try:
+            uid = uid_of(site.diag, connection.getsockname()[:2], peer[:2])
+        except OSError:
+            connection.close()
+            continue
+        share = sum(one == uid for one in users.values())
+        if len(there) >= CONNECTIONS_MAX or share >= OF_USER_MAX:
+            connection.close()
+            continue
+        handler = server()
+        users[handler] = uid
+        await loop.connect_accepted_socket(functools.partial(_given, handler), connection)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+
+def _given(handler: asyncio.Protocol) -> asyncio.Protocol:
+    return handler
 
 
 async def _forbid(_: web.Request, response: web.StreamResponse) -> None:

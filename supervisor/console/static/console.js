@@ -1,7 +1,7 @@
 // Keeps the table of live calls as it is. Values come as text, and are put in as text.
 "use strict";
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-const CLASSES = ["id", "time", "name", "name", "name", "name", "number", "text"];
+const CLASSES = ["id", "time", "name", "name", "name", "state", "number", "text"];
 const body = document.querySelector("#live tbody");
 const state = document.getElementById("status");
 

@@ -28,21 +28,21 @@ def pieces(*parts: bytes, every_ns: int = 1000 * MS) -> list[Moment]:
 def all_rows(moments: Iterable[Moment]) -> list[tuple[Row, ...]]:
     kept, found = list(moments), []
     while True:
-        part = window(kept, len(found))
+        part = window(kept, len(found) + 1)
         found.append(part.rows)
         if not part.more:
             return found
 
 
 def test_a_short_recording_is_one_window() -> None:
-    part = window(pieces(b"one\n", b"two\n"), 0)
+    part = window(pieces(b"one\n", b"two\n"), 1)
     assert [(row.at, row.text) for row in part.rows] == [("+0 s", "one\n"), ("+1 s", "two\n")]
     assert not part.more
-    assert window(pieces(b"one\n"), 1).rows == ()
+    assert window(pieces(b"one\n"), 2).rows == ()
 
 
 def test_what_comes_together_is_one_row() -> None:
-    (row,) = window(pieces(b"a", b"b", b"c", every_ns=MS), 0).rows
+    (row,) = window(pieces(b"a", b"b", b"c", every_ns=MS), 1).rows
     assert row.text == "abc"
 
 
@@ -70,10 +70,10 @@ def test_no_character_is_cut(text: str, cuts: list[int]) -> None:
         at += length
     parts.append(data[at:])
     moments = pieces(*(part for part in parts if part))
-    assert b"".join(bytes(row.data) for row in window(moments, 0).rows) == data
+    assert b"".join(bytes(row.data) for row in window(moments, 1).rows) == data
     whole = replaying.Row(at_ns=0, stream="stdout", data=bytearray(data)).text
     if "\r" not in text:
-        assert "".join(row.text for row in window(moments, 0).rows) == whole
+        assert "".join(row.text for row in window(moments, 1).rows) == whole
 
 
 def test_a_character_at_the_border_goes_to_the_next_window() -> None:
@@ -84,7 +84,7 @@ def test_a_character_at_the_border_goes_to_the_next_window() -> None:
 
 
 def test_half_a_character_at_the_end_is_shown() -> None:
-    rows = window(pieces(b"a\xc3"), 0).rows
+    rows = window(pieces(b"a\xc3"), 1).rows
     assert "".join(row.text for row in rows) == "a\\xc3"
 
 
@@ -95,7 +95,7 @@ def test_controls_are_shown_and_gaps_are_said() -> None:
         Size(at_ns=6, rows=24, columns=80),
         End(at_ns=7),
     ]
-    rows = window(moments, 0).rows
+    rows = window(moments, 1).rows
     assert [row.text for row in rows] == [
         "\\e[31mred\\0\\xff\\u202e",
         "bytes 7 to 9 are not on record",

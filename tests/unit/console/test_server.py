@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 
 import pytest
 
 from supervisor.console import server
-from supervisor.console.server import CONNECTIONS_MAX, HEADERS
+from supervisor.console.server import CONNECTIONS_MAX, HEADERS, OF_USER_MAX
 from supervisor.errors import CapacityError, InvalidRequest, NotFound, NotPermitted, Unreachable
 from tests.unit.console.site import ID, SESSION, TOKEN, Answer, FakeReader, parse, served
 
@@ -207,19 +208,37 @@ def test_who_sends_no_request_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None
     run(main())
 
 
-def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("users", "places"), [(1, OF_USER_MAX), (9, CONNECTIONS_MAX)])
+def test_there_are_only_so_many_connections(
+    users: int, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one user, and of all."""
     monkeypatch.setattr(server, "IDLE_S", 0.5)
+    accepted = itertools.count()
+    monkeypatch.setattr(server, "uid_of", lambda *_: next(accepted) % users)
 
     async def main() -> None:
         async with served() as (browser, _):
-            held = [
-                await asyncio.open_connection("127.0.0.1", browser.port)
-                for _ in range(CONNECTIONS_MAX)
-            ]
+            held = [await asyncio.open_connection("127.0.0.1", browser.port) for _ in range(places)]
             assert await browser.send(b"") == b""
+            assert all(not reader.at_eof() for reader, _ in held)
             for reader, writer in held:
                 assert await reader.read() == b""
                 writer.close()
+            assert (await browser.ask("/")).status == 200
+
+    run(main())
+
+
+def test_another_user_finds_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = iter([7] * OF_USER_MAX + [7, 8, 8])
+    monkeypatch.setattr(server, "uid_of", lambda *_: next(users))
+
+    async def main() -> None:
+        async with served() as (browser, _):
+            for _ in range(OF_USER_MAX):
+                await asyncio.open_connection("127.0.0.1", browser.port)
+            assert await browser.send(b"") == b""
             assert (await browser.ask("/")).status == 200
 
     run(main())
