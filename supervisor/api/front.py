@@ -205,7 +205,7 @@ class Front:
     """One public listening socket, and the connections that came in through it.
 
     `on_refused` hears of each connection for which there was no place or no time. `describe` says
-    who is at its other end, or raises OSError where nobody is to be there.
+    who is at its other end, in place of `peer_of`, or raises OSError where nobody is to be there.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Front:
         target: str,
         peers: Peers,
         on_refused: Callable[[Peer], None],
-        describe: Callable[[socket.socket], Peer] = peer_of,
+        describe: Callable[[socket.socket], Peer] | None = None,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
@@ -300,7 +300,7 @@ class Front:
 
     async def _admit(self, connection: socket.socket) -> None:
         try:
-            peer = self._describe(connection)
+            peer = (self._describe or peer_of)(connection)
             if not self._peers.meet(peer):
                 # No exception: this is the way that a flood takes.
                 connection.close()

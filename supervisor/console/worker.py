@@ -78,7 +78,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     # What a browser sends that is no HTTP is nobody's news.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    os.environ["GRPC_VERBOSITY"] = "NONE"
+    os.putenv("GRPC_VERBOSITY", "NONE")  # a broken connection is told by a page
     order = Order(**json.loads(sys.argv[1]))
     os.fchdir(FOLDER_FD)
     os.close(FOLDER_FD)

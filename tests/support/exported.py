@@ -137,6 +137,8 @@ def _own(append: Callable[[str, dict[str, Json]], object]) -> None:
         (Kind.RELEASED, {"call": "call-0", "caller": local, "why": "it is over"}),
         (Kind.ERASED, erased_body("call-0", CALLER, "asked for")),
         (Kind.WITNESSED, {"origin": "other/log", "size": 8, "root": "cm9vdA==", "caller": caller}),
+        (Kind.CONSOLE_ENTERED, {"caller": {**local, "transport": "console", "pid": None},
+                                "uid": 1000}),
         (Kind.DAEMON_STOPPED, {}),
     ]  # fmt: skip
     for kind, body in bodies:

@@ -63,6 +63,7 @@ witness_for:
   - origin: log.example.com/host-2
     key: log.example.com/host-2+2b49bf3d+AXMwCHH0TBaOfJSd4sdQ5gwsm7j/UwAXxaJnI06ctNuO
 metrics: {listen: "127.0.0.1:9464"}
+console: {listen: "127.0.0.1:7480"}
 sinks:
   archive: {type: file, path: /var/log/events}
 """.replace("RECIPIENT", RECIPIENT)

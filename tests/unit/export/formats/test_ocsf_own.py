@@ -41,6 +41,7 @@ def test_every_kind_of_the_daemon_has_a_drafter() -> None:
         (Kind.HELD, {"call": "c", "why": "w", "caller": LOCAL}, 600303, "Update", 1),
         (Kind.RELEASED, {"call": "c", "why": "w", "caller": LOCAL}, 600303, "Update", 1),
         (Kind.WITNESSED, {"origin": "o", "caller": LOCAL}, 600301, "Create", 1),
+        (Kind.CONSOLE_ENTERED, {"uid": 7, "caller": LOCAL}, 600301, "Create", 1),
         (Kind.REFUSED, {"reason": "R", "rpc": "Execute"}, 600399, "Refuse", 2),
         (Kind.UNAUTHENTICATED, {"reason": "R", "rpc": "Execute"}, 600399, "Refuse", 3),
         (Kind.REFUSALS_DROPPED, {"count": 3}, 600399, "Refuse", 3),
