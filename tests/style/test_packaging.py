@@ -43,6 +43,10 @@ def test_wheel_holds_the_profiles_and_the_cell(built: Path) -> None:
         library = ROOT / "supervisor/audit/native/.output/libframes.so"
         assert wheel.read("supervisor/_data/libframes.so") == library.read_bytes()
     assert "supervisor/v1/tool_pb2.py" in names
+    pages = ROOT / "supervisor/console"
+    of_pages = {str(one.relative_to(ROOT)) for one in pages.glob("*/*.*") if one.suffix != ".pyc"}
+    assert "supervisor/console/templates/base.html" in of_pages
+    assert of_pages <= names
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"supervisor", "stockade"}
 
 

@@ -56,6 +56,17 @@ for stream in (sys.stdout, sys.stderr):
 for number, text in enumerate(sys.argv[1:]):
     open("/work/" + f"{number:03} {text}".replace("/", "|")[:200].rstrip(), "w").close()
 """
+LOOK_UP = """
+import socket, sys
+server = next(line.split()[1] for line in open("/etc/resolv.conf") if line.startswith("nameserver"))
+for text in sys.argv[1:]:
+    name = b"".join(bytes([len(label)]) + label for label in (text.encode(), b"example", b"com"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(5)
+        question = name + bytes([0, 0, 1, 0, 1])
+        asker.sendto(bytes([18, 52, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + question, (server, 53))
+        asker.recv(512)
+"""
 WRITE = f"import sys; sys.stdout.write(''.join('%09d\\n' % n for n in range({OUTPUT_BYTES // 10})))"
 
 
@@ -203,6 +214,30 @@ def test_nothing_of_a_sandbox_is_more_than_text(entered: Console) -> None:
         assert text in shown
     entered.show(f"/calls?{urllib.parse.urlencode({'agent': TAGS[0], 'session': PARTS[0]})}")
     entered.quiet()
+
+
+def test_names_of_hosts_are_text(entered: Console) -> None:
+    names = [text for text in (*TAGS, *PARTS) if len(text.encode()) <= 63 and "." not in text]
+    call = entered.daemon.client.run(["python3", "-c", LOOK_UP, *names], profile="github")
+    assert call.outcome.code == 0, call.stderr  # type: ignore[union-attr]
+    assert call.denials
+    entered.show(f"/calls/{call.call_id}", "hostile-hosts")
+    entered.quiet()
+    told = entered.browser.content()
+    assert "onload=" in told.partition("Denied")[2]
+
+
+def test_a_live_call_is_text_as_well(entered: Console) -> None:
+    entered.show("/")
+    with entered.daemon.client.execute(
+        ["sh", "-c", "read x", *FIRING], profile="base", agent=TAGS[11], stdin_open=True
+    ) as execution:
+        entered.browser.wait(lambda _: execution.call_id in entered.browser.text("#live"))
+        assert TAGS[11] in entered.browser.content("#live")
+        assert FIRING[0] in entered.browser.content("#live")
+        entered.quiet()
+        execution.close_stdin()
+        execution.wait()
 
 
 def test_the_same_texts_fire_in_a_page_that_escapes_nothing(entered: Console) -> None:

@@ -74,6 +74,16 @@ def test_many_files_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert "and 1 more; --json has all" in shown
 
 
+def test_names_of_files_are_quoted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [types_pb2.OutputFile(path=b"a b", digest=fake.blob(b"x"))]
+    call = wire.call(fake.call(finished=fake.finish(outputs=files)))
+    given = {"path": "c d", "size_bytes": 1, "sha256": "ee"}
+    intent = record.written((1, "intent", {"request": {"files": [given]}})).entries
+    shown = told(capsys, Record(call=call, entries=intent))
+    assert "out  'a b'  1 B" in shown
+    assert "in   'c d'  1 B" in shown
+
+
 def test_who_started_whom(capsys: pytest.CaptureFixture[str]) -> None:
     """After the beginning of the call, as all other times."""
     started = {"what": "started", "pid": 7, "parent_pid": 1, "time_ns": fake.START_NS + 5_000_000,

@@ -28,6 +28,7 @@ class FakeReader:
     asked: list[str] = field(default_factory=list)
     output: bytes = b"hello\n"
     failure: Exception | None = None
+    kept: list[AsyncIterator[bytes]] = field(default_factory=list)
     told: Record | None = None
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -70,7 +71,12 @@ class FakeReader:
         if wanted.get("denied") == "syscall":
             yield wire.call(fake.call(call_id=ID, denials=3))
 
-    async def read_output(self, call_id: str, stream: str) -> AsyncIterator[bytes]:
+    def read_output(self, call_id: str, stream: str) -> AsyncIterator[bytes]:
+        made = self._read_output(stream)
+        self.kept.append(made)  # so that it is not closed by being forgotten
+        return made
+
+    async def _read_output(self, stream: str) -> AsyncIterator[bytes]:
         self._note(f"read {stream}")
         try:
             for at in range(0, len(self.output), 1 << 20):
