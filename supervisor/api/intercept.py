@@ -274,7 +274,7 @@ def _where(peer: Peer | None) -> str:
 def _origin(peer: Peer | None) -> str:
     if peer is None:
         return ""
-    return f"uid {peer.uid}" if peer.transport == "unix" else peer.address.rpartition(":")[0]
+    return peer.address.rpartition(":")[0] if peer.transport == "tls" else peer.address
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> StockadeError:

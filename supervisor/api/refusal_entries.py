@@ -197,4 +197,4 @@ def _peer(peer: Peer | None) -> Json:
 def _origin(peer: Peer | None) -> str:
     if peer is None:
         return "nobody"
-    return peer.address if peer.transport == "unix" else peer.address.rpartition(":")[0]
+    return peer.address.rpartition(":")[0] if peer.transport == "tls" else peer.address

@@ -111,7 +111,7 @@ def test_another_callers_call_is_not_there(tmp_path: Path) -> None:
 
 def test_without_a_session_nothing_is_said(tmp_path: Path) -> None:
     async def main() -> None:
-        async with open_to(tmp_path) as (_, client, reader):
+        async with open_to(tmp_path) as (running, client, reader):
             token = await link(client)
             session = await enter(client, reader)
             for secret, uid in (("", ME), (token, ME), (session.secret, ME + 1), ("x" * 43, ME)):
@@ -123,6 +123,11 @@ def test_without_a_session_nothing_is_said(tmp_path: Path) -> None:
             async with grpc.aio.insecure_channel(door(tmp_path)) as channel:
                 found = await refused(Client(channel).tool.ListCalls(tool_pb2.ListCallsRequest()))
                 assert found.reason == "SESSION_UNKNOWN"
+            refusals = running.engine.store.own.of_kind("unauthenticated")
+            assert {one["peer"]["address"] for one in refusals} == {"console"}
+            running.server._entries.flush()
+            (dropped,) = running.engine.store.own.of_kind("refusals_dropped")
+            assert {row["who"] for row in dropped["of"]} == {"console"}
 
     run(main())
 

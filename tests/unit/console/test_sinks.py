@@ -25,7 +25,7 @@ class Sink:
 
 
 def test_no_sinks_is_said() -> None:
-    section = asyncio.run(sinks.section(cast(Any, None)))
+    section = asyncio.run(sinks.section(cast("Any", None)))
     assert (section.rows, section.notes) == ([], ["no sinks: the record stays on this host"])
 
 
