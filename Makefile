@@ -5,6 +5,8 @@ PYTEST := $(PYTHON) -m pytest
 # Longer campaigns are the same tests with more rounds.
 ROUNDS ?= 10
 ARGS ?=
+# Every daemon and command would compile what it imports, at each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup vm-kernels demo dashboard test test-host soak bench lint proto clean
