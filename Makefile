@@ -2,6 +2,7 @@
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
+LANES := $(PYTHON) -m tests.lanes
 # Longer campaigns are the same tests with more rounds.
 ROUNDS ?= 10
 ARGS ?=
@@ -24,10 +25,10 @@ demo: setup ## Run an agent that does honest work and then turns hostile (as roo
 	@$(PYTHON) -m tests.demo $(ARGS)
 
 test: vm-kernels ## Run every test, linters and two kernels included (as root; ARGS="-k name" for some)
-	@$(PYTEST) $(ARGS)
+	@$(LANES) $(ARGS)
 
 test-host: setup ## Run every test but those that boot a kernel (as root)
-	@$(PYTEST) -m "not vm" $(ARGS)
+	@$(LANES) -m "not vm" $(ARGS)
 
 soak: vm-kernels ## Run every test with ROUNDS=10 times the rounds (as root)
 	@STOCKADE_ROUNDS=$(ROUNDS) $(PYTEST) --timeout 14400 $(ARGS)

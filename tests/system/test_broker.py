@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.call.events import Denied, Flow, Lost, Verdict, Wall
+from supervisor.egress import client
 from supervisor.egress.control import FLOWS_MAX
 from supervisor.errors import BrokerFailed
 from tests.support.brokers import (
@@ -305,7 +306,10 @@ def test_the_end_of_a_call_ends_its_flows_and_tells_them() -> None:
         assert not here.broker.alive
 
 
-def test_a_broker_that_does_not_end_is_killed_and_that_is_told() -> None:
+def test_a_broker_that_does_not_end_is_killed_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "FINISH_S", 0.5)
     with rig(ECHO) as here, here.listen() as server:
         far = here.connected(server)
         pid = here.pid()
