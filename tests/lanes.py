@@ -36,6 +36,9 @@ ALONE = (
 )  # fmt: skip
 """Beginnings of options about one process, its terminal or its files."""
 
+NICE = 5
+"""The first lane waits for little, and is in the way of no daemon of the other."""
+
 POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -50,11 +53,11 @@ SUMMARY = re.compile(r"(?:=+ )?(?:\d+ [a-z]+,? )+in [\d.]+s\b")
 class Lane:
     """A pytest of its own, in a process group of its own: Ctrl-C reaches it through us, once."""
 
-    def __init__(self, arguments: Sequence[str], output: Path) -> None:
+    def __init__(self, arguments: Sequence[str], output: Path, *, nice: int) -> None:
         self._output = output
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *arguments],
+                ["nice", "-n", str(nice), sys.executable, "-m", "pytest", *arguments],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0,
             )  # fmt: skip
 
@@ -126,7 +129,8 @@ def run(arguments: Sequence[str], selections: Sequence[Sequence[str]], to: Binar
         for n, selection in enumerate(selections):
             # Of a cache for both, what failed in the one would be lost by the other.
             own = [f"--override-ini=cache_dir=.pytest_cache/{n}", *looks]
-            running.append(Lane([*own, *arguments, *selection], Path(folder, str(n))))
+            output, nice = Path(folder, str(n)), 0 if n else NICE
+            running.append(Lane([*own, *arguments, *selection], output, nice=nice))
             held.callback(running[-1].end)
         codes = [lane.show(to) for lane in running]
         total: Counter[str] = sum((lane.counts() for lane in running), Counter())
