@@ -31,6 +31,9 @@ from tests.vm import machine
 TIMEOUT_S = 3000.0 if SOAK else 1500.0
 """Many times what an idle machine of two cores needs without KVM."""
 
+TEST_S = 900
+"""Of one test inside, where a machine has what the host's tests leave of two processors."""
+
 MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 AT_ONCE = 2 if MEMORY_BYTES > (7 << 30) else 1
 """Machines at a time where nothing else runs: one keeps about one processor busy, and may fill its
@@ -116,7 +119,7 @@ def run_inside(boot: Boot, stop: threading.Event) -> machine.Run:
     assert TOOLS is not None
     assert kernel is not None
     inside = [sys.executable, "-m", "pytest", "--log-cli-level=info", "--color=no"]
-    inside += ["-p", "no:cacheprovider", "--durations=12", *boot.files]
+    inside += ["-p", "no:cacheprovider", "--durations=12", f"--timeout={TEST_S}", *boot.files]
     return machine.run(TOOLS, kernel, inside, timeout_s=TIMEOUT_S, boot=boot.options, stop=stop)
 
 

@@ -32,6 +32,8 @@ def service(folder: Path, **profiles: str) -> Iterator[None]:
     command = [STOCKADE, "serve", "--config", config, "--state", STATE, "--runtime-dir", RUNTIME]
     properties = [
         "Type=notify", "Delegate=yes", "Restart=always", "DefaultDependencies=no",
+        # Beside the host's tests a start may take longer than systemd's 90 s.
+        "TimeoutSec=600",
         f"Environment=PYTHONPATH={ROOT}", f"StandardError=append:{SAID}",
     ]  # fmt: skip
     run = ["systemd-run", f"--unit={UNIT}", *(f"--property={line}" for line in properties)]
