@@ -135,7 +135,7 @@ def run(arguments: Sequence[str], selections: Sequence[Sequence[str]], to: Binar
         codes = [lane.show(to) for lane in running]
         total: Counter[str] = sum((lane.counts() for lane in running), Counter())
     said = ", ".join(f"{count} {what}" for what, count in sorted(total.items())) or "no summary"
-    to.write(f"all lanes: {said} in {time.monotonic() - begin:.0f} s\n".encode())
+    to.write(f"=== both lanes ===\n=== {said} in {time.monotonic() - begin:.2f}s ===\n".encode())
     to.flush()
     return worse(codes)
 

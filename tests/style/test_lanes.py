@@ -61,7 +61,7 @@ def test_both_are_run_and_counted(
     shown = io.BytesIO()
     assert run(["-rN"], lanes(), shown) == code
     lines = shown.getvalue().decode().splitlines()
-    assert lines[-1].startswith(f"all lanes: {said} in "), lines
+    assert lines[-1].startswith(f"=== {said} in "), lines
     begins = [n for n, line in enumerate(lines) if "test session starts" in line]
     assert len(begins) == 2
     # Not mixed: nothing of the second before the first's summary.
