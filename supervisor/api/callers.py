@@ -25,7 +25,8 @@ ANY = "*"
 class Grants:
     """What a caller may do. `calls` is "own" or "all"; `audit` and `erase` are "none", "own" or
     "all"; `holds` says whether what calls left may be held back from retention, and released;
-    `witness` whether heads of another log are kept here for it."""
+    `witness` whether heads of another log are kept here for it. `exports` is "none", "see" or
+    "manage", of sinks."""
 
     caller: str
     profiles: frozenset[str]
@@ -34,6 +35,7 @@ class Grants:
     holds: bool = False
     erase: str = "none"
     witness: bool = False
+    exports: str = "none"
 
     @property
     def all_profiles(self) -> bool:
@@ -107,6 +109,33 @@ class Grants:
                 "WITNESS_NOT_GRANTED",
                 f"caller {self.caller!r} may not have heads of a log kept here",
                 hint="the daemon's configuration grants it with `witness: true`",
+            )
+
+    def require_exports_seen(self) -> None:
+        """Refuse a caller that may not know how sinks do. Who reads all records may: they are what
+        sinks get.
+
+        Raises:
+            NotPermitted: `EXPORTS_NOT_GRANTED`.
+        """
+        if self.exports == "none" and self.audit != "all":
+            raise NotPermitted(
+                "EXPORTS_NOT_GRANTED",
+                f"caller {self.caller!r} may not know how sinks do",
+                hint="the daemon's configuration grants it with `exports: see` or `audit: all`",
+            )
+
+    def require_exports_managed(self) -> None:
+        """Refuse a caller that may not test, replay or reload sinks, nor see to dead letters.
+
+        Raises:
+            NotPermitted: `EXPORTS_NOT_GRANTED`.
+        """
+        if self.exports != "manage":
+            raise NotPermitted(
+                "EXPORTS_NOT_GRANTED",
+                f"caller {self.caller!r} may not manage sinks",
+                hint="the daemon's configuration grants it with `exports: manage`",
             )
 
     def require_holds(self) -> None:
@@ -277,5 +306,6 @@ def _identity(entry: CallerEntry, caller: Caller) -> Identity:
         holds=entry.holds,
         erase=entry.erase,
         witness=entry.witness,
+        exports=entry.exports,
     )
     return Identity(caller=caller, grants=grants)

@@ -145,6 +145,7 @@ class CallerEntry(Closed):
     holds: bool = False
     erase: Literal["none", "own", "all"] = "none"
     witness: bool = False
+    exports: Literal["none", "see", "manage"] = "none"
 
     @model_validator(mode="after")
     def _one_identity(self) -> Self:
@@ -493,6 +494,7 @@ def own_entry() -> CallerEntry:
         erase="all",
         holds=True,
         witness=True,
+        exports="manage",
     )
 
 

@@ -1,8 +1,8 @@
 """What is in force is on record before anybody can ask for anything: the configuration, who may
 call what, and every profile by its digest.
 
-Nothing is reloaded, so one entry a start tells every change: it differs from the one before. What
-is too large for an entry goes to a blob.
+One entry a start, and one each time that sinks are read again, tell every change: it differs from
+the one before. What is too large for an entry goes to a blob.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def _grants(entry: CallerEntry) -> Json:
         "holds": entry.holds,
         "erase": entry.erase,
         "witness": entry.witness,
+        "exports": entry.exports,
     }
 
 

@@ -47,7 +47,7 @@ ASKED_MAX = 1024
 
 CONNECTION = "connection"
 CONNECTION_REFUSED = "CONNECTION_REFUSED"
-_NAMES = ("profile", "call_id", "name", "request_id")
+_NAMES = ("profile", "call_id", "name", "request_id", "sink")
 
 asked: ContextVar[Mapping[str, Json]] = ContextVar("stockade_asked")
 """What the request of this task names, as it does: cleaned only where it is written."""

@@ -30,6 +30,7 @@ from supervisor.api.audit_service import AuditService
 from supervisor.api.config import Configuration, Tls
 from supervisor.api.console import Console
 from supervisor.api.console_service import ConsoleService
+from supervisor.api.export_service import ExportService, SinkControl
 from supervisor.api.front import Front
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
@@ -48,6 +49,8 @@ from supervisor.v1 import (
     audit_pb2_grpc,
     console_pb2,
     console_pb2_grpc,
+    export_pb2,
+    export_pb2_grpc,
     profile_pb2,
     profile_pb2_grpc,
     tool_pb2,
@@ -63,6 +66,7 @@ SERVICES = tuple(
         (profile_pb2, "ProfileService"),
         (audit_pb2, "AuditService"),
         (console_pb2, "ConsoleService"),
+        (export_pb2, "ExportService"),
     )
 )
 HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -106,10 +110,12 @@ class Server:
         config: Configuration,
         metrics: Metrics,
         *,
+        sinks: SinkControl,
         notify_socket: str = "",
         source: str = "",
     ) -> None:
         self._source = source
+        self._sinks = sinks
         self._engine = engine
         self._config = config
         self._metrics = metrics
@@ -279,6 +285,9 @@ class Server:
         audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)  # type: ignore[no-untyped-call]
         links = ConsoleService(self._console, self._engine.store.own)
         console_pb2_grpc.add_ConsoleServiceServicer_to_server(links, server)  # type: ignore[no-untyped-call]
+        file = Path(self._source) if self._source else None
+        exports = ExportService(self._engine, self._sinks, file)
+        export_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server
@@ -355,6 +364,7 @@ async def serve(
     config: Configuration,
     metrics: Metrics | None = None,
     *,
+    sinks: SinkControl,
     stop: asyncio.Event,
     notify_socket: str = "",
     source: str = "",
@@ -363,7 +373,8 @@ async def serve(
 
     The engine has been started; where this raises, it is for the caller to drain it.
 
-    `notify_socket` is what systemd left in $NOTIFY_SOCKET, `source` is the configuration's file.
+    `sinks` have been started. `notify_socket` is what systemd left in $NOTIFY_SOCKET, `source` is
+    the configuration's file.
 
     Raises:
         HostError: an address cannot be listened on.
@@ -376,6 +387,7 @@ async def serve(
             engine,
             config,
             metrics or Metrics(engine.profiles.names),
+            sinks=sinks,
             notify_socket=notify_socket,
             source=source,
         )

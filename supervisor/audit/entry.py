@@ -98,6 +98,7 @@ class Kind(enum.StrEnum):
     WITNESSED = "witnessed"
     HEAD_CONTRADICTED = "head_contradicted"
     CONSOLE_ENTERED = "console_entered"
+    EXPORT = "export"
 
 
 CALL_KINDS = frozenset(

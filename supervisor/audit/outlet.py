@@ -6,14 +6,19 @@ proven. A key that cannot sign holds it up for `PATIENCE_S` and no longer.
 
 from __future__ import annotations
 
+import bisect
+import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from supervisor.audit.entry import Position
 from supervisor.audit.journal import Journal
+from supervisor.audit.reading import read_log, read_payloads
 from supervisor.audit.records import Records
-from supervisor.audit.segment import segment_name
+from supervisor.audit.segment import MAGIC, segment_name
 from supervisor.audit.tree import LogTree
 from supervisor.call.types import Json
 from supervisor.errors import NotFound
@@ -31,7 +36,8 @@ class Signing(NamedTuple):
 
 
 class Outlet:
-    """Reads one open log. `opening` reads the disk; may be used from any thread."""
+    """Reads one open log. `opening`, `since` and `told` read the disk; may be used from any
+    thread."""
 
     def __init__(
         self,
@@ -111,3 +117,27 @@ class Outlet:
         except NotFound:
             return None
         return intent.index, intent.time_ns, intent.body()
+
+    def since(self, time_ns: int) -> int | None:
+        """Give the index of the first entry that was written at a time or later; None where there
+        is none. Where the clock was set back, there may be earlier ones behind it.
+
+        Raises:
+            AuditCorrupt: `CHAIN_BROKEN`.
+            CapacityError: `FDS_EXHAUSTED`, `MEMORY_EXHAUSTED`.
+        """
+        segments = self._journal.segments
+        behind = bisect.bisect_left(segments, time_ns, key=self._begun)
+        start = Position(segment=segments[max(0, behind - 1)], offset=len(MAGIC))
+        entries = read_log(self._journal, start)
+        return next((entry.index for entry in entries if entry.time_ns >= time_ns), None)
+
+    def told(self, index: int) -> tuple[str, str]:
+        """Give kind and call of an entry, "" for none; raises as `since`."""
+        entry = json.loads(next(read_payloads(self._journal, index), b"{}"))
+        return str(entry.get("kind", "")), str(entry.get("call", ""))
+
+    def _begun(self, first: int) -> int:
+        """Give when the first entry of a segment was written; nobody knows of one that is empty."""
+        entries = read_log(self._journal, Position(segment=first, offset=len(MAGIC)))
+        return next((entry.time_ns for entry in entries), sys.maxsize)

@@ -37,6 +37,7 @@ KINDS = (
     "witnessed",
     "head_contradicted",
     "console_entered",
+    "export",
 )
 """Those of `audit.entry.Kind` that belong to no call; a client has no such room."""
 

@@ -462,6 +462,7 @@ async def _start_and_serve(
                 daemon.engine,
                 daemon.config,
                 daemon.metrics,
+                sinks=daemon.sinks,
                 stop=stop,
                 notify_socket=notify_socket,
                 source=str(source or ""),

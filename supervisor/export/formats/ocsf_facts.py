@@ -40,7 +40,8 @@ CLASSES = {
         "Process Activity", 1, "System Activity", {1: "Launch", 2: "Terminate"}
     ),
     EVENT_LOG_ACTIVITY: EventClass(
-        "Event Log Activity", 1, "System Activity", {1: "Clear", 2: "Delete", 5: "Rotate"}
+        "Event Log Activity", 1, "System Activity",
+        {1: "Clear", 2: "Delete", 3: "Export", 5: "Rotate"},
     ),
     DETECTION_FINDING: EventClass("Detection Finding", 2, "Findings", {1: "Create"}),
     NETWORK_ACTIVITY: EventClass(

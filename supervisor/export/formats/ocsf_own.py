@@ -132,6 +132,27 @@ def head_contradicted(fields: Fields, _: Parts, source: Source) -> list[Draft]:
     return _done(draft, fields)
 
 
+_SAID = {
+    "test": "An entry to test the sink",
+    "replay": "Entries are sent again to the sink",
+    "redeliver": "Dead letters are sent again to the sink",
+    "redelivered": "Dead letters were sent again to the sink",
+    "discard": "It is given up on dead letters of the sink",
+    "reload": "Sinks are read again from the configuration",
+    "reloaded": "Sinks were read again from the configuration",
+}
+
+
+def export(fields: Fields, _: Parts, source: Source) -> list[Draft]:
+    """Somebody sees to a sink."""
+    action, sink = fields.look("action"), fields.look("sink")
+    message = f"{_SAID.get(action, 'Something is done about sinks')} {sink}".rstrip()
+    sends = action in ("test", "replay", "redeliver", "redelivered")
+    activity_id, activity = (3, "") if sends else (facts.OTHER, "Manage sinks")
+    severity = facts.LOW if action == "discard" else facts.INFORMATIONAL
+    return _done(_of_log(fields, source, activity_id, activity, message, severity), fields)
+
+
 def blob(fields: Fields, _: Parts, source: Source) -> list[Draft]:
     """A caller uploaded content."""
     draft = _asked(fields, source, "WriteBlob", 1, "Content was uploaded")
@@ -241,4 +262,5 @@ DRAFTERS: Mapping[str, Drafter] = {
     Kind.WITNESSED: witnessed,
     Kind.HEAD_CONTRADICTED: head_contradicted,
     Kind.CONSOLE_ENTERED: console_entered,
+    Kind.EXPORT: export,
 }
