@@ -215,6 +215,7 @@ class ExportService(export_pb2_grpc.ExportServiceServicer):
         exporter, state = self._managed(request.sink)
         chosen = await self._chosen(exporter, request)
         if not chosen:
+            yield export_pb2.RedeliverDeadLettersResponse()
             return
         if not state.running:
             raise _not_running(request.sink, state.why)

@@ -64,6 +64,15 @@ from supervisor.client.collect import AsyncFinishedCall, FinishedCall  # noqa: E
 from supervisor.client.execution import Execution  # noqa: E402
 from supervisor.client.follow import Retry  # noqa: E402
 from supervisor.client.request import Stored  # noqa: E402
+from supervisor.client.sinks import (  # noqa: E402
+    DeadLetter,
+    Redelivered,
+    Sink,
+    SinkReplay,
+    SinksReloaded,
+    SinkStatus,
+    SinkTest,
+)
 from supervisor.client.sync import Supervisor  # noqa: E402
 from supervisor.client.values import (  # noqa: E402
     Call,
@@ -86,6 +95,7 @@ __all__ = [
     "AsyncSupervisor",
     "Call",
     "CallEvent",
+    "DeadLetter",
     "Denied",
     "Digest",
     "Erased",
@@ -103,10 +113,16 @@ __all__ = [
     "ProfileSummary",
     "Record",
     "RecordEntry",
+    "Redelivered",
     "Removed",
     "Resized",
     "Retention",
     "Retry",
+    "Sink",
+    "SinkReplay",
+    "SinkStatus",
+    "SinkTest",
+    "SinksReloaded",
     "Started",
     "StockadeError",
     "Stored",

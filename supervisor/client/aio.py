@@ -29,6 +29,7 @@ from supervisor.call.types import Correlation, Digest, Stream, Terminal
 from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.aio_execution import AsyncExecution
+from supervisor.client.aio_exports import AsyncExports
 from supervisor.client.collect import AsyncFinishedCall, BlobCheck
 from supervisor.client.follow import (
     DEFAULT_RETRY,
@@ -54,7 +55,7 @@ from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
 T = TypeVar("T")
 
 
-class AsyncSupervisor:
+class AsyncSupervisor(AsyncExports):
     """A connection to the daemon; an async context manager.
 
     `address` is `unix:///path` or `host:port`, which needs `tls`; STOCKADE_ADDR or

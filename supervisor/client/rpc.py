@@ -16,6 +16,7 @@ from supervisor.v1 import (
     audit_pb2,
     audit_pb2_grpc,
     console_pb2_grpc,
+    export_pb2_grpc,
     profile_pb2_grpc,
     tool_pb2_grpc,
 )
@@ -95,6 +96,7 @@ class Stubs:
     profile: Any
     audit: Any
     console: Any
+    export: Any
 
     @classmethod
     def on(cls, channel: Any) -> Stubs:
@@ -103,11 +105,13 @@ class Stubs:
         profile: Callable[[Any], Any] = profile_pb2_grpc.ProfileServiceStub
         audit: Callable[[Any], Any] = audit_pb2_grpc.AuditServiceStub
         console: Callable[[Any], Any] = console_pb2_grpc.ConsoleServiceStub
+        export: Callable[[Any], Any] = export_pb2_grpc.ExportServiceStub
         return cls(
             tool=tool(channel),
             profile=profile(channel),
             audit=audit(channel),
             console=console(channel),
+            export=export(channel),
         )
 
 

@@ -23,6 +23,7 @@ from supervisor.client import interrupted, rpc, values, wire
 from supervisor.client.address import Tls, channel_options, resolve
 from supervisor.client.collect import BlobCheck, FinishedCall
 from supervisor.client.execution import Execution
+from supervisor.client.exports import Exports
 from supervisor.client.follow import (
     DEFAULT_RETRY,
     Follower,
@@ -47,7 +48,7 @@ from supervisor.v1 import audit_pb2, profile_pb2, tool_pb2
 T = TypeVar("T")
 
 
-class Supervisor:
+class Supervisor(Exports):
     """A connection to the daemon; a context manager.
 
     `address` is `unix:///path` or `host:port`, which needs `tls`; STOCKADE_ADDR or
