@@ -185,11 +185,12 @@ class ExportService(export_pb2_grpc.ExportServiceServicer):
         callers.current().grants.require_exports_seen()
         self._state(request.sink)
         rows_max = translate.page_size(request.page_size)
+        _check_uids(request.uids)
         after = _after(request.page_token)
         exporter = self._sinks.exporter
 
         def read() -> tuple[list[export_pb2.DeadLetter], str]:
-            letters = exporter.letters(request.sink)
+            letters = _wanted(exporter.letters(request.sink), request.uids)
             place = bisect.bisect_right(letters, after, key=_order)
 
             def fetch(limit: int, token: str) -> tuple[list[Letter], str]:
@@ -344,13 +345,10 @@ class ExportService(export_pb2_grpc.ExportServiceServicer):
             raise InvalidRequest(
                 "LETTERS_MISSING", "say which dead letters: their uids, or all, and not both"
             )
-        if len(request.uids) > UIDS_MAX:
-            raise InvalidRequest("LETTERS_TOO_MANY", f"{UIDS_MAX} dead letters at a time")
+        _check_uids(request.uids)
         with self._failures(request.sink):
-            waiting = {one.uid: one for one in await to_end(exporter.letters, request.sink)}
-            if request.all:
-                return list(waiting)
-            return [waiting[uid].uid for uid in dict.fromkeys(request.uids)]
+            letters = await to_end(exporter.letters, request.sink)
+            return [letter.uid for letter in _wanted(letters, request.uids)]
 
     async def _note(self, action: str, name: str = "", /, **more: Json) -> StoredEntry:
         return await self._store.own.note(Kind.EXPORT, self._body(action, name, **more))
@@ -413,6 +411,20 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
             with contextlib.suppress(asyncio.CancelledError):  # the first one is raised below
                 await asyncio.wait([task])
         raise
+
+
+def _check_uids(uids: Sequence[str]) -> None:
+    if len(uids) > UIDS_MAX:
+        raise InvalidRequest("LETTERS_TOO_MANY", f"{UIDS_MAX} dead letters at a time")
+
+
+def _wanted(letters: list[Letter], uids: Sequence[str]) -> list[Letter]:
+    """Give the letters with these uids, all where there are none; raises KeyError for one that no
+    letter has."""
+    if not uids:
+        return letters
+    found = {letter.uid: letter for letter in letters}
+    return sorted((found[uid] for uid in dict.fromkeys(uids)), key=_order)
 
 
 def _named(uids: Sequence[str]) -> dict[str, Json]:

@@ -1,4 +1,4 @@
-"""`stockade completion`, and what completes the names of profiles and calls.
+"""`stockade completion`, and what completes the names of profiles, calls and sinks.
 
 Completion asks the daemon and must never be slow or noisy: a short deadline, and nothing at all
 where the daemon does not answer.
@@ -80,6 +80,19 @@ def call_ids(context: click.Context, _: click.Parameter, incomplete: str) -> lis
             return [
                 CompletionItem(call.call_id, help=shown(call.argv, HELP_WIDTH))
                 for call in client.list_calls(limit=CALLS_MAX)
+            ]
+
+    return _matching(ask, incomplete)
+
+
+def sink_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a sink."""
+
+    def ask() -> list[CompletionItem]:
+        with _client(context) as client:
+            return [
+                CompletionItem(sink.name, help=f"{sink.kind}, {sink.status}")
+                for sink in client.sinks()
             ]
 
     return _matching(ask, incomplete)

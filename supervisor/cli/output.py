@@ -62,6 +62,21 @@ def note(message: str, *, lines: bool = False) -> None:
     _say(f"stockade: {safe(message, lines=lines)}")
 
 
+def confirm(what: str, *, yes: bool) -> None:
+    """Say what is about to be done, and ask on the terminal whether to, unless `yes`.
+
+    Raises:
+        click.UsageError: there is no terminal to ask on.
+        click.exceptions.Exit: it is not to be done.
+    """
+    if yes:
+        return
+    if not standard.asks():
+        raise click.UsageError(f"{safe(what)}: say --yes, as there is no terminal to ask on")
+    if not click.confirm(f"stockade: {safe(what)}. Go on?", err=True):
+        raise click.exceptions.Exit(StockadeError.exit_code)
+
+
 def line_end(end: str) -> None:
     """Say how lines end on standard error: in a raw terminal, a line feed goes straight down."""
     _line_end[0] = end

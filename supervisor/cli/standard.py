@@ -37,6 +37,11 @@ def discard(stream: IO[Any]) -> None:
     os.close(nowhere)
 
 
+def asks() -> bool:
+    """Say whether there is somebody at a terminal who could be asked something."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
 def settle() -> None:
     """Write what is still buffered, and let go nowhere what cannot be written."""
     for stream in (sys.stdout, sys.stderr):

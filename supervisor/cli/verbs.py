@@ -53,6 +53,7 @@ VERBS = {
     "profile": "Look at sandbox profiles, check and learn them.",
     "audit": "Read and verify the record.",
     "console": "Look at calls and records in a browser.",
+    "export": "See to the sinks that the record is sent to.",
     "image": "Manage the images that profiles name.",
     "doctor": "Try every wall on this host.",
     "serve": "Run the daemon.",

@@ -69,10 +69,15 @@ class AsyncExports:
         return values.replay(await self._unary(method, request, idempotent=dry_run))
 
     def dead_letters(
-        self: _Asks, name: str, *, limit: int | None = None, entries: bool = False
+        self: _Asks,
+        name: str,
+        uids: Sequence[str] | None = None,
+        *,
+        limit: int | None = None,
+        entries: bool = False,
     ) -> AsyncIterator[values.DeadLetter]:
         """Give the dead letters of a sink. See `Supervisor.dead_letters`."""
-        request = export_pb2.ListDeadLettersRequest(sink=name, entries=entries)
+        request = export_pb2.ListDeadLettersRequest(sink=name, entries=entries, uids=uids)
         method = self._stubs.export.ListDeadLetters
         return self._pages(method, request, "letters", limit, of=values.dead_letter)
 

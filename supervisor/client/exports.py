@@ -84,16 +84,22 @@ class Exports:
         return values.replay(self._unary(method, request, idempotent=dry_run))
 
     def dead_letters(
-        self: _Asks, name: str, *, limit: int | None = None, entries: bool = False
+        self: _Asks,
+        name: str,
+        uids: Sequence[str] | None = None,
+        *,
+        limit: int | None = None,
+        entries: bool = False,
     ) -> Iterator[values.DeadLetter]:
-        """Give the dead letters of a sink, in the order of the log; at most `limit`. With
-        `entries`, also of which kind and call their entries are. Who may see sinks may see them.
+        """Give the dead letters of a sink, those of `uids` or all, in the order of the log; at most
+        `limit`. With `entries`, also of which kind and call their entries are. Who may see sinks
+        may see them.
 
         Raises:
-            NotFound: `SINK_UNKNOWN`.
+            NotFound: `SINK_UNKNOWN`, `LETTER_UNKNOWN`.
             AuditCorrupt: `LETTERS_DAMAGED`.
         """
-        request = export_pb2.ListDeadLettersRequest(sink=name, entries=entries)
+        request = export_pb2.ListDeadLettersRequest(sink=name, entries=entries, uids=uids)
         method = self._stubs.export.ListDeadLetters
         return self._pages(method, request, "letters", limit, of=values.dead_letter)
 

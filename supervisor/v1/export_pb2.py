@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asupervisor/v1/export.proto\x12\rsupervisor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n\x04Sink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.supervisor.v1.SinkStatus\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x31\n\rfailing_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63knowledged\x18\x07 \x01(\x04\x12\x33\n\x0f\x61\x63knowledged_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blag_entries\x18\t \x01(\x04\x12\x11\n\tlag_bytes\x18\n \x01(\x04\x12&\n\x03lag\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x65vents\x18\x0c \x01(\x04\x12\x0f\n\x07retries\x18\r \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x0e \x01(\x04\x12\x1b\n\x0ereplaying_from\x18\x0f \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_replaying_from\"\x12\n\x10ListSinksRequest\"H\n\x11ListSinksResponse\x12\"\n\x05sinks\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Sink\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"H\n\x0fTestSinkRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x96\x01\n\x10TestSinkResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x08\x12\x0f\n\x07refused\x18\x03 \x01(\t\x12)\n\x06waited\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x04sink\x18\x05 \x01(\x0b\x32\x13.supervisor.v1.Sink\"w\n\x11ReplaySinkRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0f\n\x05index\x18\x02 \x01(\x04H\x00\x12*\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x42\x06\n\x04\x66rom\"4\n\x12ReplaySinkResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\"^\n\x16ListDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x08\"~\n\nDeadLetter\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\"^\n\x17ListDeadLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.supervisor.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x1bRedeliverDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"n\n\x1cRedeliverDeadLettersResponse\x12\x0f\n\x07letters\x18\x01 \x01(\x04\x12\x11\n\tdelivered\x18\x02 \x03(\t\x12*\n\x07refused\x18\x03 \x03(\x0b\x32\x19.supervisor.v1.DeadLetter\"D\n\x19\x44iscardDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"/\n\x1a\x44iscardDeadLettersResponse\x12\x11\n\tdiscarded\x18\x01 \x01(\x04\"\x0f\n\rReloadRequest\"e\n\x0eReloadResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\x12\x0f\n\x07ignored\x18\x05 \x03(\t*t\n\nSinkStatus\x12\x1b\n\x17SINK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13SINK_STATUS_RUNNING\x10\x01\x12\x17\n\x13SINK_STATUS_FAILING\x10\x02\x12\x17\n\x13SINK_STATUS_STOPPED\x10\x03\x32\x88\x05\n\rExportService\x12N\n\tListSinks\x12\x1f.supervisor.v1.ListSinksRequest\x1a .supervisor.v1.ListSinksResponse\x12M\n\x08TestSink\x12\x1e.supervisor.v1.TestSinkRequest\x1a\x1f.supervisor.v1.TestSinkResponse0\x01\x12Q\n\nReplaySink\x12 .supervisor.v1.ReplaySinkRequest\x1a!.supervisor.v1.ReplaySinkResponse\x12`\n\x0fListDeadLetters\x12%.supervisor.v1.ListDeadLettersRequest\x1a&.supervisor.v1.ListDeadLettersResponse\x12q\n\x14RedeliverDeadLetters\x12*.supervisor.v1.RedeliverDeadLettersRequest\x1a+.supervisor.v1.RedeliverDeadLettersResponse0\x01\x12i\n\x12\x44iscardDeadLetters\x12(.supervisor.v1.DiscardDeadLettersRequest\x1a).supervisor.v1.DiscardDeadLettersResponse\x12\x45\n\x06Reload\x12\x1c.supervisor.v1.ReloadRequest\x1a\x1d.supervisor.v1.ReloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asupervisor/v1/export.proto\x12\rsupervisor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x03\n\x04Sink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.supervisor.v1.SinkStatus\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x31\n\rfailing_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63knowledged\x18\x07 \x01(\x04\x12\x33\n\x0f\x61\x63knowledged_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blag_entries\x18\t \x01(\x04\x12\x11\n\tlag_bytes\x18\n \x01(\x04\x12&\n\x03lag\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x65vents\x18\x0c \x01(\x04\x12\x0f\n\x07retries\x18\r \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x0e \x01(\x04\x12\x1b\n\x0ereplaying_from\x18\x0f \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_replaying_from\"\x12\n\x10ListSinksRequest\"H\n\x11ListSinksResponse\x12\"\n\x05sinks\x18\x01 \x03(\x0b\x32\x13.supervisor.v1.Sink\x12\x0f\n\x07\x64urable\x18\x02 \x01(\x04\"H\n\x0fTestSinkRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x96\x01\n\x10TestSinkResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x14\n\x0c\x61\x63knowledged\x18\x02 \x01(\x08\x12\x0f\n\x07refused\x18\x03 \x01(\t\x12)\n\x06waited\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x04sink\x18\x05 \x01(\x0b\x32\x13.supervisor.v1.Sink\"w\n\x11ReplaySinkRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0f\n\x05index\x18\x02 \x01(\x04H\x00\x12*\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x42\x06\n\x04\x66rom\"4\n\x12ReplaySinkResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\"l\n\x16ListDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x08\x12\x0c\n\x04uids\x18\x05 \x03(\t\"~\n\nDeadLetter\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x06 \x01(\t\"^\n\x17ListDeadLettersResponse\x12*\n\x07letters\x18\x01 \x03(\x0b\x32\x19.supervisor.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x1bRedeliverDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"n\n\x1cRedeliverDeadLettersResponse\x12\x0f\n\x07letters\x18\x01 \x01(\x04\x12\x11\n\tdelivered\x18\x02 \x03(\t\x12*\n\x07refused\x18\x03 \x03(\x0b\x32\x19.supervisor.v1.DeadLetter\"D\n\x19\x44iscardDeadLettersRequest\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"/\n\x1a\x44iscardDeadLettersResponse\x12\x11\n\tdiscarded\x18\x01 \x01(\x04\"\x0f\n\rReloadRequest\"e\n\x0eReloadResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07removed\x18\x02 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t\x12\x11\n\tunchanged\x18\x04 \x03(\t\x12\x0f\n\x07ignored\x18\x05 \x03(\t*t\n\nSinkStatus\x12\x1b\n\x17SINK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13SINK_STATUS_RUNNING\x10\x01\x12\x17\n\x13SINK_STATUS_FAILING\x10\x02\x12\x17\n\x13SINK_STATUS_STOPPED\x10\x03\x32\x88\x05\n\rExportService\x12N\n\tListSinks\x12\x1f.supervisor.v1.ListSinksRequest\x1a .supervisor.v1.ListSinksResponse\x12M\n\x08TestSink\x12\x1e.supervisor.v1.TestSinkRequest\x1a\x1f.supervisor.v1.TestSinkResponse0\x01\x12Q\n\nReplaySink\x12 .supervisor.v1.ReplaySinkRequest\x1a!.supervisor.v1.ReplaySinkResponse\x12`\n\x0fListDeadLetters\x12%.supervisor.v1.ListDeadLettersRequest\x1a&.supervisor.v1.ListDeadLettersResponse\x12q\n\x14RedeliverDeadLetters\x12*.supervisor.v1.RedeliverDeadLettersRequest\x1a+.supervisor.v1.RedeliverDeadLettersResponse0\x01\x12i\n\x12\x44iscardDeadLetters\x12(.supervisor.v1.DiscardDeadLettersRequest\x1a).supervisor.v1.DiscardDeadLettersResponse\x12\x45\n\x06Reload\x12\x1c.supervisor.v1.ReloadRequest\x1a\x1d.supervisor.v1.ReloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'supervisor.v1.export_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SINKSTATUS']._serialized_start=1767
-  _globals['_SINKSTATUS']._serialized_end=1883
+  _globals['_SINKSTATUS']._serialized_start=1781
+  _globals['_SINKSTATUS']._serialized_end=1897
   _globals['_SINK']._serialized_start=111
   _globals['_SINK']._serialized_end=526
   _globals['_LISTSINKSREQUEST']._serialized_start=528
@@ -50,23 +50,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYSINKRESPONSE']._serialized_start=970
   _globals['_REPLAYSINKRESPONSE']._serialized_end=1022
   _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1024
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1118
-  _globals['_DEADLETTER']._serialized_start=1120
-  _globals['_DEADLETTER']._serialized_end=1246
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1248
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1342
-  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_start=1344
-  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_end=1414
-  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_start=1416
-  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_end=1526
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1528
-  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1596
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1598
-  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1645
-  _globals['_RELOADREQUEST']._serialized_start=1647
-  _globals['_RELOADREQUEST']._serialized_end=1662
-  _globals['_RELOADRESPONSE']._serialized_start=1664
-  _globals['_RELOADRESPONSE']._serialized_end=1765
-  _globals['_EXPORTSERVICE']._serialized_start=1886
-  _globals['_EXPORTSERVICE']._serialized_end=2534
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1132
+  _globals['_DEADLETTER']._serialized_start=1134
+  _globals['_DEADLETTER']._serialized_end=1260
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1262
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1356
+  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_start=1358
+  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_end=1428
+  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_start=1430
+  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_end=1540
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=1542
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=1610
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=1612
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=1659
+  _globals['_RELOADREQUEST']._serialized_start=1661
+  _globals['_RELOADREQUEST']._serialized_end=1676
+  _globals['_RELOADRESPONSE']._serialized_start=1678
+  _globals['_RELOADRESPONSE']._serialized_end=1779
+  _globals['_EXPORTSERVICE']._serialized_start=1900
+  _globals['_EXPORTSERVICE']._serialized_end=2548
 # @@protoc_insertion_point(module_scope)

@@ -111,16 +111,18 @@ class ReplaySinkResponse(_message.Message):
     def __init__(self, index: _Optional[int] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class ListDeadLettersRequest(_message.Message):
-    __slots__ = ("sink", "page_size", "page_token", "entries")
+    __slots__ = ("sink", "page_size", "page_token", "entries", "uids")
     SINK_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    UIDS_FIELD_NUMBER: _ClassVar[int]
     sink: str
     page_size: int
     page_token: str
     entries: bool
-    def __init__(self, sink: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., entries: _Optional[bool] = ...) -> None: ...
+    uids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sink: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., entries: _Optional[bool] = ..., uids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("index", "uid", "why", "time", "kind", "call_id")

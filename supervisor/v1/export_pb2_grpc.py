@@ -116,8 +116,8 @@ class ExportServiceServicer:
     def ListDeadLetters(self, request, context):
         """Lists the dead letters of a sink, in the order of the log: events that it refused for good.
 
-        Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID; DATA_LOSS LETTERS_DAMAGED,
-        CHAIN_BROKEN.
+        Errors: INVALID_ARGUMENT PAGE_TOKEN_INVALID, PAGE_SIZE_INVALID, LETTERS_TOO_MANY; NOT_FOUND
+        LETTER_UNKNOWN; DATA_LOSS LETTERS_DAMAGED, CHAIN_BROKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -139,6 +139,11 @@ def _own(append: Callable[[str, dict[str, Json]], object]) -> None:
         (Kind.WITNESSED, {"origin": "other/log", "size": 8, "root": "cm9vdA==", "caller": caller}),
         (Kind.CONSOLE_ENTERED, {"caller": {**local, "transport": "console", "pid": None},
                                 "uid": 1000}),
+        (Kind.EXPORT, {"action": "test", "sink": "siem", "caller": local}),
+        (Kind.EXPORT, {"action": "discard", "sink": "siem", "caller": caller, "letters": 2,
+                       "uids": ["7-ab-0", HOSTILE]}),
+        (Kind.EXPORT, {"action": "reloaded", "caller": local, "added": ["siem"], "removed": [],
+                       "changed": [], "unchanged": [], "ignored": ["limits"]}),
         (Kind.DAEMON_STOPPED, {}),
     ]  # fmt: skip
     for kind, body in bodies:

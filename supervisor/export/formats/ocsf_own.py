@@ -145,8 +145,10 @@ _SAID = {
 
 def export(fields: Fields, _: Parts, source: Source) -> list[Draft]:
     """Somebody sees to a sink."""
-    action, sink = fields.look("action"), fields.look("sink")
-    message = f"{_SAID.get(action, 'Something is done about sinks')} {sink}".rstrip()
+    action, sink = fields.look("action"), fields.rest().get("sink")
+    message = _SAID.get(action, "Something is done about sinks")
+    if isinstance(sink, str):
+        message += f" {sink}"
     sends = action in ("test", "replay", "redeliver", "redelivered")
     activity_id, activity = (3, "") if sends else (facts.OTHER, "Manage sinks")
     severity = facts.LOW if action == "discard" else facts.INFORMATIONAL

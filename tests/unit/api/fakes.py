@@ -71,6 +71,7 @@ from supervisor.profile.walls import WallState
 from tests.unit.api.fake_locker import FakeEraser, FakeLocker, FakeRecords
 
 START_NS = 1_700_000_000_000_000_000
+NANOS = 10**9
 WORK_BYTES = 1 << 20
 WALL_S = 60.0
 
@@ -219,6 +220,10 @@ class FakeOwn:
     async def note_read(self, body: Mapping[str, Json], *, kind: str = "read") -> None:
         self.append(kind, body)
 
+    async def note(self, kind: str, body: Mapping[str, Json]) -> StoredEntry:
+        self.append(kind, body)
+        return _own_entry(len(self.written) - 1, kind, body)
+
 
 def _own_entry(index: int, kind: str, body: Mapping[str, Json]) -> StoredEntry:
     head = Head(index=index, prev=bytes(32), time_ns=START_NS, kind=kind, call="", sequence=0)
@@ -253,6 +258,20 @@ class FakeContents:
         return self.gone.get(digest.sha256)
 
 
+class FakeOutlet:
+    """The log as exporters know it: an entry each second, that of a call where it is odd."""
+
+    def __init__(self, entries: int) -> None:
+        self.entries = entries
+
+    def since(self, time_ns: int) -> int | None:
+        index = max(0, -((START_NS - time_ns) // NANOS))
+        return index if index < self.entries else None
+
+    def told(self, index: int) -> tuple[str, str]:
+        return ("output", f"call-{index}") if index % 2 else ("read", "")
+
+
 class FakeStore:
     """The record of the engine's calls."""
 
@@ -265,9 +284,13 @@ class FakeStore:
         self.eraser = FakeEraser()
         self.own = FakeOwn(engine.fail)
         self.contents = FakeContents(engine.fail)
+        self.outlet = FakeOutlet(entries=1000)
         self.granted: set[tuple[Digest, str]] = set()
         self.entry_bytes = 200
         self.wanted: list[CallFilter] = []
+
+    async def note(self, kind: str, body: Mapping[str, Json]) -> None:
+        await self.own.note(kind, body)
 
     def check_admission(self, live_calls: int) -> None:
         self._engine.fail()

@@ -20,7 +20,14 @@ from supervisor.api.translate import call_request
 from supervisor.call.types import (
     Caller,
 )
-from supervisor.v1 import audit_pb2_grpc, profile_pb2_grpc, tool_pb2, tool_pb2_grpc
+from supervisor.v1 import (
+    audit_pb2_grpc,
+    export_pb2_grpc,
+    profile_pb2_grpc,
+    tool_pb2,
+    tool_pb2_grpc,
+)
+from tests.unit.api.fake_sinks import FakeSinks
 from tests.unit.api.fakes import FakeEngine
 
 
@@ -32,6 +39,7 @@ class Running:
     server: Server
     metrics: Metrics
     address: str
+    sinks: FakeSinks
 
     def channel(self, **options: int) -> grpc.aio.Channel:
         """Connect, as this user, over the unix socket."""
@@ -52,11 +60,17 @@ async def running(
     settings = {"listen": [f"unix://{folder}/s.sock"], "state": str(folder), **(config or {})}
     engine = engine or FakeEngine()
     metrics = Metrics(engine.profiles.names)
-    server = Server(engine, Configuration.model_validate(settings), metrics)  # type: ignore[arg-type]
+    read = Configuration.model_validate(settings)
+    sinks = FakeSinks(read)
+    server = Server(engine, read, metrics, sinks=sinks)  # type: ignore[arg-type]
     await server.start()
     try:
         yield Running(
-            engine=engine, server=server, metrics=metrics, address=f"unix://{folder}/s.sock"
+            engine=engine,
+            server=server,
+            metrics=metrics,
+            address=f"unix://{folder}/s.sock",
+            sinks=sinks,
         )
     finally:
         await server.stop()
@@ -79,6 +93,7 @@ class Client:
         self.tool: Any = tool_pb2_grpc.ToolServiceStub(channel)
         self.profile: Any = profile_pb2_grpc.ProfileServiceStub(channel)
         self.audit: Any = audit_pb2_grpc.AuditServiceStub(channel)
+        self.export: Any = export_pb2_grpc.ExportServiceStub(channel)
 
     async def execute(self, *argv: bytes, **fields: Any) -> list[tool_pb2.CallEvent]:
         """Run a program to its end."""

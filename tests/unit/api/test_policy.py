@@ -66,6 +66,7 @@ def test_it_says_who_may_call_what_under_which_profiles(tmp_path: Path) -> None:
             "holds": False,
             "erase": "none",
             "witness": False,
+            "exports": "none",
         }
     ]
     digest = profiles.effective("fine").digest
@@ -85,6 +86,7 @@ def test_it_says_who_may_call_what_under_which_profiles(tmp_path: Path) -> None:
         ({"callers": [{**CALLER, "audit": "all"}]}, "callers"),
         ({"callers": [{**CALLER, "holds": True}]}, "callers"),
         ({"callers": [{**CALLER, "witness": True}]}, "callers"),
+        ({"callers": [{**CALLER, "exports": "see"}]}, "callers"),
         ({"callers": [{**CALLER, "profiles": ["*"]}]}, "callers"),
         ({"limits": {"calls": 65}}, "configuration"),
         ({"secrets": {"token": {"file": "/etc/token"}}}, "configuration"),

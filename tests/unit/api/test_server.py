@@ -23,6 +23,7 @@ from supervisor.api.server import SERVICES, Server, serve
 from supervisor.errors import HostError, ProfileError, StockadeError
 from supervisor.v1 import tool_pb2
 from tests.unit.api.certificates import Authority, Pair
+from tests.unit.api.fake_sinks import FakeSinks
 from tests.unit.api.fakes import FakeEngine
 from tests.unit.api.harness import Client, connected, execute_request, refused, run, running
 
@@ -340,7 +341,7 @@ def test_metrics_are_off_unless_asked_for(tmp_path: Path) -> None:
 )
 def test_options(limits: dict[str, str], option: str, value: int) -> None:
     config = Configuration.model_validate({"limits": limits})
-    server = Server(FakeEngine(), config, Metrics([]))  # type: ignore[arg-type]
+    server = Server(FakeEngine(), config, Metrics([]), sinks=FakeSinks(config))  # type: ignore[arg-type]
     assert dict(server.options())[option] == value
 
 
@@ -380,7 +381,13 @@ def test_serve_until_it_is_stopped(tmp_path: Path) -> None:
             systemd.bind(str(tmp_path / "notify"))
             systemd.setblocking(False)
             task = asyncio.create_task(
-                serve(engine, config, stop=stop, notify_socket=str(tmp_path / "notify"))  # type: ignore[arg-type]
+                serve(
+                    engine,
+                    config,
+                    sinks=FakeSinks(config),
+                    stop=stop,
+                    notify_socket=str(tmp_path / "notify"),
+                )  # type: ignore[arg-type]
             )
             async with asyncio.timeout(20):
                 assert await loop.sock_recv(systemd, 100) == b"READY=1"
@@ -399,7 +406,7 @@ def test_doors_close_where_the_drain_fails(tmp_path: Path) -> None:
     async def main() -> None:
         engine = FakeEngine()
         config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
-        server = Server(engine, config, Metrics([]))  # type: ignore[arg-type]
+        server = Server(engine, config, Metrics([]), sinks=FakeSinks(config))  # type: ignore[arg-type]
         await server.start()
 
         async def fail(_: float) -> None:
@@ -429,7 +436,9 @@ def test_the_start_line_and_who_cannot_come_in(
             "callers": [{"name": "far", "uid": stranger, "profiles": ["python"]}],
         }
         config = Configuration.model_validate(settings)
-        one = Server(FakeEngine(), config, Metrics([]), source="/etc/x.yaml")  # type: ignore[arg-type]
+        one = Server(
+            FakeEngine(), config, Metrics([]), sinks=FakeSinks(config), source="/etc/x.yaml"
+        )  # type: ignore[arg-type]
         await one.start()
         await one.stop()
 
@@ -478,7 +487,7 @@ def test_a_broken_batch_is_no_traceback_and_all_else_is(
         loop = asyncio.get_running_loop()
         config = Configuration.model_validate({"listen": [f"unix://{tmp_path}/s.sock"]})
         stop = asyncio.Event()
-        task = asyncio.create_task(serve(FakeEngine(), config, stop=stop))  # type: ignore[arg-type]
+        task = asyncio.create_task(serve(FakeEngine(), config, sinks=FakeSinks(config), stop=stop))  # type: ignore[arg-type]
         async with asyncio.timeout(20):
             while not (tmp_path / "s.sock").exists():
                 await asyncio.sleep(0.01)

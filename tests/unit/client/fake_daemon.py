@@ -26,6 +26,8 @@ from grpc_status import rpc_status
 from supervisor.v1 import (
     audit_pb2_grpc,
     console_pb2_grpc,
+    export_pb2,
+    export_pb2_grpc,
     profile_pb2_grpc,
     tool_pb2,
     tool_pb2_grpc,
@@ -110,6 +112,7 @@ class FakeDaemon:
         audit_pb2_grpc.add_AuditServiceServicer_to_server(_Audit(self), self._server)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(_Profile(self), self._server)
         console_pb2_grpc.add_ConsoleServiceServicer_to_server(_Console(self), self._server)
+        export_pb2_grpc.add_ExportServiceServicer_to_server(_Export(self), self._server)
         self._server.add_insecure_port(f"unix:{self.path}")
         self._server.start()
 
@@ -239,6 +242,32 @@ class _Profile(profile_pb2_grpc.ProfileServiceServicer):
         return self.daemon.unary("ExplainProfile", request, context)
 
 
+class _Export(export_pb2_grpc.ExportServiceServicer):
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def ListSinks(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ListSinks", request, context)
+
+    def TestSink(self, request: Any, context: Any) -> Any:
+        return self.daemon.stream("TestSink", request, context)
+
+    def ReplaySink(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ReplaySink", request, context)
+
+    def ListDeadLetters(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("ListDeadLetters", request, context)
+
+    def RedeliverDeadLetters(self, request: Any, context: Any) -> Any:
+        return self.daemon.stream("RedeliverDeadLetters", request, context)
+
+    def DiscardDeadLetters(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("DiscardDeadLetters", request, context)
+
+    def Reload(self, request: Any, context: Any) -> Any:
+        return self.daemon.unary("Reload", request, context)
+
+
 @contextlib.contextmanager
 def fake_daemon(folder: Path) -> Iterator[FakeDaemon]:
     """Run one for the length of a test."""
@@ -359,4 +388,25 @@ def call(**fields: Any) -> tool_pb2.Call:
     }
     message = tool_pb2.Call(**{**given, **fields})
     message.accepted.FromNanoseconds(START_NS)
+    return message
+
+
+def sink(**fields: Any) -> export_pb2.Sink:
+    given: dict[str, Any] = {
+        "name": "siem",
+        "kind": "syslog",
+        "format": "ocsf",
+        "status": export_pb2.SINK_STATUS_RUNNING,
+        "acknowledged": 1200,
+        "events": 1300,
+    }
+    message = export_pb2.Sink(**{**given, **fields})
+    message.acknowledged_at.FromNanoseconds(START_NS)
+    return message
+
+
+def letter(index: int, **fields: Any) -> export_pb2.DeadLetter:
+    given: dict[str, Any] = {"uid": f"{index}-ab-0", "why": "it is too large", "kind": "output"}
+    message = export_pb2.DeadLetter(index=index, **{**given, **fields})
+    message.time.FromNanoseconds(START_NS)
     return message

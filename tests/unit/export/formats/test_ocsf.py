@@ -254,13 +254,14 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 NAMES = (
-    "address", "agent", "allowed", "argv", "arguments", "asked", "base64", "by", "call", "calls",
-    "caller", "certificate_name", "code", "correlation", "count", "cut", "data", "detail", "digest",
+    "action", "address", "agent", "allowed", "argv", "arguments", "asked", "base64", "by", "call",
+    "calls", "caller", "certificate_name", "code", "correlation", "count", "cut", "data", "detail",
+    "digest",
     "directory", "duration_s", "ended_ns", "events", "files_count", "fingerprint", "host",
     "hostname", "kernel", "killed", "kind", "length", "mode", "name", "of", "offset", "origin",
     "outcome", "parent_pid", "path", "peer", "pid", "port", "profile", "program", "reason",
     "received", "request", "request_id", "request_preview", "rows", "rpc", "rule", "sent",
-    "session", "sha256", "signal", "since_ns", "size", "started_ns", "stream", "time_ns",
+    "session", "sha256", "signal", "since_ns", "sink", "size", "started_ns", "stream", "time_ns",
     "timeline", "traceparent", "transport", "uid", "until_ns", "verdict", "version", "wall",
     "what", "why", "witness", "workflow",
 )  # fmt: skip

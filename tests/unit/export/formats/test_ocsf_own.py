@@ -42,6 +42,11 @@ def test_every_kind_of_the_daemon_has_a_drafter() -> None:
         (Kind.RELEASED, {"call": "c", "why": "w", "caller": LOCAL}, 600303, "Update", 1),
         (Kind.WITNESSED, {"origin": "o", "caller": LOCAL}, 600301, "Create", 1),
         (Kind.CONSOLE_ENTERED, {"uid": 7, "caller": LOCAL}, 600301, "Create", 1),
+        (Kind.EXPORT, {"action": "test", "sink": "siem", "caller": LOCAL}, 100803, "Export", 1),
+        (Kind.EXPORT, {"action": "replay", "sink": "siem", "index": 7}, 100803, "Export", 1),
+        (Kind.EXPORT, {"action": "discard", "sink": "siem"}, 100899, "Manage sinks", 2),
+        (Kind.EXPORT, {"action": "reload", "caller": LOCAL}, 100899, "Manage sinks", 1),
+        (Kind.EXPORT, {"action": ["new"], "sink": 7}, 100899, "Manage sinks", 1),
         (Kind.REFUSED, {"reason": "R", "rpc": "Execute"}, 600399, "Refuse", 2),
         (Kind.UNAUTHENTICATED, {"reason": "R", "rpc": "Execute"}, 600399, "Refuse", 3),
         (Kind.REFUSALS_DROPPED, {"count": 3}, 600399, "Refuse", 3),
@@ -81,6 +86,17 @@ def test_who_asked() -> None:
     assert event["src_endpoint"] == {"hostname": SOURCE.host, "svc_name": "unix"}
     (event,) = events(Kind.BLOB, {"sha256": "ab", "caller": "n"})
     assert event["actor"]["user"] == {"name": "n"}
+
+
+def test_who_saw_to_a_sink() -> None:
+    body = {"action": "replay", "sink": "siem", "caller": LOCAL, "index": 7, "entries": 3}
+    (event,) = events(Kind.EXPORT, body)
+    assert event["actor"]["user"]["name"] == "n"
+    assert event["message"] == "Entries are sent again to the sink siem"
+    told = event["unmapped"]["stockade"]["body"]
+    assert told == body
+    (event,) = events(Kind.EXPORT, {"action": "reloaded", "added": ["x"]})
+    assert event["message"] == "Sinks were read again from the configuration"
 
 
 def test_nobody_known() -> None:
