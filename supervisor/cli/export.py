@@ -135,7 +135,7 @@ def status(context: click.Context, /, watch: bool) -> None:
 
 
 def _tell(sinks: tuple[Sink, ...]) -> None:
-    now_s = time.time()
+    now_s = _now_s()
     out.table(
         COLUMNS,
         [
@@ -147,7 +147,7 @@ def _tell(sinks: tuple[Sink, ...]) -> None:
                 sink.lag_entries,
                 out.size(sink.lag_bytes),
                 out.age(sink.lag_s) if sink.lag_s else "",
-                _age(sink.acknowledged_at_ns, now_s) or "never",
+                _age(sink.acknowledged_at_ns, now_s) or ("" if sink.acknowledged else "never"),
                 sink.retries or "",
                 sink.dead_letters or "",
                 sink.why,
@@ -164,6 +164,10 @@ def _state(sink: Sink, now_s: float) -> str:
     if sink.replaying_from is not None:
         words.append(f"again from {sink.replaying_from}")
     return ", ".join(words)
+
+
+def _now_s() -> float:
+    return time.time()
 
 
 def _age(time_ns: int, now_s: float) -> str:
@@ -350,10 +354,11 @@ def lint(context: click.Context, /, path: Path | None) -> None:
 
     source = configuration_file(path)
     problems: tuple[Problem, ...] = ()
-    names: list[str] = []
+    told = ""
     try:
         config = configuration(source)
-        names = list(config.sinks)
+        names = ", ".join(config.sinks)
+        told = f"{out.count(len(config.sinks), 'sink')}{f': {names}' if names else ''}; "
         require_guarded(config, source=source, profiles=())
     except ProblemsFound as found:
         problems = found.problems
@@ -366,8 +371,7 @@ def lint(context: click.Context, /, path: Path | None) -> None:
     else:
         for problem in problems:
             click.echo(safe(_rendered(problem), lines=True))
-        told = f": {', '.join(names)}" if names else ""
-        out.note(f"{out.count(len(names), 'sink')}{told}; {out.count(len(problems), 'problem')}")
+        out.note(f"{told}{out.count(len(problems), 'problem')}")
     if problems:
         context.exit(EXIT_PROBLEMS)
 
