@@ -39,7 +39,7 @@ class Taking(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:  # noqa: N802 (a name of http.server)
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         got.append(json.loads(body)["metadata"]["uid"])
         self.send_response(204)
@@ -115,9 +115,7 @@ def test_a_sink_is_tested_added_and_sent_again(daemon: Daemon, tmp_path: Path) -
     assert verify(daemon.state).ok
 
 
-def test_dead_letters_are_given_up_and_sent_again(
-    daemon: Daemon, tmp_path: Path, url: str
-) -> None:
+def test_dead_letters_are_given_up_and_sent_again(daemon: Daemon, tmp_path: Path, url: str) -> None:
     key = tmp_path / "key"
     key.write_text("whsec_" + base64.b64encode(bytes(32)).decode())
     key.chmod(0o600)

@@ -122,3 +122,30 @@ def test_a_grant_of_a_shipped_profile_that_is_not_loaded(tmp_path: Path) -> None
         check_grants(entries, ProfileSet.load([tmp_path]))
     assert caught.value.reason == "CONFIG_PROFILE_UNKNOWN"
     assert "there are: mine; the shipped profiles are not loaded" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("grants", "sees", "manages"),
+    [
+        ({}, False, False),
+        ({"audit": "own"}, False, False),
+        ({"audit": "all"}, True, False),
+        ({"exports": "see"}, True, False),
+        ({"exports": "manage"}, True, True),
+    ],
+    ids=str,
+)
+def test_sinks_are_for_whom_they_are_granted(
+    grants: dict[str, Any], sees: bool, manages: bool
+) -> None:
+    found = directory({"uid": 5, **grants}).identify(unix(5, 5), None).grants
+    for may, require in (
+        (sees, found.require_exports_seen),
+        (manages, found.require_exports_managed),
+    ):
+        if may:
+            require()
+            continue
+        with pytest.raises(NotPermitted) as caught:
+            require()
+        assert caught.value.reason == "EXPORTS_NOT_GRANTED"

@@ -81,3 +81,29 @@ def test_what_lies_behind_a_place_in_the_log(tmp_path: Path) -> None:
             assert outlet.beyond(tail.segment, tail.offset) == 0
 
     asyncio.run(main())
+
+
+def test_the_first_entry_since_a_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        now = [start := 2_000_000_000_000_000_000]
+        async with opened(tmp_path, options=JournalOptions(segment_bytes=4096)) as store:
+            store.own._clock_ns = lambda: now[0]
+            outlet = outlet_of(store, Clock())
+            first = store._journal.head[0]
+            for number in range(40):
+                now[0] += 10
+                await store.note("bench", {"number": number, "more": "x" * 200})
+            assert len(outlet.firsts()) > 3
+            found = [outlet.since(start + 10 + 10 * number) for number in range(40)]
+            assert found == list(range(first, first + 40))
+            assert outlet.since(0) == 0
+            assert outlet.since(start + 1) == outlet.since(start + 10) == first
+            assert outlet.since(now[0] + 1) is None
+            for entry in (first, first + 17, first + 39):
+                assert outlet.told(entry) == ("bench", "")
+            recorder = await begin(store, "call-1")
+            await recorder.finish(make_finished())
+            assert outlet.told(store.records.intent("call-1").index) == ("intent", "call-1")
+            assert outlet.told(10_000) == ("", "")
+
+    asyncio.run(main())

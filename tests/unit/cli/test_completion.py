@@ -8,7 +8,7 @@ import pytest
 from supervisor.call.events import Wall
 from supervisor.cli import audit, completion
 from supervisor.cli.verbs import cli
-from supervisor.v1 import profile_pb2, tool_pb2
+from supervisor.v1 import export_pb2, profile_pb2, tool_pb2
 from tests.unit.cli.conftest import Stockade
 from tests.unit.client import fake_daemon as fake
 from tests.unit.client.fake_daemon import FakeDaemon
@@ -41,6 +41,14 @@ def test_call_ids(daemon: FakeDaemon) -> None:
     daemon.play("ListCalls", lambda _: tool_pb2.ListCallsResponse(calls=[fake.call()]))
     assert complete(completion.call_ids, "call") == ["call-1"]
     assert complete(completion.call_ids, "x") == []
+
+
+def test_sink_names(daemon: FakeDaemon) -> None:
+    sinks = [fake.sink(), fake.sink(name="lake")]
+    daemon.play("ListSinks", lambda _: export_pb2.ListSinksResponse(sinks=sinks))
+    assert complete(completion.sink_names, "si") == ["siem"]
+    assert complete(completion.sink_names, "") == ["siem", "lake"]
+    assert complete(completion.sink_names, "", address="unix:///nonexistent") == []
 
 
 def test_walls() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from typing import Any
 
+import click
 import pytest
 
 from supervisor.call import events, outcome
@@ -188,3 +190,21 @@ def test_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
     assert rest
     assert all(row.startswith(" " * 12 + "w") or "\\e[2J" in row for row in rest)
     assert max(map(len, (first, *rest))) <= 44
+
+
+def test_what_is_confirmed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output.confirm("all goes", yes=True)
+    monkeypatch.setattr("supervisor.cli.standard.asks", lambda: False)
+    with pytest.raises(click.UsageError, match="--yes"):
+        output.confirm("all goes", yes=False)
+    monkeypatch.setattr("supervisor.cli.standard.asks", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\ny\n"))
+    with pytest.raises(click.exceptions.Exit) as caught:
+        output.confirm("all\x1b[2J goes", yes=False)
+    assert caught.value.exit_code == 1
+    output.confirm("all goes", yes=False)
+    said = capsys.readouterr()
+    assert "stockade: all\\e[2J goes. Go on?" in said.err
+    assert "\x1b" not in said.err and said.out == ""

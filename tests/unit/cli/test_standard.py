@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from supervisor.cli import standard
 
 REOPENED = """
 import os, sys
@@ -50,3 +54,17 @@ def test_what_cannot_be_written_is_let_go() -> None:
         [sys.executable, "-E", "-c", FULL], check=False, capture_output=True, text=True
     )
     assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_whom_something_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs) as terminal, Path(os.devnull).open() as nobody:
+        for stdin, stderr, asks in (
+            (terminal, terminal, True),
+            (nobody, terminal, False),
+            (terminal, nobody, False),
+            (None, terminal, False),
+        ):
+            monkeypatch.setattr(sys, "stdin", stdin)
+            monkeypatch.setattr(sys, "stderr", stderr)
+            assert standard.asks() is asks
