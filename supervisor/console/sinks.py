@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from supervisor.cli import output as out
 from supervisor.cli.sections import Section
+from supervisor.client import Sink
 from supervisor.console.reader import Reader
 
 COLUMNS = (
@@ -15,37 +15,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Sink(Protocol):
-    """What is told of one. Of `lag_s` and `acknowledged_at_ns` 0 is not known."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def format(self) -> str: ...  # noqa: D102
-    @property
-    def status(self) -> str: ...  # noqa: D102
-    @property
-    def why(self) -> str: ...  # noqa: D102
-    @property
-    def acknowledged_at_ns(self) -> int: ...  # noqa: D102
-    @property
-    def lag_entries(self) -> int: ...  # noqa: D102
-    @property
-    def lag_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def lag_s(self) -> float: ...  # noqa: D102
-    @property
-    def retries(self) -> int: ...  # noqa: D102
-    @property
-    def dead_letters(self) -> int: ...  # noqa: D102
-
-
 async def section(reader: Reader) -> Section:
     """Ask how all sinks do."""
-    # `await reader.sinks()`, once the client has it: a daemon cannot be asked for them yet.
-    return told(())
+    return told(await reader.sinks())
 
 
 def told(sinks: Iterable[Sink]) -> Section:

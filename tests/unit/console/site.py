@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from supervisor.client import Call, Record, wire
+from supervisor.client import Call, Record, Sink, wire
+from supervisor.client.sinks import sink
 from supervisor.console.reader import Reader, Who, asking
 from supervisor.console.server import Site, serve
 from supervisor.errors import Unauthenticated
@@ -58,6 +59,10 @@ class FakeReader:
     async def page(self, wanted: Any, token: str, limit: int) -> tuple[list[Call], str]:
         self._note(f"page {dict(wanted)} {token}")
         return [wire.call(fake.call(call_id=ID))], "next&page"
+
+    async def sinks(self) -> tuple[Sink, ...]:
+        self._note("sinks")
+        return (sink(fake.sink(why="why <b>")),)
 
     async def account(self, call_id: str) -> tuple[Record, bool]:
         self._note(f"account {call_id}")
