@@ -29,7 +29,7 @@ state: /var/lib/stockade
 profiles: [/etc/stockade/profiles]
 callers:
   - {name: root, uid: 0, profiles: ["*"], calls: all, audit: all, holds: true, erase: own,
-     witness: true}
+     witness: true, exports: see}
   - {name: agents, gid: 900, profiles: [python, shell]}
   - {name: remote, san: agent.example.com, profiles: [python], audit: own}
   - {name: legacy, cn: agent-7, profiles: [python]}
@@ -173,6 +173,10 @@ def test_who_reads_the_content(tmp_path: Path) -> None:
     assert (alone.origin, alone.key, alone.identity) == (None, None, None)
     assert load(tmp_path, FULL).callers[0].erase == "own"
     assert load(tmp_path, FULL).callers[1].erase == "none"
+
+
+def test_exports_are_granted_by_name(tmp_path: Path) -> None:
+    assert [entry.exports for entry in load(tmp_path, FULL).callers[:2]] == ["see", "none"]
 
 
 @pytest.mark.parametrize(
@@ -354,6 +358,7 @@ CALLER = "callers:\n  - {name: a, uid: 1, profiles: [p], %s}\n"
         (CALLER % "calls: some", 2, 45),
         (CALLER % "audit: some", 2, 45),
         (CALLER % "holds: all", 2, 45),
+        (CALLER % "exports: all", 2, 47),
         (CALLER % "grant: all", 2, 38),
         (
             "callers:\n  - {name: a, uid: 1, profiles: [p]}\n"
