@@ -121,9 +121,10 @@ def command(
     """Run the daemon in the foreground, with its log on standard error.
 
     SIGTERM, SIGINT and SIGHUP stop it: no new calls, live ones may end within the configured
-    grace, the rest is killed, every outcome is on record. Configuration and profiles are read at the
-    start; `export reload` reads the sinks again, and nothing else. What is given here wins over the configuration. What a former
-    daemon left behind is cleaned up first, its open calls closed as interrupted.
+    grace, the rest is killed, every outcome is on record. Configuration and profiles are read at
+    the start; `export reload` reads the sinks again, and nothing else. What is given here wins over
+    the configuration. What a former daemon left behind is cleaned up first, its open calls closed
+    as interrupted.
 
     It does not start where a profile that a caller is granted by name is missing or wrong; wrong
     ones that are granted through "*" are warned of, and their calls refused. Nor where somebody
