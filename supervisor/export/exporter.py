@@ -265,6 +265,7 @@ class _Link:
         self._kept: Cursor | None = None
         self._again = asyncio.Event()
         self._lettering = asyncio.Lock()
+        self._dead: set[str] = set()
         self.moved = asyncio.Event()
         """Set once the cursor has moved from where it is, and another is waited for then."""
         self._from: int | None = None
@@ -312,7 +313,8 @@ class _Link:
         async with self._lettering:
             chosen = [letter.uid for letter in await self._chosen(uids)]
             await asyncio.to_thread(self.letters.discarded, chosen, time.time_ns())
-            self.state.letters -= len(chosen)
+            self._dead.difference_update(chosen)
+            self.state.letters = len(self._dead)
             return len(chosen)
 
     async def _chosen(self, uids: Sequence[str] | None) -> list[Letter]:
@@ -337,7 +339,8 @@ class _Link:
             stopped = answer["stopped"]
             await asyncio.to_thread(self.letters.delivered, delivered, time.time_ns())
             await asyncio.to_thread(self.letters.add, refused.values())
-            self.state.letters -= len(delivered)
+            self._dead -= delivered
+            self.state.letters = len(self._dead)
             for letter in some:
                 why = refused[letter.uid].why if letter.uid in refused else stopped
                 found.append((letter, "" if letter.uid in delivered else why))
@@ -370,7 +373,8 @@ class _Link:
             self._cursors.advance(self.order.name, self._cursor)
         self._kept = self._cursor
         self.state.index = self._cursor.index
-        self.state.letters = len(self.letters.waiting())
+        self._dead = {letter.uid for letter in self.letters.waiting()}
+        self.state.letters = len(self._dead)
 
     async def _one_life(self) -> bool:
         """Start the process, and be there for it until it ends, or has to begin again: say that."""
@@ -438,7 +442,8 @@ class _Link:
             case "refused":
                 letter = Letter(**message["letter"])
                 await asyncio.to_thread(self.letters.add, [letter])
-                self.state.letters += 1
+                self._dead.add(letter.uid)  # again, where the process was killed before it knew
+                self.state.letters = len(self._dead)
                 log.warning(
                     "sink %s: entry %d is a dead letter: %s",
                     self.order.name, letter.index, letter.why,

@@ -290,7 +290,7 @@ def test_dead_letters_are_sent_again_or_given_up(log: Log, tmp_path: Path) -> No
                 wrong = Letter(index=2, uid="2-no-such-event-7", why="no", time_ns=1)
                 letters = exporter._links["archive"].letters
                 letters.add([Letter(index=1, uid=uid, why="full", time_ns=1), wrong])
-                exporter.states[0].letters = 2
+                exporter._links["archive"]._dead |= {uid, wrong.uid}
                 (first, told), (second, why) = await exporter.redeliver("archive")
                 assert (first.uid, told, second.uid) == (uid, "", wrong.uid)
                 assert why == "its entry makes no such event any more"
@@ -302,6 +302,19 @@ def test_dead_letters_are_sent_again_or_given_up(log: Log, tmp_path: Path) -> No
 
     asyncio.run(main())
     assert came(out) == [0, 1, 2, 1]
+
+
+def test_a_letter_that_comes_twice_is_one(log: Log, tmp_path: Path) -> None:
+    async def main() -> None:
+        exporter = Exporter([order(tmp_path / "out")], log, tmp_path)
+        letter = {"index": 0, "uid": "a", "why": "no", "time_ns": 1}
+        for uid in ("a", "b", "a"):
+            await exporter._links["archive"]._handle(
+                {"ask": "refused", "letter": {**letter, "uid": uid}}, ()
+            )
+        assert exporter.states[0].letters == 2 == len(exporter.letters("archive"))
+
+    asyncio.run(main())
 
 
 def test_letters_of_a_sink_that_does_not_run_stay(log: Log, tmp_path: Path) -> None:
