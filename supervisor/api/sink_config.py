@@ -125,6 +125,8 @@ class FileEntry(SinkEntry):
         """Give a `FileOptions`."""
         from supervisor.export.sinks.file import FileOptions
 
+        if (self.rotate is None) != (self.keep is None):
+            raise ValueError("rotate: and keep: belong together")
         return FileOptions(
             path=Path(absolute_path(self.path)),
             rotate_bytes=self.rotate or 0,

@@ -53,13 +53,17 @@ class HttpEntry(SinkEntry):
         """Give where it is."""
         from supervisor.export.sinks.http import Endpoint
 
-        tls = self.tls
-        if tls is None and self.url.startswith("https:") and self.plain_because is None:
-            tls = SinkTls()
+        tls, plain = self.tls, self.plain_because
+        if tls is None and plain is None:
+            if self.url.startswith("http:"):
+                raise ValueError(
+                    "needs https:, or plain_because: why it is well that anybody can read it"
+                )
+            tls = SinkTls() if self.url.startswith("https:") else None
         return Endpoint(
             url=self.url,
             tls=None if tls is None else tls.over_http,
-            plain_because=plain_or_tls(tls, self.plain_because),
+            plain_because=plain or "",
             stall_s=self.stall,
         )
 
@@ -230,7 +234,7 @@ class WebhookEntry(HttpEntry):
     @model_validator(mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("secret"), dict):
+        if isinstance(value, dict) and not isinstance(value.get("secret", []), list):
             return {**value, "secret": [value["secret"]]}
         return value
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -211,7 +211,7 @@ def validate(document: Document, model: type[ModelT], *, reason: str = "PROFILE_
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        problems = [_from_pydantic(document, model, detail) for detail in error.errors()]
+        problems = _all_from_pydantic(document, model, error.errors())
         unique = dict.fromkeys(problems)
         raise ProblemsFound(
             reason, sorted(unique, key=lambda found: (found.line, found.column))
@@ -388,6 +388,15 @@ _MESSAGES = {
 }
 
 
+def _all_from_pydantic(
+    document: Document, model: type[BaseModel], details: Sequence[ErrorDetails]
+) -> list[Problem]:
+    """Make problems; a line that may hold a secret is shown with none of them."""
+    problems = [_from_pydantic(document, model, detail) for detail in details]
+    hidden = {problem.line for problem in problems if not problem.source}
+    return [replace(one, source="") if one.line in hidden else one for one in problems]
+
+
 def _from_pydantic(document: Document, model: type[BaseModel], detail: ErrorDetails) -> Problem:
     problem = _told(document, model, detail)
     shown = problem.hint.startswith("did you mean")  # a slip in a key
@@ -415,6 +424,8 @@ def _told(document: Document, model: type[BaseModel], detail: ErrorDetails) -> P
         name = str(detail["loc"][-1])
         where = f"{dotted(location)}: " if location else ""
         return document.problem(location, f"{where}the key {name!r} is missing")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _of_no_type(document, location, context)
     if kind == "stockade":
         message, hint = str(context["message"]), str(context["hint"])
         at_key = bool(context["at_key"])
@@ -427,8 +438,19 @@ def _told(document: Document, model: type[BaseModel], detail: ErrorDetails) -> P
             hint = f"write [{detail['input']}]"
         elif location[:1] == ("egress",) and len(location) == 2 and "mapping" in message:
             hint = 'write {host: api.example.com, port: 443, why: "…"}'
+        elif context.get("class_name") == "Secret":
+            hint = "say where it is from: {file: /path}, {credential: NAME} or {command: [PROGRAM]}"
     where = f"{dotted(location)}: " if location else ""
     return document.problem(location, where + message, hint, at_key=at_key)
+
+
+def _of_no_type(document: Document, location: Location, context: Mapping[str, Any]) -> Problem:
+    key = str(context["discriminator"]).strip("'")
+    if "tag" not in context:
+        return document.problem(location, f"{dotted(location)}: the key {key!r} is missing")
+    location, tag, known = (*location, key), str(context["tag"]), str(context["expected_tags"])
+    hint = did_you_mean(tag, known.replace("'", "").split(", "))
+    return document.problem(location, f"{dotted(location)}: {tag!r} is none of {known}", hint)
 
 
 _INSTEAD = {

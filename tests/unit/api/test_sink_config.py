@@ -113,14 +113,15 @@ def test_journald_is_where_it_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sink", "said"),
     [
-        ("{}", "1:12"),
-        ("{type: pigeon}", "'syslog'"),
+        ("{}", "1:12: sinks.a: the key 'type' is missing"),
+        ("{type: pigeon}", "1:19: sinks.a.type: 'pigeon' is none of 'syslog'"),
+        ("{type: syslgo}", "did you mean 'syslog'?"),
         ("{type: stdout, format: xml}", "sinks.a.format"),
         ("{type: stdout, batch: 0}", "sinks.a.batch"),
         ("{type: stdout, linger: 5}", "needs a unit"),
         ("{type: stdout, linge: 5s}", "did you mean 'linger'"),
         ("{type: file, path: here}", "not an absolute path"),
-        ("{type: file, path: /a, rotate: 1MiB}", "rotated at a size, and so many are kept"),
+        ("{type: file, path: /a, rotate: 1MiB}", "rotate: and keep: belong together"),
         ("{type: journald, socket: here}", "not an absolute path"),
         ('{type: syslog, address: "siem.example.com:6514"}', "plain_because"),
         ('{type: syslog, address: "siem.example.com"}', "is not an address"),

@@ -136,7 +136,7 @@ S3 = f"type: s3, {URL}, region: r, bucket: b, key_id: k, secret: {SOURCE}"
     [
         (f"type: splunk, {URL}", "'token' is missing"),
         (f"type: splunk, {URL}, token: {{file: /a, credential: b}}", "exactly one"),
-        (f"type: splunk, url: http://a, token: {SOURCE}", "plain_because"),
+        (f"type: splunk, url: http://a, token: {SOURCE}", "needs https:, or plain_because"),
         (f"type: splunk, url: ftp://a, token: {SOURCE}, plain_because: x", "of http or https"),
         (f"type: splunk, {URL}, token: {SOURCE}, tls: {{name: x}}", "tls.name"),
         (f"type: otlp, {URL}, protocol: udp", "sinks.a.protocol"),
@@ -173,10 +173,22 @@ def test_what_is_wrong_is_told(sink: str, said: str, tmp_path: Path) -> None:
     assert said in problem(tmp_path, f"sinks: {{a: {{{sink}}}}}\n")
 
 
-def test_a_secret_that_stands_where_its_source_belongs_is_not_shown(tmp_path: Path) -> None:
-    text = f"sinks: {{a: {{type: splunk, {URL}, token: hunter2hunter2}}}}\n"
-    message = problem(tmp_path, text)
-    assert "sinks.a.token" in message
+@pytest.mark.parametrize(
+    ("sink", "place"),
+    [
+        (f"type: splunk, {URL}, token: hunter2hunter2", "sinks.a.token"),
+        ("type: splunk, token: hunter2hunter2", "sinks.a: the key 'url' is missing"),
+        (f"type: webhook, {URL}, secret: hunter2hunter2", "sinks.a.secret"),
+        (f"type: webhook, {URL}, secret: [hunter2hunter2]", "sinks.a.secret[0]"),
+        (f"type: otlp, {URL}, protocol: grpc, headers: {{a: hunter2}}", "sinks.a.headers.a"),
+    ],
+)
+def test_a_secret_that_stands_where_its_source_belongs_is_not_shown(
+    sink: str, place: str, tmp_path: Path
+) -> None:
+    message = problem(tmp_path, f"sinks: {{a: {{{sink}}}}}\n")
+    assert place in message
+    assert "say where it is from: {file: /path}" in message
     assert "hunter2" not in message
 
 
