@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import socket
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from supervisor.export.event import Source
 from supervisor.export.exporter import Changes, Exporter, LogSource
 from supervisor.export.health import SinkHealth, health_of
 from supervisor.export.pump import PumpOptions
+from supervisor.export.sinks.certificates import client_context
 from supervisor.oci.spec import ID_RANGE
 from supervisor.sandbox.secrets import Secrets
 from supervisor.sandbox.uids import FIRST_ID, RANGES
@@ -220,6 +221,44 @@ def _contents(name: str, entry: SinkEntry) -> Mapping[str, bytes]:
                 "CONFIG_INVALID", f"sinks.{name}.tls: {path}: {error.strerror}"
             ) from error
     return found
+
+
+def missing(config: Configuration) -> Iterator[str]:
+    """Say which files that sinks name are not there, and which certificates and keys are not what
+    they should be. Whatever we may not look at is passed over, and secrets are not read."""
+    for name, entry in config.sinks.items():
+        for key, secret in entry.secrets.items():
+            if secret.file is not None and not _exists(Path(secret.file)):
+                yield f"sinks.{name}.{key}: there is no file {secret.file}"
+        absent = [path for path in entry.tls_files if not _exists(Path(path))]
+        yield from (f"sinks.{name}.tls: there is no file {path}" for path in absent)
+        if not absent and (why := _tls_wrong(entry)):
+            yield f"sinks.{name}.tls: {why}"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _tls_wrong(entry: SinkEntry) -> str:
+    """Say why OpenSSL does not take the files of TLS, "" where it does."""
+    files = [Path(path) for path in entry.tls_files]
+    if not files:
+        return ""
+    try:
+        client_context(files[0], *(files[1:] or (None, None)))
+    except PermissionError:
+        return ""
+    except OSError as error:  # ssl.SSLError is one.
+        said = (getattr(error, "reason", "") or error.strerror or str(error)).replace("_", " ")
+        return f"{', '.join(map(str, files))} cannot be used: {said.lower()}"
+    return ""
 
 
 def _others(old: Configuration, new: Configuration) -> tuple[str, ...]:

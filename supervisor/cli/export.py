@@ -214,7 +214,7 @@ def test(context: click.Context, /, name: str, timeout: int) -> None:
             waits = not last.acknowledged and last.waited_s - said_s >= WAITING_S
             if waits and not session().json:
                 said_s = last.waited_s
-                out.note(f"entry {last.index} waits: {_why(last.sink)}")
+                out.note(f"entry {last.index} waits: {_why(last)}")
     if last is None:
         raise StockadeError("TEST_UNTOLD", "the daemon said nothing of the test")
     if session().json:
@@ -228,15 +228,20 @@ def test(context: click.Context, /, name: str, timeout: int) -> None:
     else:
         out.note(
             f"entry {last.index} was not acknowledged by {name} within {out.duration(timeout)}: "
-            f"{_why(last.sink)}; it arrives once that is over"
+            f"{_why(last)}; it arrives once that is over"
         )
     if last.refused or not last.acknowledged:
         context.exit(EXIT_FAILS)
 
 
-def _why(sink: Sink) -> str:
+def _why(test: SinkTest) -> str:
+    sink, before = test.sink, test.index - test.sink.acknowledged
+    if not sink.fails and before > 0:
+        return f"of entries before it, {before} {'has' if before == 1 else 'have'} not arrived yet"
+    if not sink.fails and sink.kind == "syslog":
+        return "syslog acknowledges nothing, so nothing has to show for seconds that it is lost"
     if not sink.fails:
-        return f"{out.count(sink.lag_entries, 'entry', 'entries')} before it have not arrived yet"
+        return "the other side has yet to acknowledge it, or it waits for more to go with (linger:)"
     since = f" since {out.moment(sink.failing_since_ns)}" if sink.failing_since_ns else ""
     return f"the sink is {sink.status}{since}" + (f": {sink.why}" if sink.why else "")
 
@@ -333,8 +338,9 @@ def reload() -> None:
 def lint(context: click.Context, /, path: Path | None) -> None:
     """Check the configuration FILE, as the daemon would at its start, and say which sinks it has;
     /etc/stockade/config.yaml where none is given. Each problem comes with file, line, column and a
-    caret; files that others could write are problems, too. No secret is read, and nothing is
-    sent: `test` does that.
+    caret; files that others could write are problems, too, and so are certificates, keys and files
+    of secrets that are missing, as far as you may look. No secret is read, and nothing is sent:
+    `test` does that.
 
     With --json, one document: a list of `level`, `file`, `line`, `column`, `message`, `hint`.
 
@@ -348,7 +354,9 @@ def lint(context: click.Context, /, path: Path | None) -> None:
       0  nothing is wrong
       2  there are problems, or there is no such file
     """
+    from supervisor.api.config import DEFAULT_PATH
     from supervisor.api.guarded import require_guarded
+    from supervisor.api.sinks import missing
     from supervisor.cli.serve import configuration, configuration_file
     from supervisor.profile.yaml_source import Problem, ProblemsFound
 
@@ -359,13 +367,19 @@ def lint(context: click.Context, /, path: Path | None) -> None:
         config = configuration(source)
         names = ", ".join(config.sinks)
         told = f"{out.count(len(config.sinks), 'sink')}{f': {names}' if names else ''}; "
+        if source is None:
+            told = f"there is no {DEFAULT_PATH}, so there are no sinks; "
+        problems = tuple(
+            Problem(file=str(source or ""), line=0, column=0, message=message)
+            for message in missing(config)
+        )
         require_guarded(config, source=source, profiles=())
     except ProblemsFound as found:
         problems = found.problems
     except ProfileError as error:
         place = str(source or "")
         problem = Problem(file=place, line=0, column=0, message=error.message, hint=error.hint)
-        problems = (problem,)
+        problems = (*problems, problem)
     if session().json:
         out.document([{"level": "error", **out.to_json(problem)} for problem in problems])
     else:

@@ -14,11 +14,12 @@ import pytest
 
 from supervisor.api import config
 from supervisor.api.config import Configuration
-from supervisor.api.sinks import FIRST_UID, Sinks, uid_of_sink
+from supervisor.api.sinks import FIRST_UID, Sinks, missing, uid_of_sink
 from supervisor.audit.store import Store
 from supervisor.errors import HostError, ProfileError
 from supervisor.export.exporter import SinkState
 from supervisor.oci.spec import ID_RANGE
+from tests.unit.api.certificates import Authority
 
 KEYS = "limits: {calls: 3}\n"
 
@@ -257,3 +258,25 @@ def test_retention_waits_for_no_traces(tmp_path: Path) -> None:
     assert both.marks is not None
     sinks = Sinks(both, read=lambda: both, source=None, credentials=None)
     assert sinks.names == ("s",)
+
+
+def test_what_tls_cannot_use_is_said(tmp_path: Path) -> None:
+    authority, ca = Authority(), tmp_path / "ca.pem"
+    ca.write_bytes(authority.cert)
+    certificate, key = authority.issue("stockade").write(tmp_path, "stockade")
+    _, other = authority.issue("other").write(tmp_path, "other")
+    (tmp_path / "no.pem").write_text("nonsense\n")
+    pair = f"ca: {ca}, cert: {certificate}"
+    entries = (f"ca: {tmp_path}/no.pem", f"{pair}, key: {other}", f"{pair}, key: {key}")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "sinks:\n"
+        + "".join(
+            f"  s{n}: {{type: syslog, address: 'a:1', tls: {{{tls}}}}}\n"
+            for n, tls in enumerate(entries)
+        )
+    )
+    first, second = missing(config.load(path))
+    assert first.startswith(f"sinks.s0.tls: {tmp_path}/no.pem cannot be used: no certificate")
+    assert second.startswith(f"sinks.s1.tls: {ca}, {certificate}, {other} cannot")
+    assert "mismatch" in second

@@ -156,9 +156,23 @@ def test_a_test_that_does_not(daemon: FakeDaemon, stockade: Stockade) -> None:
 
 
 def test_a_test_behind_others(daemon: FakeDaemon, stockade: Stockade) -> None:
-    daemon.play("TestSink", answering({"sink": fake.sink(lag_entries=700), "waited_s": 1.0}))
+    daemon.play("TestSink", answering({"sink": fake.sink(acknowledged=3), "waited_s": 1.0}))
     result = stockade("export", "test", "--timeout", "1", "siem")
-    assert "700 entries before it have not arrived yet" in result.stderr
+    assert "of entries before it, 14 have not arrived yet" in result.stderr
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("syslog", "syslog acknowledges nothing"), ("s3", "the other side has yet to acknowledge it")],
+)
+def test_a_test_that_waits_for_the_other_side(
+    daemon: FakeDaemon, stockade: Stockade, kind: str, why: str
+) -> None:
+    sink = fake.sink(acknowledged=17, lag_entries=1, kind=kind)
+    daemon.play("TestSink", answering({"sink": sink, "waited_s": 1.0}))
+    result = stockade("export", "test", "--timeout", "1", "siem")
+    assert f"was not acknowledged by siem within 1 s: {why}" in result.stderr
     assert result.exit_code == 1
 
 
@@ -295,3 +309,27 @@ def test_lint_of_what_others_could_write(stockade: Stockade, tmp_path: Path) -> 
 def test_lint_of_nothing(stockade: Stockade, tmp_path: Path) -> None:
     result = stockade("export", "lint", tmp_path / "none.yaml")
     assert (result.exit_code, "there is no configuration" in result.stdout) == (2, True)
+
+
+def test_lint_of_files_that_are_not_there(stockade: Stockade, tmp_path: Path) -> None:
+    path, ca = tmp_path / "config.yaml", tmp_path / "ca.pem"
+    sinks = (
+        f"siem: {{type: syslog, address: 'a:1', tls: {{ca: {ca}}}}}",
+        f"hook: {{type: webhook, url: 'https://a', secret: {{file: {tmp_path}/secret}}}}",
+    )
+    path.write_text("sinks:\n  " + "\n  ".join(sinks) + "\n")
+    result = stockade("export", "lint", path)
+    assert (result.exit_code, result.stderr) == (2, "stockade: 2 sinks: siem, hook; 2 problems\n")
+    assert result.stdout.splitlines() == [
+        f"sinks.siem.tls: there is no file {ca}",
+        f"sinks.hook.secret[0]: there is no file {tmp_path}/secret",
+    ]
+
+
+def test_lint_where_there_is_no_configuration(
+    stockade: Stockade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.api.config.DEFAULT_PATH", tmp_path / "none.yaml")
+    result = stockade("export", "lint")
+    assert result.exit_code == 0
+    assert f"there is no {tmp_path}/none.yaml, so there are no sinks" in result.stderr
