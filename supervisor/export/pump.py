@@ -324,7 +324,7 @@ class Pump:
         state.why = str(error) or type(error).__name__
         state.failing_since = state.failing_since or self._clock()
         if state.failures == OPEN_AFTER:
-            log.warning("a sink fails: %s", state.why)
+            log.warning("it fails: %s", state.why)
         least, most = self._options.wait_min_s, self._options.wait_max_s
         self._wait_s = min(most, random.uniform(least, max(least, self._wait_s * 3)))  # noqa: S311
         asked_s = error.retry_after_s if isinstance(error, SinkError) else 0.0
@@ -337,7 +337,7 @@ class Pump:
     def _worked(self) -> None:
         state = self.state
         if state.failures >= OPEN_AFTER:
-            log.info("a sink works again, after %.0f s", self._clock() - state.failing_since)
+            log.info("it works again, after %.0f s", self._clock() - state.failing_since)
         state.circuit, state.failures, state.failing_since, state.why = Circuit.CLOSED, 0, 0.0, ""
         self._wait_s = 0.0
 

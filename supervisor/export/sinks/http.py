@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import gzip
+import os
+import socket
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -159,11 +161,25 @@ class Poster:
         except TimeoutError:
             raise SinkError(f"no whole answer in {self._endpoint.deadline_s:g} s") from None
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
-            raise SinkError(self._clean(str(error) or type(error).__name__)) from None
+            raise SinkError(self._clean(self._told(error))) from None
         finally:
             if not done:
                 await self.close()  # the files of the certificates are read anew, too
         return answer
+
+    def _told(self, error: Exception) -> str:
+        """Say what failed, where httpx has no words of its own, or none that say why."""
+        endpoint = self._endpoint
+        match error:
+            case httpx.ConnectTimeout():
+                return f"no connection in {endpoint.connect_s:g} s"
+            case httpx.ReadTimeout():
+                return f"it says nothing for {endpoint.stall_s:g} s"
+            case httpx.WriteTimeout():
+                return f"it takes nothing for {endpoint.stall_s:g} s"
+            case httpx.ConnectError():
+                return _first_cause(error) or str(error) or "no connection"
+        return str(error) or type(error).__name__
 
     async def close(self) -> None:
         """Part. Does nothing a second time, and raises nothing."""
@@ -206,6 +222,20 @@ class Poster:
 
     def _clean(self, text: str) -> str:
         return clean(text, self._secrets)
+
+
+def _first_cause(error: BaseException) -> str:
+    """Give what the kernel said first, "" where it was not the kernel."""
+    cause: BaseException | None = error
+    said = ""
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        plain = isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError | socket.gaierror)
+        if plain and cause.errno:  # type: ignore[union-attr]
+            said = os.strerror(cause.errno)  # type: ignore[union-attr]
+        cause = cause.__cause__ or cause.__context__
+    return said
 
 
 def clean(text: str, secrets: Iterable[bytes]) -> str:

@@ -23,6 +23,7 @@ from supervisor.export.sinks.http import (
 )
 from tests.support.deliveries import event, events
 from tests.support.posts import Fault, Post, Posts, Reply
+from tests.support.receiver import free_port
 from tests.unit.api.certificates import Authority
 
 PLAIN = "a test, on loopback"
@@ -89,6 +90,32 @@ def test_a_fault_is_an_error_and_the_next_one_goes(fault: Fault) -> None:
                 await poster.post("/", b"b" * 100_000, {})
             assert (await poster.post("/", b"", {})).taken
             await poster.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"stall_s": 0.1}, "it says nothing for 0.1 s"), ({}, "no whole answer in 0.5 s")],
+)
+def test_why_there_is_no_answer(given: dict[str, float], why: str) -> None:
+    async def main() -> None:
+        async with Posts(fine) as server:
+            server.faults.append(Fault.STALL)
+            poster = Poster(endpoint(server.url, **given))
+            with pytest.raises(SinkError, match=why):
+                await poster.post("/", b"", {})
+            await poster.close()
+
+    asyncio.run(main())
+
+
+def test_why_there_is_no_connection() -> None:
+    async def main() -> None:
+        poster = Poster(endpoint(f"http://127.0.0.1:{free_port()}", deadline_s=5.0))
+        with pytest.raises(SinkError, match=r"^Connection refused$"):
+            await poster.post("/", b"", {})
+        await poster.close()
 
     asyncio.run(main())
 
