@@ -10,8 +10,8 @@ from supervisor.client import Sink
 from supervisor.console.reader import Reader
 
 COLUMNS = (
-    "SINK", "TYPE", "AS", "STATE", "LAG", "BYTES", "AGE", "ACKNOWLEDGED", "RETRIES", "DEAD LETTERS",
-    "WHY",
+    "SINK", "TYPE", "FORMAT", "STATE", "BEHIND", "BYTES", "OLDEST", "ACKNOWLEDGED", "RETRIES",
+    "DEAD LETTERS", "WHY",
 )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def told(sinks: Iterable[Sink]) -> Section:
             one.lag_entries,
             out.size(one.lag_bytes),
             out.age(one.lag_s) if one.lag_s else "",
-            out.moment(one.acknowledged_at_ns) or "never",
+            out.moment(one.acknowledged_at_ns) or ("" if one.acknowledged else "never"),
             one.retries or "",
             one.dead_letters or "",
             one.why,

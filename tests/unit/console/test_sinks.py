@@ -19,17 +19,20 @@ def test_no_sinks_is_said() -> None:
 def test_a_row_for_each() -> None:
     failing = fake.sink(
         status=export_pb2.SINK_STATUS_FAILING, why="connection refused", lag_entries=7,
-        lag_bytes=2048, retries=3,
+        lag_bytes=2048, retries=3, acknowledged=0,
     )  # fmt: skip
     failing.lag.FromSeconds(75)
     failing.ClearField("acknowledged_at")
-    section = sinks.told([sink(failing), sink(fake.sink(name="file"))])
-    first, second = section.rows
+    restarted = fake.sink(name="restarted")
+    restarted.ClearField("acknowledged_at")
+    section = sinks.told([sink(failing), sink(fake.sink(name="file")), sink(restarted)])
+    first, second, third = section.rows
     assert first == (
         "siem", "syslog", "ocsf", "failing", 7, "2.0 KiB", "1m15s", "never", 3, "",
         "connection refused",
     )  # fmt: skip
     assert second[6:8] == ("", "2023-11-14 22:13:20Z")
+    assert third[7] == ""
     assert len(section.columns) == len(first)
     assert not section.notes
 
