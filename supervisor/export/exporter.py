@@ -459,6 +459,9 @@ class _Link:
                     self.moved = asyncio.Event()
             case "state":
                 self.state.said = message
+            case "logged":
+                level = min(int(message["level"]), logging.ERROR)
+                log.log(level, "sink %s: %s", self.order.name, message["text"])
             case "broken":
                 self.state.why = str(message["why"])
         return None

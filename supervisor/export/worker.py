@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -34,6 +35,9 @@ from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
 STATE_EVERY_S = 1.0
 NICE = 19
 """Calls go first: a sink that is behind has time, and its lag is told."""
+
+LOGGED_CHARS_MAX = 4096
+"""Of a message of the log, with its traceback; escaped, it still fits into one of the channel."""
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 
@@ -109,6 +113,7 @@ class Daemon:
 async def work(end: socket.socket) -> None:
     """Do what the daemon orders, until it has gone."""
     daemon = Daemon(end)
+    LOGGED.attach(daemon.channel)
     running = asyncio.create_task(daemon.channel.run())
     pumping = asyncio.create_task(_pump(daemon))
     try:
@@ -200,6 +205,48 @@ class OneLine(logging.Formatter):
 LINES = OneLine()
 
 
+class ToDaemon(logging.Handler):
+    """Has the daemon write what is logged here, so that it is in its log's form, with its priority.
+    What it does not take, or not yet, goes to `instead`. From any thread."""
+
+    def __init__(self, instead: logging.Handler) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter())
+        self.instead = instead
+        self._channel: Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+
+    def attach(self, channel: Channel) -> None:
+        """Tell the daemon from now on, from this event loop."""
+        self._channel, self._loop = channel, asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell the daemon, at once where this is the event loop's thread."""
+        if self._loop is None:
+            self.instead.handle(record)
+        elif threading.get_ident() == self._thread:
+            self._tell(record)
+        else:
+            try:
+                self._loop.call_soon_threadsafe(self._tell, record)
+            except RuntimeError:  # It is closed.
+                self.instead.handle(record)
+
+    def _tell(self, record: logging.LogRecord) -> None:
+        text = self.format(record)[:LOGGED_CHARS_MAX]
+        try:
+            if self._channel is None:
+                raise ChannelClosed
+            self._channel.tell("logged", level=record.levelno, text=text)
+        except ChannelClosed:
+            self.instead.handle(record)
+
+
+LOGGED = ToDaemon(logging.StreamHandler(sys.stderr))
+
+
 def main() -> None:
     """Serve the daemon's socket until it closes."""
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -207,9 +254,8 @@ def main() -> None:
         signal.signal(kind, signal.SIG_IGN)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(NICE)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LINES)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    LOGGED.instead.setFormatter(LINES)
+    logging.basicConfig(level=logging.INFO, handlers=[LOGGED])
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as end:
         os.set_inheritable(end.fileno(), False)

@@ -339,3 +339,19 @@ def test_entries_that_are_no_events_are_behind_a_sink_as_well(log: Log, tmp_path
 
     asyncio.run(main())
     assert came(out) == []
+
+
+def test_what_its_process_logs_is_in_the_daemons_log(
+    log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.write(1)
+    quick = PumpOptions(wait_min_s=0.01, wait_max_s=0.02)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "no" / "out", pump=quick)):
+            await until(lambda: "it fails" in caplog.text)
+
+    asyncio.run(main())
+    (record,) = [one for one in caplog.records if "it fails" in one.message]
+    assert (record.name, record.levelname) == ("stockade.export", "WARNING")
+    assert record.message == f"sink archive: it fails: {tmp_path}/no/out: No such file or directory"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from supervisor.export.worker import OneLine
+from supervisor.export.channel import Channel, ChannelClosed
+from supervisor.export.worker import LOGGED_CHARS_MAX, OneLine, ToDaemon
 
 HERE = Path(__file__).resolve().parents[3]
 MESSAGE = "it says %s"
@@ -69,3 +73,39 @@ def test_what_a_receiver_said_is_one_line_with_the_sinks_name() -> None:
     assert line.startswith("1970-01-01T00:00:00.")
     assert "WARNING stockade.export: sink siem: it says no\\n2026" in line
     assert line.isprintable()
+
+
+def logged(text: str, level: int = logging.WARNING) -> logging.LogRecord:
+    return logging.LogRecord("stockade.export", level, "", 1, "%s", (text,), None)
+
+
+def test_the_daemon_is_told_what_is_logged_from_any_thread() -> None:
+    channel, stream = mock.create_autospec(Channel, instance=True), io.StringIO()
+    handler = ToDaemon(logging.StreamHandler(stream))
+
+    async def main() -> None:
+        handler.handle(logged("too early"))
+        handler.attach(channel)
+        handler.handle(logged("x" * 2 * LOGGED_CHARS_MAX))
+        await asyncio.to_thread(handler.handle, logged("from afar", logging.ERROR))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert stream.getvalue() == "too early\n"
+    assert channel.tell.call_args_list == [
+        mock.call("logged", level=30, text="x" * LOGGED_CHARS_MAX),
+        mock.call("logged", level=40, text="from afar"),
+    ]
+
+
+def test_what_the_daemon_does_not_take_is_written_here() -> None:
+    channel, stream = mock.create_autospec(Channel, instance=True), io.StringIO()
+    channel.tell.side_effect = ChannelClosed
+    handler = ToDaemon(logging.StreamHandler(stream))
+
+    async def main() -> None:
+        handler.attach(channel)
+        handler.handle(logged("it has gone"))
+
+    asyncio.run(main())
+    assert stream.getvalue() == "it has gone\n"
