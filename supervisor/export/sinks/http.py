@@ -169,16 +169,16 @@ class Poster:
 
     def _told(self, error: Exception) -> str:
         """Say what failed, where httpx has no words of its own, or none that say why."""
-        endpoint = self._endpoint
+        endpoint, url = self._endpoint, httpx.URL(self._endpoint.url)
         match error:
             case httpx.ConnectTimeout():
-                return f"no connection in {endpoint.connect_s:g} s"
+                return f"{url.netloc.decode()}: no connection in {endpoint.connect_s:g} s"
             case httpx.ReadTimeout():
                 return f"it says nothing for {endpoint.stall_s:g} s"
             case httpx.WriteTimeout():
                 return f"it takes nothing for {endpoint.stall_s:g} s"
             case httpx.ConnectError():
-                return _first_cause(error) or str(error) or "no connection"
+                return f"{url.netloc.decode()}: {_first_cause(error) or error}"
         return str(error) or type(error).__name__
 
     async def close(self) -> None:

@@ -90,6 +90,11 @@ class Peer:
         if not 0 < self.port < 1 << 16:
             raise ValueError(f"{self.port} is no port")
 
+    @property
+    def where(self) -> str:
+        """Give host and port as people write them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Wire:
     """An open connection. `over` is set once it is over, and `why` says why it is.
@@ -129,9 +134,9 @@ class Wire:
             if wire is not None:
                 wire.abort()
             if isinstance(error, TimeoutError):
-                raise WireError(f"no connection in {peer.connect_s:g} s") from None
+                raise WireError(f"{peer.where}: no connection in {peer.connect_s:g} s") from None
             if isinstance(error, OSError):
-                raise WireError(_told(error)) from None
+                raise WireError(f"{peer.where}: {_told(error)}") from None
             raise
         wire._listener = asyncio.create_task(wire._listen(), name="export wire")
         return wire

@@ -112,8 +112,9 @@ def test_why_there_is_no_answer(given: dict[str, float], why: str) -> None:
 
 def test_why_there_is_no_connection() -> None:
     async def main() -> None:
-        poster = Poster(endpoint(f"http://127.0.0.1:{free_port()}", deadline_s=5.0))
-        with pytest.raises(SinkError, match=r"^Connection refused$"):
+        there = f"127.0.0.1:{free_port()}"
+        poster = Poster(endpoint(f"http://{there}/a-secret-path", deadline_s=5.0))
+        with pytest.raises(SinkError, match=f"^{there}: Connection refused$"):
             await poster.post("/", b"", {})
         await poster.close()
 

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from supervisor.export.sinks.wire import READ_BYTES, SAID_BYTES_MAX, Peer, Tls, Wire, WireError
+from tests.support.receiver import free_port
 from tests.unit.export.sinks.samples import plain, secure
 from tests.unit.export.sinks.servers import Certificates, Served, Stub, Talk, stub
 
@@ -104,6 +105,17 @@ def test_who_never_shakes_hands(tmp_path: Path) -> None:
             await Wire.open(peer)
 
     run(go)
+
+
+def test_where_nobody_is_is_said() -> None:
+    port = free_port()
+
+    async def main() -> None:
+        with pytest.raises(WireError, match=f"^127.0.0.1:{port}: Connection refused$"):
+            await Wire.open(plain(port))
+
+    asyncio.run(main())
+    assert Peer(host="::1", port=1, tls=None, plain_because="a test").where == "[::1]:1"
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
