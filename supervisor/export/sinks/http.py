@@ -62,7 +62,7 @@ class HttpTls:
         try:
             return client_context(self.ca, self.certificate, self.key)
         except (ssl.SSLError, OSError) as error:
-            raise SinkError(f"the certificates cannot be used: {error}") from None
+            raise SinkError(f"the certificates cannot be used: {_reason(error)}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +222,11 @@ class Poster:
 
     def _clean(self, text: str) -> str:
         return clean(text, self._secrets)
+
+
+def _reason(error: OSError) -> str:
+    """Give OpenSSL's reason without its place in Python's source, or the kernel's with the file."""
+    return str(error).partition(" (_ssl.c")[0]
 
 
 def _first_cause(error: BaseException) -> str:

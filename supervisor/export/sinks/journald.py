@@ -74,7 +74,7 @@ class JournaldSink:
             raise SinkError(f"journald takes nothing for {self._options.stall_s:g} s") from None
         except OSError as error:
             self._drop()
-            raise SinkError(f"journald: {error.strerror or error}") from None
+            raise SinkError(f"{self._options.path}: {error.strerror or error}") from None
         return rejected
 
     def trails(self) -> int:

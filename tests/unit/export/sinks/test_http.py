@@ -231,6 +231,9 @@ def test_mutual_tls_reads_its_files_anew(tmp_path: Path) -> None:
             with pytest.raises(SinkError):
                 await poster.post("/", b"", {})
             assert not server.posts
+            Path(certificate).write_text("nonsense")
+            with pytest.raises(SinkError, match=r"certificates cannot be used: \[SSL\] PEM lib$"):
+                await poster.post("/", b"", {})
             Path(certificate).unlink()
             with pytest.raises(SinkError, match="certificates cannot be used"):
                 await poster.post("/", b"", {})

@@ -135,7 +135,7 @@ def test_nobody_is_there_and_then_somebody_new(tmp_path: Path) -> None:
 
     async def go() -> None:
         sink = JournaldSink(JournaldOptions(path=path))
-        with pytest.raises(SinkError):
+        with pytest.raises(SinkError, match=f"{path}: No such file"):
             await sink.send([event(1)])
         for _ in range(2):
             with journal(path) as listener:
