@@ -32,7 +32,7 @@ from supervisor.call.texts import brief
 from supervisor.call.types import SESSION_KEY, UID_KEY, WATCHING_KEY
 from supervisor.errors import HostError, InvariantError, NotPermitted, Unauthenticated
 from supervisor.linux import process
-from supervisor.linux.fds import wait_readable
+from supervisor.linux.fds import take_no_descriptors, wait_readable
 from supervisor.oci.spec import ID_RANGE
 from supervisor.sandbox.uids import FIRST_ID, RANGES
 
@@ -126,6 +126,7 @@ class Console:
         inner.chmod(FOLDER_MODE)
         self._folder = os.open(inner, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        take_no_descriptors(door)
         try:
             # By the descriptor: the whole path may be too long for a socket.
             door.bind(f"/proc/self/fd/{self._folder}/{SOCKET}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from supervisor.api.config import UNIX_PATH_BYTES_MAX, Socket
 from supervisor.api.witness_config import split_host_port
 from supervisor.errors import HostError, ProfileError
+from supervisor.linux.fds import take_no_descriptors
 
 log = logging.getLogger("stockade.api")
 
@@ -40,6 +41,7 @@ def unix_listener(path: Path, settings: Socket) -> socket.socket:
     """
     group, mode = _group_and_mode(settings)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    take_no_descriptors(listener)
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _remove_stale(path)

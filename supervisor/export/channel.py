@@ -11,6 +11,7 @@ import array
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from supervisor.errors import StockadeError
 from supervisor.linux.fds import receive_fds
 
 MESSAGE_BYTES_MAX = 192 << 10
@@ -27,6 +29,12 @@ BUFFER_BYTES = 1 << 20
 FDS_MAX = 4
 WAITING_MAX = 1024
 """Messages that wait to be sent; a peer that reads none for so long is as good as gone."""
+
+AT_ONCE_MAX = 16
+"""Messages of the other side that are seen to at a time. Nothing more is read meanwhile: who floods
+us waits, and everybody else on the loop has a turn."""
+
+log = logging.getLogger("stockade.export")
 
 Message = dict[str, Any]
 Handler = Callable[[Message, Sequence[int]], Awaitable[Mapping[str, Any] | None]]
@@ -40,6 +48,10 @@ class ChannelClosed(Exception):
 
 class PeerFailed(OSError):
     """The other side could not do what it was asked for."""
+
+
+class PeerMisbehaves(Exception):
+    """The other side said what it may not, or what nobody can read: it is heard no more."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -62,21 +74,28 @@ class Channel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._out: list[tuple[bytes, int]] = []
         self._closed = False
+        self._fault: PeerMisbehaves | None = None
+        self._ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Take messages until the other side has gone."""
+        """Take messages until the other side has gone.
+
+        Raises:
+            PeerMisbehaves: it said what it may not.
+        """
         loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(self._end, ready.set)
+        loop.add_reader(self._end, self._ready.set)
         try:
             while True:
-                await ready.wait()
-                ready.clear()
+                await self._ready.wait()
+                self._ready.clear()
                 while (found := self._receive()) is not None:
                     data, fds = found
                     if not data:
                         return
                     self._take(data, fds)
+                    await self._room()
+                self._check()
         finally:
             loop.remove_reader(self._end)
             self._end_all()
@@ -127,8 +146,24 @@ class Channel:
         except ConnectionResetError:
             return b"", []
 
+    async def _room(self) -> None:
+        """Wait until one more message may be seen to."""
+        self._check()
+        while len(self._tasks) >= AT_ONCE_MAX:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._check()
+
+    def _check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
     def _take(self, data: bytes, fds: list[int]) -> None:
-        message: Message = orjson.loads(data)
+        try:
+            message = _read(data)
+        except PeerMisbehaves:
+            for fd in fds:
+                os.close(fd)
+            raise
         if "re" in message:
             answer = self._answers.get(message["re"])
             if answer is not None and not answer.done():
@@ -147,8 +182,15 @@ class Channel:
             try:
                 answer: Message = dict(await self._handle(message, fds) or {})
                 fd = answer.pop("fd", -1)
-            except OSError as error:
-                answer = {"error": str(error), "errno": error.errno or 0}
+            except (OSError, StockadeError) as error:
+                answer = {"error": str(error), "errno": getattr(error, "errno", 0) or 0}
+            except PeerMisbehaves as fault:
+                self._fault = self._fault or fault
+                self._ready.set()
+                return
+            except Exception as error:
+                log.exception("a message of the other side")
+                answer = {"error": f"a bug: {error!r}", "errno": 0}
             if "ask" in message:
                 with contextlib.suppress(ChannelClosed):  # Who asked has gone.
                     self._send({"re": message["id"], **answer}, fd)
@@ -199,3 +241,21 @@ class Channel:
                 answer.set_exception(ChannelClosed())
         for task in self._tasks:
             task.cancel()
+
+
+def _read(data: bytes) -> Message:
+    """Read a message: an answer, or what is told or asked.
+
+    Raises:
+        PeerMisbehaves: it is none.
+    """
+    try:
+        message = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise PeerMisbehaves(f"what it says is no message: {error}") from None
+    if isinstance(message, dict):
+        what = message.get("re"), message.get("tell"), message.get("ask"), message.get("id")
+        match what:
+            case (int(), None, None, _) | (None, str(), None, _) | (None, None, str(), int()):
+                return message
+    raise PeerMisbehaves("what it says is no message: it has not the fields of one")

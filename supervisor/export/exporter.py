@@ -23,12 +23,14 @@ from typing import Any, NamedTuple, Protocol
 from supervisor.audit.cursors import Cursor, CursorError, CursorMissing, Cursors
 from supervisor.audit.space import make_folder
 from supervisor.errors import StockadeError
+from supervisor.export import told
 from supervisor.export.build import Order
-from supervisor.export.channel import Channel, ChannelClosed, Message, pair
+from supervisor.export.channel import Channel, ChannelClosed, Message, PeerMisbehaves, pair
 from supervisor.export.event import Head
-from supervisor.export.letters import Letter, Letters
+from supervisor.export.letters import WHY_CHARACTERS_MAX, Letter, Letters
+from supervisor.export.redeliver import PROVEN_S, SEND_S
 from supervisor.linux import process
-from supervisor.linux.fds import wait_readable
+from supervisor.linux.fds import take_no_descriptors, wait_readable
 
 LOOK_S = 0.05
 """How often it is looked whether the log has grown."""
@@ -39,6 +41,9 @@ LETTERS_NAME = "export"
 STDOUT = "stdout"
 LETTERS_AT_ONCE = 50
 """Of dead letters, that are sent again before others have their turn."""
+
+LETTERS_S = LETTERS_AT_ONCE * SEND_S + 2 * PROVEN_S
+"""For the process of a sink to say what became of those: longer than it may take by itself."""
 
 PATIENCE_S = 5.0
 """For the process of a sink to part from the other side, before it is killed."""
@@ -331,12 +336,7 @@ class _Link:
             if stopped:
                 found += [(letter, stopped) for letter in some]
                 continue
-            answer, _ = await self._channel.ask(
-                "redeliver", letters=[asdict(letter) for letter in some]
-            )
-            refused = {one["uid"]: Letter(**one) for one in answer["refused"]}
-            delivered = set(answer["delivered"])
-            stopped = answer["stopped"]
+            delivered, refused, stopped = await self._send_again(self._channel, some)
             await asyncio.to_thread(self.letters.delivered, delivered, time.time_ns())
             await asyncio.to_thread(self.letters.add, refused.values())
             self._dead -= delivered
@@ -345,6 +345,20 @@ class _Link:
                 why = refused[letter.uid].why if letter.uid in refused else stopped
                 found.append((letter, "" if letter.uid in delivered else why))
         return found
+
+    async def _send_again(
+        self, channel: Channel, letters: Sequence[Letter]
+    ) -> tuple[set[str], dict[str, Letter], str]:
+        try:
+            async with asyncio.timeout(LETTERS_S):
+                answer, _ = await channel.ask(
+                    "redeliver", letters=[asdict(letter) for letter in letters]
+                )
+            return told.outcome(answer, letters, self._source.durable())
+        except TimeoutError:
+            raise ChannelClosed("it does not say what became of them") from None
+        except PeerMisbehaves as fault:
+            raise ChannelClosed(str(fault)) from None
 
     def grown(self, durable: int, head: Head, *, news: bool) -> None:
         """Tell the process how far the log is, where that is new to it."""
@@ -379,6 +393,7 @@ class _Link:
     async def _one_life(self) -> bool:
         """Start the process, and be there for it until it ends, or has to begin again: say that."""
         ours, theirs = pair()
+        take_no_descriptors(ours)
         channel = Channel(ours, self._handle)
         begin = self._begin_at()
         order = replace(self.order, index=begin.index, leaf=begin.leaf)
@@ -400,9 +415,9 @@ class _Link:
             finally:
                 os.close(fd)
             self._channel, self._fresh, self.state.running = channel, True, True
-            if not await self._ended(pidfd):
+            if not await self._ended(pidfd, serving):
                 return True
-            self.state.why = self.state.why or "its process ended"
+            self.state.why = self.state.why or _why_over(serving)
             return False
         finally:
             self._channel, self.state.running = None, False
@@ -419,13 +434,14 @@ class _Link:
         self.state.replaying_from = index
         return self._cursor if index is None else Cursor(index=index, leaf="")
 
-    async def _ended(self, pidfd: int) -> bool:
-        """Wait until the process has ended, or is to begin again; say whether it has ended."""
+    async def _ended(self, pidfd: int, serving: asyncio.Task[None]) -> bool:
+        """Wait until the process has ended, is not to be heard any more, or is to begin again; say
+        whether it is over."""
         waiting = asyncio.ensure_future(wait_readable(pidfd))
         again = asyncio.ensure_future(self._again.wait())
         try:
-            await asyncio.wait((waiting, again), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.done()
+            await asyncio.wait((waiting, serving, again), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.done() or serving.done()
         finally:
             waiting.cancel()
             again.cancel()
@@ -435,12 +451,12 @@ class _Link:
             case "segments":
                 return {"firsts": list(self._source.firsts())}
             case "open":
-                return {"fd": self._source.open(int(message["first"]))}
+                return {"fd": self._source.open(told.number(message, "first"))}
             case "opening":
-                found = await asyncio.to_thread(self._source.opening, str(message["call"]))
+                found = await asyncio.to_thread(self._source.opening, told.call(message))
                 return {"opening": found}
             case "refused":
-                letter = Letter(**message["letter"])
+                letter = told.letter(message.get("letter"), self._source.durable())
                 await asyncio.to_thread(self.letters.add, [letter])
                 self._dead.add(letter.uid)  # again, where the process was killed before it knew
                 self.state.letters = len(self._dead)
@@ -449,22 +465,26 @@ class _Link:
                     self.order.name, letter.index, letter.why,
                 )  # fmt: skip
             case "acknowledged":
-                index = int(message["index"])
-                if self.state.replaying_from is not None and index >= self._cursor.index:
-                    self.state.replaying_from = None
-                if index > self._cursor.index:
-                    self._cursor = Cursor(index=index, leaf=str(message["leaf"]))
-                    self.state.index = index
-                    self.moved.set()
-                    self.moved = asyncio.Event()
+                self._move(told.cursor(message, self._source.durable()))
             case "state":
-                self.state.said = message
+                self.state.said = told.state(message)
             case "logged":
-                level = min(int(message["level"]), logging.ERROR)
-                log.log(level, "sink %s: %s", self.order.name, message["text"])
+                level, text = told.logged(message)
+                log.log(level, "sink %s: %s", self.order.name, text)
             case "broken":
-                self.state.why = str(message["why"])
+                self.state.why = told.text(message, "why", WHY_CHARACTERS_MAX)
+            case _:
+                raise PeerMisbehaves("it says what it may not")
         return None
+
+    def _move(self, cursor: Cursor) -> None:
+        if self.state.replaying_from is not None and cursor.index >= self._cursor.index:
+            self.state.replaying_from = None
+        if cursor.index > self._cursor.index:
+            self._cursor = cursor
+            self.state.index = cursor.index
+            self.moved.set()
+            self.moved = asyncio.Event()
 
 
 def _spawn(end: int, output: int) -> int:
@@ -477,6 +497,12 @@ def _spawn(end: int, output: int) -> int:
         )
     finally:
         os.close(null)
+
+
+def _why_over(serving: asyncio.Task[None]) -> str:
+    """Say why nobody hears a process any more."""
+    fault = serving.exception() if serving.done() and not serving.cancelled() else None
+    return "its process ended" if fault is None else f"its process was ended: {fault}"
 
 
 async def _end(pidfd: int) -> None:

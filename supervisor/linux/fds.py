@@ -16,6 +16,10 @@ PIPE_BYTES = 1 << 20
 fewer, larger reads; the kernel's 64 KiB do where it refuses."""
 
 
+SO_PASSRIGHTS = 83
+"""asm-generic/socket.h of Linux 6.16."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipe:
     """Both ends of a pipe, close-on-exec."""
@@ -47,6 +51,19 @@ def receive_fds(
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     return data, list(fds)
+
+
+def take_no_descriptors(end: socket.socket) -> bool:
+    """Have the kernel refuse descriptors that others send to a unix socket, or to connections that
+    are made to it: they would come whether they are asked for or not, and who lets go of one may
+    wait for as long as its sender likes (SO_LINGER, socket(7)). Say whether it does: not before
+    Linux 6.16.
+    """
+    try:
+        end.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 def open_below(directory: int, parts: list[bytes], flags: int, mode: int = 0o600) -> int:

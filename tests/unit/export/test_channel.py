@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from supervisor.errors import AuditCorrupt
 from supervisor.export.channel import (
+    AT_ONCE_MAX,
     MESSAGE_BYTES_MAX,
     WAITING_MAX,
     Channel,
@@ -18,6 +21,7 @@ from supervisor.export.channel import (
     Handler,
     Message,
     PeerFailed,
+    PeerMisbehaves,
     pair,
 )
 
@@ -142,5 +146,83 @@ def test_a_message_that_is_too_large_is_not_sent() -> None:
         async with both(nothing, nothing) as (left, _):
             with pytest.raises(ValueError, match="bytes"):
                 left.tell("x", more="y" * MESSAGE_BYTES_MAX)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"{", b"[]", b"5", b"{}", b'{"re":[]}', b'{"tell":5}', b'{"ask":"x"}', b'{"re":1,"tell":"x"}'],
+)
+def test_what_nobody_can_read_ends_it_and_leaves_no_descriptor(said: bytes) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        channel = Channel(ours, nothing)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        with theirs, open(os.devnull) as file:  # noqa: PTH123
+            socket.send_fds(theirs, [said], [file.fileno()])
+            with pytest.raises(PeerMisbehaves):
+                await asyncio.wait_for(channel.run(), 20)
+        with pytest.raises(ChannelClosed):
+            channel.tell("x")
+        channel.close()
+        assert len(os.listdir("/proc/self/fd")) == before - 2  # noqa: PTH208
+
+    asyncio.run(main())
+
+
+def test_who_floods_it_waits_while_others_have_their_turn() -> None:
+    begun: list[int] = []
+    go_on = asyncio.Event()
+
+    async def slow(message: Message, fds: Sequence[int]) -> None:
+        begun.append(message["n"])
+        await go_on.wait()
+
+    async def main() -> None:
+        async with both(slow, nothing) as (left, right):
+            for n in range(5 * AT_ONCE_MAX):
+                right.tell("x", n=n)
+            while len(begun) < AT_ONCE_MAX:
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(left._tasks) == len(begun) == AT_ONCE_MAX
+            go_on.set()
+            while len(begun) < 5 * AT_ONCE_MAX:
+                await asyncio.sleep(0)
+        assert begun == list(range(5 * AT_ONCE_MAX))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(AuditCorrupt("CHAIN_BROKEN", "it is"), "it is"), (KeyError("x"), r"a bug: KeyError\('x'\)")],
+)
+def test_who_asks_is_answered_whatever_fails(error: Exception, why: str) -> None:
+    async def fail(message: Message, fds: Sequence[int]) -> None:
+        raise error
+
+    async def main() -> None:
+        async with both(nothing, fail) as (left, _):
+            with pytest.raises(PeerFailed, match=why):
+                await asyncio.wait_for(left.ask("open"), 20)
+
+    asyncio.run(main())
+
+
+def test_a_handler_may_end_it() -> None:
+    async def refuse(message: Message, fds: Sequence[int]) -> None:
+        raise PeerMisbehaves("it may not")
+
+    async def main() -> None:
+        ours, theirs = pair()
+        channel = Channel(ours, refuse)
+        with theirs:
+            theirs.send(b'{"tell":"x"}')
+            with pytest.raises(PeerMisbehaves, match="it may not"):
+                await asyncio.wait_for(channel.run(), 20)
+        channel.close()
 
     asyncio.run(main())

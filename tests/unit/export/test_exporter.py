@@ -287,7 +287,7 @@ def test_dead_letters_are_sent_again_or_given_up(log: Log, tmp_path: Path) -> No
                     await exporter.redeliver("archive", ["1-ab-0"])
                 leaf = json.loads(out.read_bytes().splitlines()[1])["leaf"]
                 uid = f"1-{leaf[:16]}-0"
-                wrong = Letter(index=2, uid="2-no-such-event-7", why="no", time_ns=1)
+                wrong = Letter(index=2, uid=f"2-{'0' * 16}-7", why="no", time_ns=1)
                 letters = exporter._links["archive"].letters
                 letters.add([Letter(index=1, uid=uid, why="full", time_ns=1), wrong])
                 exporter._links["archive"]._dead |= {uid, wrong.uid}
@@ -305,14 +305,62 @@ def test_dead_letters_are_sent_again_or_given_up(log: Log, tmp_path: Path) -> No
 
 
 def test_a_letter_that_comes_twice_is_one(log: Log, tmp_path: Path) -> None:
+    log.write(1)
+
     async def main() -> None:
         exporter = Exporter([order(tmp_path / "out")], log, tmp_path)
-        letter = {"index": 0, "uid": "a", "why": "no", "time_ns": 1}
-        for uid in ("a", "b", "a"):
+        letter = {"index": 0, "uid": "", "why": "no", "time_ns": 1}
+        for number in (0, 1, 0):
+            uid = f"0-{'0a' * 8}-{number}"
             await exporter._links["archive"]._handle(
                 {"ask": "refused", "letter": {**letter, "uid": uid}}, ()
             )
         assert exporter.states[0].letters == 2 == len(exporter.letters("archive"))
+
+    asyncio.run(main())
+
+
+SAYS = {
+    "garbage": "end.send(b'{')",
+    "state": "tell(tell='state', segment='x', why='no')",
+    "cursor": "tell(tell='acknowledged', index=10**9, leaf='0' * 64)",
+    "letter": "tell(ask='refused', id=1, letter=dict(index=0, uid='u', why='', time_ns=1))",
+    "flood": "[tell(tell='acknowledged', index=0, leaf='0' * 64) for _ in range(20)]; tell(tell=5)",
+}
+
+
+@pytest.mark.parametrize("what", SAYS)
+def test_a_process_that_says_what_it_may_not_is_ended(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    log.write(3)
+    taken_over = (
+        "import json, socket, sys, time; end = socket.socket(fileno=int(sys.argv[2]));"
+        f"tell = lambda **said: end.send(json.dumps(said).encode()); {SAYS[what]}; time.sleep(600)"
+    )
+    monkeypatch.setattr(module, "_ENTRY", taken_over)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    ended = asyncio.Event()
+    pids: list[int] = []
+    spawn, end = module._spawn, module._end
+
+    async def ends(pidfd: int) -> None:
+        await end(pidfd)
+        ended.set()
+
+    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
+    monkeypatch.setattr(module, "_end", ends)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            async with asyncio.timeout(60):
+                await ended.wait()
+            assert not Path(f"/proc/{pids[0]}").exists()
+            (state,) = exporter.states
+            assert (state.running, state.index, state.letters, state.said) == (False, 0, 0, {})
+            assert state.why.startswith("its process was ended: ")
+            assert (await exporter.lag("archive")).entries == 3
+        assert Cursors(tmp_path).read("archive").index == 0
 
     asyncio.run(main())
 

@@ -145,3 +145,20 @@ def test_a_wait_that_is_cancelled_leaves_no_reader() -> None:
         return removed
 
     assert asyncio.run(main()) is False
+
+
+def test_a_socket_that_takes_no_descriptors_is_sent_none(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as one:
+        refuses = fds.take_no_descriptors(listener)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        one.connect(str(tmp_path / "s"))
+        if not refuses:
+            pytest.skip("SO_PASSRIGHTS is of Linux 6.16")
+        with pytest.raises(PermissionError):
+            socket.send_fds(one, [b"x"], [0])
+        with listener.accept()[0] as taken:
+            with pytest.raises(PermissionError):
+                socket.send_fds(one, [b"x"], [0])
+            one.send(b"y")
+            assert taken.recv(2) == b"y"
