@@ -5,18 +5,28 @@
     {"discarded":"UID","time_ns":…}                somebody decided that it never need be
 
 The event itself is not there: it is made again from its entry, which the log keeps. What is refused
-again is a letter again, with the new why.
+again is a letter again, with the new why. A file that gets too large is written anew, with what
+waits; where that is too much, no letter is taken, and the sink stays where it is until somebody has
+seen to those that wait.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from supervisor.audit.space import write_whole
+
+BYTES_MAX = 32 << 20
+WAITING_BYTES_MAX = 24 << 20
+"""Of a file that was just written anew."""
 
 WHY_CHARACTERS_MAX = 500
 
@@ -45,17 +55,20 @@ class Letters:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._turn = threading.Lock()
+        self._full_bytes = -1
 
     def add(self, letters: Iterable[Letter]) -> None:
         """Keep letters, durably.
 
         Raises:
-            OSError: as the kernel says; none of them counts as kept then.
+            OSError: as the kernel says, or EDQUOT: too many wait; none of them counts as kept then.
+            ValueError: as `waiting`.
         """
-        self._append(
-            orjson.dumps(asdict(letter) | {"why": letter.why[:WHY_CHARACTERS_MAX]})
-            for letter in letters
-        )
+        lines = [_line(letter) for letter in letters]
+        with self._turn:
+            self._make_room(sum(map(len, lines)) + len(lines))
+            self._write(lines)
 
     def delivered(self, uids: Iterable[str], time_ns: int) -> None:
         """Note that letters were taken after all, durably; raises as `add`."""
@@ -83,6 +96,23 @@ class Letters:
         return sorted(found.values(), key=lambda letter: (letter.index, letter.uid))
 
     def _append(self, lines: Iterable[bytes]) -> None:
+        with self._turn:
+            self._write(lines)
+
+    def _make_room(self, more: int) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size + more <= BYTES_MAX:
+            return
+        if size != self._full_bytes:
+            data = b"".join(_line(letter) + b"\n" for letter in self.waiting())
+            if len(data) + more <= WAITING_BYTES_MAX:
+                write_whole(self._path, data)
+                return
+        self._full_bytes = size
+        why = "too many dead letters wait: send them again, or discard them"
+        raise OSError(errno.EDQUOT, why, str(self._path))
+
+    def _write(self, lines: Iterable[bytes]) -> None:
         data = b"".join(line + b"\n" for line in lines)
         if not data:
             return
@@ -122,6 +152,10 @@ class Letters:
                     continue
                 raise ValueError(f"{self._path}:{number}: {error}") from error
             yield found
+
+
+def _line(letter: Letter) -> bytes:
+    return orjson.dumps(asdict(letter) | {"why": letter.why[:WHY_CHARACTERS_MAX]})
 
 
 def _is_torn(line: bytes) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from supervisor.export import letters as module
 from supervisor.export.letters import WHY_CHARACTERS_MAX, Letter, Letters
 
 
@@ -34,6 +36,33 @@ def test_a_reason_is_cut_and_cannot_forge_a_line(tmp_path: Path) -> None:
     letters.add([letter(1, why='\n{"delivered":"1-x","time_ns":1}\n' + "x" * 9000)])
     (one,) = letters.waiting()
     assert len(one.why) == WHY_CHARACTERS_MAX
+
+
+def test_a_file_is_written_anew_and_has_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTES_MAX", 1000)
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 750)
+    path = tmp_path / "dead"
+    letters = Letters(path)
+    for at in range(300):
+        letters.add([letter(at)])
+        assert path.stat().st_size <= 1000
+        letters.discarded([f"{at}-x"], 7)
+    assert letters.waiting() == []
+    with pytest.raises(OSError, match="too many dead letters wait") as raised:
+        for at in range(300):
+            letters.add([letter(at)])
+    assert raised.value.errno == errno.EDQUOT
+    kept = letters.waiting()
+    assert [one.index for one in kept] == list(range(len(kept)))
+    assert 10 < len(kept) < 20
+    with pytest.raises(OSError, match="too many"):
+        letters.add([letter(1000)])
+    letters.delivered([one.uid for one in kept], 7)
+    letters.add([letter(1000)])
+    assert letters.waiting() == [letter(1000)]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_half_a_line_of_a_daemon_that_was_killed(tmp_path: Path) -> None:
