@@ -24,12 +24,14 @@ from supervisor.export.sinks.http import (
     Endpoint,
     Poster,
     Taken,
+    clean,
     judge,
     parts,
 )
 
 THERE = 409
-WHY_CHARS_MAX = 200
+SAID_CHARS_MAX = 3200
+"""Of what an item says, before what is secret in it is taken out and it is cut."""
 
 _Item = Mapping[str, Mapping[str, object]]
 _TARGET = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
@@ -99,7 +101,8 @@ class OpenSearchSink:
         self._headers: dict[str, str] = {"content-type": "application/x-ndjson"}
         if options.auth is not None:
             self._headers["authorization"] = options.auth.header.decode()
-        self._poster = Poster(options.endpoint, options.auth.secrets if options.auth else ())
+        self._secrets = options.auth.secrets if options.auth else ()
+        self._poster = Poster(options.endpoint, self._secrets)
         self._taken = Taken()
 
     async def send(self, batch: Sequence[Event]) -> Sequence[Rejected]:
@@ -120,9 +123,10 @@ class OpenSearchSink:
                 packed=self._options.packed,
             )  # fmt: skip
             judge(answer)
-            for at, (status, why) in zip(
+            for at, (status, said) in zip(
                 waiting[begin:end], items(answer, end - begin), strict=True
             ):
+                why = clean(said, self._secrets)
                 if 200 <= status < 300 or status == THERE:
                     self._taken.add(batch[at])
                 elif status in AGAIN or status >= 500 or status in CONFIGURATION:
@@ -180,5 +184,5 @@ def _status(item: Mapping[str, object]) -> int:
 def _why(item: Mapping[str, object]) -> str:
     error = item.get("error")
     if not isinstance(error, dict):
-        return str(error or "")[:WHY_CHARS_MAX]
-    return f"{error.get('type', '')}: {error.get('reason', '')}"[:WHY_CHARS_MAX]
+        return str(error or "")[:SAID_CHARS_MAX]
+    return f"{error.get('type', '')}: {error.get('reason', '')}"[:SAID_CHARS_MAX]

@@ -143,6 +143,14 @@ def test_nothing_after_a_body_with_what_is_put_off() -> None:
         (Reply(status=200, body=b"x" * 600_000), "longer"),
         (Reply(status=200, body=b'{"items":[{"create":{"status":403,"error":"e"}}]}'), "403: e"),
         (Reply(status=200, body=b'{"items":[{"create":{"status":503}}]}'), "503"),
+        (
+            Reply(
+                status=200,
+                body=b'{"items":[{"create":{"status":403,"error":{"type":"\\u001b[2J",'
+                b'"reason":"no key c2VjcmV0LWtleQ=="}}}]}',
+            ),
+            r"403: \[2J: no key \(secret\)$",
+        ),
         (Reply(status=401, body=b"c2VjcmV0LWtleQ== is no key"), r"401: \(secret\) is no key"),
     ],
 )
