@@ -11,6 +11,9 @@ program (a checkout that belongs to whoever made it). For a file or folder of po
   files are writable by it);
 - no folder on the way to it is writable by all users, unless it is sticky, as /tmp is.
 
+Where a folder that the daemon writes to is not there yet, the same holds for the folder that it
+would be made in, and a sticky one is writable then.
+
 A private key may moreover not be readable by all users. What is not there is not looked at: who
 reads it says so.
 """
@@ -83,7 +86,7 @@ def _of_witnesses(config: Configuration) -> Iterator[Path]:
         if entry.command is not None:
             yield Path(entry.command[0])
         if entry.file is not None:
-            yield Path(entry.file).parent
+            yield _standing(Path(entry.file).parent)
 
 
 def _of_sinks(config: Configuration) -> Iterator[Path]:
@@ -94,7 +97,13 @@ def _of_sinks(config: Configuration) -> Iterator[Path]:
             yield from _of_secret(secret)
         yield from map(Path, entry.tls_files)
         for path in entry.writes:
-            yield Path(path).parent
+            yield _standing(Path(path).parent)
+
+
+def _standing(folder: Path) -> Path:
+    """Give a folder that is written to, or where it is not there the last one on the way to it:
+    who can write that one could make it."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def _of_record(config: Configuration) -> Iterator[Path]:

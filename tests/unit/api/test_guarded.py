@@ -140,6 +140,19 @@ def test_witnesses(kind: str, own: Path) -> None:
     assert check(**more) == "POLICY_WRITABLE"
 
 
+@pytest.mark.parametrize("key", ["witnesses", "sinks"])
+def test_nobody_else_can_make_a_folder_that_is_written(key: str, own: Path) -> None:
+    """In /tmp, say: it is sticky, and who comes first there has the folder, or a link to another."""
+    path = str(own / "not" / "yet" / "x")
+    sinks = {"archive": {"type": "file", "path": path}}
+    more: dict[str, Any] = {key: sinks if key == "sinks" else [{"file": path}]}
+    assert check(**more) == ""
+    own.chmod(0o1777)
+    assert check(**more) == "POLICY_WRITABLE"
+    (own / "not" / "yet").mkdir(parents=True)
+    assert check(**more) == ""
+
+
 def test_the_shipped_profiles_pass() -> None:
     assert check(profiles=(shipped_profiles(),)) == ""
 
