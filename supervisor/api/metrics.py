@@ -10,18 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
     Gauge,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
 from supervisor import __version__
@@ -37,6 +34,7 @@ from supervisor.api.metric_groups import (
     Walls,
     Witnesses,
 )
+from supervisor.api.metrics_server import MetricsServer
 from supervisor.api.record_metrics import RecordCollector, RecordView
 from supervisor.api.sink_metrics import SinkCollector
 from supervisor.audit.journal import JournalObserver
@@ -207,27 +205,7 @@ class Metrics:
         Raises:
             OSError: the address is taken.
         """
-        server, thread = start_http_server(port, host, registry=self.registry)
-        return MetricsServer(server, thread)
-
-
-class MetricsServer:
-    """The HTTP server of the metrics, in a thread of its own."""
-
-    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
-        self._server = server
-        self._thread = thread
-
-    @property
-    def port(self) -> int:
-        """Give the port that it listens on."""
-        return int(self._server.server_address[1])
-
-    def close(self) -> None:
-        """Answer no more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return MetricsServer(host, port, self.registry)
 
 
 def _free_bytes(folder: Path) -> float:

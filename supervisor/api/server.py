@@ -34,7 +34,8 @@ from supervisor.api.export_service import ExportService, SinkControl
 from supervisor.api.front import Front
 from supervisor.api.health import Health
 from supervisor.api.intercept import Context, Guard
-from supervisor.api.metrics import Metrics, MetricsServer
+from supervisor.api.metrics import Metrics
+from supervisor.api.metrics_server import MetricsServer
 from supervisor.api.peers import Peer, Peers
 from supervisor.api.profile_service import ProfileService
 from supervisor.api.reach import unreachable

@@ -142,7 +142,7 @@ def test_witnesses(kind: str, own: Path) -> None:
 
 @pytest.mark.parametrize("key", ["witnesses", "sinks"])
 def test_nobody_else_can_make_a_folder_that_is_written(key: str, own: Path) -> None:
-    """In /tmp, say: it is sticky, and who comes first there has the folder, or a link to another."""
+    """In /tmp, say: it is sticky, and who comes first there has the folder, or has it elsewhere."""
     path = str(own / "not" / "yet" / "x")
     sinks = {"archive": {"type": "file", "path": path}}
     more: dict[str, Any] = {key: sinks if key == "sinks" else [{"file": path}]}
