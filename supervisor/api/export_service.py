@@ -410,6 +410,8 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):  # the first one is raised below
                 await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody waits for it any more
         raise
 
 

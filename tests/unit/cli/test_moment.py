@@ -31,7 +31,12 @@ def test_an_age(text: str, ago_s: int) -> None:
     assert before - ago_s * NS <= Moment().convert(text, None, None) <= time.time_ns() - ago_s * NS
 
 
-@pytest.mark.parametrize("text", ["", "yore", "2x", "h"])
+@pytest.mark.parametrize("text", ["", "yore", "2x", "h", "²d", "9999-12-31"])
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Moment().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", [f"{'9' * 14}d", "0001-01-01T00:00:00Z"])
+def test_what_is_before_all_is_the_beginning(text: str) -> None:
+    assert Moment().convert(text, None, None) == 0
