@@ -28,6 +28,11 @@ from supervisor.export.tail import Tail
 OPENINGS_MAX = 4096
 """Of calls, that are held at a time; others are looked up again."""
 
+ENTRIES_MAX = 50_000
+"""In a batch, of which few or none may be events."""
+
+_ENDS = frozenset({Kind.INTENT, Kind.OUTCOME})
+
 OPEN_AFTER = 5
 """Failures in a row, after which events are tried one at a time."""
 
@@ -106,11 +111,12 @@ class PumpState:
 
 @dataclass(slots=True)
 class _Mark:
-    """How far a batch goes: entries below `end`, of which the last has the hash `leaf` and ends at
-    `place`, a segment and an offset there. Its first entry is of `since`, in seconds since 1970;
-    `taken` is how many events the sink had taken with its last."""
+    """How far a batch goes: entries from `begin`, below `end`, of which the last has the hash
+    `leaf` and ends at `place`, a segment and an offset there. Its first entry is of `since`, in
+    seconds since 1970; `taken` is how many events the sink had taken with its last."""
 
     since: float = 0.0
+    begin: int = 0
     end: int = 0
     leaf: str = ""
     place: tuple[int, int] = (0, 0)
@@ -233,6 +239,7 @@ class Pump:
         return (
             len(batch.events) >= self._options.batch_events
             or batch.size >= self._options.batch_bytes
+            or batch.mark.end - batch.mark.begin >= ENTRIES_MAX
         )
 
     async def _more(self, until: float | None) -> list[Entry]:
@@ -247,7 +254,12 @@ class Pump:
         return await self._tail.read(durable)
 
     async def _add(self, batch: _Batch, entry: Entry) -> None:
-        opening = await self._opening(entry)
+        opening = None
+        if entry.call:
+            if entry.kind not in _ENDS:
+                opening = self._openings.get(entry.call)
+            if opening is None:
+                opening = await self._opening(entry)
         try:
             events = self._format.encode(entry, opening, self._head)
         except Exception as error:
@@ -258,6 +270,7 @@ class Pump:
         batch.size += sum(len(event.data) for event in events)
         mark = batch.mark
         if not mark.end:
+            mark.begin = entry.index
             mark.since = entry.time_ns / 1e9
             self._waiting.append(mark)
             self.state.waiting_since = self._waiting[0].since
@@ -266,8 +279,6 @@ class Pump:
 
     async def _opening(self, entry: Entry) -> Opening | None:
         call = entry.call
-        if not call:
-            return None
         if entry.kind == Kind.INTENT:
             self._openings[call] = Opening(entry.index, entry.time_ns, entry.body)
         elif call not in self._openings:

@@ -33,6 +33,9 @@ from supervisor.export.tail import Tail, TailError
 from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
 STATE_EVERY_S = 1.0
+GC_THRESHOLD = (50_000, 20, 100)
+"""Events go by reference counts: looking for cycles among them took a tenth of the time."""
+
 NICE = 19
 """Calls go first: a sink that is behind has time, and its lag is told."""
 
@@ -257,6 +260,7 @@ def main() -> None:
     LOGGED.instead.setFormatter(LINES)
     logging.basicConfig(level=logging.INFO, handlers=[LOGGED])
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     with socket.socket(fileno=int(sys.argv[1])) as end:
         os.set_inheritable(end.fileno(), False)
         asyncio.run(work(end))
