@@ -43,7 +43,7 @@ from tests.vm.service import (
     systemctl,
 )
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 NOT_HERE = {"BCC tools"}
 """What the doctor may miss, and no wall is."""
 

@@ -169,5 +169,5 @@ def test_a_guard_that_is_taken_away_ends_calls(daemon: Daemon) -> None:
         outcome = end_of(execution).outcome
     assert isinstance(outcome, Failed)
     assert "guard_mmap" in outcome.message
-    wait_for(lambda: not daemon.serving())
+    wait_for(lambda: not daemon.serving(), START_S)
     assert os.access(folder / "guard_exec", os.F_OK)

@@ -46,8 +46,9 @@ SHARE_S = 20.0
 BOOTS_MAX = 3
 PANIC = "Kernel panic"
 POLL_S = 0.1
-NICE = 10
-"""A machine is in nobody's way: the host's tests run beside it."""
+NICE = 5
+"""A machine is in no daemon's way: the host's tests run beside it, and their lane that computes has
+as much of the processors (`tests/lanes.py`)."""
 CPIO_FILE, CPIO_FOLDER = 0o100755, 0o040755
 
 log = logging.getLogger(__name__)
