@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.audit.entry import NO_LEAF
-from supervisor.export.event import Source
+from supervisor.export.event import Format, Source
+from supervisor.export.formats.fitting import Fitting
+from supervisor.export.formats.make import make_format
 from supervisor.export.pump import PumpOptions
 from supervisor.export.sink import Sink
 
@@ -42,6 +44,10 @@ SPARE_S = 10.0
 
 _STORE = PumpOptions(batch_events=20_000, batch_bytes=16 << 20, linger_s=60.0)
 _LAKE = replace(_STORE, linger_s=300.0)
+
+
+LARGEST = {"event_bytes_max": 0, "message_bytes_max": 1024, "body_bytes_max": 1024}
+"""Options of sinks that bound an event, and what goes around it there, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +80,23 @@ class Order:
         data = os.pread(fd, os.fstat(fd).st_size, 0)
         order: Order = pickle.loads(data)  # noqa: S301 (see above)
         return order
+
+
+def make_encoder(order: Order) -> Format:
+    """Make the format of its events, which are no larger than the sink takes, where they can be.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+
+    def make() -> Format:
+        return make_format(order.made_by, order.source)
+
+    for name, around in LARGEST.items():
+        bytes_max = getattr(order.options, name, 0)
+        if bytes_max:
+            return Fitting(make, max(1, bytes_max - around))
+    return make()
 
 
 def make_sink(order: Order) -> Sink:

@@ -22,10 +22,9 @@ from dataclasses import asdict
 from typing import Any
 
 from supervisor.call.safe import safe
-from supervisor.export.build import Order, make_sink
+from supervisor.export.build import Order, make_encoder, make_sink
 from supervisor.export.channel import Channel, ChannelClosed, Message, PeerFailed
 from supervisor.export.event import Head, Opening
-from supervisor.export.formats.make import make_format
 from supervisor.export.letters import Letter
 from supervisor.export.pump import Pump
 from supervisor.export.redeliver import Outcome, send_again
@@ -133,7 +132,7 @@ async def work(end: socket.socket) -> None:
 async def _pump(daemon: Daemon) -> None:
     order = await daemon.ordered
     LINES.sink = order.name
-    sink, encoder = make_sink(order), make_format(order.made_by, order.source)
+    sink, encoder = make_sink(order), make_encoder(order)
     confine(order.uid)
     tail = Tail(daemon)
     try:
@@ -143,7 +142,7 @@ async def _pump(daemon: Daemon) -> None:
         async def again(letters: Sequence[Letter]) -> Outcome:
             # A format keeps what it knows of calls: this one begins in the middle of many.
             async with pump.turn:
-                fresh = make_format(order.made_by, order.source)
+                fresh = make_encoder(order)
                 return await send_again(letters, daemon, fresh, sink)
 
         daemon.again = again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import uuid
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.export.build import SINKS, Order, make_sink, paced
+from supervisor.export.build import SINKS, Order, make_encoder, make_sink, paced
 from supervisor.export.event import Source
+from supervisor.export.formats.fitting import Fitting
+from supervisor.export.formats.plain import Plain
 from supervisor.export.pump import PumpOptions
 from supervisor.export.sinks.file import FileOptions, FileSink
 from supervisor.export.sinks.http import Endpoint
@@ -108,3 +111,9 @@ def test_a_post_for_each_event_makes_batches_small() -> None:
 def test_no_pace_for_what_is_no_sink() -> None:
     with pytest.raises(ValueError, match="no kind of sink 'fax'"):
         paced("fax", None)
+
+
+def test_events_are_made_to_fit_where_the_sink_has_a_bound() -> None:
+    syslog = dataclasses.replace(ORDER, kind="syslog", options=OPTIONS["syslog"][0])
+    assert isinstance(make_encoder(syslog), Fitting)
+    assert isinstance(make_encoder(ORDER), Plain)
