@@ -25,7 +25,7 @@ HEADER = "ApiKey c2VjcmV0LWtleQ=="
 
 def options(url: str, **more: object) -> OpenSearchOptions:
     where = Endpoint(
-        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=0.5,
+        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=2.0,
         answer_bytes_max=500_000,
     )  # fmt: skip
     given = {"endpoint": where, "auth": KEY, "target": "logs-stockade", "stamp": True, **more}

@@ -29,7 +29,7 @@ Code = grpc.StatusCode
 
 def options(url: str, *, tls: HttpTls | None = None, **more: object) -> OtlpOptions:
     where = Endpoint(
-        url=url, tls=tls, plain_because="" if tls else "a test", stall_s=5.0, deadline_s=0.5,
+        url=url, tls=tls, plain_because="" if tls else "a test", stall_s=5.0, deadline_s=2.0,
         answer_bytes_max=100_000,
     )  # fmt: skip
     given = {

@@ -33,7 +33,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 def options(url: str, **more: object) -> S3Options:
     where = Endpoint(
-        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=0.5,
+        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=2.0,
         answer_bytes_max=100_000,
     )  # fmt: skip
     given = {

@@ -23,7 +23,7 @@ CHANNEL = UUID("b0aeaf7f-52a7-4d77-9d4d-9ef8d0b5b6a3")
 
 def options(url: str, **more: object) -> SplunkOptions:
     where = Endpoint(
-        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=0.5,
+        url=url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=2.0,
         answer_bytes_max=100_000,
     )  # fmt: skip
     given = {

@@ -50,7 +50,7 @@ def sink(
     server: Posts, *, single: bool = False, secrets: tuple[bytes, ...] = (NEW,), most: int = 1 << 20
 ) -> WebhookSink:
     where = Endpoint(
-        url=server.url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=0.5,
+        url=server.url, tls=None, plain_because="a test", stall_s=5.0, deadline_s=2.0,
         answer_bytes_max=100_000,
     )  # fmt: skip
     return WebhookSink(
