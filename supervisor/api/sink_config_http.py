@@ -111,10 +111,9 @@ class SplunkEntry(HttpEntry):
         )
 
 
-class OtlpEntry(HttpEntry):
-    """OTLP logs, over gRPC or HTTP; `headers` say who we are."""
+class _OverOtlp(HttpEntry):
+    """What the signals of OTLP have in common: over gRPC or HTTP; `headers` say who we are."""
 
-    type: Literal["otlp"]
     protocol: Literal["grpc", "http"]
     headers: Annotated[dict[str, Secret], Field(max_length=16)] = {}  # noqa: RUF012
     gzip: bool = False
@@ -125,52 +124,46 @@ class OtlpEntry(HttpEntry):
     def secrets(self) -> Mapping[str, Secret]:
         """Give the headers' values."""
         return {f"headers.{name}": value for name, value in self.headers.items()}
+
+    def common(self, secret: SecretValues, source: Source) -> dict[str, Any]:
+        """Give what both are made of."""
+        return {
+            "endpoint": self.endpoint,
+            "grpc": self.protocol == "grpc",
+            "source": source,
+            "headers": {key: secret(f"headers.{key}").encode() for key in self.headers},
+            "packed": self.gzip,
+        }
+
+
+class OtlpEntry(_OverOtlp):
+    """OTLP logs."""
+
+    type: Literal["otlp"]
 
     def options(self, name: str, secret: SecretValues, source: Source) -> Any:
         """Give an `OtlpOptions`."""
         from supervisor.export.sinks.otlp import OtlpOptions
 
-        return OtlpOptions(
-            endpoint=self.endpoint,
-            grpc=self.protocol == "grpc",
-            source=source,
-            headers={key: secret(f"headers.{key}").encode() for key in self.headers},
-            packed=self.gzip,
-        )
+        return OtlpOptions(**self.common(secret, source))
 
 
-class TracesEntry(HttpEntry):
+class TracesEntry(_OverOtlp):
     """Traces by OTLP: a span for each call that has ended, and for each phase of it. `sample` is
     the share of traces that are sent where the caller named none; where it did, it has decided."""
 
     type: Literal["traces"]
-    protocol: Literal["grpc", "http"]
-    headers: Annotated[dict[str, Secret], Field(max_length=16)] = {}  # noqa: RUF012
-    gzip: bool = False
     sample: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     format: FormatName = "spans"
 
     is_record: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"spans"})
-    extra: ClassVar[str] = "export"
-
-    @property
-    def secrets(self) -> Mapping[str, Secret]:
-        """Give the headers' values."""
-        return {f"headers.{name}": value for name, value in self.headers.items()}
 
     def options(self, name: str, secret: SecretValues, source: Source) -> Any:
         """Give a `TracesOptions`."""
         from supervisor.export.sinks.traces import TracesOptions
 
-        return TracesOptions(
-            endpoint=self.endpoint,
-            grpc=self.protocol == "grpc",
-            source=source,
-            headers={key: secret(f"headers.{key}").encode() for key in self.headers},
-            packed=self.gzip,
-            sample=self.sample,
-        )
+        return TracesOptions(**self.common(secret, source), sample=self.sample)
 
 
 class OpenSearchEntry(HttpEntry):
