@@ -213,7 +213,6 @@ def test_there_are_only_so_many_connections(
     users: int, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one user, and of all."""
-    monkeypatch.setattr(server, "IDLE_S", 0.5)
     accepted = itertools.count()
     monkeypatch.setattr(server, "uid_of", lambda *_: next(accepted) % users)
 
@@ -222,10 +221,11 @@ def test_there_are_only_so_many_connections(
             held = [await asyncio.open_connection("127.0.0.1", browser.port) for _ in range(places)]
             assert await browser.send(b"") == b""
             assert all(not reader.at_eof() for reader, _ in held)
-            for reader, writer in held:
-                assert await reader.read() == b""
+            for _, writer in held:
                 writer.close()
-            assert (await browser.ask("/")).status == 200
+            async with asyncio.timeout(60):  # it hears of that on its own time
+                while not await browser.send(b"GET / HTTP/1.0\r\n\r\n"):
+                    await asyncio.sleep(0.01)
 
     run(main())
 
