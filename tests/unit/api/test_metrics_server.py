@@ -41,7 +41,7 @@ def test_it_answers(host: str, shown: str) -> None:
 
 def test_who_says_nothing_takes_few_threads_and_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
-    monkeypatch.setattr(module._Handler, "timeout", 0.5)
+    monkeypatch.setattr(module._Handler, "timeout", 2.0)
     with serving() as server, contextlib.ExitStack() as held:
         where = "127.0.0.1", server.port
         quiet = [
