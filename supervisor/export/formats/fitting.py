@@ -38,10 +38,11 @@ class Fitting:
         for cut in CUTS:
             if all(len(event.data) <= self._bytes_max for event in events):
                 break
-            made_by = self._cut.setdefault(cut, self._make())
+            if cut not in self._cut:
+                self._cut[cut] = self._make()
             shorter = replace(entry, body=shortened(entry.body, *cut))
             asked = opening and replace(opening, body=shortened(opening.body, *cut))
-            events = made_by.encode(shorter, asked, head)
+            events = self._cut[cut].encode(shorter, asked, head)
         return events
 
 
