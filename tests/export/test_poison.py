@@ -22,12 +22,13 @@ from supervisor.call.types import Json
 from supervisor.export.build import Order, make_sink
 from supervisor.export.formats.make import make_format
 from supervisor.export.letters import Letters
-from supervisor.export.redeliver import Direct, Outcome, redeliver
+from supervisor.export.redeliver import Outcome
 from supervisor.export.sinks.s3 import SecurityLake
 from tests.export.places import Place, Program, order, place
 from tests.export.test_chaos import wait_until
 from tests.support.exporting import SOURCE, Host, events_of
 from tests.support.records import begin, make_finished, opened
+from tests.support.redelivering import Direct, redeliver
 from tests.support.web_receiver import POISON
 
 ROOM = 5000

@@ -11,9 +11,10 @@ import pytest
 from supervisor.export import redeliver as module
 from supervisor.export.event import Entry, Event, Head, Opening, uid_of, uid_of_entry
 from supervisor.export.letters import Letter, Letters
-from supervisor.export.redeliver import Direct, Outcome, redeliver
+from supervisor.export.redeliver import Outcome
 from supervisor.export.sink import Refused, Rejected, SinkError
 from supervisor.export.tail import Tail
+from tests.support.redelivering import Direct, redeliver
 from tests.unit.export.test_exporter import Log
 
 ENTRIES = 301
