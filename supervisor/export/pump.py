@@ -267,7 +267,8 @@ class Pump:
             await self._bury([_letter(entry, self._clock(), f"it cannot be encoded: {error!r}")])
             events = ()
         batch.events += events
-        batch.size += sum(len(event.data) for event in events)
+        for event in events:
+            batch.size += len(event.data)
         mark = batch.mark
         if not mark.end:
             mark.begin = entry.index

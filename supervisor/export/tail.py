@@ -198,25 +198,21 @@ def _first_of(run: Run, count: int) -> Run:
 def _entry(run: Run, place: int) -> Entry:
     payload = run.payloads[place]
     end = run.offsets[place + 1] if place + 1 < len(run.offsets) else run.end
-    if _LONG.search(payload) is not None:
+    if _LONG.search(payload, 0, run.tails[place]) is not None:
         return _slowly(run.entry(place), end)
     try:
         fields = orjson.loads(payload)
     except orjson.JSONDecodeError:  # A lone surrogate.
         return _slowly(run.entry(place), end)
-    if type(fields["body"]) is not dict:
+    body, time_ns, sequence = fields["body"], fields["time_ns"], fields["sequence"]
+    if type(body) is not dict:
         raise TailError(f"entry {run.index + place}: its body is no object")
+    if type(time_ns) is not int or type(sequence) is not int:  # Beyond 64 bits.
+        return _slowly(run.entry(place), end)
     return Entry(
-        index=run.index + place,
-        leaf=run.leaves[place].hex(),
-        time_ns=fields["time_ns"],
-        kind=fields["kind"],
-        call=fields["call"],
-        sequence=fields["sequence"],
-        body=fields["body"],
-        segment=run.segment,
-        end=end,
-    )
+        run.index + place, run.leaves[place].hex(), time_ns, fields["kind"], fields["call"],
+        sequence, body, run.segment, end,
+    )  # fmt: skip
 
 
 def _slowly(entry: StoredEntry, end: int) -> Entry:

@@ -19,7 +19,8 @@ from supervisor.audit.directory import LOG_NAME
 from supervisor.audit.entry import Kind
 from supervisor.audit.segment import list_segments, segment_name
 from supervisor.export.event import Entry, Head, Opening, Source
-from supervisor.export.formats.ocsf import Ocsf, Release
+from supervisor.export.formats.ocsf import Ocsf
+from supervisor.export.formats.ocsf_shapes import Release
 from supervisor.export.tail import Tail, TailError
 from tests.support import ocsf
 

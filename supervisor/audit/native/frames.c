@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Frames of the log, many at a time: what `supervisor.audit.entry` does with one.
+ * Frames of the log, many at a time: what `supervisor.audit.entry` does with one. And what of text
+ * is no line.
  *
  * Writing takes bodies that are encoded; reading takes bytes of a segment, of which it believes
  * nothing. It gives out only what is flawless and in its plainest spelling, and stops before
@@ -146,7 +147,7 @@ static uint32_t checksum_of(const uint8_t *frame, size_t length)
 /* What `supervisor.audit.frames` was written for; another one does without this library. */
 uint32_t stockade_frames_version(void)
 {
-	return 1;
+	return 2;
 }
 
 /*
@@ -329,4 +330,28 @@ int64_t stockade_read_frames(const uint8_t *buffer, size_t size, uint64_t index,
 	}
 	end_hasher(&hasher);
 	return can_hash ? (int64_t)count : NO_DIGEST;
+}
+
+#define AT_ONCE 64
+
+static uint8_t is_control(uint8_t byte)
+{
+	return byte < 0x20 || byte == 0x7f;
+}
+
+/* Give how many of the bytes are control characters of ASCII. */
+uint64_t stockade_count_controls(const uint8_t *text, size_t size)
+{
+	uint64_t count = 0;
+	size_t at = 0;
+	for (; size - at >= AT_ONCE; at += AT_ONCE) {
+		uint8_t some =
+			0; /* Of a fixed number, so that the compiler takes many at a time. */
+		for (size_t next = 0; next < AT_ONCE; next++)
+			some += is_control(text[at + next]);
+		count += some;
+	}
+	for (; at < size; at++)
+		count += is_control(text[at]);
+	return count;
 }

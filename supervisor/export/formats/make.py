@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from supervisor.export.event import Format, Source
 from supervisor.export.formats.cef import Cef
 from supervisor.export.formats.ecs import Ecs
-from supervisor.export.formats.ocsf import Ocsf, Release
+from supervisor.export.formats.ocsf import Ocsf
+from supervisor.export.formats.ocsf_shapes import Release
 from supervisor.export.formats.plain import Plain
 from supervisor.export.formats.spans import Spans
 

@@ -10,16 +10,15 @@ nothing in it can make this fail.
 
 from __future__ import annotations
 
-import enum
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from supervisor.export.event import Entry, Event, Head, Opening, Source, uid_of
+from supervisor.export.event import Entry, Event, Head, Opening, Source, uid_of_entry
 from supervisor.export.formats import json_line, ocsf_calls, ocsf_own
 from supervisor.export.formats import ocsf_facts as facts
 from supervisor.export.formats.ocsf_calls import MILLISECOND_NS, Drafter
 from supervisor.export.formats.ocsf_parts import (
-    PRODUCT,
     Draft,
     Fields,
     Parts,
@@ -27,22 +26,14 @@ from supervisor.export.formats.ocsf_parts import (
     call_parts,
     fragment,
     own_parts,
-    put,
 )
+from supervisor.export.formats.ocsf_shapes import Release, Shape, Shapes
 
 PARTS_MAX = 256
 """Calls whose parts are kept, with their openings; beyond it, the oldest is made again."""
 
 _DRAFTERS: Mapping[str, Drafter] = {**ocsf_calls.DRAFTERS, **ocsf_own.DRAFTERS}
 _EVIDENCE = ("actor", "process", "src_endpoint", "dst_endpoint", "connection_info", "api", "query")
-
-
-class Release(enum.StrEnum):
-    """A release of OCSF."""
-
-    V1_1 = "1.1.0"
-    V1_8 = "1.8.0"
-    V1_9 = "1.9.0"
 
 
 class Ocsf:
@@ -55,36 +46,44 @@ class Ocsf:
         """`share` is `as_it_is` for who uses `told`."""
         self._source = source
         self._share = share
-        self._release = release
         self._old = release is Release.V1_1
         self._own = own_parts(source, old=self._old, share=share)
         self._calls: dict[int, tuple[Opening, Parts]] = {}
-        product = put({"name": PRODUCT, "vendor_name": PRODUCT}, version=source.version)
-        self._product = share(product)
-        self._head: tuple[Head, Any] | None = None
-        self._profiles: dict[tuple[str, ...], Any] = {}
+        self._shapes = Shapes(source, release)
+        self._head = Head(size=0, root=""), ""
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
-        told = self.told(entry, opening, head)
-        for event, fields in told:
-            event.data = json_line.encode(fields)
-        return [event for event, _ in told]
+        told = self._told(entry, opening)
+        for event, draft, shape, own in told:
+            event.data = self._line(event, draft, shape, own, entry, head)
+        return [one[0] for one in told]
 
     def told(
         self, entry: Entry, opening: Opening | None, head: Head
     ) -> Sequence[tuple[Event, dict[str, Any]]]:
         """Give the events of an entry, each without its data, and what would be that."""
+        return [
+            (event, self._whole(event, draft, shape, own, entry, head))
+            for event, draft, shape, own in self._told(entry, opening)
+        ]
+
+    def _told(
+        self, entry: Entry, opening: Opening | None
+    ) -> list[tuple[Event, Draft, Shape, dict[str, Any]]]:
+        """Give the events of an entry, what each is made of, and what of it is its own."""
         parts, drafts = self.drafts(entry, opening)
-        told: list[tuple[Event, dict[str, Any]]] = []
+        told: list[tuple[Event, Draft, Shape, dict[str, Any]]] = []
+        begin = uid_of_entry(entry)
         for draft in drafts:
-            number = len(told)
-            event = self._event(draft, entry, parts, head, number)
-            told.append((_made(event, draft, entry, parts, number), event))
+            uid = f"{begin}-{len(told)}"
+            shape, own = self._shaped(draft, entry, parts)
+            told.append((_made(uid, shape, draft, entry, parts), draft, shape, own))
             if draft.finding:
-                found = self._finding(draft, event, entry, number)
-                finished = self._event(found, entry, parts, head, number + 1)
-                told.append((_made(finished, found, entry, parts, number + 1), finished))
+                found = self._finding(draft, shape, entry, uid)
+                uid = f"{begin}-{len(told)}"
+                shape, own = self._shaped(found, entry, parts)
+                told.append((_made(uid, shape, found, entry, parts), found, shape, own))
         told[-1][0].last = True
         return told
 
@@ -106,17 +105,16 @@ class Ocsf:
         self._calls[opening.index] = (opening, parts)
         return parts
 
-    def _finding(self, draft: Draft, event: Mapping[str, Any], entry: Entry, number: int) -> Draft:
-        """Give the finding for what a draft tells."""
-        uid = uid_of(entry, number)
+    def _finding(self, draft: Draft, shape: Shape, entry: Entry, uid: str) -> Draft:
+        """Give the finding for what a draft tells in the event `uid`."""
         evidence = {name: draft.more[name] for name in _EVIDENCE if name in draft.more}
         info: dict[str, Any] = {
             "uid": f"finding-{uid}",
             "title": draft.finding,
             "desc": draft.message,
             "types": [entry.kind],
-            "created_time": event["time"],
-            "related_events": [{"uid": uid, "type_uid": event["type_uid"]}],
+            "created_time": (draft.time_ns or entry.time_ns) // MILLISECOND_NS,
+            "related_events": [{"uid": uid, "type_uid": shape.type_uid}],
             "data_sources": [self._source.origin],
         }
         if draft.rule:
@@ -128,104 +126,26 @@ class Ocsf:
             decision=draft.decision, count=draft.count, time_ns=draft.time_ns, rule=draft.rule,
         )  # fmt: skip
 
-    def _event(
-        self, draft: Draft, entry: Entry, parts: Parts, head: Head, number: int
-    ) -> dict[str, Any]:
-        """Put an event together."""
-        uid, activity_id = draft.class_uid, draft.activity_id
-        if self._old and uid in facts.INSTEAD_1_1:
-            uid = facts.INSTEAD_1_1[uid]
-            activity_id = facts.OTHER
-        about = facts.CLASSES[uid]
-        activity = about.activities.get(activity_id) or "Other"
-        time_ns = draft.time_ns or entry.time_ns
-        event: dict[str, Any] = {
-            "class_uid": uid,
-            "class_name": about.name,
-            "category_uid": about.category_uid,
-            "category_name": about.category,
-            "activity_id": activity_id,
-            "activity_name": draft.activity or self._named(draft) or activity,
-            "type_uid": uid * 100 + activity_id,
-            "type_name": f"{about.name}: {activity}",
-            "severity_id": draft.severity,
-            "severity": facts.SEVERITIES[draft.severity],
-            "time": time_ns // MILLISECOND_NS,
+    def _shaped(self, draft: Draft, entry: Entry, parts: Parts) -> tuple[Shape, dict[str, Any]]:
+        """Give what a draft has in common with others, and all that is its own."""
+        own = {
+            "time": (draft.time_ns or entry.time_ns) // MILLISECOND_NS,
             "message": draft.message,
             **draft.more,
         }
-        self._say_status(event, draft)
-        if draft.count is not None:
-            event["count"] = draft.count
-        event["device"] = parts.device
-        if parts.policy is not None:
-            event["policy"] = parts.policy
-        if parts.trace is not None and uid in facts.TRACED:
-            event["trace"] = parts.trace
-        place = self._place(draft, entry, parts, head)
-        if self._old:
-            self._lower(event, place)
-        elif self._release is Release.V1_9:
-            self._attest(event, entry, parts)
-        event["metadata"] = self._metadata(event, entry, parts, number)
-        event["unmapped"] = {"stockade": place}
-        return event
-
-    @staticmethod
-    def _named(draft: Draft) -> str:
-        return facts.CLASSES[draft.class_uid].activities.get(draft.activity_id, "")
-
-    @staticmethod
-    def _say_status(event: dict[str, Any], draft: Draft) -> None:
-        if draft.status:
-            event["status_id"] = draft.status
-            new = draft.class_uid == facts.DETECTION_FINDING
-            event["status"] = "New" if new else facts.STATUSES[draft.status]
         if draft.status_code:
-            event["status_code"] = draft.status_code
+            own["status_code"] = draft.status_code
         if draft.status_detail:
-            event["status_detail"] = draft.status_detail
-        if draft.decision is not None:
-            action, disposition = draft.decision
-            event["action_id"], event["action"] = action, facts.ACTIONS[action]
-            event["disposition_id"] = disposition
-            event["disposition"] = facts.DISPOSITIONS[disposition]
+            own["status_detail"] = draft.status_detail
+        if draft.count is not None:
+            own["count"] = draft.count
+        if self._shapes.release is Release.V1_9:
+            own["attestation_list"] = self._attestation(entry)
+        return self._shapes.shape(draft, parts, tuple(own)), own
 
-    def _place(self, draft: Draft, entry: Entry, parts: Parts, head: Head) -> dict[str, Any]:
-        """Give what is the log's own: where the entry lies there, and what is told nowhere else."""
-        place: dict[str, Any] = {
-            "index": entry.index,
-            "leaf": entry.leaf,
-            "kind": entry.kind,
-        }
-        if head.size:
-            if self._head is None or self._head[0] != head:
-                self._head = (head, self._share({"size": head.size, "root": head.root}))
-            place["head"] = self._head[1]
-        if entry.call:
-            place["sequence"] = entry.sequence
-            place["call"] = parts.call if parts.call is not None else {"id": entry.call}
-        if draft.rule:
-            place["rule"] = draft.rule
-        if draft.rest:
-            place["body"] = draft.rest
-        if draft.missing or parts.missing:
-            place["missing"] = [*draft.missing, *parts.missing]
-        return place
-
-    def _lower(self, event: dict[str, Any], place: dict[str, Any]) -> None:
-        """Take from an event what 1.1.0 has not, and keep it beside."""
-        lacking = event.keys() & facts.LACKING_1_1[event["class_uid"]]
-        if event["class_uid"] == facts.BASE_EVENT:
-            lacking |= event.keys() & {"api", "src_endpoint", "firewall_rule"}
-        if lacking:
-            place["ocsf"] = {name: event.pop(name) for name in sorted(lacking)}
-        if event.get("action_id") == facts.OBSERVED:
-            event["action_id"] = facts.OTHER
-
-    def _attest(self, event: dict[str, Any], entry: Entry, parts: Parts) -> None:
-        """Say by OCSF's own means where the entry lies, and whose agent it was."""
-        event["attestation_list"] = [
+    def _attestation(self, entry: Entry) -> list[dict[str, Any]]:
+        """Say by OCSF's own means where an entry lies."""
+        return [
             {
                 "uid": f"{entry.index}-{entry.leaf[:16]}",
                 "authority_uid": self._source.origin,
@@ -242,60 +162,89 @@ class Ocsf:
                 },
             }
         ]
-        if parts.agent is not None and event["class_uid"] in facts.AI_OPERATION_1_9:
-            event["ai_agent"] = parts.agent
 
-    def _metadata(
-        self, event: Mapping[str, Any], entry: Entry, parts: Parts, number: int
-    ) -> dict[str, Any]:
-        made: dict[str, Any] = {
-            "version": self._release.value,
-            "product": self._product,
-            "uid": uid_of(entry, number),
-            "profiles": self._profiles_of(event, parts),
-            "log_name": self._source.origin,
-            "log_provider": "stockade",
+    def _whole(
+        self, event: Event, draft: Draft, shape: Shape, own: dict[str, Any], entry: Entry,
+        head: Head,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Give an event as it is; `_line` is its spelling."""
+        place: dict[str, Any] = {"index": entry.index, "leaf": entry.leaf, "kind": entry.kind}
+        if head.size:
+            place["head"] = {"size": head.size, "root": head.root}
+        metadata = {
+            **shape.metadata,
+            "uid": event.uid,
             "event_code": entry.kind,
             "sequence": entry.index,
             "logged_time": entry.time_ns // MILLISECOND_NS,
             "original_time": str(entry.time_ns),
         }
         if entry.call:
-            made["correlation_uid"] = entry.call
-        return made
+            metadata["correlation_uid"] = entry.call
+            place["sequence"] = entry.sequence
+            place["call"] = shape.call if shape.call is not None else {"id": entry.call}
+        place |= _beside(draft, shape, own)
+        return {**shape.fixed, **own, "metadata": metadata, "unmapped": {"stockade": place}}
 
-    def _profiles_of(self, event: Mapping[str, Any], parts: Parts) -> Any:
-        """Give the profiles whose attributes an event has."""
-        uid = event["class_uid"]
-        named = []
-        if (
-            "device" in event
-            and (uid in facts.DEVICE_BY_PROFILE or (self._old and uid == facts.DETECTION_FINDING))
-        ) or ("actor" in event and uid in facts.ACTOR_BY_PROFILE):
-            named.append("host")
-        if parts.container is not None and self._has_container(event):
-            named.append("container")
-        if "action_id" in event or "policy" in event or "firewall_rule" in event:
-            named.append("security_control")
-        if "trace" in event:
-            named.append("trace")
-        if "ai_agent" in event:
-            named.append("ai_operation")
-        if "attestation_list" in event:
-            named.append("record_integrity")
-        key = tuple(named)
-        if key not in self._profiles:
-            self._profiles[key] = self._share(named)
-        return self._profiles[key]
+    def _line(
+        self, event: Event, draft: Draft, shape: Shape, own: dict[str, Any], entry: Entry,
+        head: Head,
+    ) -> bytes:  # fmt: skip
+        """Give an event as JSON. What many have in common is put in as text that was made once:
+        this is what takes the time of a sink that is behind."""
+        beside = _beside(draft, shape, own)
+        kind = quoted(entry.kind)
+        correlation = call = ""
+        if entry.call:
+            uid = quoted(entry.call)
+            correlation = f',"correlation_uid":{uid}'
+            call = f',"sequence":{entry.sequence},"call":'
+        if self._head[0] is not head:
+            self._head = head, _head_text(head)
+        where = (
+            f',"uid":"{event.uid}","event_code":{kind},"sequence":{entry.index},'
+            f'"logged_time":{entry.time_ns // MILLISECOND_NS},"original_time":"{entry.time_ns}"'
+            f'{correlation}}},"unmapped":{{"stockade":{{"index":{entry.index},'
+            f'"leaf":"{entry.leaf}","kind":{kind}{self._head[1]}{call}'
+        )
+        pieces = [
+            b"{", shape.fixed_text, b",", json_line.encode(own)[1:-1], b',"metadata":{',
+            shape.metadata_text, where.encode(),
+        ]  # fmt: skip
+        if call:
+            pieces.append(shape.call_text or f'{{"id":{uid}}}'.encode())
+        if beside:
+            pieces += (b",", json_line.encode(beside)[1:-1])
+        pieces.append(b"}}}")
+        return b"".join(pieces)
 
-    @staticmethod
-    def _has_container(event: Mapping[str, Any]) -> bool:
-        """Say whether something in it is in a container; in 1.1 an API's device is left out."""
-        return "device" in event or "src_endpoint" in event or "actor" in event
+
+def _beside(draft: Draft, shape: Shape, own: dict[str, Any]) -> dict[str, Any]:
+    """Give what of a draft OCSF has no place for, and take from `own` what this release has not."""
+    made: dict[str, Any] = {}
+    if draft.rule:
+        made["rule"] = draft.rule
+    if draft.rest:
+        made["body"] = draft.rest
+    if draft.missing or shape.missing:
+        made["missing"] = [*draft.missing, *shape.missing]
+    if shape.lacking or shape.beside:
+        made["ocsf"] = {**shape.beside, **{name: own.pop(name) for name in shape.lacking}}
+    return made
 
 
-def _made(event: Mapping[str, Any], draft: Draft, entry: Entry, parts: Parts, number: int) -> Event:
+def _head_text(head: Head) -> str:
+    return f',"head":{{"size":{head.size},"root":{quoted(head.root)}}}' if head.size else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def quoted(text: str) -> str:
+    """Give a text as JSON."""
+    return json_line.encode(text).decode()
+
+
+def _made(uid: str, shape: Shape, draft: Draft, entry: Entry, parts: Parts) -> Event:
     return Event(
-        uid_of(entry, number), entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
-        draft.severity, event["class_uid"], b"", entry.call, parts.traceparent,
+        uid, entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
+        draft.severity, shape.class_uid, b"", entry.call, parts.traceparent,
     )  # fmt: skip

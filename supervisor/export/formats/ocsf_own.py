@@ -162,10 +162,10 @@ def blob(fields: Fields, _: Parts, source: Source) -> list[Draft]:
     return _done(draft, fields)
 
 
-def policy(fields: Fields, parts: Parts, _: Source) -> list[Draft]:
+def policy(fields: Fields, _: Parts, __: Source) -> list[Draft]:
     """What is in force from this start on."""
     message = f"In force: {fields.text('version') or 'an unknown version'}"
-    draft = Draft(facts.CONFIG_CHANGE, 1, message, {"device": parts.device}, status=facts.SUCCESS)
+    draft = Draft(facts.CONFIG_CHANGE, 1, message, {}, status=facts.SUCCESS)
     return _done(draft, fields)
 
 

@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,18 +34,19 @@ Share = Callable[[Any], Any]
 class Fields:
     """Reads a body: what is of the expected type is taken, and all else stays in `rest`."""
 
-    __slots__ = ("_body", "_taken", "missing")
+    __slots__ = ("_body", "_rest", "missing")
 
     def __init__(self, body: object) -> None:
-        self._body: Mapping[str, Any] = body if isinstance(body, Mapping) else _NONE
-        self._taken: list[str] = []
-        self.missing: list[str] = [] if isinstance(body, Mapping) else ["body"]
+        known = type(body) is dict or isinstance(body, Mapping)
+        self._body: Mapping[str, Any] = body if known else _NONE  # type: ignore[assignment]
+        self._rest = dict(self._body)
+        self.missing: list[str] = [] if known else ["body"]
 
     def text(self, name: str) -> str:
         """Give a text, "" where there is none."""
         value = self._body.get(name)
         if type(value) is str:
-            self._taken.append(name)
+            self._rest.pop(name, None)
             return value
         self.missing.append(name)
         return ""
@@ -53,16 +54,17 @@ class Fields:
     def look(self, name: str) -> str:
         """Give a text as `text` does, and leave it in the rest: a message tells of it, and no
         attribute."""
-        said = self.text(name)
-        if name in self._taken:
-            self._taken.remove(name)
-        return said
+        value = self._body.get(name)
+        if type(value) is str:
+            return value
+        self.missing.append(name)
+        return ""
 
     def bytes_(self, name: str) -> str:
         """Give bytes, as the log has them, as a text that shows each of them."""
         value = self._body.get(name)
         if type(value) is str:
-            self._taken.append(name)
+            self._rest.pop(name, None)
             return value
         if (said := shown(value)) is not None:
             return said  # The very bytes stay in the rest.
@@ -73,7 +75,7 @@ class Fields:
         """Give a whole number that OCSF has room for."""
         value = self._body.get(name)
         if type(value) is int and -INT64_MAX <= value <= INT64_MAX:
-            self._taken.append(name)
+            self._rest.pop(name, None)
             return value
         self.missing.append(name)
         return None
@@ -109,15 +111,12 @@ class Fields:
 
     def take(self, name: str) -> Any:
         """Give what is there, whatever it is, since it goes into the event as it is."""
-        self._taken.append(name)
+        self._rest.pop(name, None)
         return self._body.get(name)
 
     def rest(self) -> dict[str, Any]:
         """Give what was not taken."""
-        left = dict(self._body)
-        for name in self._taken:
-            left.pop(name, None)
-        return left
+        return dict(self._rest)
 
 
 @dataclass(slots=True)
@@ -169,6 +168,8 @@ class Parts:
     call: Any
     traceparent: str = ""
     missing: Sequence[str] = ()
+    shapes: dict[Hashable, Any] = field(default_factory=dict)
+    """Kept here by `ocsf_shapes`."""
 
     @property
     def observes(self) -> bool:

@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 
+from supervisor.audit.frames import count_controls
 from supervisor.export.event import Event
 from supervisor.export.sink import Rejected
 
@@ -48,10 +49,8 @@ def lines(batch: Sequence[Event], bytes_max: int) -> tuple[list[Event], list[Rej
     A control character in an event is a fault of its format. It is not mended here: what stands in
     the dead-letter file says so, and what was sent is what was recorded.
     """
-    whole = b"".join([event.data for event in batch])
-    if len(whole.translate(None, _CONTROL)) == len(whole) and (
-        max(map(len, (event.data for event in batch)), default=0) <= bytes_max
-    ):
+    data = [event.data for event in batch]
+    if max(map(len, data), default=0) <= bytes_max and not count_controls(b"".join(data)):
         return list(batch), []
     good: list[Event] = []
     rejected: list[Rejected] = []
@@ -64,7 +63,7 @@ def lines(batch: Sequence[Event], bytes_max: int) -> tuple[list[Event], list[Rej
 
 
 def _fault(data: bytes, bytes_max: int) -> str:
-    if len(data.translate(None, _CONTROL)) != len(data):
+    if count_controls(data):
         return "it has control characters, so it is no line"
     if len(data) > bytes_max:
         return f"it has {len(data)} bytes, and no more than {bytes_max} are sent"

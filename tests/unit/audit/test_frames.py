@@ -26,7 +26,7 @@ from supervisor.audit.entry import (
     encode_frame,
     leaf_hash,
 )
-from supervisor.audit.frames import Frames, Seen, make_frames, native, see_frames
+from supervisor.audit.frames import Frames, Seen, count_controls, make_frames, native, see_frames
 from supervisor.errors import InvariantError
 
 FIRST = Head(index=7, prev=NO_LEAF, time_ns=5, kind="denied", call="c-1", sequence=3)
@@ -246,6 +246,19 @@ def test_what_c_takes(old: bytes, new: bytes, *, taken: bool) -> None:
         assert fast == slow
 
 
+@pytest.mark.parametrize("how", ["fast", "slow"])
+def test_control_characters_are_counted(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "slow":
+        monkeypatch.setattr(frames_module, "native", lambda: None)
+    controls = [*range(0x20), 0x7F]
+    for byte in range(256):
+        for size in (0, 1, 63, 64, 65, 200):
+            text = bytes([byte]) * size
+            assert count_controls(text) == (size if byte in controls else 0), (byte, size)
+            assert count_controls(b"a" * size + text + b"\xff" * size) == count_controls(text)
+    assert count_controls(bytes(range(256)) * 1000) == 33_000
+
+
 def test_bytes_of_anybody_do_not_break_it(tmp_path: Path) -> None:
     """The C is built with sanitizers, and given what `see_frames` could be, and less."""
     source = Path(frames_module.__file__).parent / "native" / "frames.c"
@@ -278,6 +291,7 @@ int main(int argc, char **argv) {
     for (int flips = rand() % 4; flips > 0 && part; flips--)
       copy[(size_t)rand() % part] = (uint8_t)rand();
     stockade_read_frames(copy, part, 7, none, out, 64);
+    stockade_count_controls(copy, part);
     free(copy);
   }
   return 0;

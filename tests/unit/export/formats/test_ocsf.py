@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from hypothesis import strategies as st
 from supervisor.audit.entry import CALL_KINDS, Kind
 from supervisor.call.types import Json
 from supervisor.export.event import Entry, Event, Head, Opening, uid_of
-from supervisor.export.formats.ocsf import PARTS_MAX, Ocsf, Release
+from supervisor.export.formats import json_line
+from supervisor.export.formats.ocsf import PARTS_MAX, Ocsf
+from supervisor.export.formats.ocsf_parts import as_it_is
+from supervisor.export.formats.ocsf_shapes import Release
 from tests.support.exported import HEAD, HOSTILE, SOURCE, TRACE, collect
 from tests.support.ocsf import problems
 
@@ -41,6 +45,23 @@ def made(
 
 def of_kind(pairs: Pairs, kind: str) -> list[tuple[Entry, Opening | None]]:
     return [pair for pair in pairs if pair[0].kind == kind]
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Give an object of JSON that has no name twice."""
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+
+def check_spelling(entry: Entry, opening: Opening | None, release: Release) -> None:
+    """What `encode` puts together is what `told` tells."""
+    for head in (HEAD, Head(size=0, root="")):
+        events = Ocsf(SOURCE, release).encode(entry, opening, head)
+        told = Ocsf(SOURCE, release, share=as_it_is).told(entry, opening, head)
+        for event, (other, fields) in zip(events, told, strict=True):
+            assert replace(event, data=b"") == other
+            spelled = json.loads(event.data, object_pairs_hook=once)
+            assert spelled == json.loads(json_line.encode(fields))
 
 
 def check(events: Sequence[Event], entry: Entry, release: Release) -> None:
@@ -67,6 +88,7 @@ def test_every_kind_becomes_what_ocsf_says(pairs: Pairs, release: Release) -> No
     for entry, opening in pairs:
         events = ocsf.encode(entry, opening, HEAD)
         check(events, entry, release)
+        check_spelling(entry, opening, release)
         for event in events:
             assert "missing" not in json.loads(event.data)["unmapped"]["stockade"], event.data
 
@@ -292,11 +314,10 @@ def test_any_body_becomes_what_ocsf_says(
         1,
         body,
     )
+    asked = Opening(index, 1, opening) if of_call else None
     for release in RELEASES:
-        events = Ocsf(SOURCE, release).encode(
-            entry, Opening(index, 1, opening) if of_call else None, HEAD
-        )
-        check(events, entry, release)
+        check(Ocsf(SOURCE, release).encode(entry, asked, HEAD), entry, release)
+        check_spelling(entry, asked, release)
 
 
 @settings(max_examples=300, deadline=None)

@@ -20,8 +20,9 @@ from supervisor.audit.entry import CALL_KINDS, Kind
 from supervisor.call.events import Denied, Flow, Lost, Processes, Verdict, Wall
 from supervisor.export.event import Entry, Opening
 from supervisor.export.formats import ocsf_calls
-from supervisor.export.formats.ocsf import Ocsf, Release
+from supervisor.export.formats.ocsf import Ocsf
 from supervisor.export.formats.ocsf_calls import DRAFTERS, endpoint, file
+from supervisor.export.formats.ocsf_shapes import Release
 from tests.support.exported import HEAD, OUTCOMES, SOURCE
 from tests.support.records import FLOW, PROCESSES, WATCHED
 from tests.unit.export.formats.test_ocsf_parts import BODY

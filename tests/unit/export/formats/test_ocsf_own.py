@@ -9,8 +9,9 @@ import pytest
 
 from supervisor.audit.entry import CALL_KINDS, Kind
 from supervisor.export.event import Entry
-from supervisor.export.formats.ocsf import Ocsf, Release
+from supervisor.export.formats.ocsf import Ocsf
 from supervisor.export.formats.ocsf_own import DRAFTERS
+from supervisor.export.formats.ocsf_shapes import Release
 from tests.support.exported import HEAD, SOURCE
 
 LOCAL = {"name": "n", "transport": "unix", "uid": 1000, "gid": 1, "pid": 99}
