@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
 import random
 import time
 from collections import OrderedDict, deque
@@ -32,6 +33,11 @@ ENTRIES_MAX = 50_000
 """In a batch, of which few or none may be events."""
 
 _ENDS = frozenset({Kind.INTENT, Kind.OUTCOME})
+
+GIVEN_WAY_EVERY = 16
+"""Entries, after which calls have their turn. Who is preempted, of whatever priority, may finish
+its slice first: a process that never waits made calls take 1.1 times as long, and one that yields
+each fifth of a millisecond 1.02 times (Linux 6.18, two processors)."""
 
 OPEN_AFTER = 5
 """Failures in a row, after which events are tried one at a time."""
@@ -233,7 +239,16 @@ class Pump:
             while self._entries:
                 if self._is_full(batch):
                     return batch
-                await self._add(batch, self._entries.popleft())
+                entry, opening = self._entries.popleft(), None
+                if not entry.index % GIVEN_WAY_EVERY:
+                    os.sched_yield()
+                if entry.call:
+                    if entry.kind not in _ENDS:
+                        opening = self._openings.get(entry.call)
+                    if opening is None:
+                        opening = await self._opening(entry)
+                if why := self._add(batch, entry, opening):
+                    await self._bury([_letter(entry, self._clock(), why)])
 
     def _is_full(self, batch: _Batch) -> bool:
         return (
@@ -253,19 +268,15 @@ class Pump:
             return []
         return await self._tail.read(durable)
 
-    async def _add(self, batch: _Batch, entry: Entry) -> None:
-        opening = None
-        if entry.call:
-            if entry.kind not in _ENDS:
-                opening = self._openings.get(entry.call)
-            if opening is None:
-                opening = await self._opening(entry)
+    def _add(self, batch: _Batch, entry: Entry, opening: Opening | None) -> str:
+        """Add the events of an entry; give why it has none that can be sent, "" where it has."""
+        events: Sequence[Event] = ()
+        why = ""
         try:
             events = self._format.encode(entry, opening, self._head)
         except Exception as error:
             log.exception("entry %d cannot be made into events", entry.index)
-            await self._bury([_letter(entry, self._clock(), f"it cannot be encoded: {error!r}")])
-            events = ()
+            why = f"it cannot be encoded: {error!r}"
         batch.events += events
         for event in events:
             batch.size += len(event.data)
@@ -277,6 +288,7 @@ class Pump:
             self.state.waiting_since = self._waiting[0].since
         mark.end, mark.leaf = entry.index + 1, entry.leaf
         mark.place = entry.segment, entry.end
+        return why
 
     async def _opening(self, entry: Entry) -> Opening | None:
         call = entry.call

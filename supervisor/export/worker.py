@@ -187,6 +187,20 @@ def confine(uid: int) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+def give_way() -> None:
+    """Leave calls the processor: take what they do not need, and no more than half of those that
+    there are.
+
+    A priority alone is not enough. A sink has two threads, one that makes events and one that
+    writes them, and where both are on two processors, a call waits for one to be preempted. On two
+    processors, calls beside a sink that is behind took 1.13 times as long with its priority alone,
+    and 1.05 times with this (`make bench ARGS="--only export"`).
+    """
+    os.nice(NICE)
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[len(allowed) // 2 :])
+
+
 class OneLine(logging.Formatter):
     """A message with its time, level and sink in one line, as the daemon's own log has them:
     nothing that a receiver said can begin another, or move a terminal's cursor."""
@@ -255,7 +269,7 @@ def main() -> None:
         # The terminal's and the service manager's word is for the daemon, which tells us.
         signal.signal(kind, signal.SIG_IGN)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICE)
+    give_way()
     LOGGED.instead.setFormatter(LINES)
     logging.basicConfig(level=logging.INFO, handlers=[LOGGED])
     gc.freeze()

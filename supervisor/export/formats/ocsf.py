@@ -55,9 +55,12 @@ class Ocsf:
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
         told = self._told(entry, opening)
+        events, where = [], ""
         for event, draft, shape, own in told:
-            event.data = self._line(event, draft, shape, own, entry, head)
-        return [one[0] for one in told]
+            where = where or self._where(entry, shape, head)
+            event.data = _line(event, draft, shape, own, where)
+            events.append(event)
+        return events
 
     def told(
         self, entry: Entry, opening: Opening | None, head: Head
@@ -186,37 +189,38 @@ class Ocsf:
         place |= _beside(draft, shape, own)
         return {**shape.fixed, **own, "metadata": metadata, "unmapped": {"stockade": place}}
 
-    def _line(
-        self, event: Event, draft: Draft, shape: Shape, own: dict[str, Any], entry: Entry,
-        head: Head,
-    ) -> bytes:  # fmt: skip
-        """Give an event as JSON. What many have in common is put in as text that was made once:
-        this is what takes the time of a sink that is behind."""
-        beside = _beside(draft, shape, own)
-        kind = quoted(entry.kind)
-        correlation = call = ""
+    def _where(self, entry: Entry, shape: Shape, head: Head) -> str:
+        """Give what all events of an entry say of it behind their uid, as JSON."""
+        if self._head[0] is not head:
+            self._head = head, _head_text(head)
+        kind, correlation, call = quoted(entry.kind), "", ""
         if entry.call:
             uid = quoted(entry.call)
             correlation = f',"correlation_uid":{uid}'
-            call = f',"sequence":{entry.sequence},"call":'
-        if self._head[0] is not head:
-            self._head = head, _head_text(head)
-        where = (
-            f',"uid":"{event.uid}","event_code":{kind},"sequence":{entry.index},'
+            call = shape.call_text or f'{{"id":{uid}}}'
+            call = f',"sequence":{entry.sequence},"call":{call}'
+        return (
+            f'"event_code":{kind},"sequence":{entry.index},'
             f'"logged_time":{entry.time_ns // MILLISECOND_NS},"original_time":"{entry.time_ns}"'
             f'{correlation}}},"unmapped":{{"stockade":{{"index":{entry.index},'
             f'"leaf":"{entry.leaf}","kind":{kind}{self._head[1]}{call}'
         )
-        pieces = [
-            b"{", shape.fixed_text, b",", json_line.encode(own)[1:-1], b',"metadata":{',
-            shape.metadata_text, where.encode(),
-        ]  # fmt: skip
-        if call:
-            pieces.append(shape.call_text or f'{{"id":{uid}}}'.encode())
-        if beside:
-            pieces += (b",", json_line.encode(beside)[1:-1])
-        pieces.append(b"}}}")
-        return b"".join(pieces)
+
+
+def _line(event: Event, draft: Draft, shape: Shape, own: dict[str, Any], where: str) -> bytes:
+    """Give an event as JSON; `Ocsf.told` tells the same. What many have in common is put in as text
+    that was made once: this is what takes the time of a sink that is behind."""
+    beside = _beside(draft, shape, own)
+    more = f",{_inside(beside)}" if beside else ""
+    return (
+        f'{{{shape.fixed_text},{_inside(own)},"metadata":{{{shape.metadata_text},'
+        f'"uid":"{event.uid}",{where}{more}}}}}}}'
+    ).encode()
+
+
+def _inside(fields: Mapping[str, Any]) -> str:
+    """Give an object as JSON without its braces."""
+    return json_line.encode(fields)[1:-1].decode()
 
 
 def _beside(draft: Draft, shape: Shape, own: dict[str, Any]) -> dict[str, Any]:

@@ -147,12 +147,13 @@ class Draft:
 class Parts:
     """What all events of a call say, made once, as JSON or as it is; `old` is for OCSF 1.1.
 
-    `actor` is that without a process in the sandbox, `who` is what it says besides one; `call` is
-    for `unmapped`; `traceparent` is "" where it names no trace.
+    `observes` says that nothing is enforced, `actor` is that without a process in the sandbox,
+    `who` is what it says besides one; `call` is for `unmapped`; `traceparent` is "" where it names
+    no trace.
     """
 
     old: bool
-    mode: str
+    observes: bool
     call_id: str
     profile: str
     command: str
@@ -170,11 +171,6 @@ class Parts:
     missing: Sequence[str] = ()
     shapes: dict[Hashable, Any] = field(default_factory=dict)
     """Kept here by `ocsf_shapes`."""
-
-    @property
-    def observes(self) -> bool:
-        """Say whether nothing is enforced."""
-        return self.mode == OBSERVE
 
 
 def shown(value: object) -> str | None:
@@ -277,7 +273,7 @@ def own_parts(source: Source, *, old: bool, share: Share = fragment) -> Parts:
     stands in an event: JSON, for who encodes that."""
     none = {"invoked_by": "stockade"}
     return Parts(
-        old=old, mode="", call_id="", profile="", command="",
+        old=old, observes=False, call_id="", profile="", command="",
         actor=share(none), who={},
         caller_endpoint=share(put({}, hostname=source.host) or {"name": "unknown"}),
         sandbox_endpoint=share({"name": "unknown"}),
@@ -312,7 +308,7 @@ def call_parts(
         fingerprint=body.text("fingerprint"),
     )  # fmt: skip
     return Parts(
-        old=old, mode=mode, call_id=call_id, profile=name,
+        old=old, observes=mode == OBSERVE, call_id=call_id, profile=name,
         command=command_line(request.get("argv"))[:SHOWN_CHARACTERS_MAX],
         actor=share(actor_of(caller, more)),
         who={key: share(value) for key, value in who.items()},

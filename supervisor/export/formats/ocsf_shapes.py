@@ -40,11 +40,11 @@ class Shape:
     class_uid: int
     type_uid: int
     fixed: Mapping[str, Any]
-    fixed_text: bytes
+    fixed_text: str
     metadata: Mapping[str, Any]
-    metadata_text: bytes
+    metadata_text: str
     call: Any
-    call_text: bytes
+    call_text: str
     beside: Mapping[str, Any]
     lacking: Sequence[str]
     missing: Sequence[str]
@@ -98,11 +98,11 @@ class Shapes:
             class_uid=uid,
             type_uid=fixed["type_uid"],
             fixed=fixed,
-            fixed_text=json_line.encode(fixed)[1:-1],
+            fixed_text=json_line.encode(fixed)[1:-1].decode(),
             metadata=metadata,
-            metadata_text=json_line.encode(metadata)[1:-1],
+            metadata_text=json_line.encode(metadata)[1:-1].decode(),
             call=parts.call,
-            call_text=b"" if parts.call is None else json_line.encode(parts.call),
+            call_text="" if parts.call is None else json_line.encode(parts.call).decode(),
             beside=beside,
             lacking=sorted(lacking),
             missing=parts.missing,

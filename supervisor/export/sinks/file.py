@@ -22,7 +22,7 @@ from pathlib import Path
 from supervisor.export.event import Event
 from supervisor.export.sink import Rejected, SinkError
 from supervisor.export.sinks.lane import Lane
-from supervisor.export.sinks.message import lines
+from supervisor.export.sinks.message import text
 
 LINE_BYTES_MAX = 1024 * 1024
 _MODE = 0o600
@@ -59,9 +59,9 @@ class FileSink:
         Raises:
             SinkError: the file cannot be written, or is none that may be.
         """
-        good, rejected = lines(batch, LINE_BYTES_MAX)
-        if good:
-            await self._lane.run(self._append, text(good))
+        data, rejected = text(batch, LINE_BYTES_MAX)
+        if data:
+            await self._lane.run(self._append, data)
         return rejected
 
     def trails(self) -> int:
@@ -155,11 +155,6 @@ class FileSink:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def text(events: Sequence[Event]) -> bytes:
-    """Give events as lines."""
-    return b"\n".join([*(event.data for event in events), b""])
 
 
 def _sync_folder(folder: Path) -> None:

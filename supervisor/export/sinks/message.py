@@ -62,6 +62,20 @@ def lines(batch: Sequence[Event], bytes_max: int) -> tuple[list[Event], list[Rej
     return good, rejected
 
 
+def text(batch: Sequence[Event], bytes_max: int) -> tuple[bytes, list[Rejected]]:
+    """Give a batch as lines, one after the other, without what `lines` rejects."""
+    data = [event.data for event in batch]
+    whole = _text(data)
+    if max(map(len, data), default=0) <= bytes_max and count_controls(whole) == len(data):
+        return whole, []
+    good, rejected = lines(batch, bytes_max)
+    return _text([event.data for event in good]), rejected
+
+
+def _text(data: Sequence[bytes]) -> bytes:
+    return b"\n".join([*data, b""])
+
+
 def _fault(data: bytes, bytes_max: int) -> str:
     if count_controls(data):
         return "it has control characters, so it is no line"

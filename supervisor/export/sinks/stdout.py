@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from supervisor.export.event import Event
 from supervisor.export.sink import Rejected, SinkError
-from supervisor.export.sinks.file import LINE_BYTES_MAX, text
+from supervisor.export.sinks.file import LINE_BYTES_MAX
 from supervisor.export.sinks.lane import Lane
-from supervisor.export.sinks.message import lines
+from supervisor.export.sinks.message import text
 
 LOOK_S = 0.1
 MARGIN_S = 5.0
@@ -56,10 +56,10 @@ class StdoutSink:
         Raises:
             SinkError: nobody takes it. Part of a line may be out; the next one begins anew.
         """
-        good, rejected = lines(batch, LINE_BYTES_MAX)
-        if good:
-            await self._lane.run(self._write, text(good))
-            self._ends.append((self._written, len(good)))
+        data, rejected = text(batch, LINE_BYTES_MAX)
+        if data:
+            await self._lane.run(self._write, data)
+            self._ends.append((self._written, len(batch) - len(rejected)))
         return rejected
 
     def trails(self) -> int:

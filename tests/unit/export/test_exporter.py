@@ -25,6 +25,7 @@ from supervisor.export.exporter import Exporter
 from supervisor.export.letters import Letter
 from supervisor.export.pump import PumpOptions
 from supervisor.export.sinks.file import FileOptions
+from supervisor.export.worker import NICE
 
 SOURCE = Source(origin="log.example.com/a", host="host", version="0")
 
@@ -116,6 +117,24 @@ def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> No
     line = json.loads(out.read_bytes().splitlines()[3])
     assert (line["call"]["id"], line["log"]) == ("call-1", SOURCE.origin)
     assert line["head"] == {"size": 120, "root": "ab" * 32}
+
+
+def test_its_process_leaves_calls_the_processor(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    spawn = module._spawn
+    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
+    log.write(1)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            await until(lambda: exporter.states[0].index == 1)
+            assert os.getpriority(os.PRIO_PROCESS, pids[0]) == NICE
+            here = sorted(os.sched_getaffinity(0))
+            assert sorted(os.sched_getaffinity(pids[0])) == here[len(here) // 2 :]
+
+    asyncio.run(main())
 
 
 def test_a_process_that_is_killed_comes_again_and_goes_on(

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from supervisor.export.channel import Channel, ChannelClosed
-from supervisor.export.worker import LOGGED_CHARS_MAX, OneLine, ToDaemon
+from supervisor.export.worker import LOGGED_CHARS_MAX, NICE, OneLine, ToDaemon, give_way
 
 HERE = Path(__file__).resolve().parents[3]
 MESSAGE = "it says %s"
@@ -59,6 +59,18 @@ def test_it_can_gain_nothing_where_it_stays_who_it_is() -> None:
     assert first.startswith(f"{(os.getuid(),) * 3}")
     assert " 1 " in first
     assert more[-1] == "dumpable 0"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "taken"),
+    [({3}, [3]), ({0, 1}, [1]), ({2, 5, 7}, [5, 7]), (set(range(8)), [4, 5, 6, 7])],
+)
+def test_calls_have_processors_of_their_own(allowed: set[int], taken: list[int]) -> None:
+    with mock.patch("supervisor.export.worker.os") as fake:
+        fake.sched_getaffinity.return_value = allowed
+        give_way()
+    fake.nice.assert_called_once_with(NICE)
+    fake.sched_setaffinity.assert_called_once_with(0, taken)
 
 
 def test_what_a_receiver_said_is_one_line_with_the_sinks_name() -> None:

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from supervisor.export.sink import SinkError
-from supervisor.export.sinks.file import LINE_BYTES_MAX, FileOptions, FileSink, text
+from supervisor.export.sinks.file import LINE_BYTES_MAX, FileOptions, FileSink
 from tests.support.disk import filled, small_disk
 from tests.support.rounds import rounds
-from tests.unit.export.sinks.samples import event, line_bytes
+from tests.unit.export.sinks.samples import event
 
 WRITER = """
 import asyncio, sys
@@ -59,11 +57,6 @@ def test_lines_are_appended_and_nobody_else_reads_them(tmp_path: Path) -> None:
     write(path, [b"d"])
     assert path.read_bytes() == b"a\nb\nc\nd\n"
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-@given(st.lists(line_bytes(), max_size=5))
-def test_a_line_is_an_event(datas: list[bytes]) -> None:
-    assert text([event(0, data) for data in datas]).split(b"\n") == [*datas, b""]
 
 
 def test_what_is_no_line_is_rejected(tmp_path: Path) -> None:

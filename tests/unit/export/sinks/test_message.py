@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.export.sinks.message import BOM, Messages, lines, priority, timestamp, word
+from supervisor.export.sinks.message import BOM, Messages, lines, priority, text, timestamp, word
 from tests.unit.export.sinks.samples import event, line_bytes, parse, texts
 
 MESSAGES = Messages(facility=13, host="web 1")
@@ -91,3 +91,12 @@ def test_what_is_no_line_is_not_sent(datas: list[bytes]) -> None:
     assert [one.position for one in rejected] == sorted(bad)
     assert [one.index for one in good] == [at for at in range(len(batch)) if at not in bad]
     assert all(one.why for one in rejected)
+
+
+@given(st.lists(line_bytes() | st.binary(max_size=30), max_size=6))
+def test_a_line_is_an_event(datas: list[bytes]) -> None:
+    batch = [event(number, data) for number, data in enumerate(datas)]
+    good, rejected = lines(batch, 20)
+    written, others = text(batch, 20)
+    assert written.split(b"\n") == [*(one.data for one in good), b""]
+    assert others == rejected
