@@ -42,6 +42,7 @@ REQUESTS = 4
 SPARE_S = 10.0
 """How much longer a pump waits than a sink does by itself."""
 
+_FILE = PumpOptions(batch_events=1_000, batch_bytes=2 << 20)
 _STORE = PumpOptions(batch_events=20_000, batch_bytes=16 << 20, linger_s=60.0)
 _LAKE = replace(_STORE, linger_s=300.0)
 
@@ -136,8 +137,8 @@ def paced(kind: str, options: Any) -> PumpOptions:
         ValueError: there is no such kind.
     """
     match kind:
-        case "file":
-            return _within(options.deadline_s)
+        case "file":  # Each batch waits for the disk.
+            return _within(options.deadline_s, _FILE)
         case "stdout" | "journald":
             return _within(2 * options.stall_s)
         case "syslog":  # What is to be sent again goes first.
