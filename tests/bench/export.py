@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,10 @@ def _receiver(folder: Path, name: str, network: str) -> Iterator[tuple[dict[str,
 
 @contextlib.contextmanager
 def _started(arguments: Sequence[str]) -> Iterator[None]:
-    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL)
+    """Run a receiver, which is on another host elsewhere. Here it gives way as a sink does."""
+    code = "from supervisor.export.worker import give_way\nimport os, sys\n"
+    code += "give_way()\nos.execvp(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL)
     try:
         yield
     finally:

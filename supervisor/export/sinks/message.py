@@ -33,6 +33,7 @@ _SECONDS_MAX = 253402300799
 _CONTROL = bytes([*range(0x20), 0x7F])
 _BLANK = bytes(byte if byte > 0x20 and byte != 0x7F else 0x5F for byte in range(256))
 _UNSAFE = re.compile(rb'["\\\]]')
+_PLAIN = re.compile("[A-Za-z0-9-]*")
 _PRIORITIES = {1: 6, 2: 5, 3: 4, 4: 3, 5: 2, 6: 1}
 _NOTICE = 5
 
@@ -103,6 +104,8 @@ def word(text: str, size_max: int) -> bytes:
 def value(text: str) -> bytes:
     """Give a value of structured data as it stands between its quotes. Control characters become
     "_", which the RFC lets be done."""
+    if _PLAIN.fullmatch(text) is not None:
+        return text.encode()
     data = text.encode("utf-8", "replace").translate(_WITHOUT_CONTROL)
     return _UNSAFE.sub(rb"\\\g<0>", data)
 
