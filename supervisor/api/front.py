@@ -7,7 +7,7 @@ name that was made up for it; gRPC reports that name as the peer of each request
 whose it is, and how many there may be. TLS passes through unread: it ends in gRPC.
 
 Two rules. A connection is in `Peers` before gRPC can see it, and until both of its ends are closed.
-Nothing here looks at a byte that it copies.
+Nothing here looks at a byte that it copies. Descriptors are not copied: who sends one is let go.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import socket
 from collections.abc import Callable
 
 from supervisor.api.peers import NoRoomError, Peer, Peers, peer_of
+from supervisor.linux.fds import take_no_descriptors
+from supervisor.linux.parting import Undertaker
 
 log = logging.getLogger("stockade.api")
 
@@ -56,7 +58,7 @@ NAME_TRIES = 8
 class _Way:
     """One direction of a connection: at most one piece is held while its receiver is full."""
 
-    __slots__ = ("_buffer", "_loop", "_on_end", "_pending", "_sink", "_source", "ended")
+    __slots__ = ("_buffer", "_loop", "_on_end", "_pending", "_sink", "_source", "_wary", "ended")
 
     def __init__(
         self,
@@ -64,9 +66,12 @@ class _Way:
         sink: socket.socket,
         buffer: memoryview,
         on_end: Callable[[OSError | None], None],
+        *,
+        wary: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._source, self._sink = source, sink
+        self._wary = wary
         self._buffer = buffer
         self._on_end = on_end
         self._pending = memoryview(b"")
@@ -75,7 +80,7 @@ class _Way:
 
     def _readable(self) -> None:
         try:
-            count = self._source.recv_into(self._buffer)
+            count = self._receive()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -96,6 +101,16 @@ class _Way:
             self._pending = memoryview(bytes(self._buffer[sent:count]))
             self._loop.remove_reader(self._source)
             self._loop.add_writer(self._sink, self._writable)
+
+    def _receive(self) -> int:
+        """Put what came into the buffer. Where descriptors may come, it is looked at first, and
+        only what came without any is read: who reads one has to close it (`linux.parting`)."""
+        if not self._wary:
+            return self._source.recv_into(self._buffer)
+        count, _, flags, _ = self._source.recvmsg_into([self._buffer], 0, socket.MSG_PEEK)
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EPROTO, "descriptors came, which nobody asked for")
+        return self._source.recv_into(self._buffer, count) if count else 0
 
     def _writable(self) -> None:
         try:
@@ -143,15 +158,17 @@ class _Link:
         server: socket.socket,
         buffer: memoryview,
         on_close: Callable[[_Link], None],
+        undertaker: Undertaker | None,
     ) -> None:
-        self._sockets = (client, server)
+        self._client, self._server = client, server
+        self._undertaker = undertaker
         self._on_close = on_close
         self._closed = False
         self._abandoned = False
         self._hang_up = select.poll()
         self._hang_up.register(server, select.POLLRDHUP)
         self._ways = (
-            _Way(client, server, buffer, self._client_ended),
+            _Way(client, server, buffer, self._client_ended, wary=undertaker is not None),
             _Way(server, client, buffer, self._server_ended),
         )
 
@@ -180,9 +197,16 @@ class _Link:
         self._closed = True
         for way in self._ways:
             way.stop()
-        for end in self._sockets:
-            end.close()
+        self._server.close()
+        _close(self._client, self._undertaker)
         self._on_close(self)
+
+
+def _close(client: socket.socket, undertaker: Undertaker | None) -> None:
+    if undertaker is None:
+        client.close()
+    else:
+        undertaker.bury(client)
 
 
 class _Quiet:
@@ -218,10 +242,13 @@ class Front:
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
+        self._listens = True
         self._target = target
         self._peers = peers
         self._on_refused = on_refused
         self._describe = describe
+        may_come = listener.family == socket.AF_UNIX and not take_no_descriptors(listener)
+        self._undertaker = Undertaker() if may_come else None
         self._buffer = memoryview(bytearray(COPY_BYTES))
         self._links: dict[_Link, str] = {}
         self._timers: dict[_Link, asyncio.TimerHandle] = {}
@@ -243,7 +270,12 @@ class Front:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        self._listener.close()
+        if self._listens:
+            self._listens = False
+            if self._undertaker is None:
+                self._listener.close()
+            else:
+                self._undertaker.give_away(self._listener)
 
     async def close(self) -> None:
         """Take no new connection and cut those that stand."""
@@ -255,6 +287,8 @@ class Front:
             self._sweeper = None
         for link in list(self._links):
             link.close()
+        if self._undertaker is not None:
+            await self._undertaker.close()
 
     async def _accept_all(self) -> None:
         while True:
@@ -303,14 +337,14 @@ class Front:
             peer = (self._describe or peer_of)(connection)
             if not self._peers.meet(peer):
                 # No exception: this is the way that a flood takes.
-                connection.close()
+                _close(connection, self._undertaker)
                 self._on_refused(peer)
                 self._refused.warn(f"{peer.address}: it connects too often")
                 return
             self._tune(connection)
             name, twin = await self._twin(peer)
         except BaseException:
-            connection.close()
+            _close(connection, self._undertaker)
             raise
         self._pass_on(connection, twin, name)
 
@@ -330,7 +364,7 @@ class Front:
         raise OSError(errno.EADDRINUSE, f"{NAME_TRIES} names in turn were bound by somebody else")
 
     def _pass_on(self, connection: socket.socket, twin: socket.socket, name: str) -> None:
-        link = _Link(connection, twin, self._buffer, self._closed)
+        link = _Link(connection, twin, self._buffer, self._closed, self._undertaker)
         self._links[link] = name
         if self._peers.is_stranger(name):
             loop = asyncio.get_running_loop()

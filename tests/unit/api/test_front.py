@@ -18,8 +18,18 @@ import pytest
 from supervisor.api import front
 from supervisor.api.front import Front
 from supervisor.api.peers import STRANGERS_MAX, Peer, Peers, peer_of
+from tests.support.lingering import lingering
 
 NOBODY = 65534
+
+
+@pytest.fixture(autouse=True, params=["from 6.16 on", "before"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All of it also as on a kernel that cannot refuse descriptors."""
+    kernel: str = request.param
+    if kernel == "before":
+        monkeypatch.setattr(front, "take_no_descriptors", lambda end: False)
+    return kernel
 
 
 class Backend:
@@ -360,6 +370,43 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", [b"", b"x" * 300_000], ids=["alone", "behind others"])
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_who_sends_a_socket_that_lingers_holds_nobody_up(
+    tmp_path: Path, kernel: str, first: bytes, hangs_up: bool
+) -> None:
+    """The thread that closes it would wait for a minute (tests/unit/linux/test_parting.py)."""
+
+    async def main() -> None:
+        async with fronted(tmp_path) as (_, peers, backend, address):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(address)
+            for at in range(0, len(first), 10_000):
+                connection.sendall(first[at : at + 10_000])
+                await asyncio.sleep(0.001)
+            with lingering() as (fd, let_go):
+                if kernel != "before":
+                    # fronted() makes a plain listener: the front has the kernel refuse it.
+                    with pytest.raises(PermissionError):
+                        socket.send_fds(connection, [b"y"], [fd])
+                    connection.close()
+                    return
+                socket.send_fds(connection, [b"y"], [fd])
+                let_go()
+                if hangs_up:
+                    connection.close()
+                await gone(peers)
+                reader, writer = await asyncio.open_unix_connection(str(address))
+                writer.write(b"hello")
+                writer.write_eof()
+                assert await reader.read() == b"hellothe end"
+                writer.close()
+            assert b"y" not in b"".join(backend.received)
+            connection.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_names_that_somebody_else_has_bound(
