@@ -46,7 +46,7 @@ from tests.unit.export.sinks.samples import plain, secure
 from tests.unit.export.sinks.servers import Certificates
 
 Trouble = Callable[[random.Random], None]
-UID = re.compile(rb'"uid":"([0-9]+-[0-9a-f]{16}-[0-9]+)","profiles"')
+UID = re.compile(rb'"uid":"([0-9]+-[0-9a-f]{16}-[0-9]+)","event_code"')
 
 
 class Place(Protocol):
