@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from supervisor.export.event import Format, Head, Opening
+from supervisor.export.event import Entry, Format, Head, Opening
 from supervisor.export.letters import Letter
 from supervisor.export.sink import Refused, Sink, SinkError
 from supervisor.export.tail import Segments, Tail, TailError
@@ -59,9 +59,13 @@ async def send_again(
     """Send letters; they are kept by who calls. Stops at the first that may be taken later."""
     outcome = Outcome()
     tail = Tail(source)
+    entry: Entry | None = None
     try:
         for letter in sorted(letters, key=lambda one: (one.index, one.uid)):
-            why = await _one(letter, tail, source, made_by, sink)
+            if entry is None or entry.index != letter.index:
+                entry, why = await _read(letter.index, tail)
+            if entry is not None:
+                why = await _one(letter, entry, source, made_by, sink)
             if why:
                 outcome.refused.append(replace(letter, why=why, time_ns=clock_ns()))
             else:
@@ -76,13 +80,18 @@ async def send_again(
     return outcome
 
 
-async def _one(letter: Letter, tail: Tail, source: Log, made_by: Format, sink: Sink) -> str:
-    """Send what a letter is of; give why it is refused, "" where it is not."""
+async def _read(index: int, tail: Tail) -> tuple[Entry | None, str]:
+    """Read an entry; where that cannot be, say why."""
     try:
-        await tail.seek(letter.index)
-        (entry,) = await tail.read(letter.index + 1)
+        await tail.seek(index)
+        (entry,) = await tail.read(index + 1)
     except TailError as error:
-        return f"its entry cannot be read: {error}"
+        return None, f"its entry cannot be read: {error}"
+    return entry, ""
+
+
+async def _one(letter: Letter, entry: Entry, source: Log, made_by: Format, sink: Sink) -> str:
+    """Send what a letter is of; give why it is refused, "" where it is not."""
     opening, head = await source.opening(entry.call) if entry.call else None, await source.head()
     try:
         made = made_by.encode(entry, opening, head)

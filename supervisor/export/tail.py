@@ -70,7 +70,8 @@ class Tail:
         return self._segment, self._offset
 
     async def seek(self, index: int, leaf: str | None = None) -> None:
-        """Go to an entry; `leaf` is what the one before it has to hash to, where that is known.
+        """Go to an entry, from where it is if that lies before it; `leaf` is what the one before
+        it has to hash to, where that is known.
 
         Raises:
             TailError: it is not in this log, or the log is damaged before it.
@@ -80,11 +81,12 @@ class Tail:
         segment = max((first for first in firsts if first <= index), default=None)
         if segment is None:
             raise TailError(f"entry {index} is in no segment of the log")
-        await self._begin(segment)
-        self.index = segment
-        if index == segment:
-            self._leaf = NO_LEAF if index == 0 else await self._leaf_before(index, firsts)
-        else:
+        if self._fd < 0 or segment != self._segment or index < self.index:
+            await self._begin(segment)
+            self.index = segment
+            if index == segment:
+                self._leaf = NO_LEAF if index == 0 else await self._leaf_before(index, firsts)
+        if index > self.index:
             self._skip_to(index)
         if leaf is not None and self.leaf != leaf:
             raise TailError(f"entry {index - 1} of this log is not the one that was acknowledged")

@@ -71,7 +71,7 @@ class Seaweed:
                 [
                     program, "server", "-s3", f"-s3.config={self._config}", f"-dir={self._folder}",
                     "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20",
-                    "-master.volumeSizeLimitMB=64", *ports,
+                    "-master.volumeSizeLimitMB=64", "-master.telemetry=false", *ports,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
                 env={"PATH": "/usr/bin:/bin", "HOME": str(self._folder)},
@@ -88,6 +88,9 @@ class Seaweed:
         if process is not None:
             process.kill()
             process.wait()
+        for port in self._ports.values():  # It makes them there, whatever it is told.
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+                left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:

@@ -32,6 +32,18 @@ class Folder:
         return os.open(self.path / segment_name(first), os.O_RDONLY | os.O_CLOEXEC)
 
 
+class Counted(Folder):
+    """Notes which segments are opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.opened: list[int] = []
+
+    async def open(self, first: int) -> int:
+        self.opened.append(first)
+        return await super().open(first)
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     options = JournalOptions(linger_s=60.0, segment_bytes=3000)
@@ -93,6 +105,28 @@ def test_it_begins_at_any_entry(journal: Journal) -> None:
         leaf = whole[index - 1].leaf if index else None
         assert all_of(journal, index, leaf) == whole[index:]
     assert all_of(journal, 40, whole[-1].leaf) == []
+
+
+def test_it_goes_on_from_where_it_is_and_back(journal: Journal) -> None:
+    write(journal, 60)
+    folder = Counted(journal.directory)
+    whole = all_of(journal)
+
+    async def main() -> None:
+        tail = Tail(folder)
+        try:
+            for index in range(60):
+                await tail.seek(index)
+                assert await tail.read(index + 1) == [whole[index]]
+            # Each, and the one before it, which has the hash that it follows.
+            assert len(folder.opened) == 2 * len(await folder.firsts()) - 1
+            for index in (59, 3, 3, 4, 40, 2, 0, 58):
+                await tail.seek(index, whole[index - 1].leaf if index else None)
+                assert await tail.read(index + 1) == [whole[index]]
+        finally:
+            tail.close()
+
+    asyncio.run(main())
 
 
 def test_a_cursor_of_another_log_is_refused(journal: Journal) -> None:
