@@ -89,7 +89,7 @@ class Seaweed:
             process.kill()
             process.wait()
         for port in self._ports.values():  # It makes them there, whatever it is told.
-            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
 
     @contextlib.contextmanager
