@@ -42,6 +42,10 @@ each fifth of a millisecond 1.02 times (Linux 6.18, two processors)."""
 OPEN_AFTER = 5
 """Failures in a row, after which events are tried one at a time."""
 
+REFUSED_MAX = 100
+"""Events in a row that are refused, after which the other side is taken for ill: from then on they
+are tried one at a time, with waits between, so that not all that comes becomes a dead letter."""
+
 BUG_TRIES = 3
 """Of a batch on which a sink fails in a way that it should not, before that is taken for a
 refusal."""
@@ -164,6 +168,7 @@ class Pump:
         self._head = Head(size=0, root="")
         self._wait_s = 0.0
         self._taken = 0  # Events, by the sink.
+        self._refused_in_a_row = 0
         self._marks: deque[_Mark] = deque()  # Of batches that were sent.
         self._waiting: deque[_Mark] = deque()  # Of all that have an entry.
         self._proving = asyncio.Lock()
@@ -314,7 +319,6 @@ class Pump:
                 async with self.turn, asyncio.timeout(self._options.deadline_s):
                     rejected = await self._sink.send(part)
             except Refused as error:
-                self._worked()
                 await self._refused(part, error)
             except (SinkError, TimeoutError, OSError) as error:
                 await self._failed(error)
@@ -327,19 +331,33 @@ class Pump:
                     continue
                 await self._refused(part, Refused(f"the sink fails on it: {error!r}"))
             else:
-                self._worked()
                 self._taken += len(part) - len(rejected)
                 await self._bury_rejected(part, rejected)
+                if len(rejected) == len(part):
+                    await self._doubt(rejected)
+                else:
+                    self._worked()
             events, bugs = events[len(part) :], 0
 
     async def _refused(self, events: Sequence[Event], error: Refused) -> None:
         """Try each half of what was refused; an event that is refused alone is a dead letter."""
         if len(events) == 1:
-            await self._bury_rejected(events, [Rejected(0, error.why)])
+            rejected = [Rejected(0, error.why)]
+            await self._bury_rejected(events, rejected)
+            await self._doubt(rejected)
             return
         middle = len(events) // 2
         await self._deliver(events[:middle])
         await self._deliver(events[middle:])
+
+    async def _doubt(self, rejected: Sequence[Rejected]) -> None:
+        """Note that all of a batch was refused: with many in a row, it is not they who are ill."""
+        self._refused_in_a_row += len(rejected)
+        if self._refused_in_a_row < REFUSED_MAX:
+            self._answered()
+        else:
+            why = f"it has refused {self._refused_in_a_row} events in a row: {rejected[-1].why}"
+            await self._failed(SinkError(why))
 
     async def _failed(self, error: Exception) -> None:
         state = self.state
@@ -359,6 +377,10 @@ class Pump:
             state.circuit = Circuit.HALF_OPEN
 
     def _worked(self) -> None:
+        self._refused_in_a_row = 0
+        self._answered()
+
+    def _answered(self) -> None:
         state = self.state
         if state.failures >= OPEN_AFTER:
             log.info("it works again, after %.0f s", self._clock() - state.failing_since)

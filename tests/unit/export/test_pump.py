@@ -332,6 +332,44 @@ def test_a_sink_that_stays_down_is_tried_with_one_event(journal: Journal) -> Non
     assert all(0.5 <= wait <= OPTIONS.wait_max_s for wait in waits)
 
 
+@pytest.mark.parametrize("says", ["no to all at once", "no to each"])
+def test_who_refuses_everything_is_taken_for_ill(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr(pump_module, "REFUSED_MAX", 10)
+    ill, letters = True, list[int]()
+
+    def act(number: int, batch: Sequence[Event]) -> Sequence[Rejected]:
+        if not ill:
+            return ()
+        letters.append(len(keeper.letters))
+        if says == "no to each":
+            return [Rejected(place, "no") for place in range(len(batch))]
+        raise Refused("no")
+
+    receiver, keeper = Receiver(act), Keeper(journal)
+
+    async def main() -> Pump:
+        nonlocal ill
+        async with pumping(journal, receiver, keeper) as pump:
+            await until(lambda: pump.state.failures > OPEN_AFTER + 20)
+            assert pump.state.circuit is not Circuit.CLOSED
+            assert "it has refused" in pump.state.why
+            ill = False
+            await until(lambda: keeper.cursor[0] == 101)
+            return pump
+
+    pump = asyncio.run(main())
+    refused = len(letters)
+    assert receiver.sizes[refused - 20 : refused] == [1] * 20  # One at a time, each a letter,
+    assert letters[-1] - letters[-20] == 19
+    assert len(pump.waits) >= 20  # type: ignore[attr-defined] # and a wait after each.
+    assert (pump.state.circuit, pump.state.failures, pump.state.why) == (Circuit.CLOSED, 0, "")
+    dead = {letter.uid for letter in keeper.letters}
+    assert len(receiver.taken) + len(dead) == len(expected())
+    assert max(receiver.sizes[refused + 1 :]) > 1
+
+
 def test_what_is_told_while_it_fails(journal: Journal) -> None:
     def act(number: int, batch: Sequence[Event]) -> Sequence[Rejected]:
         raise SinkError("certificate expired")
