@@ -21,8 +21,8 @@ import socket
 from collections.abc import Callable
 
 from supervisor.api.peers import NoRoomError, Peer, Peers, peer_of
-from supervisor.linux.fds import take_no_descriptors
-from supervisor.linux.parting import Undertaker
+from supervisor.linux.fds import take_no_descriptors, wait_readable
+from supervisor.linux.parting import Undertaker, take_all_in_order
 
 log = logging.getLogger("stockade.api")
 
@@ -305,9 +305,11 @@ class Front:
 
     async def _accept_batch(self) -> bool:
         """Take what waits, a batch at most, and say whether that was all; wait for the first."""
-        connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-        await self._take(connection)
-        for _ in range(ACCEPT_BATCH - 1):
+        # Not sock_accept(): who cancels that may lose a connection, which nobody closes well then.
+        await wait_readable(self._listener.fileno())
+        for _ in range(ACCEPT_BATCH):
+            if self._undertaker is not None:
+                await self._undertaker.room()
             try:
                 connection, _ = self._listener.accept()
             except BlockingIOError:
@@ -334,6 +336,8 @@ class Front:
 
     async def _admit(self, connection: socket.socket) -> None:
         try:
+            if self._undertaker is not None:
+                take_all_in_order(connection)
             peer = (self._describe or peer_of)(connection)
             if not self._peers.meet(peer):
                 # No exception: this is the way that a flood takes.

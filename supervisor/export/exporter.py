@@ -146,7 +146,7 @@ class Exporter:
         changed goes on where it was, and so does one that had been there before."""
         async with self._turn:
             wanted = {order.name: order for order in orders}
-            known = self._links
+            known = dict(self._links)
             removed = known.keys() - wanted.keys()
             added = wanted.keys() - known.keys()
             same = {name for name in wanted.keys() - added if known[name].order == wanted[name]}
@@ -157,13 +157,16 @@ class Exporter:
                 name: known[name] if name in same else self._link(order)
                 for name, order in wanted.items()
             }
+            for name in changed:
+                self._links[name].replay_on(known[name].replaying)
             for name in added | changed:
                 self._running[name] = asyncio.create_task(self._links[name].run())
             return Changes(*(tuple(sorted(names)) for names in (added, removed, changed, same)))
 
     async def replay(self, name: str, index: int) -> None:
-        """Have a sink get everything from an entry on again. What it had acknowledged stays
-        acknowledged; a daemon that ends meanwhile does not go on with it.
+        """Have a sink get everything from an entry on again, and from that of a replay that is not
+        over, where that lies before it. What it had acknowledged stays acknowledged; a daemon that
+        ends meanwhile does not go on with it.
 
         Raises:
             KeyError: there is no such sink.
@@ -305,8 +308,19 @@ class _Link:
             raise ValueError(f"the log has no entry {index} yet: it has {self._source.durable()}")
         if index >= self._cursor.index:
             raise ValueError(f"entry {index} is yet to come: {self._cursor.index} is the next")
-        self._from = self.state.replaying_from = index
+        before = self.replaying
+        self.replay_on(index if before is None else min(index, before))
         self._again.set()
+
+    @property
+    def replaying(self) -> int | None:
+        """Give from which entry on a replay is to go on; None where none is."""
+        pending = [one for one in (self._from, self.state.replaying_from) if one is not None]
+        return min(pending, default=None)
+
+    def replay_on(self, index: int | None) -> None:
+        """Have the next process begin with a replay from an entry on, None for no replay."""
+        self._from = self.state.replaying_from = index
 
     async def redeliver(self, uids: Sequence[str] | None) -> Sequence[tuple[Letter, str]]:
         """Send dead letters again; see `Exporter.redeliver`."""
@@ -427,11 +441,10 @@ class _Link:
             await _end(pidfd)
 
     def _begin_at(self) -> Cursor:
-        """Give where a process is to begin; a replay is begun once, and not again where the
-        process ends."""
-        index, self._from = self._from, None
+        """Give where a process is to begin; a replay goes on from where the last one came."""
+        index = self._from if self._from is not None else self.state.replaying_from
         self._again.clear()
-        self.state.replaying_from = index
+        self._from, self.state.replaying_from = None, index
         return self._cursor if index is None else Cursor(index=index, leaf="")
 
     async def _ended(self, pidfd: int, serving: asyncio.Task[None]) -> bool:
@@ -473,13 +486,24 @@ class _Link:
                 log.log(level, "sink %s: %s", self.order.name, text)
             case "broken":
                 self.state.why = told.text(message, "why", WHY_CHARACTERS_MAX)
+                self._give_up_replay()
             case _:
                 raise PeerMisbehaves("it says what it may not")
         return None
 
-    def _move(self, cursor: Cursor) -> None:
-        if self.state.replaying_from is not None and cursor.index >= self._cursor.index:
+    def _give_up_replay(self) -> None:
+        """Go on with what is new: the log cannot be read from where a replay is."""
+        if self.state.replaying_from is not None and self._from is None:
+            log.warning(
+                "sink %s: its replay ends before entry %d: %s",
+                self.order.name, self.state.replaying_from, self.state.why,
+            )  # fmt: skip
             self.state.replaying_from = None
+
+    def _move(self, cursor: Cursor) -> None:
+        if self.state.replaying_from is not None:
+            over = cursor.index >= self._cursor.index
+            self.state.replaying_from = None if over else cursor.index
         if cursor.index > self._cursor.index:
             self._cursor = cursor
             self.state.index = cursor.index

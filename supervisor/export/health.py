@@ -44,7 +44,7 @@ def health_of(state: SinkState, lag: Lag) -> SinkHealth:
     return SinkHealth(
         name=state.name,
         kind=state.kind,
-        up=state.running and circuit == Circuit.CLOSED,
+        up=state.running and not said.get("failing_since"),
         why=state.why or str(said.get("why", "")),
         circuit=circuit,
         lag_entries=lag.entries,

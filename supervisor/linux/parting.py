@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 
 from supervisor.linux import process
@@ -21,6 +22,11 @@ from supervisor.linux.fds import make_pipe
 
 AT_ONCE = 64
 """Sockets that one process ends with."""
+
+WAITING_MAX = 2 * AT_ONCE
+
+AGAIN_MAX_S = 5.0
+ENDS_S = 5.0
 
 GATHERED_S = 0.05
 """How long more of them are waited for, so that whoever sends many starts few processes."""
@@ -38,6 +44,7 @@ class Undertaker:
 
     def __init__(self) -> None:
         self._waiting: list[socket.socket] = []
+        self._fewer = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
     def bury(self, end: socket.socket) -> None:
@@ -56,29 +63,63 @@ class Undertaker:
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="stockade-undertaker")
 
-    async def close(self) -> None:
-        """Wait until all are closed."""
-        while self._running is not None:
-            await asyncio.wait([self._running])
+    async def room(self) -> None:
+        """Wait while many are to be closed: who takes more connections runs out of descriptors."""
+        while len(self._waiting) >= WAITING_MAX:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    async def close(self, patience_s: float = 5.0) -> None:
+        """Wait until all are closed. What is not by then is left to the end of this process."""
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=patience_s)
+        if self._running is not None:
+            self._running.cancel()
+            log.warning("%d sockets are closed with this process", len(self._waiting))
+        for end in self._waiting:
+            end.detach()  # Whoever collects it must not close it.
+        self._waiting.clear()
 
     async def _run(self) -> None:
+        wait_s = GATHERED_S
         try:
             while self._waiting:
-                await asyncio.sleep(GATHERED_S)
+                await asyncio.sleep(wait_s)
                 some = self._waiting[:AT_ONCE]
                 try:
                     pidfd = _give_away(some)
                 except OSError as error:
                     # Not closed here instead: that is what may take for ever.
-                    log.warning("%d sockets cannot be closed yet: %s", len(self._waiting), error)
+                    if wait_s == GATHERED_S:
+                        log.warning("%d sockets cannot be closed yet: %s", len(some), error)
+                    wait_s = min(2 * wait_s, AGAIN_MAX_S)
                     continue
+                wait_s = GATHERED_S
                 del self._waiting[: len(some)]
-                try:
-                    await process.wait(pidfd)
-                finally:
-                    os.close(pidfd)
+                self._fewer.set()
+                await _ended(pidfd)
         finally:
             self._running = None
+
+
+async def _ended(pidfd: int) -> None:
+    """Wait for a process, and end it where it stays."""
+    try:
+        try:
+            async with asyncio.timeout(ENDS_S):
+                await process.wait(pidfd)
+        except TimeoutError:
+            process.send_signal(pidfd, signal.SIGKILL)
+            await process.wait(pidfd)
+    except OSError as error:
+        log.warning("a process that closes sockets: %s", error)
+    finally:
+        os.close(pidfd)
+
+
+def take_all_in_order(end: socket.socket) -> None:
+    """Have what is sent out of band (MSG_OOB) come in its place, so that MSG_PEEK shows it."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def _is_empty(end: socket.socket) -> bool:
@@ -109,7 +150,11 @@ def _give_away(ends: list[socket.socket]) -> int:
             pid = process.spawn([PROGRAM], fds={0: pipe.read, 1: null, 2: null, **theirs})
         finally:
             os.close(null)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            process.disown(pid)
+            raise
         for end in ends:
             end.close()
     finally:

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 DEPTH_MAX = 64
-"""Of values in each other; what lies deeper becomes its own JSON as a text. `orjson` takes 254, and
-receivers less."""
+"""Of values in each other, in what is encoded at once; what lies deeper becomes its own JSON as a
+text. `orjson` takes 254, and receivers less."""
 
 TOO_DEEP = "nested too deeply to be told"
 UINT64_MAX = 2**64 - 1

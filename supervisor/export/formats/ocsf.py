@@ -198,11 +198,11 @@ class Ocsf:
             uid = quoted(entry.call)
             correlation = f',"correlation_uid":{uid}'
             call = shape.call_text or f'{{"id":{uid}}}'
-            call = f',"sequence":{entry.sequence},"call":{call}'
+            call = f',"sequence":{_number(entry.sequence)},"call":{call}'
+        logged = _number(entry.time_ns // MILLISECOND_NS)
         return (
-            f'"event_code":{kind},"sequence":{entry.index},'
-            f'"logged_time":{entry.time_ns // MILLISECOND_NS},"original_time":"{entry.time_ns}"'
-            f'{correlation}}},"unmapped":{{"stockade":{{"index":{entry.index},'
+            f'"event_code":{kind},"sequence":{entry.index},"logged_time":{logged},'
+            f'"original_time":"{entry.time_ns}"{correlation}}},"unmapped":{{"stockade":{{"index":{entry.index},'
             f'"leaf":"{entry.leaf}","kind":{kind}{self._head[1]}{call}'
         )
 
@@ -239,6 +239,11 @@ def _beside(draft: Draft, shape: Shape, own: dict[str, Any]) -> dict[str, Any]:
 
 def _head_text(head: Head) -> str:
     return f',"head":{{"size":{head.size},"root":{quoted(head.root)}}}' if head.size else ""
+
+
+def _number(number: int) -> str:
+    """Give an integer as `json_line` does."""
+    return str(number) if number <= json_line.UINT64_MAX else f'"{number}"'
 
 
 @functools.lru_cache(maxsize=4096)

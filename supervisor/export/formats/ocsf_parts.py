@@ -169,8 +169,9 @@ class Parts:
     call: Any
     traceparent: str = ""
     missing: Sequence[str] = ()
+    call_text: str = ""
     shapes: dict[Hashable, Any] = field(default_factory=dict)
-    """Kept here by `ocsf_shapes`."""
+    """Both are kept here by `ocsf_shapes`."""
 
 
 def shown(value: object) -> str | None:

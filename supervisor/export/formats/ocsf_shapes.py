@@ -15,7 +15,7 @@ from supervisor.export.formats import json_line
 from supervisor.export.formats import ocsf_facts as facts
 from supervisor.export.formats.ocsf_parts import PRODUCT, Draft, Parts, put
 
-SHAPES_MAX = 64
+SHAPES_MAX = 32
 """Of a call; a body can name activities as it likes."""
 
 
@@ -93,6 +93,8 @@ class Shapes:
             if fixed.get("action_id") == facts.OBSERVED:
                 fixed["action_id"] = facts.OTHER
         profiles = self._profiles({*fixed, *own} - lacking, uid, parts)
+        if parts.call is not None and not parts.call_text:
+            parts.call_text = json_line.encode(parts.call).decode()
         metadata = {**self._metadata, "profiles": profiles}
         return Shape(
             class_uid=uid,
@@ -102,7 +104,7 @@ class Shapes:
             metadata=metadata,
             metadata_text=json_line.encode(metadata)[1:-1].decode(),
             call=parts.call,
-            call_text="" if parts.call is None else json_line.encode(parts.call).decode(),
+            call_text=parts.call_text,
             beside=beside,
             lacking=sorted(lacking),
             missing=parts.missing,

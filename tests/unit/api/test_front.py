@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import os
@@ -374,8 +375,9 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [b"", b"x" * 300_000], ids=["alone", "behind others"])
 @pytest.mark.parametrize("hangs_up", [False, True])
+@pytest.mark.parametrize("flags", [0, socket.MSG_OOB], ids=["in band", "out of band"])
 def test_who_sends_a_socket_that_lingers_holds_nobody_up(
-    tmp_path: Path, kernel: str, first: bytes, hangs_up: bool
+    tmp_path: Path, kernel: str, first: bytes, hangs_up: bool, flags: int
 ) -> None:
     """The thread that closes it would wait for a minute (tests/unit/linux/test_parting.py)."""
 
@@ -393,8 +395,12 @@ def test_who_sends_a_socket_that_lingers_holds_nobody_up(
                         socket.send_fds(connection, [b"y"], [fd])
                     connection.close()
                     return
-                socket.send_fds(connection, [b"y"], [fd])
+                right = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+                connection.sendmsg([b"y"], right, flags)
                 let_go()
+                if flags:
+                    with contextlib.suppress(OSError):
+                        connection.send(b"more")
                 if hangs_up:
                     connection.close()
                 await gone(peers)

@@ -261,6 +261,56 @@ def test_a_replay_gives_what_was_acknowledged_again_and_takes_nothing_back(
     assert Cursors(tmp_path).read("archive").index == 51
 
 
+def test_a_replay_outlives_its_process_a_change_and_another_replay(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    spawn = module._spawn
+    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
+    folder, away = tmp_path / "out", tmp_path / "away"
+    folder.mkdir()
+    log.write(50)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(folder / "events")) as exporter:
+            await until(lambda: exporter.states[0].index == 50)
+            folder.rename(away)
+            await exporter.replay("archive", 30)
+            await until(lambda: bool(exporter.states[0].said.get("failures")))
+            await exporter.replay("archive", 40)
+            assert exporter.states[0].replaying_from == 30
+            await until(lambda: len(pids) == 3)
+            os.kill(pids[-1], signal.SIGKILL)
+            await until(lambda: len(pids) == 4)
+            assert exporter.states[0].replaying_from == 30
+            await exporter.apply([order(folder / "events", pump=PumpOptions(batch_events=7))])
+            assert exporter.states[0].replaying_from == 30
+            away.rename(folder)
+            await until(lambda: exporter.states[0].replaying_from is None)
+            assert exporter.states[0].index == 50
+
+    asyncio.run(main())
+    assert came(folder / "events") == [*range(50), *range(30, 50)]
+
+
+def test_a_replay_of_what_is_gone_ends_and_says_so(
+    log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.write(50)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "events")) as exporter:
+            await until(lambda: exporter.states[0].index == 50)
+            with mock.patch.object(log, "firsts", lambda: [40]):
+                await exporter.replay("archive", 30)
+                await until(lambda: exporter.states[0].replaying_from is None)
+            log.write(1)
+            await exporter.wait_acknowledged("archive", 50)
+
+    asyncio.run(main())
+    assert any("its replay ends before entry 30" in one for one in caplog.messages)
+
+
 def test_who_waits_for_a_sink_that_goes_is_told(log: Log, tmp_path: Path) -> None:
     async def main() -> None:
         async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:

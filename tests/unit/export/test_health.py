@@ -38,14 +38,16 @@ def test_one_that_never_ran_is_behind_for_nobody_knows_how_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "circuit", "up"),
+    ("running", "since", "circuit", "up"),
     [
-        (True, Circuit.CLOSED, True), (True, Circuit.OPEN, False), (True, Circuit.HALF_OPEN, False),
-        (False, Circuit.CLOSED, False),
+        (True, 0.0, Circuit.CLOSED, True), (True, 9.0, Circuit.CLOSED, False),
+        (True, 9.0, Circuit.OPEN, False), (True, 9.0, Circuit.HALF_OPEN, False),
+        (False, 0.0, Circuit.CLOSED, False),
     ],
 )  # fmt: skip
-def test_what_is_up(running: bool, circuit: Circuit, up: bool) -> None:
-    found = health_of(state(running=running, circuit=circuit), LAG)
+def test_what_is_up(running: bool, since: float, circuit: Circuit, up: bool) -> None:
+    """As `stockade export status` has it: from the first failure on it is not."""
+    found = health_of(state(running=running, circuit=circuit, failing_since=since), LAG)
     assert (found.up, found.circuit) == (up, circuit.value)
 
 

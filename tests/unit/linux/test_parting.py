@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import errno
+import os
 import socket
 import threading
 from pathlib import Path
@@ -11,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from supervisor.linux import parting
-from supervisor.linux.parting import AT_ONCE, FIRST_FD, Undertaker
+from supervisor.linux.parting import (
+    AT_ONCE,
+    FIRST_FD,
+    WAITING_MAX,
+    Undertaker,
+    take_all_in_order,
+)
 from tests.support.lingering import lingering
 
 IN_TIME_S = 20.0
@@ -132,6 +140,74 @@ def test_without_a_process_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         buried(end)
     assert len(tries) == 3
     assert len(set(tries)) == 1  # no descriptor was lost
+
+
+def test_many_that_wait_leave_no_room() -> None:
+    async def main() -> None:
+        undertaker = Undertaker()
+        with lingering() as (fd, let_go):
+            for _ in range(WAITING_MAX):
+                await undertaker.room()
+                undertaker.bury(holding(fd))
+            let_go()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await undertaker.room()
+            await undertaker.room()
+            await undertaker.close()
+
+    asyncio.run(asyncio.wait_for(main(), IN_TIME_S))
+
+
+def test_a_process_that_stays_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parting, "ENDS_S", 0.2)
+    monkeypatch.setattr(parting, "PROGRAM", "/bin/yes")
+    with lingering() as (fd, let_go):
+        end = holding(fd)
+        let_go()
+        buried(end)
+
+
+def test_what_cannot_be_closed_is_left_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(parting, "PROGRAM", "/nonexistent")
+
+    async def main(end: socket.socket) -> int:
+        undertaker = Undertaker()
+        number = end.fileno()
+        undertaker.bury(end)
+        await undertaker.close(0.5)
+        return number
+
+    with lingering() as (fd, let_go):
+        end = holding(fd)
+        let_go()
+        number = asyncio.run(asyncio.wait_for(main(end), IN_TIME_S))
+        del end  # That closes nothing, and waits for nothing:
+        assert socket.socket(fileno=os.dup(number)).getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        gone = Undertaker()
+        monkeypatch.setattr(parting, "PROGRAM", "/bin/cat")
+
+        async def rest() -> None:
+            gone.bury(socket.socket(fileno=number))
+            await gone.close()
+
+        asyncio.run(rest())
+    assert sum("cannot be closed yet" in one for one in caplog.messages) == 1
+
+
+def test_what_comes_out_of_band_is_seen() -> None:
+    with lingering() as (fd, let_go):
+        ours, theirs = socket.socketpair()
+        take_all_in_order(ours)
+        right = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        theirs.sendmsg([b"x"], right, socket.MSG_OOB)
+        theirs.close()
+        let_go()
+        flags = ours.recvmsg(1, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)[2]
+        assert flags & socket.MSG_CTRUNC
+        buried(ours)
 
 
 def test_the_process_has_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
