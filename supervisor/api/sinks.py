@@ -16,6 +16,7 @@ from typing import Any
 
 from supervisor import __version__
 from supervisor.api.config import Configuration
+from supervisor.api.config_values import Secret
 from supervisor.api.guarded import require_guarded
 from supervisor.api.sink_entry import SinkEntry
 from supervisor.errors import HostError, ProfileError
@@ -153,7 +154,7 @@ class Sinks:
         return [await self._order(name, entry, self._about) for name, entry in sinks.items()]
 
     async def _order(self, name: str, entry: SinkEntry, about: Source) -> Order:
-        secrets = await _values(name, entry, self._credentials)
+        secrets = await _values(name, entry.secrets, self._credentials)
         try:
             options = entry.options(name, secrets.__getitem__, about)
         except ValueError as error:
@@ -188,13 +189,15 @@ def _pump(entry: SinkEntry, options: Any) -> PumpOptions:
     )
 
 
-async def _values(name: str, entry: SinkEntry, credentials: Path | None) -> Mapping[str, str]:
-    """Read a sink's secrets, by the keys that they stand under.
+async def _values(
+    name: str, wanted: Mapping[str, Secret], credentials: Path | None
+) -> Mapping[str, str]:
+    """Read secrets of a sink, by the keys that they stand under.
 
     Raises:
         HostError: `SECRET_UNAVAILABLE`.
     """
-    named = {f"sinks.{name}.{key}": (key, secret) for key, secret in entry.secrets.items()}
+    named = {f"sinks.{name}.{key}": (key, secret) for key, secret in wanted.items()}
     sources = {label: secret.source for label, (_, secret) in named.items()}
     secrets = Secrets(sources=sources, credentials=credentials)
     found = {}
@@ -221,6 +224,20 @@ def _contents(name: str, entry: SinkEntry) -> Mapping[str, bytes]:
                 "CONFIG_INVALID", f"sinks.{name}.tls: {path}: {error.strerror}"
             ) from error
     return found
+
+
+async def check_files(config: Configuration) -> None:
+    """Read every file that sinks name, as the daemon does at its start: what is not there, or who
+    else can read it. Secrets from elsewhere are not asked for.
+
+    Raises:
+        HostError: `SECRET_UNAVAILABLE`.
+        ProfileError: `CONFIG_INVALID`.
+    """
+    for name, entry in config.sinks.items():
+        files = {key: secret for key, secret in entry.secrets.items() if secret.file is not None}
+        await _values(name, files, None)
+        await asyncio.to_thread(_contents, name, entry)
 
 
 def missing(config: Configuration) -> Iterator[str]:

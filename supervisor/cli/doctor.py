@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +122,7 @@ def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Config
     start, nobody can say what it requires."""
     from supervisor.api.callers import check_grants
     from supervisor.api.guarded import require_guarded
+    from supervisor.api.sinks import check_files
     from supervisor.cli.provided import egress_options
     from supervisor.cli.serve import configuration, configuration_file, missing_secrets
     from supervisor.profile.load import ProfileSet
@@ -132,6 +135,8 @@ def _judged(config_path: Path | None) -> tuple[dict[str, list[str]], Row, Config
         profiles = ProfileSet.load(folders)
         check_grants(config.callers, profiles)
         egress_options(config)
+        if os.geteuid() == 0:  # Others may not read what the daemon can.
+            asyncio.run(check_files(config))
     except StockadeError as error:
         said = f"the daemon would not start: {error.message.partition(chr(10))[0]}"
         return {}, _row("fails", said, error.hint or ADVICE.get(error.reason, "")), None

@@ -42,7 +42,9 @@ REQUESTS = 4
 SPARE_S = 10.0
 """How much longer a pump waits than a sink does by itself."""
 
-_FILE = PumpOptions(batch_events=1_000, batch_bytes=2 << 20)
+_LARGER = PumpOptions(batch_events=1_000, batch_bytes=2 << 20)
+"""Where each batch waits for something that is not the next one's: a disk, an acknowledgement."""
+
 _STORE = PumpOptions(batch_events=20_000, batch_bytes=16 << 20, linger_s=60.0)
 _LAKE = replace(_STORE, linger_s=300.0)
 
@@ -137,14 +139,13 @@ def paced(kind: str, options: Any) -> PumpOptions:
         ValueError: there is no such kind.
     """
     match kind:
-        case "file":  # Each batch waits for the disk.
-            return _within(options.deadline_s, _FILE)
+        case "file":
+            return _within(options.deadline_s, _LARGER)
         case "stdout" | "journald":
             return _within(2 * options.stall_s)
         case "syslog":  # What is to be sent again goes first.
-            return _within(
-                options.peer.connect_s + options.proof_s + 2 * REQUESTS * options.peer.stall_s
-            )
+            stalls_s = 2 * REQUESTS * options.peer.stall_s
+            return _within(options.peer.connect_s + options.proof_s + stalls_s, _LARGER)
         case "relp":
             return _within(options.peer.connect_s + REQUESTS * options.peer.stall_s)
         case "kafka":

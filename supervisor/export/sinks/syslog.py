@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from supervisor.audit.frames import count_controls
 from supervisor.export.event import Event
 from supervisor.export.sink import Rejected, SinkError
 from supervisor.export.sinks.message import Messages, lines
@@ -79,14 +80,19 @@ class SyslogSink:
         Raises:
             SinkError: there is nobody, or not any more, or who is there takes nothing.
         """
-        good, rejected = lines(batch, self._options.event_bytes_max)
-        frames = [frame(self._messages.message(event)) for event in good]
+        frames = [frame(self._messages.message(event)) for event in batch]
+        data, rejected = b"".join(frames), list[Rejected]()
+        # What stands around events has no control character.
+        if count_controls(data) or max(map(len, frames), default=0) > self._options.event_bytes_max:
+            good, rejected = lines(batch, self._options.event_bytes_max)
+            frames = [frame(self._messages.message(event)) for event in good]
+            data = b"".join(frames)
         if not frames:
             return rejected
         try:
             async with self._busy:
                 wire = await self._connected()
-                await wire.write(b"".join(frames))
+                await wire.write(data)
                 await wire.settled()
                 self._window.keep(frames, time.monotonic())
                 self._again_s = AGAIN_FIRST_S

@@ -116,6 +116,32 @@ def test_a_configuration_under_which_no_daemon_starts(
     assert advice in row["advice"]
 
 
+@pytest.mark.root
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize(
+    ("file", "mode", "detail"), [("none", 0, "hook"), ("secret", 0o644, "hook"), ("ca", 0, "siem")]
+)
+def test_files_of_sinks_without_which_no_daemon_starts(
+    stockade: Stockade, tmp_path: Path, file: str, mode: int, detail: str
+) -> None:
+    if mode:
+        (tmp_path / file).write_text("whsec_" + "MTIz" * 8)
+        (tmp_path / file).chmod(mode)
+    place = str(tmp_path / file)
+    hook = {"type": "webhook", "url": "https://example.com/", "secret": {"file": place}}
+    siem = {"type": "syslog", "address": "example.com:6514", "tls": {"ca": place}}
+    path = tmp_path / "config.yaml"
+    sinks = {"hook": hook} if detail == "hook" else {"siem": siem}
+    path.write_text(json.dumps({"sinks": sinks}))
+    code, row = configured(stockade, path)
+    assert (code, row["verdict"]) == (5, "fails")
+    assert "would not start" in row["detail"]
+    assert detail in row["detail"]
+    if mode:
+        (tmp_path / file).chmod(0o600)
+        assert configured(stockade, path)[1]["verdict"] == "holds"
+
+
 @pytest.mark.usefixtures("given")
 def test_a_configuration_that_is_not_there(stockade: Stockade, tmp_path: Path) -> None:
     code, row = configured(stockade, tmp_path / "nope.yaml")
