@@ -387,8 +387,8 @@ def sink(state: SinkState, lag: Lag) -> export_pb2.Sink:
     )
     if status == export_pb2.SINK_STATUS_FAILING:
         message.failing_since.CopyFrom(_moment(failing_since))
-    if acknowledged_at := float(said.get("acknowledged_at", 0.0)):
-        message.acknowledged_at.CopyFrom(_moment(acknowledged_at))
+    if state.acknowledged_at:
+        message.acknowledged_at.CopyFrom(_moment(state.acknowledged_at))
     return message
 
 

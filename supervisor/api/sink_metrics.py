@@ -17,8 +17,8 @@ GAUGES = {
     "lag_bytes": "How many bytes of the log those are.",
     "lag_seconds": "How old the oldest entry is that the sink has not acknowledged; 0 for none.",
     "acknowledged_entries": "The sink has acknowledged all entries of the log before this one.",
-    "acknowledged_time_seconds": "When the sink acknowledged something, in seconds since the "
-    "epoch; 0 for never.",
+    "acknowledged_time_seconds": "When the sink's cursor moved last, in seconds since the "
+    "epoch; 0 for not since the daemon's start.",
     "dead_letters": "Events that the other side will never take, and that wait for a replay.",
 }
 COUNTERS = {

@@ -85,13 +85,15 @@ class LogSource(Protocol):
 class SinkState:
     """How a sink does. All below `index` is acknowledged. `said` is what its process told last;
     `why` says why there is none, or why it cannot go on. `replaying_from` is the entry from which
-    it gets again what it had, until it has all of that."""
+    it gets again what it had, until it has all of that. `acknowledged_at` is when `index` moved
+    last, since the daemon's start, in seconds since 1970; 0.0 for never."""
 
     name: str
     kind: str
     format: str
     index: int
     replaying_from: int | None = None
+    acknowledged_at: float = 0.0
     letters: int = 0
     running: bool = False
     why: str = ""
@@ -159,6 +161,7 @@ class Exporter:
             }
             for name in changed:
                 self._links[name].replay_on(known[name].replaying)
+                self._links[name].state.acknowledged_at = known[name].state.acknowledged_at
             for name in added | changed:
                 self._running[name] = asyncio.create_task(self._links[name].run())
             return Changes(*(tuple(sorted(names)) for names in (added, removed, changed, same)))
@@ -480,7 +483,9 @@ class _Link:
             case "acknowledged":
                 self._move(told.cursor(message, self._source.durable()))
             case "state":
-                self.state.said = told.state(message)
+                said = self.state.said = told.state(message)
+                at = min(time.time(), float(said.get("acknowledged_at", 0.0)))
+                self.state.acknowledged_at = max(self.state.acknowledged_at, at)
             case "logged":
                 level, text = told.logged(message)
                 log.log(level, "sink %s: %s", self.order.name, text)

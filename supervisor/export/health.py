@@ -51,7 +51,7 @@ def health_of(state: SinkState, lag: Lag) -> SinkHealth:
         lag_bytes=lag.bytes,
         lag_s=lag.seconds if is_known else None,
         acknowledged=state.index,
-        acknowledged_at=float(said.get("acknowledged_at", 0.0)),
+        acknowledged_at=state.acknowledged_at,
         events=int(said.get("events", 0)),
         retries=int(said.get("retries", 0)),
         dead=state.letters,

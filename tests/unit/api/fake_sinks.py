@@ -26,11 +26,17 @@ class FakeExporter:
     is sent again is refused where `refuses` has its entry."""
 
     def __init__(self) -> None:
-        said = {"acknowledged_at": ACKNOWLEDGED_AT, "events": 450, "retries": 2}
+        said = {"events": 450, "retries": 2}
         failing = {"failing_since": FAILING_SINCE, "why": "the door is shut\n", "failures": 3}
         self._states = {
             "siem": SinkState(
-                name="siem", kind="syslog", format="ocsf", index=400, running=True, said=said
+                name="siem",
+                kind="syslog",
+                format="ocsf",
+                index=400,
+                running=True,
+                said=said,
+                acknowledged_at=ACKNOWLEDGED_AT,
             ),
             "lake": SinkState(
                 name="lake", kind="s3", format="ocsf-1.1", index=100, running=True, said=failing

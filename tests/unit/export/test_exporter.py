@@ -275,6 +275,8 @@ def test_a_replay_outlives_its_process_a_change_and_another_replay(
         async with exporting(log, tmp_path, order(folder / "events")) as exporter:
             await until(lambda: exporter.states[0].index == 50)
             folder.rename(away)
+            await until(lambda: exporter.states[0].acknowledged_at > 0)
+            at = exporter.states[0].acknowledged_at
             await exporter.replay("archive", 30)
             await until(lambda: bool(exporter.states[0].said.get("failures")))
             await exporter.replay("archive", 40)
@@ -285,6 +287,7 @@ def test_a_replay_outlives_its_process_a_change_and_another_replay(
             assert exporter.states[0].replaying_from == 30
             await exporter.apply([order(folder / "events", pump=PumpOptions(batch_events=7))])
             assert exporter.states[0].replaying_from == 30
+            assert exporter.states[0].acknowledged_at == at
             away.rename(folder)
             await until(lambda: exporter.states[0].replaying_from is None)
             assert exporter.states[0].index == 50

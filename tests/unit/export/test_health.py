@@ -16,7 +16,7 @@ LAG = Lag(10, 1000, 31.5)
 def state(*, running: bool = True, **said: object) -> SinkState:
     return SinkState(
         name="siem", kind="syslog", format="ocsf", index=100, letters=2, running=running,
-        said=asdict(PumpState(acknowledged_at=960.0, events=7, retries=3)) | said,
+        acknowledged_at=960.0, said=asdict(PumpState(events=7, retries=3)) | said,
     )  # fmt: skip
 
 
