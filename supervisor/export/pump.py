@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import os
 import random
 import time
@@ -36,8 +37,7 @@ _ENDS = frozenset({Kind.INTENT, Kind.OUTCOME})
 
 GIVEN_WAY_EVERY = 16
 """Entries, after which calls have their turn. Who is preempted, of whatever priority, may finish
-its slice first: a process that never waits made calls take 1.1 times as long, and one that yields
-each fifth of a millisecond 1.02 times (Linux 6.18, two processors)."""
+its slice first, and a process that makes events for long never waits by itself."""
 
 OPEN_AFTER = 5
 """Failures in a row, after which events are tried one at a time."""
@@ -45,6 +45,9 @@ OPEN_AFTER = 5
 REFUSED_MAX = 100
 """Events in a row that are refused, after which the other side is taken for ill: from then on they
 are tried one at a time, with waits between, so that not all that comes becomes a dead letter."""
+
+REFUSED_WAIT_S = 1.0
+"""At most, between those: a tool that has found what is refused must not hold up what follows."""
 
 BUG_TRIES = 3
 """Of a batch on which a sink fails in a way that it should not, before that is taken for a
@@ -357,9 +360,9 @@ class Pump:
             self._answered()
         else:
             why = f"it has refused {self._refused_in_a_row} events in a row: {rejected[-1].why}"
-            await self._failed(SinkError(why))
+            await self._failed(SinkError(why), REFUSED_WAIT_S)
 
-    async def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: Exception, wait_max_s: float = math.inf) -> None:
         state = self.state
         state.failures += 1
         state.retries += 1
@@ -367,7 +370,7 @@ class Pump:
         state.failing_since = state.failing_since or self._clock()
         if state.failures == OPEN_AFTER:
             log.warning("it fails: %s", state.why)
-        least, most = self._options.wait_min_s, self._options.wait_max_s
+        least, most = self._options.wait_min_s, min(self._options.wait_max_s, wait_max_s)
         self._wait_s = min(most, random.uniform(least, max(least, self._wait_s * 3)))  # noqa: S311
         asked_s = error.retry_after_s if isinstance(error, SinkError) else 0.0
         if state.failures >= OPEN_AFTER:
