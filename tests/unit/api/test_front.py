@@ -415,6 +415,28 @@ def test_who_sends_a_socket_that_lingers_holds_nobody_up(
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
+def test_nobody_is_accepted_while_too_many_are_to_be_closed(tmp_path: Path, kernel: str) -> None:
+    async def main() -> None:
+        async with fronted(tmp_path) as (door, peers, _, address):
+            if kernel != "before":
+                assert door._undertaker is None
+                return
+            assert door._undertaker is not None
+            room = asyncio.Event()
+            with mock.patch.object(door._undertaker, "room", room.wait):
+                reader, writer = await asyncio.open_unix_connection(str(address))
+                writer.write(b"hello")
+                writer.write_eof()
+                for _ in range(50):
+                    await asyncio.sleep(0.001)
+                assert len(peers) == 0
+                room.set()
+                assert await reader.read() == b"hellothe end"
+                writer.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_names_that_somebody_else_has_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

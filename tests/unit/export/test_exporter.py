@@ -97,6 +97,17 @@ def log(tmp_path: Path) -> Log:
     return Log(tmp_path)
 
 
+@pytest.fixture
+def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the processes that were started, in their order."""
+    started: list[int] = []
+    spawn = module._spawn
+    monkeypatch.setattr(
+        module, "_spawn", lambda *given: started.append(pid := spawn(*given)) or pid
+    )
+    return started
+
+
 def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     log.write(120)
@@ -119,12 +130,7 @@ def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> No
     assert line["head"] == {"size": 120, "root": "ab" * 32}
 
 
-def test_its_process_leaves_calls_the_processor(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pids: list[int] = []
-    spawn = module._spawn
-    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
+def test_its_process_leaves_calls_the_processor(log: Log, tmp_path: Path, pids: list[int]) -> None:
     log.write(1)
 
     async def main() -> None:
@@ -138,13 +144,10 @@ def test_its_process_leaves_calls_the_processor(
 
 
 def test_a_process_that_is_killed_comes_again_and_goes_on(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: Log, tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AGAIN_MIN_S", 0.01)
     out = tmp_path / "out.jsonl"
-    pids: list[int] = []
-    spawn = module._spawn
-    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
 
     async def main() -> None:
         async with exporting(log, tmp_path, order(out)) as exporter:
@@ -262,11 +265,8 @@ def test_a_replay_gives_what_was_acknowledged_again_and_takes_nothing_back(
 
 
 def test_a_replay_outlives_its_process_a_change_and_another_replay(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log: Log, tmp_path: Path, pids: list[int]
 ) -> None:
-    pids: list[int] = []
-    spawn = module._spawn
-    monkeypatch.setattr(module, "_spawn", lambda *given: pids.append(pid := spawn(*given)) or pid)
     folder, away = tmp_path / "out", tmp_path / "away"
     folder.mkdir()
     log.write(50)
