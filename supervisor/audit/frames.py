@@ -54,7 +54,7 @@ _ENTRY = struct.Struct("=8IQ")
 
 _START = struct.Struct(">II")
 
-_CONTROLS = bytes([*range(0x20), 0x7F])
+CONTROLS = bytes([*range(0x20), 0x7F])
 
 _BYTES, _PLACE = ctypes.c_char_p, ctypes.c_void_p
 _U32, _U64, _SIZE = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
@@ -112,7 +112,7 @@ def count_controls(text: bytes) -> int:
     Python takes 1 ns for a byte of that, which is more than it takes to write it."""
     library = native()
     if library is None:
-        return len(text) - len(text.translate(None, _CONTROLS))
+        return len(text) - len(text.translate(None, CONTROLS))
     return int(library.stockade_count_controls(text, len(text)))
 
 

@@ -192,9 +192,8 @@ def give_way() -> None:
     there are.
 
     A priority alone is not enough. A sink has two threads, one that makes events and one that
-    writes them, and where both are on two processors, a call waits for one to be preempted. On two
-    processors, calls beside a sink that is behind took 1.13 times as long with its priority alone,
-    and 1.05 times with this (`make bench ARGS="--only export"`).
+    writes them, and where both are on two processors, a call waits for one to be preempted. What
+    calls beside a sink take, `make bench ARGS="--only export"` says.
     """
     os.nice(NICE)
     allowed = sorted(os.sched_getaffinity(0))

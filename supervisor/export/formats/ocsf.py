@@ -150,7 +150,7 @@ class Ocsf:
         """Say by OCSF's own means where an entry lies."""
         return [
             {
-                "uid": f"{entry.index}-{entry.leaf[:16]}",
+                "uid": uid_of_entry(entry),
                 "authority_uid": self._source.origin,
                 "chain_uid": self._source.origin,
                 "fingerprint": {
@@ -202,8 +202,9 @@ class Ocsf:
         logged = _number(entry.time_ns // MILLISECOND_NS)
         return (
             f'"event_code":{kind},"sequence":{entry.index},"logged_time":{logged},'
-            f'"original_time":"{entry.time_ns}"{correlation}}},"unmapped":{{"stockade":{{"index":{entry.index},'
-            f'"leaf":"{entry.leaf}","kind":{kind}{self._head[1]}{call}'
+            f'"original_time":"{entry.time_ns}"{correlation}}},'
+            f'"unmapped":{{"stockade":{{"index":{entry.index},"leaf":"{entry.leaf}",'
+            f'"kind":{kind}{self._head[1]}{call}'
         )
 
 

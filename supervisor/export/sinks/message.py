@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from supervisor.audit.frames import count_controls
+from supervisor.audit.frames import CONTROLS, count_controls
 from supervisor.export.event import Event
 from supervisor.export.sink import Rejected
 
@@ -30,7 +30,6 @@ FACILITY_MAX = 23
 _SECONDS_MAX = 253402300799
 """The end of the year 9999: a timestamp has four digits for it."""
 
-_CONTROL = bytes([*range(0x20), 0x7F])
 _BLANK = bytes(byte if byte > 0x20 and byte != 0x7F else 0x5F for byte in range(256))
 _UNSAFE = re.compile(rb'["\\\]]')
 _PLAIN = re.compile("[A-Za-z0-9-]*")
@@ -110,7 +109,7 @@ def value(text: str) -> bytes:
     return _UNSAFE.sub(rb"\\\g<0>", data)
 
 
-_WITHOUT_CONTROL = bytes(0x5F if byte in _CONTROL else byte for byte in range(256))
+_WITHOUT_CONTROL = bytes(0x5F if byte in CONTROLS else byte for byte in range(256))
 
 
 class Messages:
