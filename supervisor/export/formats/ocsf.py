@@ -11,14 +11,16 @@ nothing in it can make this fail.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from supervisor.export.event import Entry, Event, Head, Opening, Source, uid_of_entry
 from supervisor.export.formats import json_line, ocsf_calls, ocsf_own
 from supervisor.export.formats import ocsf_facts as facts
-from supervisor.export.formats.ocsf_calls import MILLISECOND_NS, Drafter
+from supervisor.export.formats.ocsf_alike import KINDS, Alikes, events_like
+from supervisor.export.formats.ocsf_calls import Drafter
 from supervisor.export.formats.ocsf_parts import (
+    MILLISECOND_NS,
     Draft,
     Fields,
     Parts,
@@ -50,15 +52,23 @@ class Ocsf:
         self._own = own_parts(source, old=self._old, share=share)
         self._calls: dict[int, tuple[Opening, Parts]] = {}
         self._shapes = Shapes(source, release)
+        self._alikes = Alikes(self._made)
         self._head = Head(size=0, root=""), ""
 
     def encode(self, entry: Entry, opening: Opening | None, head: Head) -> Sequence[Event]:
         """Give the events of an entry."""
-        told = self._told(entry, opening)
-        events, where = [], ""
-        for event, draft, shape, own in told:
-            where = where or self._where(entry, shape, head)
-            event.data = _line(event, draft, shape, own, where)
+        parts = self._parts(entry, opening)
+        if entry.kind in KINDS and (found := self._alikes.find(entry, parts)) is not None:
+            alike, arguments = found
+            return events_like(alike, entry, arguments, self._where(entry, parts, head))
+        return self._made(entry, parts, lambda: self._where(entry, parts, head))
+
+    def _made(self, entry: Entry, parts: Parts, where: Callable[[], str]) -> list[Event]:
+        """Give the events of an entry, made from the beginning; `where` is asked once."""
+        events, said = [], ""
+        for event, draft, shape, own in self._told(entry, parts):
+            said = said or where()  # which takes what the first shape has its call's parts keep
+            event.data = _line(event, draft, shape, own, said)
             events.append(event)
         return events
 
@@ -68,33 +78,33 @@ class Ocsf:
         """Give the events of an entry, each without its data, and what would be that."""
         return [
             (event, self._whole(event, draft, shape, own, entry, head))
-            for event, draft, shape, own in self._told(entry, opening)
+            for event, draft, shape, own in self._told(entry, self._parts(entry, opening))
         ]
 
-    def _told(
-        self, entry: Entry, opening: Opening | None
-    ) -> list[tuple[Event, Draft, Shape, dict[str, Any]]]:
+    def _told(self, entry: Entry, parts: Parts) -> list[tuple[Event, Draft, Shape, dict[str, Any]]]:
         """Give the events of an entry, what each is made of, and what of it is its own."""
-        parts, drafts = self.drafts(entry, opening)
         told: list[tuple[Event, Draft, Shape, dict[str, Any]]] = []
         begin = uid_of_entry(entry)
-        for draft in drafts:
+        for draft in self._drafted(entry, parts):
             uid = f"{begin}-{len(told)}"
             shape, own = self._shaped(draft, entry, parts)
-            told.append((_made(uid, shape, draft, entry, parts), draft, shape, own))
+            told.append((_event(uid, shape, draft, entry, parts), draft, shape, own))
             if draft.finding:
                 found = self._finding(draft, shape, entry, uid)
                 uid = f"{begin}-{len(told)}"
                 shape, own = self._shaped(found, entry, parts)
-                told.append((_made(uid, shape, found, entry, parts), found, shape, own))
+                told.append((_event(uid, shape, found, entry, parts), found, shape, own))
         told[-1][0].last = True
         return told
 
     def drafts(self, entry: Entry, opening: Opening | None) -> tuple[Parts, Sequence[Draft]]:
         """Give what an entry is told as, before it is put together."""
         parts = self._parts(entry, opening)
+        return parts, self._drafted(entry, parts)
+
+    def _drafted(self, entry: Entry, parts: Parts) -> Sequence[Draft]:
         drafter = _DRAFTERS.get(entry.kind, ocsf_calls.unknown)
-        return parts, drafter(Fields(entry.body), parts, self._source)
+        return drafter(Fields(entry.body), parts, self._source)
 
     def _parts(self, entry: Entry, opening: Opening | None) -> Parts:
         if opening is None:
@@ -189,7 +199,7 @@ class Ocsf:
         place |= _beside(draft, shape, own)
         return {**shape.fixed, **own, "metadata": metadata, "unmapped": {"stockade": place}}
 
-    def _where(self, entry: Entry, shape: Shape, head: Head) -> str:
+    def _where(self, entry: Entry, parts: Parts, head: Head) -> str:
         """Give what all events of an entry say of it behind their uid, as JSON."""
         if self._head[0] is not head:
             self._head = head, _head_text(head)
@@ -197,7 +207,7 @@ class Ocsf:
         if entry.call:
             uid = quoted(entry.call)
             correlation = f',"correlation_uid":{uid}'
-            call = shape.call_text or f'{{"id":{uid}}}'
+            call = parts.call_text or f'{{"id":{uid}}}'
             call = f',"sequence":{_number(entry.sequence)},"call":{call}'
         logged = _number(entry.time_ns // MILLISECOND_NS)
         return (
@@ -253,7 +263,7 @@ def quoted(text: str) -> str:
     return json_line.encode(text).decode()
 
 
-def _made(uid: str, shape: Shape, draft: Draft, entry: Entry, parts: Parts) -> Event:
+def _event(uid: str, shape: Shape, draft: Draft, entry: Entry, parts: Parts) -> Event:
     return Event(
         uid, entry.index, False, draft.time_ns or entry.time_ns, entry.kind,
         draft.severity, shape.class_uid, b"", entry.call, parts.traceparent,

@@ -9,9 +9,16 @@ from supervisor.audit.entry import Kind
 from supervisor.call.events import Verdict, Wall
 from supervisor.export.event import Source
 from supervisor.export.formats import ocsf_facts as facts
-from supervisor.export.formats.ocsf_parts import Draft, Fields, Parts, command_line, ip, put
+from supervisor.export.formats.ocsf_parts import (
+    MILLISECOND_NS,
+    Draft,
+    Fields,
+    Parts,
+    command_line,
+    ip,
+    put,
+)
 
-MILLISECOND_NS = 1_000_000
 PORT_DIGITS_MAX = 5
 MESSAGE_CHARACTERS_MAX = 1024
 """Of a message about what has no bound but its entry's; all of it is where it belongs."""

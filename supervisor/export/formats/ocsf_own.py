@@ -10,13 +10,13 @@ from supervisor.export.event import Source
 from supervisor.export.formats import ocsf_facts as facts
 from supervisor.export.formats.ocsf_calls import (
     HELD,
-    MILLISECOND_NS,
     PASSED,
     SERVICE,
     Drafter,
     log_of,
 )
 from supervisor.export.formats.ocsf_parts import (
+    MILLISECOND_NS,
     PRODUCT,
     Draft,
     Fields,

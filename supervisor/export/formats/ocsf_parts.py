@@ -20,6 +20,7 @@ from supervisor.export.formats.ocsf_facts import INFORMATIONAL, INT64_MAX, LINUX
 
 PRODUCT = "Stockade"
 OBSERVE = "observe"
+MILLISECOND_NS = 1_000_000
 SHOWN_CHARACTERS_MAX = 256
 """Of a command line in a message; all of it is where it belongs."""
 
