@@ -29,7 +29,7 @@ from supervisor.export.channel import Channel, ChannelClosed, Message, PeerMisbe
 from supervisor.export.event import Head
 from supervisor.export.letters import WHY_CHARACTERS_MAX, Letter, Letters
 from supervisor.export.redeliver import PROVEN_S, SEND_S
-from supervisor.linux import process
+from supervisor.linux import cgroup, idle, process
 from supervisor.linux.fds import take_no_descriptors, wait_readable
 
 LOOK_S = 0.05
@@ -231,6 +231,8 @@ class Exporter:
                 self._following.cancel()
                 await asyncio.gather(self._following, return_exceptions=True)
             await asyncio.gather(*(self._end(name) for name in list(self._running)))
+        with contextlib.suppress(OSError, StockadeError):  # It is empty, and the next daemon's too.
+            idle.remove(cgroup.detect())
 
     def _link(self, order: Order) -> _Link:
         letters = Letters(self._folder / f"{order.name}.dead")

@@ -13,7 +13,6 @@ import asyncio
 import enum
 import logging
 import math
-import os
 import random
 import time
 from collections import OrderedDict, deque
@@ -34,10 +33,6 @@ ENTRIES_MAX = 50_000
 """In a batch, of which few or none may be events."""
 
 _ENDS = frozenset({Kind.INTENT, Kind.OUTCOME})
-
-GIVEN_WAY_EVERY = 16
-"""Entries, after which calls have their turn. Who is preempted, of whatever priority, may finish
-its slice first, and a process that makes events for long never waits by itself."""
 
 OPEN_AFTER = 5
 """Failures in a row, after which events are tried one at a time."""
@@ -248,8 +243,6 @@ class Pump:
                 if self._is_full(batch):
                     return batch
                 entry, opening = self._entries.popleft(), None
-                if not entry.index % GIVEN_WAY_EVERY:
-                    os.sched_yield()
                 if entry.call:
                     if entry.kind not in _ENDS:
                         opening = self._openings.get(entry.call)

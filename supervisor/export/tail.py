@@ -25,10 +25,6 @@ _LONG = re.compile(rb"[:,\[-][0-9]{20}")
 """What may be an integer beyond 64 bits, of which `orjson` would make a float."""
 
 
-GIVEN_WAY_EVERY = 64
-"""Entries, after which calls have their turn, as in `pump`."""
-
-
 class Segments(Protocol):
     """The files of a log."""
 
@@ -116,8 +112,6 @@ class Tail:
         self._take(run)
         entries: list[Entry] = []
         for place, end in enumerate([*run.offsets[1:], run.end]):
-            if not place % GIVEN_WAY_EVERY:
-                os.sched_yield()
             entries.append(_entry(run, place, end))
         return entries
 

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from supervisor.call.safe import safe
+from supervisor.errors import HostError
 from supervisor.export.build import Order, make_encoder, make_sink
 from supervisor.export.channel import Channel, ChannelClosed, Message, PeerFailed
 from supervisor.export.event import Head, Opening
@@ -29,14 +30,13 @@ from supervisor.export.letters import Letter
 from supervisor.export.pump import Pump
 from supervisor.export.redeliver import Outcome, send_again
 from supervisor.export.tail import Tail, TailError
+from supervisor.linux import cgroup, idle
 from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
 STATE_EVERY_S = 1.0
+NICE = 19
 GC_THRESHOLD = (50_000, 20, 100)
 """Events go by reference counts: looking for cycles among them took a tenth of the time."""
-
-NICE = 19
-"""Calls go first: a sink that is behind has time, and its lag is told."""
 
 LOGGED_CHARS_MAX = 4096
 """Of a message of the log, with its traceback; escaped, it still fits into one of the channel."""
@@ -188,16 +188,14 @@ def confine(uid: int) -> None:
 
 
 def give_way() -> None:
-    """Leave calls the processor: take what they do not need, and no more than half of those that
-    there are.
-
-    A priority alone is not enough. A sink has two threads, one that makes events and one that
-    writes them, and where both are on two processors, a call waits for one to be preempted. What
-    calls beside a sink take, `make bench ARGS="--only export"` says.
-    """
-    os.nice(NICE)
-    allowed = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, allowed[len(allowed) // 2 :])
+    """Have the processors only while calls and the daemon do not need them: a sink that is behind
+    has time, and its lag is told. What calls beside a sink take, `make bench ARGS="--only export"`
+    says."""
+    os.nice(NICE)  # Which counts in the daemon's own group alone.
+    try:
+        idle.join(cgroup.detect())
+    except (OSError, HostError) as error:
+        log.warning("calls may be slower beside it, since it cannot be put behind them: %s", error)
 
 
 class OneLine(logging.Formatter):
@@ -268,9 +266,9 @@ def main() -> None:
         # The terminal's and the service manager's word is for the daemon, which tells us.
         signal.signal(kind, signal.SIG_IGN)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    give_way()
     LOGGED.instead.setFormatter(LINES)
     logging.basicConfig(level=logging.INFO, handlers=[LOGGED])
+    give_way()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     with socket.socket(fileno=int(sys.argv[1])) as end:

@@ -16,6 +16,7 @@ from typing import Any
 
 from supervisor.audit.store import Store
 from supervisor.client import Supervisor
+from supervisor.linux import cgroup, idle
 from tests.bench import measures
 from tests.bench.figures import Figure, percentile
 from tests.bench.record import fill
@@ -26,6 +27,8 @@ from tests.unit.export.sinks.servers import NAME, Certificates
 ENTRIES, ENTRIES_OF_CALL = 400_000, 10_000
 CALLS_A_SECOND, CALLS_MIN = 10, 50
 PORT = 6514
+QUEUE = "FixedArray"
+"""As rsyslog has it of its own accord."""
 GOALS = {"file": 50_000, "rsyslog over TLS": 20_000}
 P50_RATIO_MAX = 1.1
 COME_S = 300.0
@@ -106,7 +109,9 @@ def _receiver(folder: Path, name: str, network: str) -> Iterator[tuple[dict[str,
         yield {"type": "file", "path": str(lines)}, lines
         return
     certificates = Certificates(folder)
-    there = rsyslog(folder, "tls", ca=certificates.ca, chain=certificates.chain(), port=PORT)
+    there = rsyslog(
+        folder, "tls", ca=certificates.ca, chain=certificates.chain(), port=PORT, queue=QUEUE
+    )
     with _started(["nsenter", f"--net={network}", *map(str, there.arguments)]):
         tls = {"ca": str(certificates.ca), "name": NAME}
         yield {"type": "syslog", "address": f"127.0.0.1:{PORT}", "tls": tls}, lines
@@ -123,3 +128,4 @@ def _started(arguments: Sequence[str]) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+        idle.remove(cgroup.detect())

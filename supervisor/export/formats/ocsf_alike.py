@@ -33,15 +33,13 @@ KEPT_MAX = 512
 BODY_BYTES_MAX = 2048
 """Of one that is kept."""
 
-_PLACE, _LEAF, _TIME, _ARGUMENTS, _WHERE = range(5)
-
 
 @dataclass(slots=True)
 class _Alike:
-    """An event: `form` takes what `values` takes of the values of an entry."""
+    """An event: `pieces` takes its text of the values of an entry and what follows them, `same`."""
 
-    form: str
-    values: Callable[[Sequence[str]], tuple[str, ...]]
+    same: tuple[bytes, ...]
+    pieces: Callable[[Sequence[bytes]], tuple[bytes, ...]]
     event: Event
 
 
@@ -127,19 +125,23 @@ class Alikes:
 
     def _split(self, event: Event) -> _Alike:
         pieces = self._any.split(event.data.decode())
-        form = "%s".join(piece.replace("%", "%%") for piece in pieces[::2])
-        numbers = [self._number[mark] for mark in pieces[1::2]]
-        return _Alike(form, operator.itemgetter(*numbers), event)
+        same = tuple(piece.encode() for piece in pieces[::2])
+        places = [
+            self._number[piece] if place % 2 else len(self._number) + place // 2
+            for place, piece in enumerate(pieces)
+        ]
+        return _Alike(same, operator.itemgetter(*places), event)
 
 
 def events_like(alike: Alike, entry: Entry, arguments: str, where: str) -> list[Event]:
     """Give the events of an entry; `where` is said of where it is."""
     place = uid_of_entry(entry)
-    values = (place, entry.leaf, str(entry.time_ns // MILLISECOND_NS), arguments, where)
+    time_ms = entry.time_ns // MILLISECOND_NS
+    values = tuple(map(str.encode, (place, entry.leaf, str(time_ms), arguments, where)))
     return [
         Event(
             f"{place}-{number}", entry.index, like.last, entry.time_ns, like.kind, like.severity,
-            like.class_uid, (one.form % one.values(values)).encode(), like.call, like.traceparent,
+            like.class_uid, b"".join(one.pieces(values + one.same)), like.call, like.traceparent,
         )
         for number, one in enumerate(alike.events)
         if (like := one.event)

@@ -130,7 +130,11 @@ class Messages:
 
     def message(self, event: Event) -> bytes:
         """Give the message of an event that `lines` has let through."""
-        return b'<%d>1 %s%s%s [%s uid="%s" index="%d" class="%d"] %s%s' % (
+        return self.head(event) + event.data
+
+    def head(self, event: Event) -> bytes:
+        """Give what its message says before its event."""
+        return b'<%d>1 %s%s%s [%s uid="%s" index="%d" class="%d"] %s' % (
             self._facility * 8 + priority(event.severity),
             self._time(event.time_ns),
             self._middle,
@@ -140,7 +144,6 @@ class Messages:
             event.index,
             event.class_uid,
             self._mark,
-            event.data,
         )
 
     def _time(self, time_ns: int) -> bytes:

@@ -80,12 +80,12 @@ class SyslogSink:
         Raises:
             SinkError: there is nobody, or not any more, or who is there takes nothing.
         """
-        frames = [frame(self._messages.message(event)) for event in batch]
+        frames = [frame(self._messages.head(event), event.data) for event in batch]
         data, rejected = b"".join(frames), list[Rejected]()
         # What stands around events has no control character.
         if count_controls(data) or max(map(len, frames), default=0) > self._options.event_bytes_max:
             good, rejected = lines(batch, self._options.event_bytes_max)
-            frames = [frame(self._messages.message(event)) for event in good]
+            frames = [frame(self._messages.head(event), event.data) for event in good]
             data = b"".join(frames)
         if not frames:
             return rejected
@@ -214,6 +214,6 @@ class Window:
         ]
 
 
-def frame(message: bytes) -> bytes:
+def frame(head: bytes, data: bytes) -> bytes:
     """Put a message's length before it (RFC 5425, section 4.3)."""
-    return b"%d %s" % (len(message), message)
+    return b"%d %s" % (len(head) + len(data), head) + data

@@ -1,0 +1,59 @@
+"""A cgroup for what has the processor only while nobody else needs it.
+
+A priority (nice(2), SCHED_IDLE) counts among the processes of one cgroup, or of one session where
+the kernel groups those (sched(7), the autogroup feature). Whole groups are weighed against each
+other, whatever is in them: beside the cgroups of calls, a process of priority 19 in another one
+weighs as much as they do.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from supervisor.linux.cgroup import Hierarchies
+
+NAME = "stockade-idle"
+JOIN_ROUNDS_MAX = 10
+
+
+def join(hierarchies: Hierarchies) -> None:
+    """Move this process there (cgroup-v2.rst, cpu.idle; since Linux 5.15).
+
+    Raises:
+        OSError: the kernel has no such thing, or does not let us.
+    """
+    folder = _folder(hierarchies)
+    if hierarchies.pure:
+        (hierarchies.unified / "cgroup.subtree_control").write_text("+cpu")
+    for _ in range(JOIN_ROUNDS_MAX):
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / "cpu.idle").write_text("1")
+            (folder / "cgroup.procs").write_text("0")
+        except FileNotFoundError as error:
+            if folder.is_dir():
+                raise
+            lost = error  # Another daemon has removed it while it was empty.
+        else:
+            return
+    raise lost
+
+
+def remove(hierarchies: Hierarchies) -> None:
+    """Remove it where nobody is in it any more.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    try:
+        _folder(hierarchies).rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            raise
+
+
+def _folder(hierarchies: Hierarchies) -> Path:
+    if "cpu" not in hierarchies.controllers:
+        raise FileNotFoundError(errno.ENOENT, "no cgroup has the processor", "cpu")
+    return hierarchies.controllers["cpu"] / NAME
