@@ -141,7 +141,7 @@ def events_like(alike: Alike, entry: Entry, arguments: str, where: str) -> list[
     return [
         Event(
             f"{place}-{number}", entry.index, like.last, entry.time_ns, like.kind, like.severity,
-            like.class_uid, b"".join(one.pieces(values + one.same)), like.call, like.traceparent,
+            like.class_uid, b"".join(one.pieces(values + one.same)), entry.call, like.traceparent,
         )
         for number, one in enumerate(alike.events)
         if (like := one.event)

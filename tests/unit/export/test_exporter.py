@@ -26,6 +26,7 @@ from supervisor.export.letters import Letter
 from supervisor.export.pump import PumpOptions
 from supervisor.export.sinks.file import FileOptions
 from supervisor.export.worker import NICE
+from supervisor.linux import cgroup, idle
 
 SOURCE = Source(origin="log.example.com/a", host="host", version="0")
 
@@ -130,6 +131,7 @@ def test_the_log_goes_out_and_the_cursor_follows(log: Log, tmp_path: Path) -> No
     assert line["head"] == {"size": 120, "root": "ab" * 32}
 
 
+@pytest.mark.root
 def test_its_process_leaves_calls_the_processor(log: Log, tmp_path: Path, pids: list[int]) -> None:
     log.write(1)
 
@@ -137,10 +139,10 @@ def test_its_process_leaves_calls_the_processor(log: Log, tmp_path: Path, pids: 
         async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
             await until(lambda: exporter.states[0].index == 1)
             assert os.getpriority(os.PRIO_PROCESS, pids[0]) == NICE
-            here = sorted(os.sched_getaffinity(0))
-            assert sorted(os.sched_getaffinity(pids[0])) == here[len(here) // 2 :]
+            assert f"/{idle.NAME}\n" in Path(f"/proc/{pids[0]}/cgroup").read_text()
 
     asyncio.run(main())
+    assert not (cgroup.detect().controllers["cpu"] / idle.NAME).exists()
 
 
 def test_a_process_that_is_killed_comes_again_and_goes_on(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from supervisor.audit.journal import Journal, JournalOptions
 from supervisor.export import pump as pump_module
-from supervisor.export import tail as tail_module
 from supervisor.export.event import Entry, Event, Head, Opening, uid_of
 from supervisor.export.letters import Letter
 from supervisor.export.pump import OPEN_AFTER, Circuit, Pump, PumpOptions
@@ -188,18 +184,6 @@ def test_everything_comes_in_order_and_once(journal: Journal) -> None:
     assert max(receiver.sizes) <= OPTIONS.batch_events + 1
     assert (keeper.letters, pump.state.retries, pump.state.dead) == ([], 0, 0)
     assert pump.state.events == len(expected())
-
-
-def test_calls_have_their_turn(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[str] = []
-    for module in (pump_module, tail_module):
-        name = module.__name__
-        fake = mock.Mock(wraps=os, sched_yield=functools.partial(turns.append, name))
-        monkeypatch.setattr(module, "os", fake)
-    deliver(journal, lambda number, batch: ())
-    entries = journal.head[0]
-    assert turns.count(pump_module.__name__) == len(range(0, entries, pump_module.GIVEN_WAY_EVERY))
-    assert turns.count(tail_module.__name__) >= entries // tail_module.GIVEN_WAY_EVERY
 
 
 def test_entries_of_a_call_have_its_intent(journal: Journal) -> None:

@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from supervisor.errors import HostError
 from supervisor.export.channel import Channel, ChannelClosed
 from supervisor.export.worker import LOGGED_CHARS_MAX, NICE, OneLine, ToDaemon, give_way
 
@@ -61,16 +62,18 @@ def test_it_can_gain_nothing_where_it_stays_who_it_is() -> None:
     assert more[-1] == "dumpable 0"
 
 
-@pytest.mark.parametrize(
-    ("allowed", "taken"),
-    [({3}, [3]), ({0, 1}, [1]), ({2, 5, 7}, [5, 7]), (set(range(8)), [4, 5, 6, 7])],
-)
-def test_calls_have_processors_of_their_own(allowed: set[int], taken: list[int]) -> None:
-    with mock.patch("supervisor.export.worker.os") as fake:
-        fake.sched_getaffinity.return_value = allowed
+@pytest.mark.parametrize("fault", [OSError(13, "no"), HostError("CGROUP_V2_REQUIRED", "no")])
+def test_where_it_cannot_be_put_behind_calls_it_says_so(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        mock.patch("supervisor.export.worker.os") as fake,
+        mock.patch("supervisor.export.worker.idle.join", side_effect=fault),
+    ):
         give_way()
     fake.nice.assert_called_once_with(NICE)
-    fake.sched_setaffinity.assert_called_once_with(0, taken)
+    (said,) = caplog.messages
+    assert said.startswith("calls may be slower beside it")
 
 
 def test_what_a_receiver_said_is_one_line_with_the_sinks_name() -> None:
