@@ -28,6 +28,7 @@ from supervisor.export.build import Order
 from supervisor.export.channel import Channel, ChannelClosed, Message, PeerMisbehaves, pair
 from supervisor.export.event import Head
 from supervisor.export.letters import WHY_CHARACTERS_MAX, Letter, Letters
+from supervisor.export.place import Place
 from supervisor.export.redeliver import PROVEN_S, SEND_S
 from supervisor.linux import cgroup, idle, process
 from supervisor.linux.fds import take_no_descriptors, wait_readable
@@ -256,6 +257,8 @@ class Exporter:
             now = self._source.durable(), Head(*self._source.head())
             for link in list(self._links.values()):
                 link.grown(*now, news=now != last)
+                if link.place is not None:
+                    link.place.follow(link.state.index, now[0])
             last = now
             if time.monotonic() - kept >= KEEP_S:
                 for link in list(self._links.values()):
@@ -273,6 +276,7 @@ class _Link:
         self._source = source
         self._cursors = cursors
         self._channel: Channel | None = None
+        self.place: Place | None = None
         self._fresh = True
         self._cursor = Cursor(index=0)
         self._kept: Cursor | None = None
@@ -425,6 +429,7 @@ class _Link:
         finally:
             theirs.close()
         pidfd = os.pidfd_open(pid)
+        self.place = Place(self.order.name, pid)
         serving = asyncio.create_task(channel.run())
         try:
             self.state.why = ""
@@ -439,7 +444,7 @@ class _Link:
             self.state.why = self.state.why or _why_over(serving)
             return False
         finally:
-            self._channel, self.state.running = None, False
+            self._channel, self.place, self.state.running = None, None, False
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             channel.close()  # It parts from the other side then.

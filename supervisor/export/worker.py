@@ -22,7 +22,6 @@ from dataclasses import asdict
 from typing import Any
 
 from supervisor.call.safe import safe
-from supervisor.errors import HostError
 from supervisor.export.build import Order, make_encoder, make_sink
 from supervisor.export.channel import Channel, ChannelClosed, Message, PeerFailed
 from supervisor.export.event import Head, Opening
@@ -30,11 +29,11 @@ from supervisor.export.letters import Letter
 from supervisor.export.pump import Pump
 from supervisor.export.redeliver import Outcome, send_again
 from supervisor.export.tail import Tail, TailError
-from supervisor.linux import cgroup, idle
 from supervisor.linux.syscalls import PR_SET_PDEATHSIG, prctl
 
 STATE_EVERY_S = 1.0
 NICE = 19
+"""What else the daemon does goes first; calls do by `place`."""
 GC_THRESHOLD = (50_000, 20, 100)
 """Events go by reference counts: looking for cycles among them took a tenth of the time."""
 
@@ -187,17 +186,6 @@ def confine(uid: int) -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def give_way() -> None:
-    """Have the processors only while calls and the daemon do not need them: a sink that is behind
-    has time, and its lag is told. What calls beside a sink take, `make bench ARGS="--only export"`
-    says."""
-    os.nice(NICE)  # Which counts in the daemon's own group alone.
-    try:
-        idle.join(cgroup.detect())
-    except (OSError, HostError) as error:
-        log.warning("calls may be slower beside it, since it cannot be put behind them: %s", error)
-
-
 class OneLine(logging.Formatter):
     """A message with its time, level and sink in one line, as the daemon's own log has them:
     nothing that a receiver said can begin another, or move a terminal's cursor."""
@@ -268,7 +256,7 @@ def main() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     LOGGED.instead.setFormatter(LINES)
     logging.basicConfig(level=logging.INFO, handlers=[LOGGED])
-    give_way()
+    os.nice(NICE)
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     with socket.socket(fileno=int(sys.argv[1])) as end:

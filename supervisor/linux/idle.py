@@ -14,23 +14,27 @@ from pathlib import Path
 from supervisor.linux.cgroup import Hierarchies
 
 NAME = "stockade-idle"
-JOIN_ROUNDS_MAX = 10
+ROUNDS_MAX = 10
 
 
-def join(hierarchies: Hierarchies) -> None:
-    """Move this process there (cgroup-v2.rst, cpu.idle; since Linux 5.15).
+def put(hierarchies: Hierarchies, pid: int, *, idly: bool = True) -> None:
+    """Move a process there (cgroup-v2.rst, cpu.idle; since Linux 5.15), or to where we are; 0 is
+    this one.
 
     Raises:
         OSError: the kernel has no such thing, or does not let us.
     """
-    folder = _folder(hierarchies)
+    if not idly:
+        (_tree(hierarchies) / ours() / "cgroup.procs").write_text(str(pid))
+        return
+    folder = _tree(hierarchies) / NAME
     if hierarchies.pure:
         (hierarchies.unified / "cgroup.subtree_control").write_text("+cpu")
-    for _ in range(JOIN_ROUNDS_MAX):
+    for _ in range(ROUNDS_MAX):
         try:
             folder.mkdir(exist_ok=True)
             (folder / "cpu.idle").write_text("1")
-            (folder / "cgroup.procs").write_text("0")
+            (folder / "cgroup.procs").write_text(str(pid))
         except FileNotFoundError as error:
             if folder.is_dir():
                 raise
@@ -47,13 +51,25 @@ def remove(hierarchies: Hierarchies) -> None:
         OSError: as the kernel says.
     """
     try:
-        _folder(hierarchies).rmdir()
+        (_tree(hierarchies) / NAME).rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EBUSY):
             raise
 
 
-def _folder(hierarchies: Hierarchies) -> Path:
+def ours(path: Path = Path("/proc/self/cgroup")) -> str:
+    """Give the cgroup that we have the processor in, from the root of its tree (cgroups(7))."""
+    found = ""
+    for line in path.read_text().splitlines():
+        _, controllers, where = line.split(":", 2)
+        if "cpu" in controllers.split(","):
+            return where.strip("/")
+        if not controllers:
+            found = where.strip("/")
+    return found
+
+
+def _tree(hierarchies: Hierarchies) -> Path:
     if "cpu" not in hierarchies.controllers:
         raise FileNotFoundError(errno.ENOENT, "no cgroup has the processor", "cpu")
-    return hierarchies.controllers["cpu"] / NAME
+    return hierarchies.controllers["cpu"]

@@ -120,8 +120,8 @@ def _receiver(folder: Path, name: str, network: str) -> Iterator[tuple[dict[str,
 @contextlib.contextmanager
 def _started(arguments: Sequence[str]) -> Iterator[None]:
     """Run a receiver, which is on another host elsewhere. Here it gives way as a sink does."""
-    code = "from supervisor.export.worker import give_way\nimport os, sys\n"
-    code += "give_way()\nos.execvp(sys.argv[1], sys.argv[1:])"
+    code = "from supervisor.linux import cgroup, idle\nimport os, sys\n"
+    code += "idle.put(cgroup.detect(), 0)\nos.execvp(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL)
     try:
         yield

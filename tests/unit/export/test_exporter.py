@@ -18,6 +18,7 @@ from supervisor.audit.cursors import Cursors
 from supervisor.audit.journal import Journal, JournalOptions
 from supervisor.audit.segment import MAGIC, segment_name
 from supervisor.export import exporter as module
+from supervisor.export import place
 from supervisor.export.build import Order
 from supervisor.export.channel import ChannelClosed
 from supervisor.export.event import Head, Source
@@ -143,6 +144,26 @@ def test_its_process_leaves_calls_the_processor(log: Log, tmp_path: Path, pids: 
 
     asyncio.run(main())
     assert not (cgroup.detect().controllers["cpu"] / idle.NAME).exists()
+
+
+@pytest.mark.root
+def test_one_that_is_late_leaves_calls_nothing_more(
+    log: Log, tmp_path: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "LATE_S", 0.1)
+    log.write(1)
+
+    async def main() -> None:
+        async with exporting(log, tmp_path, order(tmp_path / "out")) as exporter:
+            await until(lambda: exporter.states[0].index == 1)
+            groups = Path(f"/proc/{pids[0]}/cgroup")
+            os.kill(pids[0], signal.SIGSTOP)
+            log.write(1)
+            await until(lambda: idle.ours(groups) == idle.ours())
+            os.kill(pids[0], signal.SIGCONT)
+            await until(lambda: idle.ours(groups) == idle.NAME)
+
+    asyncio.run(main())
 
 
 def test_a_process_that_is_killed_comes_again_and_goes_on(

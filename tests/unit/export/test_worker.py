@@ -13,9 +13,8 @@ from unittest import mock
 
 import pytest
 
-from supervisor.errors import HostError
 from supervisor.export.channel import Channel, ChannelClosed
-from supervisor.export.worker import LOGGED_CHARS_MAX, NICE, OneLine, ToDaemon, give_way
+from supervisor.export.worker import LOGGED_CHARS_MAX, OneLine, ToDaemon
 
 HERE = Path(__file__).resolve().parents[3]
 MESSAGE = "it says %s"
@@ -60,20 +59,6 @@ def test_it_can_gain_nothing_where_it_stays_who_it_is() -> None:
     assert first.startswith(f"{(os.getuid(),) * 3}")
     assert " 1 " in first
     assert more[-1] == "dumpable 0"
-
-
-@pytest.mark.parametrize("fault", [OSError(13, "no"), HostError("CGROUP_V2_REQUIRED", "no")])
-def test_where_it_cannot_be_put_behind_calls_it_says_so(
-    fault: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    with (
-        mock.patch("supervisor.export.worker.os") as fake,
-        mock.patch("supervisor.export.worker.idle.join", side_effect=fault),
-    ):
-        give_way()
-    fake.nice.assert_called_once_with(NICE)
-    (said,) = caplog.messages
-    assert said.startswith("calls may be slower beside it")
 
 
 def test_what_a_receiver_said_is_one_line_with_the_sinks_name() -> None:

@@ -16,14 +16,14 @@ CODE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from supervisor.linux import cgroup, idle
-idle.join(cgroup.detect())
+idle.put(cgroup.detect(), 0)
 print(open("/proc/self/cgroup").read(), end="", flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.mark.root
-def test_who_joins_is_idle_and_it_stays_while_somebody_is_in_it() -> None:
+def test_who_is_put_there_is_idle_and_it_stays_while_somebody_is_in_it() -> None:
     host = cgroup.detect()
     folder = host.controllers["cpu"] / idle.NAME
     arguments = [sys.executable, "-I", "-c", CODE, str(HERE)]
@@ -37,6 +37,8 @@ def test_who_joins_is_idle_and_it_stays_while_somebody_is_in_it() -> None:
             assert (folder / "cpu.idle").read_text() == "1\n"
             idle.remove(host)
             assert folder.is_dir()
+            idle.put(host, process.pid, idly=False)
+            assert idle.ours(Path(f"/proc/{process.pid}/cgroup")) == idle.ours()
         finally:
             process.kill()
             process.wait()
@@ -54,10 +56,10 @@ def tree(folder: Path, *, pure: bool) -> Hierarchies:
 @pytest.mark.parametrize("pure", [True, False])
 def test_version_2_passes_the_processor_down_first(tmp_path: Path, pure: bool) -> None:
     host = tree(tmp_path, pure=pure)
-    idle.join(host)
+    idle.put(host, 7)
     folder = host.controllers["cpu"] / idle.NAME
     assert {one.name: one.read_text() for one in folder.iterdir()} == {
-        "cpu.idle": "1", "cgroup.procs": "0",
+        "cpu.idle": "1", "cgroup.procs": "7",
     }  # fmt: skip
     assert (tmp_path / "cgroup.subtree_control").exists() == pure
 
@@ -75,7 +77,7 @@ def test_it_is_made_again_where_another_has_removed_it(
         return write(path, text)
 
     monkeypatch.setattr(Path, "write_text", gone)
-    idle.join(host)
+    idle.put(host, 7)
     assert times[0] == 3
 
 
@@ -85,9 +87,9 @@ def test_a_kernel_without_it_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "write_text", without)
     with pytest.raises(FileNotFoundError, match=r"cpu\.idle"):
-        idle.join(tree(tmp_path, pure=False))
+        idle.put(tree(tmp_path, pure=False), 0)
     with pytest.raises(FileNotFoundError, match="no cgroup has the processor"):
-        idle.join(Hierarchies(unified=tmp_path, controllers={}, pure=False))
+        idle.put(Hierarchies(unified=tmp_path, controllers={}, pure=False), 0)
 
 
 def test_none_to_remove_is_no_error_and_a_stranger_is(tmp_path: Path) -> None:
@@ -96,3 +98,16 @@ def test_none_to_remove_is_no_error_and_a_stranger_is(tmp_path: Path) -> None:
     (host.controllers["cpu"] / idle.NAME / "sub").mkdir(parents=True)
     with pytest.raises(OSError, match="not empty"):
         idle.remove(host)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("4:memory:/m\n1:cpu,cpuacct:/a/b\n0::/c\n", "a/b"),
+        ("0::/system.slice/stockade.service\n", "system.slice/stockade.service"),
+        ("2:cpuset:/x\n1:cpu:/\n0::/c\n", ""),
+    ],
+)
+def test_our_own_is_that_which_has_the_processor(tmp_path: Path, text: str, where: str) -> None:
+    (tmp_path / "cgroup").write_text(text)
+    assert idle.ours(tmp_path / "cgroup") == where
