@@ -32,6 +32,7 @@ from tests.support.following import end_of, is_started, until, wait_for
 from tests.support.leftovers import Footprint
 from tests.vm.service import (
     ADDRESS,
+    EVENTS,
     RUNTIME,
     STATE,
     STOCKADE,
@@ -98,6 +99,14 @@ def test_a_call(client: Supervisor) -> None:
     assert call.outputs["out"] == b"kept"
     assert call.usage.memory_peak_bytes > 1 << 20
     assert call.usage.cpu_user_s + call.usage.cpu_system_s > 0
+
+
+def test_events_leave_by_a_process_that_goes_behind_calls(client: Supervisor) -> None:
+    call = client.run(["true"], profile="pure")
+    wait_for(lambda: EVENTS.exists() and call.call_id in EVENTS.read_text(), WAIT_S)
+    (pid,) = (TREE / "stockade-idle/cgroup.procs").read_text().split()
+    assert f"PPid:\t{main_pid()}\n" in Path(f"/proc/{pid}/status").read_text()
+    assert (TREE / "stockade-idle/cpu.idle").read_text() == "1\n"
 
 
 def test_a_profile_that_requires_version_2_is_served(client: Supervisor) -> None:

@@ -18,6 +18,7 @@ TREE = Path("/sys/fs/cgroup")
 STATE, RUNTIME = Path("/var/lib/stockade"), Path("/run/stockade")
 ADDRESS = f"unix://{RUNTIME}/stockade.sock"
 SAID = Path("/var/tmp/stockade.log")
+EVENTS = Path("/var/tmp/stockade-events.jsonl")
 UNIT = "stockade-vm.service"
 
 
@@ -28,7 +29,9 @@ def service(folder: Path, **profiles: str) -> Iterator[None]:
     Its configuration lies in `folder`; `profiles` are those of `with_profiles`.
     """
     config = folder / "config.yaml"
-    config.write_text(json.dumps(with_profiles(folder / "profiles", **profiles)))
+    sinks = {"events": {"type": "file", "path": str(EVENTS)}}
+    made = {**with_profiles(folder / "profiles", **profiles), "sinks": sinks}
+    config.write_text(json.dumps(made))
     command = [STOCKADE, "serve", "--config", config, "--state", STATE, "--runtime-dir", RUNTIME]
     properties = [
         "Type=notify", "Delegate=yes", "Restart=always", "DefaultDependencies=no",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import errno
+import gc
 import os
 import socket
 import threading
@@ -125,6 +126,7 @@ def test_nothing_comes_into_one_that_is_to_be_closed() -> None:
 
 
 def test_without_a_process_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()  # What earlier tests have left would close meanwhile.
     spawn, tries = parting.process.spawn, []
 
     def fails_twice(*given: object, **named: object) -> int:
@@ -139,7 +141,7 @@ def test_without_a_process_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         let_go()
         buried(end)
     assert len(tries) == 3
-    assert len(set(tries)) == 1  # no descriptor was lost
+    assert tries[-1] <= tries[0]  # no descriptor was lost; others of this process may go
 
 
 def test_many_that_wait_leave_no_room() -> None:
