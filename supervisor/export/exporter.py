@@ -232,7 +232,7 @@ class Exporter:
                 self._following.cancel()
                 await asyncio.gather(self._following, return_exceptions=True)
             await asyncio.gather(*(self._end(name) for name in list(self._running)))
-        with contextlib.suppress(OSError, StockadeError):  # It is empty, and the next daemon's too.
+        with contextlib.suppress(OSError, StockadeError):  # An empty one harms nobody.
             idle.remove(cgroup.detect())
 
     def _link(self, order: Order) -> _Link:

@@ -33,8 +33,7 @@ class Shape:
     and decision, and have attributes of their own by the same names.
 
     `lacking` are those of their own that the release has not, `beside` what else it has not: both
-    are told in `unmapped`. A `_text` is JSON, of an object without its braces; `call_text` is
-    empty where it is of no call.
+    are told in `unmapped`. A `_text` is JSON, of an object without its braces.
     """
 
     class_uid: int
@@ -44,7 +43,6 @@ class Shape:
     metadata: Mapping[str, Any]
     metadata_text: str
     call: Any
-    call_text: str
     beside: Mapping[str, Any]
     lacking: Sequence[str]
     missing: Sequence[str]
@@ -104,7 +102,6 @@ class Shapes:
             metadata=metadata,
             metadata_text=json_line.encode(metadata)[1:-1].decode(),
             call=parts.call,
-            call_text=parts.call_text,
             beside=beside,
             lacking=sorted(lacking),
             missing=parts.missing,
