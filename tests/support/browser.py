@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -41,7 +42,10 @@ class Browser:
 
     def wait(self, condition: Callable[[Any], Any], timeout_s: float = WAIT_S) -> Any:
         """Wait until `condition` gives something of the driver."""
-        return WebDriverWait(self.driver, timeout_s, poll_frequency=POLL_S).until(condition)
+        # What was found may be gone when it is looked at: another page came.
+        going = (StaleElementReferenceException,)
+        waiting = WebDriverWait(self.driver, timeout_s, POLL_S, ignored_exceptions=going)
+        return waiting.until(condition)
 
     def text(self, selector: str = "body") -> str:
         """Give what is read of an element."""

@@ -18,7 +18,7 @@ TREE = Path("/sys/fs/cgroup")
 STATE, RUNTIME = Path("/var/lib/stockade"), Path("/run/stockade")
 ADDRESS = f"unix://{RUNTIME}/stockade.sock"
 SAID = Path("/var/tmp/stockade.log")
-EVENTS = Path("/var/tmp/stockade-events.jsonl")
+EVENTS = Path("/var/lib/stockade-events.jsonl")
 UNIT = "stockade-vm.service"
 
 

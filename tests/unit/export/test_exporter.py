@@ -143,7 +143,9 @@ def test_its_process_leaves_calls_the_processor(log: Log, tmp_path: Path, pids: 
             assert f"/{idle.NAME}\n" in Path(f"/proc/{pids[0]}/cgroup").read_text()
 
     asyncio.run(main())
-    assert not (cgroup.detect().controllers["cpu"] / idle.NAME).exists()
+    folder = cgroup.detect().controllers["cpu"] / idle.NAME
+    # A daemon of another lane may have somebody in it.
+    assert not folder.is_dir() or (folder / "cgroup.procs").read_text()
 
 
 @pytest.mark.root
