@@ -429,9 +429,9 @@ class _Link:
         finally:
             theirs.close()
         pidfd = os.pidfd_open(pid)
-        self.place = Place(self.order.name, pid)
         serving = asyncio.create_task(channel.run())
         try:
+            self.place = Place(self.order.name, pid)
             self.state.why = ""
             fd = order.write()
             try:

@@ -1,7 +1,8 @@
 """Where the process of a sink has the processor: behind calls, and beside them once it is late.
 
 A sink that is behind has time, and its lag is told. But who keeps a host busy must not keep the
-record from leaving it: what is durable has `LATE_S` to be acknowledged while calls go first.
+record from leaving it: what is durable has `LATE_S` to be acknowledged while calls go first, and
+what becomes so meanwhile up to twice that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Place:
     def follow(self, index: int, durable: int) -> None:
         """See how far it is: all below `index` is acknowledged, `durable` entries could be."""
         now = self._clock()
-        if index >= self._awaited:
+        # Who went beside calls stays there until it has all, or what came meanwhile would wait
+        # for a minute of its own.
+        if index >= (durable if self._late else self._awaited):
             self._awaited, self._since = durable, now
         late = now - self._since > LATE_S
         if late != self._late:
@@ -42,7 +45,7 @@ class Place:
     def _put(self) -> None:
         try:
             idle.put(cgroup.detect(), self._pid, idly=not self._late)
-        except (OSError, HostError) as error:
+        except (OSError, ValueError, HostError) as error:
             log.warning(
                 "sink %s: its process cannot be put %s calls: %s",
                 self._sink, "beside" if self._late else "behind", error,

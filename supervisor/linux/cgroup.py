@@ -61,7 +61,7 @@ def detect(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
     """
     unified: list[Path] = []
     controllers: dict[str, Path] = {}
-    for line in mountinfo.read_text().splitlines():
+    for line in os.fsdecode(mountinfo.read_bytes()).splitlines():
         left, _, right = line.partition(" - ")
         where = Path(left.split()[4])
         kind, _, options = right.split(" ", 2)

@@ -9,6 +9,7 @@ weighs as much as they do.
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from supervisor.linux.cgroup import Hierarchies
@@ -60,7 +61,7 @@ def remove(hierarchies: Hierarchies) -> None:
 def ours(path: Path = Path("/proc/self/cgroup")) -> str:
     """Give the cgroup that we have the processor in, from the root of its tree (cgroups(7))."""
     found = ""
-    for line in path.read_text().splitlines():
+    for line in os.fsdecode(path.read_bytes()).splitlines():
         _, controllers, where = line.split(":", 2)
         if "cpu" in controllers.split(","):
             return where.strip("/")

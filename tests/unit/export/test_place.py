@@ -48,9 +48,14 @@ def test_who_is_late_goes_beside_calls_until_it_has_what_it_was_late_with(put: P
     place.follow(99, 600)
     assert put == [True, False]
     place.follow(100, 700)
+    assert put == [True, False]
+    place.follow(700, 700)
     assert put == [True, False, True]
     clock.now += LATE_S + 0.1
-    place.follow(699, 800)
+    place.follow(700, 800)
+    assert put == [True, False, True]
+    clock.now += LATE_S + 0.1
+    place.follow(799, 900)
     assert put == [True, False, True, False]
 
 
@@ -72,7 +77,9 @@ def test_one_that_stands_still_is_late_whatever_it_says_itself(put: Put) -> None
     assert put == [True, False]
 
 
-@pytest.mark.parametrize("fault", [OSError(13, "no"), HostError("CGROUP_V2_REQUIRED", "no")])
+@pytest.mark.parametrize(
+    "fault", [OSError(13, "no"), ValueError("no"), HostError("CGROUP_V2_REQUIRED", "no")]
+)
 def test_where_it_cannot_be_put_there_that_is_said(
     fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +107,9 @@ def test_none_to_remove_is_no_error_and_a_stranger_is(tmp_path: Path) -> None:
         ("4:memory:/m\n1:cpu,cpuacct:/a/b\n0::/c\n", "a/b"),
         ("0::/system.slice/stockade.service\n", "system.slice/stockade.service"),
         ("2:cpuset:/x\n1:cpu:/\n0::/c\n", ""),
+        ("0::/sys\udcff.slice\n", "sys\udcff.slice"),
     ],
 )
 def test_our_own_is_that_which_has_the_processor(tmp_path: Path, text: str, where: str) -> None:
-    (tmp_path / "cgroup").write_text(text)
+    (tmp_path / "cgroup").write_bytes(os.fsencode(text))
     assert idle.ours(tmp_path / "cgroup") == where
