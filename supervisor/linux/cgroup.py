@@ -61,9 +61,10 @@ def detect(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
     """
     unified: list[Path] = []
     controllers: dict[str, Path] = {}
-    for line in os.fsdecode(mountinfo.read_bytes()).splitlines():
+    # The kernel escapes blanks and newlines in a name, and nothing else that Python splits at.
+    for line in os.fsdecode(mountinfo.read_bytes()).split("\n")[:-1]:
         left, _, right = line.partition(" - ")
-        where = Path(left.split()[4])
+        where = Path(left.split(" ")[4])
         kind, _, options = right.split(" ", 2)
         if kind == "cgroup2":
             unified.append(where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,5 +57,5 @@ def shared_namespaces(pid: int) -> list[str]:
 
 def cgroup_of(pid: int) -> dict[str, str]:
     """Give the cgroup paths of a process, by controller list; "" is the unified tree."""
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    lines = os.fsdecode(Path(f"/proc/{pid}/cgroup").read_bytes()).split("\n")[:-1]
     return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from supervisor.linux.cgroup import Hierarchies
+from supervisor.linux.credentials import cgroup_of
 
 NAME = "stockade-idle"
 ROUNDS_MAX = 10
@@ -26,7 +27,7 @@ def put(hierarchies: Hierarchies, pid: int, *, idly: bool = True) -> None:
         OSError: the kernel has no such thing, or does not let us.
     """
     if not idly:
-        (_tree(hierarchies) / ours() / "cgroup.procs").write_text(str(pid))
+        (_tree(hierarchies) / group_of(os.getpid()) / "cgroup.procs").write_text(str(pid))
         return
     folder = _tree(hierarchies) / NAME
     if hierarchies.pure:
@@ -58,16 +59,11 @@ def remove(hierarchies: Hierarchies) -> None:
             raise
 
 
-def ours(path: Path = Path("/proc/self/cgroup")) -> str:
-    """Give the cgroup that we have the processor in, from the root of its tree (cgroups(7))."""
-    found = ""
-    for line in os.fsdecode(path.read_bytes()).splitlines():
-        _, controllers, where = line.split(":", 2)
-        if "cpu" in controllers.split(","):
-            return where.strip("/")
-        if not controllers:
-            found = where.strip("/")
-    return found
+def group_of(pid: int) -> str:
+    """Give the cgroup that a process has the processor in, from the root of its tree."""
+    groups = cgroup_of(pid)
+    found = [where for names, where in groups.items() if "cpu" in names.split(",")]
+    return [*found, groups.get("", "")][0].strip("/")
 
 
 def _tree(hierarchies: Hierarchies) -> Path:

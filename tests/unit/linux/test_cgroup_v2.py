@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_the_mount_that_the_runtime_knows_wins(tmp_path: Path, where: Path) -> N
     found = _detect(tmp_path, _unified(Path("/run/other")) + _unified(where))
     assert found.unified == where
     assert found.pure
+
+
+def test_a_mount_point_may_have_any_name(tmp_path: Path) -> None:
+    odd = _unified(Path("/home/u/\udcff\x85\x0b\u2028x")).replace("cgroup2 cgroup2", "fuse fuse")
+    (tmp_path / "mountinfo").write_bytes(os.fsencode(odd + _unified(TREE)))
+    assert cgroup.detect(tmp_path / "mountinfo").unified == TREE
 
 
 @pytest.fixture

@@ -4,48 +4,36 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from supervisor.linux import cgroup, idle
+from supervisor.linux import cgroup, credentials, idle
 from supervisor.linux.cgroup import Hierarchies
-
-HERE = Path(__file__).resolve().parents[3]
-CODE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from supervisor.linux import cgroup, idle
-idle.put(cgroup.detect(), 0)
-print(open("/proc/self/cgroup").read(), end="", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.mark.root
-def test_who_is_put_there_is_idle_and_it_stays_while_somebody_is_in_it() -> None:
+def test_who_is_put_there_is_idle_and_it_stays_while_somebody_is_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(idle, "NAME", f"stockade-idle-test-{os.getpid()}")
     host = cgroup.detect()
     folder = host.controllers["cpu"] / idle.NAME
-    arguments = [sys.executable, "-I", "-c", CODE, str(HERE)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(["sleep", "inf"]) as process:
         try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline().decode()]
-            while not lines[-1].endswith(f"/{idle.NAME}\n"):
-                assert lines[-1], lines
-                lines.append(process.stdout.readline().decode())
+            assert idle.group_of(process.pid) == idle.group_of(os.getpid())
+            idle.put(host, process.pid)
+            assert idle.group_of(process.pid) == idle.NAME
             assert (folder / "cpu.idle").read_text() == "1\n"
             idle.remove(host)
             assert folder.is_dir()
             idle.put(host, process.pid, idly=False)
-            assert idle.ours(Path(f"/proc/{process.pid}/cgroup")) == idle.ours()
+            assert idle.group_of(process.pid) == idle.group_of(os.getpid())
         finally:
             process.kill()
             process.wait()
-    idle.remove(host)
-    # Another lane's daemon may have somebody in it.
-    assert not folder.is_dir() or (folder / "cgroup.procs").read_text()
+            idle.remove(host)
+    assert not folder.exists()
 
 
 def tree(folder: Path, *, pure: bool) -> Hierarchies:
@@ -102,14 +90,30 @@ def test_none_to_remove_is_no_error_and_a_stranger_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "where"),
+    ("groups", "where"),
     [
-        ("4:memory:/m\n1:cpu,cpuacct:/a/b\n0::/c\n", "a/b"),
-        ("0::/system.slice/stockade.service\n", "system.slice/stockade.service"),
-        ("2:cpuset:/x\n1:cpu:/\n0::/c\n", ""),
-        ("0::/sys\udcff.slice\n", "sys\udcff.slice"),
+        ({"memory": "/m", "cpu,cpuacct": "/a/b", "": "/c"}, "a/b"),
+        ({"": "/system.slice/stockade.service"}, "system.slice/stockade.service"),
+        ({"cpuset": "/x", "cpu": "/", "": "/c"}, ""),
     ],
 )
-def test_our_own_is_that_which_has_the_processor(tmp_path: Path, text: str, where: str) -> None:
-    (tmp_path / "cgroup").write_bytes(os.fsencode(text))
-    assert idle.ours(tmp_path / "cgroup") == where
+def test_that_of_a_process_is_the_one_that_has_the_processor(
+    groups: dict[str, str], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "cgroup_of", {7: groups}.__getitem__)
+    assert idle.group_of(7) == where
+
+
+@pytest.mark.root
+def test_a_group_may_have_any_name() -> None:
+    host, name = cgroup.detect(), os.fsdecode(b"stockade-test-\xff\xc2\x85x")
+    folder = host.unified / name
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "inf"]) as process:
+        try:
+            (folder / "cgroup.procs").write_text(str(process.pid))
+            assert credentials.cgroup_of(process.pid)[""] == f"/{name}"
+        finally:
+            process.kill()
+            process.wait()
+            cgroup.Cgroup(host, name).remove()
