@@ -110,10 +110,8 @@ class Tail:
         if more > 0:  # Not durable yet: a power cut may take them, and others come instead.
             run = _first_of(run, len(run) - more)
         self._take(run)
-        entries: list[Entry] = []
-        for place, end in enumerate([*run.offsets[1:], run.end]):
-            entries.append(_entry(run, place, end))
-        return entries
+        ends = [*run.offsets[1:], run.end]
+        return [_entry(run, place, end) for place, end in enumerate(ends)]
 
     def close(self) -> None:
         """Close the segment that is read."""

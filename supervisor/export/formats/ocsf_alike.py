@@ -22,7 +22,8 @@ from supervisor.export.formats.ocsf_facts import INT64_MAX
 from supervisor.export.formats.ocsf_parts import MILLISECOND_NS, Parts
 
 KINDS = frozenset({Kind.DENIED.value, Kind.WATCHED.value})
-"""Of which nothing but `ARGUMENTS` is told otherwise than the same in the next entry would be."""
+"""Of which nothing but `ARGUMENTS` is told otherwise than the same in the next entry would be, and
+whose events have the time of their entry."""
 
 ARGUMENTS = "arguments"
 """Of a system call, in a body: numbers, which differ most, and which events tell in hexadecimal."""

@@ -35,7 +35,7 @@ class Clock:
         return self.now
 
 
-def test_who_is_late_goes_beside_calls_until_it_has_what_it_was_late_with(put: Put) -> None:
+def test_who_is_late_goes_beside_calls_until_it_has_all(put: Put) -> None:
     clock = Clock()
     place = Place("siem", 7, clock=clock)
     assert put == [True]
